@@ -1,0 +1,1 @@
+"""The shipped YAML settings, one file a task."""

@@ -1,0 +1,1 @@
+"""NetTailor: cut a pretrained vision network to the size of a task."""

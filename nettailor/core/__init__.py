@@ -1,0 +1,1 @@
+"""The ground under every command: torch, timm and the disk. Knows no method."""

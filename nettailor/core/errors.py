@@ -1,0 +1,17 @@
+"""The one kind of error that a user is meant to read."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A fault in what the user gave: commands print its text and leave with exit code 2.
+
+    The text says what was found, what was expected and what to do.
+    """
+
+
+def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
+    """A hint such as `; did you mean 'gamma'?`, or an empty string when nothing is close."""
+    close = get_close_matches(word, list(words), n=count, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -1,0 +1,212 @@
+"""Batches for training and evaluation, the same for any number of worker processes."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nettailor.core.data import Images
+from nettailor.core.errors import UserError
+from nettailor.core.preprocessing import Transform
+
+Batch = tuple[Tensor, Tensor]
+_Item = tuple[Tensor, int]
+_Place = tuple[int, int]
+
+
+class TrainLoader:
+    """Shuffled, augmented batches of training images.
+
+    An image's augmentation is a pure function of (seed, epoch, index) and an epoch's order of
+    (seed, epoch), so neither the number of workers nor a resume changes a batch. The global random
+    state is left as found.
+
+    batch_size: images a step. seed: >= 0. workers: processes, forked at the first epoch and kept;
+    0 for none. pin_memory: True where batches go to a CUDA device.
+
+    The last images that fill no batch are left out of the epoch; with fewer images than
+    batch_size there is one batch of them all.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        transform: Transform,
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self._order = _EpochOrder(len(images), min(batch_size, len(images)), seed)
+        self._loader = _data_loader(
+            _Augmented(images, transform, seed), self._order, workers, pin_memory
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in every epoch."""
+        return len(self._order)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number` (>= 0); finish or drop one epoch before the next.
+
+        Each is float32 images (B, 3, S, S), channels last, and int64 labels (B,).
+        Raises UserError, in this process and in one line, where an image cannot be read.
+        """
+        self._order.epoch = number
+        yield from _checked(self._loader)
+
+
+class EvalLoader:
+    """Every image once, in its own order, in batches; iterate as often as needed.
+
+    A batch is float32 images (B, 3, S, S), channels last, and int64 labels (B,); the last may be
+    smaller. workers and pin_memory as in TrainLoader. Iterating raises UserError, in this process
+    and in one line, where an image cannot be read.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        transform: Transform,
+        *,
+        batch_size: int,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self._order = _FixedOrder(len(images), batch_size)
+        self._loader = _data_loader(
+            _Transformed(images, transform), self._order, workers, pin_memory
+        )
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _checked(self._loader)
+
+
+class _EpochOrder:
+    """Batches of (epoch, index): a worker is told the epoch with the image."""
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self._count = count
+        self._batch_size = batch_size
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._count // self._batch_size
+
+    def __iter__(self) -> Iterator[list[_Place]]:
+        epoch = self.epoch
+        seeds = np.random.SeedSequence(self._seed, spawn_key=(epoch,))
+        order = np.random.default_rng(seeds).permutation(self._count).tolist()
+        for start in range(0, len(self) * self._batch_size, self._batch_size):
+            yield [(epoch, index) for index in order[start : start + self._batch_size]]
+
+
+class _FixedOrder:
+    def __init__(self, count: int, batch_size: int) -> None:
+        self._count = count
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-self._count // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, self._count, self._batch_size):
+            yield list(range(start, min(start + self._batch_size, self._count)))
+
+
+class _Augmented(Dataset[_Item | UserError]):
+    def __init__(self, images: Images, transform: Transform, seed: int) -> None:
+        self._images = images
+        self._transform = transform
+        self._seed = seed
+
+    def __getitem__(self, place: _Place) -> _Item | UserError:
+        try:
+            image, label = self._images[place[1]]
+        except UserError as fault:
+            return fault
+        with _seeded(np.random.SeedSequence(self._seed, spawn_key=place)):
+            return self._transform(image), label
+
+
+class _Transformed(Dataset[_Item | UserError]):
+    def __init__(self, images: Images, transform: Transform) -> None:
+        self._images = images
+        self._transform = transform
+
+    def __getitem__(self, index: int) -> _Item | UserError:
+        try:
+            image, label = self._images[index]
+        except UserError as fault:
+            return fault
+        return self._transform(image), label
+
+
+@contextmanager
+def _seeded(seeds: np.random.SeedSequence) -> Iterator[None]:
+    """Inside, the global CPU generators start from `seeds`; outside they are as before."""
+    words = seeds.generate_state(8)
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    torch_state = torch.default_generator.get_state()
+    random.seed(words[:4].tobytes())
+    np.random.seed(words[4:6])
+    # Not torch.manual_seed, which would reseed the CUDA generators too.
+    torch.default_generator.manual_seed(int.from_bytes(words[6:].tobytes(), "little"))
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.default_generator.set_state(torch_state)
+
+
+def _collate(items: list[_Item | UserError]) -> Batch | UserError:
+    # A fault travels from a worker as a value: DataLoader would re-raise an exception with the
+    # worker's whole traceback as its text.
+    good: list[_Item] = []
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+        good.append(item)
+    images = torch.stack([image for image, _ in good])
+    labels = torch.tensor([label for _, label in good], dtype=torch.int64)
+    return images.contiguous(memory_format=torch.channels_last), labels
+
+
+def _checked(loader: "DataLoader[_Item | UserError]") -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, UserError):
+            # A new one: a frame that holds what it raises is a cycle, and workers that the garbage
+            # collector takes down with a cycle keep it waiting for seconds.
+            raise UserError(str(batch))
+        yield batch
+
+
+def _data_loader(
+    dataset: Dataset[_Item | UserError],
+    order: "_EpochOrder | _FixedOrder",
+    workers: int,
+    pin_memory: bool,
+) -> "DataLoader[_Item | UserError]":
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        multiprocessing_context="fork" if workers > 0 else None,
+        # Without a generator of its own DataLoader draws from the global one at every epoch.
+        generator=torch.Generator(),
+    )

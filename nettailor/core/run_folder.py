@@ -1,0 +1,113 @@
+"""One run, one folder: settings, metrics, weights and figures that explain themselves."""
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nettailor.core.config import EXECUTION_KEYS, flat, parse_yaml
+from nettailor.core.errors import UserError
+from nettailor.core.files import read_json, write_json, write_text
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.csv"
+SUMMARY_FILE = "summary.json"
+
+
+class RunFolder:
+    """The folder `runs/<task>/<kind>/<name>` of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: dict[str, Sequence[Mapping[str, float]]] = {}
+
+    def open(
+        self, settings: Mapping[str, Any], *, ignored: Collection[str] = (), overwrite: bool
+    ) -> None:
+        """Begin the run, or go on with one of the same settings.
+
+        Args:
+            settings: the resolved settings, written to `config.yaml`.
+            ignored: dotted keys that may differ, beside those that say only how a run executes.
+            overwrite: discard a run that the folder holds.
+
+        Raises:
+            UserError: the folder holds a run of other settings, or something that is no run.
+        """
+        config = self.path / CONFIG_FILE
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: a file is in the way of the run folder; move it")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not config.is_file():
+                raise UserError(
+                    f"{self.path}: the folder is not empty and holds no run; move what it holds "
+                    "or choose another --out"
+                )
+            if overwrite:
+                shutil.rmtree(self.path)
+            else:
+                self._refuse_other(settings, ignored)
+        if not config.is_file():
+            write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+    def _refuse_other(self, settings: Mapping[str, Any], ignored: Collection[str]) -> None:
+        unlike = self._differing(settings, lambda key: key not in {*EXECUTION_KEYS, *ignored})
+        if unlike:
+            raise UserError(
+                f"{self.path} holds a run of other settings: {unlike}. Give the same settings to "
+                "go on, another --out, or --overwrite to discard that run"
+            )
+
+    def require_same(self, settings: Mapping[str, Any], keys: Collection[str]) -> None:
+        """Raise UserError when the run differs from `settings` in one of the dotted `keys`."""
+        unlike = self._differing(settings, lambda key: key in keys)
+        if unlike:
+            raise UserError(
+                f"{self.path} is of another task: {unlike}. Give the same settings or another --out"
+            )
+
+    def _differing(self, settings: Mapping[str, Any], counts: Callable[[str], bool]) -> str:
+        """In words, the dotted keys that count and in which the run differs from `settings`."""
+        path = self.path / CONFIG_FILE
+        try:
+            content = parse_yaml(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{path}: unreadable; give --overwrite to discard the run") from error
+        there = flat(content if isinstance(content, dict) else {})
+        here = flat(settings)
+        return "; ".join(
+            f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
+            for key in sorted(there.keys() | here.keys())
+            if counts(key) and there.get(key, "absent") != here.get(key, "absent")
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / SUMMARY_FILE).is_file()
+
+    def record(self, stage: str, history: Sequence[Mapping[str, float]]) -> None:
+        """Take a stage's epochs so far and write `metrics.csv` anew, a row an epoch."""
+        self._metrics[stage] = list(history)
+        rows = [{"stage": name, **row} for name, rows in self._metrics.items() for row in rows]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path / METRICS_FILE, text.getvalue())
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json`, which marks the run as finished."""
+        write_json(self.path / SUMMARY_FILE, summary)
+
+    def read_summary(self) -> dict[str, Any]:
+        """The figures of a finished run."""
+        content = read_json(self.path / SUMMARY_FILE)
+        if not isinstance(content, dict):
+            raise UserError(f"{self.path / SUMMARY_FILE}: holds no summary; give --overwrite")
+        return content

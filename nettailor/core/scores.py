@@ -1,0 +1,51 @@
+"""How well a network classifies a split."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from sklearn.metrics import accuracy_score, f1_score
+from torch import Tensor, nn
+
+
+class Scores(NamedTuple):
+    """Accuracy and macro F1 in per cent, mean cross-entropy in nats."""
+
+    accuracy: float
+    macro_f1: float
+    loss: float
+
+    def better_than(self, other: "Scores | None") -> bool:
+        """More accurate, or as accurate at a lower loss."""
+        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], accelerator: Accelerator
+) -> Scores:
+    """Scores of a network in eval mode; its training mode is put back afterwards.
+
+    Args:
+        network: returns a NetOutput for images (B, 3, S, S).
+        batches: (images, labels (B,)), each image once.
+        accelerator: says where and in which precision.
+    """
+    was_training = network.training
+    network.eval()
+    logits, labels = [], []
+    for images, targets in batches:
+        with accelerator.autocast():
+            output = network(images.to(accelerator.device, non_blocking=True))
+        logits.append(output.logits.float())
+        labels.append(targets)
+    network.train(was_training)
+    scores, truth = torch.cat(logits).cpu(), torch.cat(labels).cpu()
+    predicted = scores.argmax(dim=1).numpy()
+    return Scores(
+        accuracy=100 * float(accuracy_score(truth.numpy(), predicted)),
+        macro_f1=100 * float(f1_score(truth.numpy(), predicted, average="macro", zero_division=0)),
+        loss=float(F.cross_entropy(scores, truth)),
+    )

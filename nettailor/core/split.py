@@ -1,0 +1,107 @@
+"""Which images go to which part: stratified, by a seed of its own.
+
+scikit-learn's stratified splitters refuse a class with fewer than two images left and may leave a
+rare class out of a part, so the images are ordered here instead: in the stratified order every
+stretch holds each class in its share, and a part is a stretch.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isclose
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nettailor.core.errors import UserError
+
+
+def require_for_parts(
+    labels: Sequence[int], parts: Iterable[str], classes: Sequence[str] | None = None
+) -> None:
+    """Check that each class has an image for each part.
+
+    labels: class index of each image. classes: the names by index; without them the classes are
+    the indices found. Raises UserError that names the poorest class and its number of images.
+    """
+    indices = range(len(classes)) if classes is not None else sorted(set(labels))
+    counts = dict.fromkeys(indices, 0)
+    for label in labels:
+        counts[label] += 1
+    names = list(parts)
+    poorest = min(counts, key=lambda index: counts[index], default=None)
+    if poorest is None:
+        raise UserError(f"no images to share among {', '.join(names)}: give some images")
+    if counts[poorest] < len(names):
+        raise UserError(
+            f"class {classes[poorest] if classes is not None else poorest!r} has "
+            f"{counts[poorest]} of the {len(labels)} images, expected at least {len(names)} to "
+            f"share among {', '.join(names)}: add images of it, leave the class out or lift the "
+            "limit on images"
+        )
+
+
+def stratified_split(
+    labels: Sequence[int],
+    fractions: Mapping[str, float],
+    seed: int,
+    classes: Sequence[str] | None = None,
+) -> dict[str, list[int]]:
+    """The indices of each part, in rising order; a pure function of the arguments.
+
+    labels: class index of each image, N of them. fractions: part name to its share in (0, 1);
+    they sum to 1. seed: 0..2**32-1. classes: names by index, for messages and to catch a class
+    with no image at all.
+
+    A part after the first has round(fraction * N) images and the first has the rest; a class too
+    rare for its share to reach one image still gets one in every part, taken from the part that
+    has most of it. Raises UserError where a class has fewer images than there are parts.
+    """
+    if not isclose(sum(fractions.values()), 1.0) or not all(0 < f < 1 for f in fractions.values()):
+        raise ValueError(f"fractions {dict(fractions)} are not shares in (0, 1) that sum to 1")
+    require_for_parts(labels, fractions, classes)
+    found = np.asarray(labels, dtype=np.int64)
+    order = _stratified_order(found, seed)
+    first, *others = fractions
+    sizes = [round(fractions[part] * len(order)) for part in others]
+    stretches = np.split(order, np.cumsum(sizes))
+    parts = {
+        part: stretch.tolist() for part, stretch in zip([*others, first], stretches, strict=True)
+    }
+    for label in np.unique(found):
+        held = {part: [i for i in parts[part] if found[i] == label] for part in fractions}
+        for part in fractions:
+            if not held[part]:
+                donor = max(held, key=lambda name: len(held[name]))
+                moved = held[donor].pop()
+                parts[donor].remove(moved)
+                parts[part].append(moved)
+                held[part].append(moved)
+    return {part: sorted(parts[part]) for part in fractions}
+
+
+def stratified_subset(labels: Sequence[int], count: int, seed: int) -> list[int]:
+    """Indices, in rising order, of `count` images that keep the classes' shares.
+
+    Every class found in labels is in it, and a smaller subset of the same seed lies inside a
+    larger one. All indices where count >= N. seed: 0..2**32-1.
+    Raises UserError where count is below the number of classes.
+    """
+    found = np.asarray(labels, dtype=np.int64)
+    order = _stratified_order(found, seed)
+    firsts = np.unique(found[order], return_index=True)[1]
+    if count < len(firsts):
+        raise UserError(
+            f"a limit of {count} images is below the {len(firsts)} classes: "
+            f"give at least {len(firsts)}"
+        )
+    return sorted(np.concatenate([order[firsts], np.delete(order, firsts)])[:count].tolist())
+
+
+def _stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """A random order of the indices in which every stretch holds each class in its share."""
+    # RandomState, since NumPy promises that its streams never change; those of Generator may.
+    shuffled: NDArray[np.int64] = np.random.RandomState(seed).permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shuffled[np.argsort(place[shuffled], kind="stable")]

@@ -1,0 +1,82 @@
+"""Who sees a stage train: the screen, metrics.csv and TensorBoard."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from nettailor.core.console import Screen
+from nettailor.core.run_folder import RunFolder
+
+# (writer, epoch, network): further curves and pictures of an epoch
+Pictures = Callable[[SummaryWriter, int, nn.Module], None]
+
+_PLACES = {
+    "lr": "learning_rate",
+    "seconds": "seconds/train",
+    "val_seconds": "seconds/validation",
+    "val_accuracy": "validation/accuracy",
+    "val_macro_f1": "validation/macro_f1",
+    "val_loss": "validation/loss",
+}
+
+
+class StageWatcher:
+    """The `Watcher` of a stage: a bar, a line an epoch, a row an epoch, TensorBoard events.
+
+    Each stage has its own folder under `events/`, so TensorBoard lays the stages of a run over
+    each other. After a resume, events of epochs that will come again are purged.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        folder: RunFolder,
+        screen: Screen,
+        *,
+        history: Sequence[Mapping[str, float]],
+        epochs: int,
+        steps_per_epoch: int,
+        pictures: Pictures | None = None,
+    ) -> None:
+        self._stage, self._folder, self._screen = stage, folder, screen
+        self._history = list(history)
+        self._epochs, self._steps = epochs, steps_per_epoch
+        self._pictures = pictures
+        done = len(self._history)
+        self._bar = screen.start_stage(stage, epochs * steps_per_epoch, done * steps_per_epoch)
+        self._writer = SummaryWriter(
+            log_dir=str(Path(folder.path) / "events" / stage), purge_step=done + 1
+        )
+        folder.record(stage, self._history)
+
+    def start(self, network: nn.Module) -> None:
+        """Picture the network before its first epoch, as epoch 0."""
+        if self._pictures is not None and not self._history:
+            self._pictures(self._writer, 0, network)
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        """See `nettailor.core.trainer.Watcher`."""
+        done = (epoch - 1) * self._steps + step
+        self._screen.advance(self._bar, done, f"epoch {epoch}/{self._epochs} loss {loss:.3f}")
+
+    def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
+        """See `nettailor.core.trainer.Watcher`."""
+        self._history.append(row)
+        self._folder.record(self._stage, self._history)
+        number = int(row["epoch"])
+        for name, value in row.items():
+            if name != "epoch":
+                self._writer.add_scalar(_PLACES.get(name, f"loss/{name}"), value, number)
+        if self._pictures is not None:
+            self._pictures(self._writer, number, network)
+        self._screen.say(
+            f"{self._stage:<14} epoch {number:>3}/{self._epochs}  loss {row['loss']:<8.4f} "
+            f"validation {row['val_accuracy']:.2f} %  {row['seconds']:.1f} s"
+        )
+
+    def close(self) -> None:
+        """Take the bar down and flush the events."""
+        self._screen.end_stage(self._bar)
+        self._writer.close()

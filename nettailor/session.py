@@ -1,0 +1,143 @@
+"""What every command needs before it can train: the task's images, the device, the screen."""
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from nettailor.core.backbone import data_defaults
+from nettailor.core.config import RunConfig, ScheduleConfig
+from nettailor.core.console import Screen
+from nettailor.core.data import Images, Task, load_task
+from nettailor.core.device import start_accelerator, worker_count
+from nettailor.core.loader import EvalLoader, TrainLoader
+from nettailor.core.preprocessing import (
+    Augmentation,
+    Preprocessing,
+    eval_transform,
+    train_transform,
+)
+from nettailor.core.schedule import Schedule
+from nettailor.core.scores import Scores, evaluate
+
+# The keys that make the task: a teacher serves every run that agrees on them.
+TASK_KEYS = (
+    "data", "backbone", "weights", "image_size", "crop_pct", "seed",
+    "split.val", "split.test", "split.seed", "limit.train", "limit.test",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command at work on one task."""
+
+    config: RunConfig
+    screen: Screen
+    accelerator: Accelerator
+    task: Task
+    preprocessing: Preprocessing
+
+    @cached_property
+    def train_loader(self) -> TrainLoader:
+        """Augmented training batches."""
+        augment = self.config.augment
+        return TrainLoader(
+            self.task.train,
+            train_transform(
+                self.preprocessing,
+                Augmentation(
+                    scale=augment.scale,
+                    ratio=augment.ratio,
+                    hflip=augment.hflip,
+                    color_jitter=augment.color_jitter,
+                    auto_augment=augment.auto_augment,
+                    random_erasing=augment.random_erasing,
+                ),
+            ),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            workers=worker_count(self.config.workers),
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+
+    @cached_property
+    def val_loader(self) -> EvalLoader:
+        """The validation split, on which every choice is made."""
+        return self.eval_loader(self.task.val)
+
+    def eval_loader(self, images: Images) -> EvalLoader:
+        """Each image once, without augmentation."""
+        return EvalLoader(
+            images,
+            eval_transform(self.preprocessing),
+            batch_size=self.config.batch_size,
+            workers=worker_count(self.config.workers),
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+
+    def validate(self, network: nn.Module) -> Scores:
+        """Scores on the validation split."""
+        return evaluate(network, self.val_loader, self.accelerator)
+
+    def score(self, network: nn.Module, images: Images) -> Scores:
+        """Scores on a split."""
+        return evaluate(network, self.eval_loader(images), self.accelerator)
+
+    def seed_stage(self, stage: str) -> None:
+        """Seed torch for a stage, the same whether the stages before ran in this session or not."""
+        torch.manual_seed(zlib.crc32(f"{self.config.seed} {stage}".encode()))
+
+    def folder(self, kind: str, *details: str) -> Path:
+        """Where a run of this kind lives: `<out>/<task>/<kind>/<backbone>-<px>px-…-seed<n>`."""
+        config = self.config
+        name = "-".join([config.backbone, f"{config.image_size}px", *details, f"seed{config.seed}"])
+        return Path(config.out) / self.task.name / kind / name
+
+
+def start_session(config: RunConfig, screen: Screen) -> Session:
+    """Check the device, read the task, settle the preprocessing.
+
+    Raises UserError for a device that is absent, a backbone that is unknown, data that is
+    missing or broken.
+    """
+    accelerator = start_accelerator(config.device, config.precision)
+    defaults = data_defaults(config.backbone)
+    preprocessing = Preprocessing(
+        image_size=config.image_size,
+        mean=defaults.mean,
+        std=defaults.std,
+        interpolation=defaults.interpolation,
+        crop_pct=defaults.crop_pct if config.crop_pct is None else config.crop_pct,
+    )
+    task = load_task(
+        config.data,
+        data_dir=Path(config.data_dir),
+        download=config.download,
+        val_fraction=config.split.val,
+        test_fraction=config.split.test,
+        split_seed=config.split.seed,
+        limit_train=config.limit.train,
+        limit_test=config.limit.test,
+    )
+    return Session(config, screen, accelerator, task, preprocessing)
+
+
+def schedule_of(stage: ScheduleConfig) -> Schedule:
+    """A stage's settings as plain values."""
+    return Schedule(
+        epochs=stage.epochs,
+        optimizer=stage.optimizer,
+        lr=stage.lr,
+        momentum=stage.momentum,
+        weight_decay=stage.weight_decay,
+        shape=stage.schedule,
+        step_epochs=stage.step_epochs,
+        step_factor=stage.step_factor,
+        warmup_epochs=stage.warmup_epochs,
+        clip_norm=stage.clip_norm,
+        ema=stage.ema,
+    )

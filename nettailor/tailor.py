@@ -1,0 +1,208 @@
+"""`python -m nettailor.tailor`: grow a student, train it, cut it, keep the leanest that holds."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from nettailor.core.architecture import WEIGHTS_FILE
+from nettailor.core.config import as_settings
+from nettailor.core.console import Screen
+from nettailor.core.errors import UserError
+from nettailor.core.files import read_json, write_json
+from nettailor.core.flags import parse, run_command
+from nettailor.core.latency import measure_latency
+from nettailor.core.run_folder import RunFolder
+from nettailor.core.scores import Scores
+from nettailor.core.trainer import Fitted
+from nettailor.figures import candidates_table, side_by_side, summary
+from nettailor.network import save_network
+from nettailor.session import Session, start_session
+from nettailor.tailoring import Candidate, Tailoring
+from nettailor.teach import STATE_FOLDER, load_teacher, teacher_folder, train_teacher
+from prune.depths import choose, default_depths
+from prune.plan import PrunePlan, decide
+from student.network import Student
+
+DESCRIPTION = (
+    "Tailor a pretrained network to a task: train a student of frozen blocks, proxies and path "
+    "weights, cut it at several depths, and keep the leanest within tolerance of the teacher."
+)
+CANDIDATES_FILE = "candidates.json"
+
+
+def _plans(student: Student, depths: Sequence[int], threshold: float) -> list[PrunePlan]:
+    """A plan per depth that differs from the others, the deepest first."""
+    alpha = student.path_weights().tolist()
+    plans: dict[object, PrunePlan] = {}
+    for depth in sorted(set(depths), reverse=True):
+        plan = decide(student.wiring, alpha, threshold=threshold, remove=depth)
+        plans.setdefault(plan.kept.paths, plan)
+    return list(plans.values())
+
+
+def tailor(session: Session, *, overwrite: bool) -> RunFolder:
+    """The whole procedure, or what is left of it; returns the finished run's folder."""
+    config, screen = session.config, session.screen
+    teacher_run = teacher_folder(session)
+    if not teacher_run.finished:
+        screen.say(
+            f"no teacher yet for {session.task.name} and {config.backbone}: training it first"
+        )
+        train_teacher(session, overwrite=False)
+    teacher, teacher_summary = load_teacher(teacher_run, session)
+    folder = RunFolder(
+        session.folder("tailored", config.prune.finetune, f"gamma{config.student.gamma:g}")
+    )
+    depths = _depths(config.prune.remove, len(teacher.blocks))
+    settings = as_settings(config)
+    folder.open(
+        settings,
+        ignored=[f"teacher.{key}" for key in settings["teacher"]],
+        overwrite=overwrite,
+    )
+    _same_teacher(folder, teacher_run)
+    if folder.finished:
+        return folder
+
+    work = Tailoring(session, folder, teacher)
+    student, grown, before = work.train_student()
+    target = teacher_summary["accuracy"]["val"] - config.prune.tolerance - 1e-6
+    screen.say(
+        f"student before the cut: validation {before.accuracy:.2f} %; "
+        f"teacher {teacher_summary['accuracy']['val']:.2f} %"
+    )
+    candidates: list[Candidate] = []
+    for plan in _plans(student, depths, config.prune.threshold):
+        screen.say(f"remove-{plan.removed:02d}: {plan.describe()}")
+        candidate = work.cut_and_finetune(student, plan, target)
+        candidates.append(candidate)
+        screen.say(
+            f"{candidate.name}: straight after the cut {candidate.straight_after.accuracy:.2f} %, "
+            f"fine-tuned {candidate.scores.accuracy:.2f} %: {candidate.verdict(target)}"
+        )
+        if candidate.reaches(target):
+            break
+    _finish(work, grown, before, candidates, target, teacher_summary)
+    return folder
+
+
+def _depths(asked: tuple[int, ...] | None, blocks: int) -> tuple[int, ...]:
+    """The depths to try; the default ends with none, where only proxies are cut."""
+    if asked is None:
+        return (*default_depths(blocks), 0)
+    too_deep = [depth for depth in asked if depth > blocks]
+    if too_deep or not asked:
+        raise UserError(
+            f"prune.remove = {list(asked)}: give numbers from 0 to the backbone's {blocks} blocks"
+        )
+    return asked
+
+
+def _same_teacher(folder: RunFolder, teacher: RunFolder) -> None:
+    """Hold the run to the teacher it began with."""
+    digest = hashlib.sha256((teacher.path / WEIGHTS_FILE).read_bytes()).hexdigest()
+    note = folder.path / "teacher.json"
+    if not note.exists():
+        write_json(note, {"folder": str(teacher.path), "sha256": digest})
+    elif read_json(note).get("sha256") != digest:
+        raise UserError(
+            f"{folder.path} was begun with another teacher than {teacher.path} holds now; "
+            "give --overwrite to tailor again"
+        )
+
+
+def _finish(
+    work: Tailoring,
+    grown: Fitted,
+    before: Scores,
+    candidates: Sequence[Candidate],
+    target: float,
+    teacher_summary: dict[str, Any],
+) -> None:
+    """Choose on validation, then read the test split, measure, and write every summary."""
+    session, config, folder = work.session, work.config, work.folder
+    started = time.perf_counter()
+    chosen = choose(
+        [candidate.scores.accuracy for candidate in candidates],
+        [candidate.plan.removed for candidate in candidates],
+        target,
+    )
+    networks: dict[str, nn.Module] = {"teacher": work.teacher}
+    networks |= {candidate.name: candidate.network for candidate in candidates}
+    latency = measure_latency(networks, config.image_size, work.device)
+    # one measurement for all: the teacher's own run may have seen a busier machine
+    teacher_summary |= {"latency_ms": {work.device.type: latency["teacher"]}}
+
+    spent = grown.total_seconds + sum(candidate.fitted.total_seconds for candidate in candidates)
+    rows = []
+    order = [i for i in range(len(candidates)) if i != chosen] + [chosen]
+    for position in order:
+        candidate = candidates[position]
+        tailored = position == chosen
+        place = RunFolder(folder.path if tailored else folder.path / "candidates" / candidate.name)
+        weights = save_network(place.path, candidate.network, work.architecture())
+        read_test = tailored or not candidate.fitted.stopped_early
+        figures = summary(
+            "tailored" if tailored else "candidate",
+            config,
+            dataset=session.task.name,
+            classes=session.task.classes,
+            scores={
+                "train": session.score(candidate.network, session.task.train),
+                "val": candidate.scores,
+                "test": session.score(candidate.network, session.task.test) if read_test else None,
+            },
+            network=candidate.network,
+            latency=latency[candidate.name],
+            device=work.device,
+            size=weights.stat().st_size,
+            train_seconds=grown.seconds + candidate.fitted.seconds,
+            total_seconds=spent + time.perf_counter() - started,
+            teacher=teacher_summary,
+        )
+        rows.append(
+            {
+                "name": candidate.name,
+                "verdict": "kept" if tailored else candidate.verdict(target),
+                "blocks": figures["blocks"],
+                "flops": figures["flops"],
+                "params": figures["params"]["total"],
+                "before_cut": before.accuracy,
+                "straight_after_cut": candidate.straight_after.accuracy,
+                "finetuned": candidate.scores.accuracy,
+            }
+        )
+        if tailored:
+            rows.sort(key=lambda row: str(row["name"]), reverse=True)
+            write_json(folder.path / CANDIDATES_FILE, rows)
+            reached = candidate.reaches(target)
+        place.write_summary(figures)
+    shutil.rmtree(folder.path / STATE_FOLDER)
+    if not reached:
+        session.screen.say(
+            f"warning: no depth came within {config.prune.tolerance:g} points of the teacher; "
+            f"kept the most accurate, {candidates[chosen].name}. Try more --prune.epochs, fewer "
+            "blocks in --prune.remove, or a smaller --gamma"
+        )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    config, overwrite = parse("python -m nettailor.tailor", DESCRIPTION, argv)
+    with Screen() as screen:
+        session = start_session(config, screen)
+        folder = tailor(session, overwrite=overwrite)
+    result = folder.read_summary()
+    teacher = result["teacher"]
+    screen.console.print(candidates_table(read_json(folder.path / CANDIDATES_FILE), teacher))
+    title = f"{session.task.name}, tailored ({config.prune.finetune} mode) beside its teacher"
+    screen.console.print(side_by_side({"teacher": teacher, "tailored": result}, title))
+    screen.say(f"run folder: {folder.path}")
+
+
+if __name__ == "__main__":
+    run_command(main)

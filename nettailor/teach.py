@@ -1,0 +1,140 @@
+"""`python -m nettailor.teach`: fine-tune a pretrained network on the task."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from nettailor.core.architecture import Architecture
+from nettailor.core.backbone import Chain
+from nettailor.core.config import as_settings
+from nettailor.core.console import Screen
+from nettailor.core.device import place
+from nettailor.core.errors import UserError
+from nettailor.core.files import read_state
+from nettailor.core.flags import parse, run_command
+from nettailor.core.latency import measure_latency
+from nettailor.core.objective import CrossEntropy
+from nettailor.core.run_folder import RunFolder
+from nettailor.core.schedule import parameter_groups
+from nettailor.core.trainer import fit
+from nettailor.core.watch import StageWatcher
+from nettailor.core.weights import load_pretrained
+from nettailor.figures import side_by_side, summary
+from nettailor.network import load_network, save_network
+from nettailor.session import TASK_KEYS, Session, schedule_of, start_session
+
+DESCRIPTION = "Fine-tune a pretrained network on a task: the teacher of all that follows."
+STATE_FOLDER = "state"
+
+
+def teacher_folder(session: Session) -> RunFolder:
+    """Where the teacher of this task, backbone, image size and seed lives."""
+    return RunFolder(session.folder("teacher"))
+
+
+def load_teacher(folder: RunFolder, session: Session) -> tuple[Chain, dict[str, Any]]:
+    """A finished teacher and its summary.
+
+    Raises UserError when it was made for another task: other data, split, weights or crop.
+    """
+    folder.require_same(as_settings(session.config), TASK_KEYS)
+    network, architecture = load_network(folder.path)
+    if not isinstance(network, Chain) or architecture.classes != session.task.classes:
+        raise UserError(
+            f"{folder.path}: holds no teacher of these classes ({len(session.task.classes)} here, "
+            f"{len(architecture.classes)} there); train it again with --overwrite"
+        )
+    return network, folder.read_summary()
+
+
+def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
+    """Fine-tune the whole pretrained network, or go on with it; returns its summary.
+
+    Keeps the epoch that does best on validation. The test split is read once, at the end.
+    """
+    config = session.config
+    settings = {
+        key: value for key, value in as_settings(config).items() if key not in ("student", "prune")
+    }
+    folder = teacher_folder(session)
+    folder.open(settings, overwrite=overwrite)
+    if folder.finished:
+        return folder.read_summary()
+    session.seed_stage("teacher")
+    chain, source = load_pretrained(config.backbone, len(session.task.classes), config.weights)
+    session.screen.say(f"teacher: {config.backbone}, weights from {source.origin}")
+    place(chain, session.accelerator.device)
+    state = folder.path / STATE_FOLDER / "teacher.pt"
+    watcher = StageWatcher(
+        "teacher",
+        folder,
+        session.screen,
+        history=read_state(state)["history"] if state.exists() else [],
+        epochs=config.teacher.epochs,
+        steps_per_epoch=session.train_loader.steps_per_epoch,
+    )
+    schedule = schedule_of(config.teacher)
+    fitted = fit(
+        chain,
+        CrossEntropy(config.teacher.label_smoothing),
+        session.train_loader,
+        groups=parameter_groups(chain.named_parameters(), schedule),
+        schedule=schedule,
+        accelerator=session.accelerator,
+        validate=session.validate,
+        keep="best",
+        state_path=state,
+        watcher=watcher,
+    )
+    watcher.close()
+    started = time.perf_counter()
+    weights = save_network(
+        folder.path,
+        chain,
+        Architecture(
+            backbone=config.backbone,
+            classes=session.task.classes,
+            preprocessing=session.preprocessing,
+            weights_origin=source.origin,
+            weights_digest=source.digest,
+        ),
+    )
+    task, device = session.task, session.accelerator.device
+    latency = measure_latency({"teacher": chain}, config.image_size, device)
+    scores = {
+        "train": session.score(chain, task.train),
+        "val": fitted.scores,
+        "test": session.score(chain, task.test),
+    }
+    result = summary(
+        "teacher",
+        config,
+        dataset=task.name,
+        classes=task.classes,
+        scores=scores,
+        network=chain,
+        latency=latency["teacher"],
+        device=device,
+        size=weights.stat().st_size,
+        train_seconds=fitted.seconds,
+        total_seconds=fitted.total_seconds + time.perf_counter() - started,
+        teacher=None,
+    )
+    folder.write_summary(result)
+    shutil.rmtree(folder.path / STATE_FOLDER)
+    return result
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    config, overwrite = parse("python -m nettailor.teach", DESCRIPTION, argv)
+    with Screen() as screen:
+        session = start_session(config, screen)
+        result = train_teacher(session, overwrite=overwrite)
+    screen.console.print(side_by_side({"teacher": result}, f"{session.task.name}, teacher"))
+    screen.say(f"run folder: {teacher_folder(session).path}")
+
+
+if __name__ == "__main__":
+    run_command(main)

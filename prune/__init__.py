@@ -1,0 +1,1 @@
+"""What is cut from a trained student, and how."""

@@ -1,0 +1,39 @@
+"""How deep to cut: which depths to try, and which one to keep."""
+
+import math
+from collections.abc import Sequence
+
+_DEPTHS = 6
+
+
+def default_depths(blocks: int) -> tuple[int, ...]:
+    """About six numbers of blocks to remove, from three quarters of them down to an eighth.
+
+    >>> default_depths(16)
+    (12, 10, 8, 6, 4, 2)
+    """
+    shares = (0.75 * (_DEPTHS - step) / _DEPTHS for step in range(_DEPTHS))
+    return tuple(dict.fromkeys(max(1, math.floor(share * blocks + 0.5)) for share in shares))
+
+
+def hopeless(epoch: int, epochs: int, accuracy: float, target: float) -> bool:
+    """Whether a candidate is ruled out early.
+
+    Args:
+        epoch: finished epochs of its fine-tuning, of `epochs`.
+        accuracy: its best on validation so far, per cent.
+        target: what it has to reach, per cent.
+
+    Returns:
+        True once a third of the epochs are over and it is more than 3 points short. The gains
+        that later epochs bring are smaller: on the embedded default at most 2 points.
+    """
+    return epoch >= math.ceil(epochs / 3) and accuracy < target - 3.0
+
+
+def choose(accuracies: Sequence[float], costs: Sequence[int], target: float) -> int:
+    """Position of the cheapest candidate that reaches the target; of the best when none does."""
+    reaching = [i for i, accuracy in enumerate(accuracies) if accuracy >= target]
+    if reaching:
+        return min(reaching, key=lambda i: (costs[i], -accuracies[i]))
+    return max(range(len(accuracies)), key=lambda i: (accuracies[i], -costs[i]))

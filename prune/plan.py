@@ -1,0 +1,68 @@
+"""Deciding what goes: pure, from path weights to a plan; no network is touched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prune.reachability import closure, strongest_route
+from student.wiring import Path, Wiring
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """Which paths stay after a cut.
+
+    Attributes:
+        removed: how many pretrained blocks were asked to go by rank.
+        before: the paths of the trained student.
+        kept: the paths that stay, closed under the three exclusion rules.
+        restored: proxies below the threshold that stay because stem and head would part.
+    """
+
+    removed: int
+    before: Wiring
+    kept: Wiring
+    restored: tuple[Path, ...]
+
+    def describe(self) -> str:
+        """One line: what stays of what was there."""
+        text = (
+            f"{len(self.kept.of_kind('block'))} of {len(self.before.of_kind('block'))} blocks and "
+            f"{len(self.kept.of_kind('proxy'))} of {len(self.before.of_kind('proxy'))} proxies stay"
+        )
+        if self.restored:
+            names = ", ".join(path.key for path in self.restored)
+            text += f"; kept against the threshold to join stem and head: {names}"
+        return text
+
+
+def decide(wiring: Wiring, alpha: Sequence[float], *, threshold: float, remove: int) -> PrunePlan:
+    """The cut of NetTailor, section 3.4.
+
+    Proxies with α < `threshold` go. Pretrained blocks are ranked by α_ll and the `remove` least
+    go (ties: the deepest first). Then everything that is no longer led into or read goes, until
+    nothing changes. Where that would part stem and head, the strongest route among what the rank
+    leaves is kept.
+
+    Args:
+        wiring: the trained student's paths.
+        alpha: their weights, in the same order.
+        threshold: in [0, 1).
+        remove: from 0 to the number of blocks.
+
+    Raises:
+        ValueError: `remove` is out of range.
+    """
+    blocks = wiring.of_kind("block")
+    if not 0 <= remove <= len(blocks):
+        raise ValueError(f"cannot remove {remove} of {len(blocks)} blocks")
+    weight = dict(zip(wiring.paths, alpha, strict=True))
+    ranked = sorted(blocks, key=lambda path: (weight[path], -path.target))
+    by_rank = wiring.without(ranked[:remove])
+    faint = [path for path in by_rank.of_kind("proxy") if weight[path] < threshold]
+    kept = closure(by_rank.without(faint))
+    restored: tuple[Path, ...] = ()
+    if not kept.paths:
+        route = strongest_route(by_rank, [weight[path] for path in by_rank.paths])
+        restored = tuple(path for path in route if path in set(faint))
+        kept = closure(by_rank.without(set(faint) - set(restored)))
+    return PrunePlan(remove, wiring, kept, restored)

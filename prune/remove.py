@@ -1,0 +1,32 @@
+"""Doing what a plan says: a smaller student, its dropped modules really gone."""
+
+import copy
+
+import torch
+
+from prune.plan import PrunePlan
+from student.network import Student
+from student.path_weights import PathWeights
+
+
+def remove(student: Student, plan: PrunePlan) -> Student:
+    """A copy of the student without the paths that the plan drops; the original stays as it was.
+
+    Kept weights, path logits, frozen flags and statistics are the original's. The softmax runs
+    over the paths that are left, so their weights grow.
+    """
+    assert student.wiring == plan.before, "the plan was made for another student"
+    smaller = copy.deepcopy(student)
+    kept = {path.key for path in plan.kept.paths} | {str(path.target) for path in plan.kept.paths}
+    for modules in (smaller.blocks, smaller.proxies, smaller.activations):
+        for key in list(modules):
+            if key not in kept:
+                del modules[key]
+    weights = PathWeights(plan.kept).to(student.path_weights.logits.device)
+    positions = [student.wiring.paths.index(path) for path in plan.kept.paths]
+    with torch.no_grad():
+        weights.logits.copy_(student.path_weights.logits[positions])
+    weights.requires_grad_(student.path_weights.logits.requires_grad)
+    smaller.path_weights = weights
+    smaller.wiring = plan.kept
+    return smaller

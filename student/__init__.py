@@ -1,0 +1,1 @@
+"""The student: frozen pretrained blocks, proxies and path weights."""

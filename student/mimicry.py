@@ -1,0 +1,54 @@
+"""Ω: how far the student's activations are from the teacher's."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nettailor.core.backbone import NetOutput
+
+MimicryForm = Literal["squared-norm", "mean-square", "normalized"]
+
+
+def node_scales(form: MimicryForm, output: NetOutput) -> list[float]:
+    """What the mean squared error at each node and at the logits is multiplied by.
+
+    - "squared-norm", the paper's text: squared norms, summed over nodes, averaged over images;
+    - "mean-square", the authors' program: mean over elements, averaged over nodes;
+    - "normalized": mean over elements over the teacher's variance there, averaged over nodes, so
+      that 1 means "as bad as predicting the mean" at every node of every family.
+
+    Args:
+        form: which of the three.
+        output: the teacher's output on a representative batch; every node is there.
+
+    Returns:
+        L + 1 factors: nodes x_1 … x_L, then the logits. The stem's x_0 is universal in both.
+    """
+    tensors = [*(node for node in output.nodes[1:] if node is not None), output.logits]
+    if form == "squared-norm":
+        return [float(tensor[0].numel()) for tensor in tensors]
+    if form == "mean-square":
+        return [1 / len(tensors)] * len(tensors)
+    floor = 1e-6  # a dead activation has no variance
+    return [1 / (max(float(tensor.float().var()), floor) * len(tensors)) for tensor in tensors]
+
+
+def mimicry(student: NetOutput, teacher: NetOutput, scales: Sequence[float]) -> Tensor:
+    """Ω over the nodes that the student still has and the logits, a scalar.
+
+    Args:
+        student: its nodes may be None where the network was cut.
+        teacher: nodes of the same shapes, without gradients.
+        scales: factors from `node_scales`.
+    """
+    nodes = zip(student.nodes[1:], teacher.nodes[1:], strict=True)
+    pairs = [*nodes, (student.logits, teacher.logits)]
+    parts = [
+        F.mse_loss(mine.float(), theirs.float()) * scale
+        for (mine, theirs), scale in zip(pairs, scales, strict=True)
+        if mine is not None and theirs is not None
+    ]
+    return torch.stack(parts).sum()

@@ -1,0 +1,48 @@
+"""The softmax weights of the paths into each node."""
+
+import torch
+from torch import Tensor, nn
+
+from student.wiring import Wiring
+
+BLOCK_START = 2.0
+PROXY_START = -2.0
+
+
+class PathWeights(nn.Module):
+    """α = softmax over the paths into each node (NetTailor, section 3.2).
+
+    Starts at a = 2 for pretrained blocks and a = -2 for proxies, so that with three skips a block
+    carries e² / (e² + 3 e⁻²) = 0.948 of its node.
+
+    Attributes:
+        logits: the a of every living path, shape (paths,), in the wiring's order.
+    """
+
+    rows: Tensor
+    slots: Tensor
+    padding: Tensor
+
+    def __init__(self, wiring: Wiring) -> None:
+        super().__init__()
+        start = [BLOCK_START if path.kind == "block" else PROXY_START for path in wiring.paths]
+        self.logits = nn.Parameter(torch.tensor(start))
+        groups = [group for group in wiring.incoming if group]
+        width = max(len(group) for group in groups)
+        # one padded row per living node, so that one softmax serves all of them
+        rows = torch.zeros(len(groups), width, dtype=torch.long)
+        padding = torch.ones(len(groups), width, dtype=torch.bool)
+        slots = torch.zeros(len(wiring.paths), dtype=torch.long)
+        for row, group in enumerate(groups):
+            for column, position in enumerate(group):
+                rows[row, column] = position
+                padding[row, column] = False
+                slots[position] = row * width + column
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("padding", padding, persistent=False)
+        self.register_buffer("slots", slots, persistent=False)
+
+    def forward(self) -> Tensor:
+        """The α of every living path, shape (paths,), in (0, 1]; each node's sum to 1."""
+        table = self.logits.float()[self.rows].masked_fill(self.padding, float("-inf"))
+        return table.softmax(dim=1).flatten()[self.slots]

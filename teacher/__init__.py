@@ -1,0 +1,1 @@
+"""The fine-tuned network that the student mimics."""

@@ -1,0 +1,273 @@
+"""A timm network taken apart computes what it computed whole."""
+
+from copy import deepcopy
+
+import pytest
+import timm
+import torch
+from timm.models.resnet import Bottleneck, ResNet
+from torch import Tensor, nn
+
+from nettailor.core.backbone import (
+    Chain,
+    NodeSpec,
+    classifier_prefix,
+    create_chain,
+    cut,
+    data_defaults,
+    family,
+    make_network,
+    meta_copy,
+    node_specs,
+    proxy_shape,
+)
+from nettailor.core.errors import UserError
+
+CLASSES = 7
+FAMILIES = {
+    "test_resnet": "resnet",
+    "resnet18": "resnet",
+    "resnet26d": "resnet",
+    "seresnet18": "resnet",
+    "test_efficientnet": "inverted-residual",
+    "tf_efficientnet_lite0": "inverted-residual",
+    "efficientnet_b0": "inverted-residual",
+    "efficientnet_b1_pruned": "inverted-residual",
+    "test_efficientnet_gn": "inverted-residual",
+    "test_efficientnet_evos": "inverted-residual",
+    "efficientnetv2_rw_t": "inverted-residual",
+    "lcnet_035": "inverted-residual",
+    "mobilenetv2_035": "inverted-residual",
+    "mobilenetv3_small_050": "inverted-residual",
+    "mobilenetv4_conv_small_035": "inverted-residual",
+    "mnasnet_small": "inverted-residual",
+    "test_convnext": "convnext",
+    "convnext_atto": "convnext",
+    "regnetx_002": "regnet",
+    "regnety_002": "regnet",
+    "regnetz_005": "regnet",
+}
+
+
+def randomise(network: nn.Module) -> nn.Module:
+    """Gives every tensor values under which each block shows in the logits."""
+    generator = torch.Generator().manual_seed(1)
+
+    def between(low: float, high: float, like: Tensor) -> Tensor:
+        return low + (high - low) * torch.rand(like.shape, generator=generator)
+
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+                tensor.copy_(between(0.5, 1.5, tensor))
+            elif name.endswith(("running_mean", "bias")):
+                tensor.copy_(between(-0.3, 0.3, tensor))
+            elif name.endswith("gamma"):
+                tensor.copy_(between(0.5, 1.0, tensor))
+            elif tensor.ndim == 4:
+                noise = torch.randn(tensor.shape, generator=generator)
+                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
+    return network.eval()
+
+
+def stages_of(network: nn.Module) -> list[nn.Module]:
+    """timm's own stages, whose outputs are nodes of the chain."""
+    for container in ("blocks", "stages"):
+        if hasattr(network, container):
+            return list(network.get_submodule(container).children())
+    prefix = "layer" if hasattr(network, "layer1") else "s"
+    return [network.get_submodule(f"{prefix}{stage}") for stage in (1, 2, 3, 4)]
+
+
+def check_same(network: nn.Module) -> Chain:
+    """The chain of a network, after checking its logits and stage outputs against timm's."""
+    reference = randomise(network)
+    chain = cut(deepcopy(reference)).eval()
+    outputs: list[Tensor] = []
+    for stage in stages_of(reference):
+        stage.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = reference(images)
+        logits, nodes = chain(images)
+    assert (expected[0] - expected[1]).abs().max() > 1e-3, "the check needs images that differ"
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    assert len(nodes) == len(chain.blocks) + 1 == len(chain.stages) + 1
+    for stage, output in enumerate(outputs):
+        last = max(node for node, of in enumerate(chain.stages, start=1) if of == stage)
+        torch.testing.assert_close(nodes[last], output, rtol=1e-5, atol=1e-5)
+    assert len(outputs) == chain.stages[-1] + 1
+    return chain
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_chain_computes_what_timm_computes(backbone: str) -> None:
+    torch.manual_seed(0)
+    chain = check_same(make_network(backbone, CLASSES))
+    assert chain.family == family(backbone) == FAMILIES[backbone]
+    assert isinstance(chain.classifier, nn.Linear)
+    assert chain.classifier.out_features == CLASSES
+
+
+def test_bottleneck_resnet() -> None:
+    torch.manual_seed(0)
+    narrow = ResNet(Bottleneck, (2, 1, 1, 2), num_classes=CLASSES, channels=(8, 12, 16, 24))
+    chain = check_same(narrow)
+    assert {proxy_shape(chain, block) for block in range(1, 7)} == {"bottleneck"}
+    assert chain.stages == (0, 0, 1, 2, 3, 3)
+
+
+def test_anti_aliased_convolutions_keep_their_activation() -> None:
+    torch.manual_seed(0)
+    check_same(
+        timm.create_model("mobilenetv4_conv_small_035", num_classes=CLASSES, aa_layer="blurpool")
+    )
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "regnetx_002", "lcnet_035"])
+def test_last_activation_is_taken_after_the_sum(backbone: str) -> None:
+    torch.manual_seed(0)
+    chain = cut(randomise(make_network(backbone, CLASSES)))
+    with torch.no_grad():
+        nodes = chain.nodes(torch.randn(2, 3, 64, 64))
+        for node, block, activation in zip(nodes, chain.blocks, chain.activations, strict=False):
+            assert isinstance(activation, nn.ReLU | nn.Hardswish)
+            assert block(node).min() < -0.4, "neither a ReLU nor a hard swish gives this"
+
+
+def test_last_activation_of_a_plain_convolution_is_taken() -> None:
+    chain = create_chain("mobilenetv3_small_050", CLASSES)
+    *others, last = chain.activations
+    assert isinstance(last, nn.Hardswish)
+    assert all(isinstance(other, nn.Identity) for other in others)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "mobilenetv3_small_050", "regnetx_002"])
+def test_activations_leave_their_input_alone(backbone: str) -> None:
+    for activation in create_chain(backbone, CLASSES).activations:
+        node = -torch.ones(1, 1, 2, 2)
+        activation(node)
+        assert torch.equal(node, -torch.ones(1, 1, 2, 2))
+
+
+def test_batch_norm_follows_the_task() -> None:
+    network = timm.create_model("test_efficientnet", bn_momentum=0.01)
+
+    def momenta(module: nn.Module) -> set[float | None]:
+        return {part.momentum for part in module.modules() if isinstance(part, nn.BatchNorm2d)}
+
+    assert momenta(network) == {0.01}
+    assert momenta(cut(network)) == {0.1}
+
+
+def test_node_specs_of_known_networks() -> None:
+    assert node_specs(create_chain("resnet18", CLASSES)) == tuple(
+        NodeSpec(channels, stride)
+        for channels, stride, count in ((64, 4, 3), (128, 8, 2), (256, 16, 2), (512, 32, 2))
+        for _ in range(count)
+    )
+    lite0 = node_specs(create_chain("tf_efficientnet_lite0", CLASSES))
+    assert len(lite0) == 17
+    assert (lite0[0], lite0[1], lite0[-1]) == ((32, 2), (16, 2), (320, 32))
+    convnext = node_specs(create_chain("convnext_atto", CLASSES))
+    assert [spec.stride for spec in convnext] == [4] * 3 + [8] * 2 + [16] * 6 + [32] * 2
+
+
+def test_node_specs_fit_the_nodes() -> None:
+    chain = create_chain("test_efficientnet", CLASSES).eval()
+    with torch.no_grad():
+        nodes = chain.nodes(torch.randn(1, 3, 96, 96))
+    assert [(*node.shape[1:],) for node in nodes] == [
+        (channels, 96 // stride, 96 // stride) for channels, stride in node_specs(chain)
+    ]
+
+
+def test_probing_leaves_the_network_alone() -> None:
+    chain = create_chain("test_resnet", CLASSES).train()
+    chain.stem.requires_grad_(False)
+    before = deepcopy(chain.state_dict())
+    copy = meta_copy(chain)
+    node_specs(chain)
+    assert chain.training
+    assert not copy.training
+    assert all(tensor.is_meta for tensor in copy.state_dict().values())
+    assert [p.requires_grad for p in copy.parameters()] == [
+        p.requires_grad for p in chain.parameters()
+    ]
+    for name, tensor in chain.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_proxy_shapes() -> None:
+    mixed = create_chain("test_resnet", CLASSES)
+    assert [proxy_shape(mixed, block) for block in (1, 2, 3, 4)] == [
+        "basic",
+        "basic",
+        "bottleneck",
+        "basic",
+    ]
+    assert proxy_shape(create_chain("regnetx_002", CLASSES), 1) == "bottleneck"
+    for backbone in ("test_convnext", "test_efficientnet"):
+        assert proxy_shape(create_chain(backbone, CLASSES), 1) == "basic"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "prefix"),
+    [
+        ("test_resnet", "fc."),
+        ("test_efficientnet", "classifier."),
+        ("mobilenetv3_small_050", "classifier."),
+        ("test_convnext", "head.fc."),
+        ("regnetx_002", "head.fc."),
+    ],
+)
+def test_classifier_prefix(backbone: str, prefix: str) -> None:
+    assert classifier_prefix(make_network(backbone, CLASSES)) == prefix
+
+
+def test_data_defaults() -> None:
+    lite0 = data_defaults("tf_efficientnet_lite0")
+    assert lite0 == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 0.875)
+    assert data_defaults("resnet34").mean == (0.485, 0.456, 0.406)
+
+
+def test_every_supported_backbone_has_data_defaults() -> None:
+    supported = 0
+    for backbone in timm.list_models():
+        try:
+            defaults = data_defaults(backbone)
+        except UserError:
+            continue
+        supported += 1
+        assert len(defaults.mean) == len(defaults.std) == 3
+        assert 0 < defaults.crop_pct <= 1
+    assert supported > 200
+
+
+@pytest.mark.parametrize(
+    ("backbone", "text"),
+    [
+        ("resnet81", "unknown backbone 'resnet81'.*did you mean 'resnet"),
+        ("vit_tiny_patch16_224", "not a chain that can be cut: expected one of timm's ResNet"),
+        ("resnest14d", "not a chain that can be cut"),
+        ("resnet18.nowhere", "unknown weights tag in 'resnet18.nowhere'.*resnet18.a1_in1k"),
+    ],
+)
+def test_backbones_that_cannot_be_used(backbone: str, text: str) -> None:
+    for make in (family, data_defaults, lambda name: create_chain(name, CLASSES)):
+        with pytest.raises(UserError, match=text):
+            make(backbone)
+
+
+def test_a_tag_is_part_of_a_name() -> None:
+    assert family("resnet18.a1_in1k") == "resnet"
+
+
+def test_a_classifier_needs_classes() -> None:
+    with pytest.raises(UserError, match="classifier of 0 classes"):
+        create_chain("test_resnet", 0)
+
+
+def test_other_networks_are_refused() -> None:
+    with pytest.raises(UserError, match="Linear is not a chain"):
+        cut(nn.Linear(2, 2))

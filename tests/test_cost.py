@@ -1,0 +1,118 @@
+"""Costs against counts made by hand."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from nettailor.core.backbone import create_chain, cut, make_network
+from nettailor.core.cost import Cost, chain_costs, layers, module_flops, parameters
+from nettailor.core.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "flops", "numbers"),
+    [
+        (nn.Conv2d(16, 32, 3, padding=1), (16, 8, 8), 9 * 16 * 32 * 64, 9 * 16 * 32 + 32),
+        (nn.Conv2d(16, 32, 3, stride=2, padding=1), (16, 8, 8), 9 * 16 * 32 * 16, 9 * 16 * 32 + 32),
+        (nn.Conv2d(16, 16, 5, groups=16, padding=2, bias=False), (16, 8, 8), 25 * 16 * 64, 25 * 16),
+        (nn.Conv2d(16, 32, 1, groups=4, bias=False), (16, 8, 8), 4 * 32 * 64, 4 * 32),
+        (nn.Linear(10, 7), (10,), 70, 77),
+        (nn.Linear(10, 7), (4, 4, 10), 16 * 70, 77),
+        (nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)), (16, 8, 8), 0, 32),
+    ],
+)
+def test_counts_made_by_hand(
+    module: nn.Module, shape: tuple[int, ...], flops: int, numbers: int
+) -> None:
+    assert module_flops(module, shape) == flops
+    assert parameters(module) == numbers
+
+
+def test_resnet18_at_224_pixels() -> None:
+    stem = 112**2 * 7 * 7 * 3 * 64
+    first_stage = 4 * 56**2 * 9 * 64 * 64
+    # Later stages: half the side, twice the channels. The first convolution reads half as many
+    # channels as the three others, and a 1×1 convolution carries its shortcut.
+    later_stage = 28**2 * (9 * 64 * 128 + 64 * 128 + 3 * 9 * 128 * 128)
+    costs = chain_costs(create_chain("resnet18", 1000), 224)
+    assert costs.stem.flops == stem
+    assert [sum(cost.flops for cost in costs.blocks[i : i + 2]) for i in (0, 2, 4, 6)] == [
+        first_stage,
+        later_stage,
+        later_stage,
+        later_stage,
+    ]
+    assert costs.neck == Cost(0, 0)
+    assert costs.classifier == Cost(512 * 1000, 513 * 1000)
+    assert costs.total == Cost(stem + first_stage + 3 * later_stage + 512_000, 11_689_512)
+    assert costs.total.flops == 1_814_073_344
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "test_resnet",
+        "resnet18",
+        "tf_efficientnet_lite0",
+        "efficientnet_b0",
+        "efficientnet_b1_pruned",
+        "mobilenetv2_035",
+        "mobilenetv3_small_050",
+        "mnasnet_small",
+        "regnetx_002",
+        "regnety_002",
+        "convnext_atto",
+        "test_convnext",
+        "test_efficientnet",
+    ],
+)
+def test_parts_sum_to_the_whole(backbone: str) -> None:
+    network = make_network(backbone, 7)
+    whole = Cost(module_flops(network, (3, 64, 64)), parameters(network))
+    assert chain_costs(cut(network), 64).total == whole
+
+
+def test_counting_leaves_the_network_alone() -> None:
+    chain = create_chain("test_resnet", 7).train()
+    before = deepcopy(chain.state_dict())
+    chain_costs(chain, 64)
+    module_flops(chain.stem, (3, 64, 64))
+    assert chain.training
+    for name, tensor in chain.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_batch_of_one_pixel_can_be_counted() -> None:
+    block = nn.Sequential(nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8)).train()
+    assert module_flops(block, (4, 1, 1)) == 32
+
+
+def test_parameters_count_once_and_frozen() -> None:
+    linear = nn.Linear(3, 2)
+    linear.requires_grad_(False)
+    assert parameters(nn.ModuleList([linear, linear])) == 8
+    assert parameters(nn.BatchNorm2d(5)) == 10
+
+
+def test_layers() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Identity(), nn.Sequential(), nn.ReLU())
+    assert layers(plain) == 2
+    # test_resnet's first block: two convolutions with their norms, and the ReLU between.
+    assert layers(create_chain("test_resnet", 7).blocks[0]) == 5
+    # Lite0's first block: two convolutions; two norms, the first with its activation inside.
+    assert layers(create_chain("tf_efficientnet_lite0", 7).blocks[0]) == 5
+
+
+def test_images_that_are_too_small() -> None:
+    chain = create_chain("convnext_atto", 7)
+    assert chain_costs(chain, 32).total.flops > 0
+    with pytest.raises(UserError, match=r"image size 16 is too small .* at least 32 pixels"):
+        chain_costs(chain, 16)
+    with pytest.raises(UserError, match="image size 0: expected"):
+        chain_costs(chain, 0)
+
+
+def test_padded_networks_take_images_below_their_stride() -> None:
+    assert chain_costs(create_chain("test_resnet", 7), 16).total.flops > 0

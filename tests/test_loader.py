@@ -1,0 +1,278 @@
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nettailor.core.errors import UserError
+from nettailor.core.loader import EvalLoader, TrainLoader
+from nettailor.core.preprocessing import (
+    Augmentation,
+    Preprocessing,
+    eval_transform,
+    train_transform,
+)
+
+PREPROCESSING = Preprocessing(16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bilinear", 1.0)
+STRONG = Augmentation((0.3, 1.0), (0.75, 1.33), 0.5, 0.4, None, 0.5)
+NONE = Augmentation((1.0, 1.0), (1.0, 1.0), 0.0, 0.0, None, 0.0)
+
+
+class Noise:
+    """Small random images; the one at `broken` cannot be read."""
+
+    def __init__(self, count: int, broken: int | None = None) -> None:
+        self.pixels = np.random.RandomState(0).randint(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+        self.labels = tuple(range(count))
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if index == self.broken:
+            raise UserError(f"image {index} is broken")
+        return Image.fromarray(self.pixels[index]), self.labels[index]
+
+
+def train_loader(count=11, *, batch_size=4, seed=7, workers=0, augmentation=STRONG, broken=None):
+    return TrainLoader(
+        Noise(count, broken),
+        train_transform(PREPROCESSING, augmentation),
+        batch_size=batch_size,
+        seed=seed,
+        workers=workers,
+        pin_memory=False,
+    )
+
+
+def eval_loader(count=11, *, workers=0, broken=None):
+    return EvalLoader(
+        Noise(count, broken),
+        eval_transform(PREPROCESSING),
+        batch_size=4,
+        workers=workers,
+        pin_memory=False,
+    )
+
+
+def identical(left, right):
+    left, right = list(left), list(right)
+    return len(left) == len(right) and all(
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(left, right, strict=True)
+    )
+
+
+def fault_of(batches):
+    try:
+        list(batches)
+    except UserError as fault:
+        return str(fault)
+    return None
+
+
+def labels_of(batches):
+    return [label for _, labels in batches for label in labels.tolist()]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_channels_last_floats_and_int64_labels(workers):
+    for loader in (train_loader(workers=workers).epoch(0), eval_loader(workers=workers)):
+        images, labels = next(iter(loader))
+        assert images.shape == (4, 3, 16, 16)
+        assert images.dtype == torch.float32
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert labels.shape == (4,)
+        assert labels.dtype == torch.int64
+
+
+def test_an_epoch_again_is_the_same_and_another_differs():
+    loader = train_loader()
+    first = list(loader.epoch(3))
+    other = list(loader.epoch(4))
+    assert identical(first, loader.epoch(3))
+    assert identical(first, train_loader().epoch(3))
+    assert labels_of(first) != labels_of(other)
+
+
+def test_augmentation_of_one_image_differs_between_epochs_and_images():
+    alone = train_loader(1)
+    (one, _), (two, _) = next(alone.epoch(0)), next(alone.epoch(1))
+    assert not torch.equal(one, two)
+
+
+def test_augmentation_does_not_depend_on_the_order():
+    # The same image in a set of 11 and in one of 5: other batches, same epoch and index.
+    def image(loader, label):
+        return next(x[list(y).index(label)] for x, y in loader.epoch(0) if label in y)
+
+    large = train_loader(11, batch_size=1)
+    small = train_loader(5, batch_size=1)
+    assert torch.equal(image(large, 2), image(small, 2))
+
+
+def test_another_seed_differs():
+    assert labels_of(train_loader(seed=1).epoch(0)) != labels_of(train_loader(seed=2).epoch(0))
+    one, two = next(train_loader(1, seed=1).epoch(0)), next(train_loader(1, seed=2).epoch(0))
+    assert not torch.equal(one[0], two[0])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers):
+    alone, helped = train_loader(), train_loader(workers=workers)
+    for epoch in (0, 1, 5):
+        assert identical(alone.epoch(epoch), helped.epoch(epoch))
+    judged = eval_loader(workers=workers)
+    for _ in range(2):
+        assert identical(eval_loader(), judged)
+
+
+def test_an_epoch_left_halfway_does_not_reach_the_next():
+    helped = train_loader(40, workers=2)
+    next(helped.epoch(0))
+    assert identical(train_loader(40).epoch(1), helped.epoch(1))
+
+
+def test_epochs_asked_for_ahead_keep_their_numbers():
+    loader = train_loader()
+    zero, one = loader.epoch(0), loader.epoch(1)
+    assert identical(zero, train_loader().epoch(0))
+    assert identical(one, train_loader().epoch(1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_global_random_state_is_left_alone(workers):
+    def state():
+        _, words, *place = np.random.get_state()
+        return random.getstate(), words.tolist(), place, torch.get_rng_state().tolist()
+
+    before = state()
+    list(train_loader(workers=workers).epoch(0))
+    list(eval_loader(workers=workers))
+    assert state() == before
+
+
+def test_global_random_state_does_not_reach_the_batches():
+    first = list(train_loader().epoch(0))
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert identical(first, train_loader().epoch(0))
+
+
+def test_each_generator_is_seeded():
+    def draws(image):
+        return torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()]).view(
+            3, 1, 1
+        )
+
+    def drawn():
+        loader = TrainLoader(Noise(2), draws, batch_size=2, seed=0, workers=0, pin_memory=False)
+        return next(loader.epoch(0))[0]
+
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    first = drawn()
+    random.seed(4)
+    np.random.seed(4)
+    torch.manual_seed(4)
+    assert torch.equal(first, drawn())
+    assert (first[0] != first[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(11, 4, [4, 4]), (12, 4, [4, 4, 4]), (9, 4, [4, 4]), (3, 4, [3]), (4, 4, [4])],
+)
+def test_incomplete_last_batch_is_left_out(count, batch_size, sizes):
+    loader = train_loader(count, batch_size=batch_size)
+    batches = list(loader.epoch(0))
+    assert [len(labels) for _, labels in batches] == sizes
+    assert loader.steps_per_epoch == len(sizes)
+    assert len(set(labels_of(batches))) == sum(sizes)
+
+
+def test_left_out_images_change_with_the_epoch():
+    loader = train_loader(11)
+    seen = {label for epoch in range(8) for label in labels_of(loader.epoch(epoch))}
+    assert seen == set(range(11))
+
+
+def test_evaluation_keeps_order_and_every_image():
+    loader = eval_loader()
+    batches = list(loader)
+    assert len(loader) == len(batches) == 3
+    assert labels_of(batches) == list(range(11))
+    assert [len(labels) for _, labels in batches] == [4, 4, 3]
+
+
+def test_pixels_are_normalised():
+    expected = torch.from_numpy(Noise(1).pixels[0]).permute(2, 0, 1) / 255
+    expected = (expected - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
+        [0.2, 0.25, 0.5]
+    ).view(3, 1, 1)
+    torch.testing.assert_close(next(iter(eval_loader(1)))[0][0], expected)
+    plain = train_loader(1, augmentation=NONE)
+    torch.testing.assert_close(next(plain.epoch(0))[0][0], expected)
+
+
+def test_evaluation_keeps_the_centre_that_crop_pct_leaves():
+    half = Preprocessing(8, (0.0,) * 3, (1.0,) * 3, "bilinear", 0.5)
+    image = Noise(1)[0][0]
+    expected = torch.from_numpy(Noise(1).pixels[0][4:12, 4:12]).permute(2, 0, 1) / 255
+    torch.testing.assert_close(eval_transform(half)(image), expected)
+
+
+def augmented(image, **changed):
+    return train_transform(PREPROCESSING, replace(NONE, **changed))(image)
+
+
+def test_sure_flip_mirrors_the_columns():
+    image = Noise(1)[0][0]
+    assert torch.equal(augmented(image, hflip=1.0), augmented(image).flip(2))
+
+
+def test_sure_erasing_blanks_a_rectangle():
+    image = Image.new("RGB", (16, 16), (255, 255, 255))
+    blank = (augmented(image, random_erasing=1.0) == 0).all(dim=0)
+    rows, columns = blank.any(dim=1).sum(), blank.any(dim=0).sum()
+    assert blank.sum() == rows * columns > 0
+    assert not (augmented(image) == 0).any()
+
+
+def test_jitter_changes_a_flat_colour_to_another():
+    image = Image.new("RGB", (16, 16), (200, 100, 50))
+    changed = augmented(image, color_jitter=0.4)
+    assert torch.equal(changed, changed[:, :1, :1].expand(3, 16, 16))
+    assert not torch.equal(changed, augmented(image))
+
+
+def test_crop_has_the_ratio_asked_for():
+    # Half of the area, twice as wide as high: all 16 columns of 8 rows, whichever rows.
+    columns = np.tile(np.arange(16, dtype=np.uint8)[None, :, None] * 16, (16, 1, 3))
+    image = Image.fromarray(columns)
+    assert torch.equal(augmented(image, scale=(0.5, 0.5), ratio=(2.0, 2.0)), augmented(image))
+
+
+def test_policy_that_timm_does_not_know():
+    bad = Augmentation((0.3, 1.0), (0.75, 1.33), 0.5, 0.4, "nonsense", 0.0)
+    with pytest.raises(UserError, match=r"auto_augment 'nonsense' .*'rand-m9-mstd0.5'"):
+        train_transform(PREPROCESSING, bad)
+
+
+def test_policy_of_timm_is_applied():
+    policy = Augmentation((1.0, 1.0), (1.0, 1.0), 0.0, 0.0, "rand-m9-n3", 0.0)
+    changed, plain = train_loader(augmentation=policy), train_loader(augmentation=NONE)
+    assert not identical(changed.epoch(0), plain.epoch(0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_image_is_one_plain_line_from_any_process(workers):
+    for batches in (
+        train_loader(12, workers=workers, broken=5).epoch(0),
+        eval_loader(12, workers=workers, broken=5),
+    ):
+        assert fault_of(batches) == "image 5 is broken"
