@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from nettailor.core.architecture import (
+    ARCHITECTURE_FILE,
     WEIGHTS_FILE,
     Architecture,
     StudentStructure,
@@ -43,17 +44,32 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
         UserError: a file is missing, damaged, or of another network.
     """
     architecture = read_architecture(folder)
-    chain = create_chain(architecture.backbone, len(architecture.classes))
+    place = folder / ARCHITECTURE_FILE
+    try:
+        chain = create_chain(architecture.backbone, len(architecture.classes))
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
     network: Chain | Student = chain
     if architecture.student is not None:
         structure = architecture.student
         try:
             wiring = Wiring.from_json(len(chain.blocks), structure.paths)
+            _require_connected(wiring)
         except ValueError as error:
-            raise UserError(f"{folder}: the paths make no student: {error}") from error
+            raise UserError(f"{place}: student.paths make no student: {error}") from error
         network = build(chain, wiring, batch_norm=structure.batch_norm)
         if structure.finetune == "all":
             network.finetune_all()
     assert isinstance(network, nn.Module)
     load_exactly(network, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
     return network.eval(), architecture
+
+
+def _require_connected(wiring: Wiring) -> None:
+    """Raise ValueError unless every path starts at a node that is fed, and the last node is."""
+    fed = {0, *(path.target for path in wiring.paths)}
+    for path in wiring.paths:
+        if path.source not in fed:
+            raise ValueError(f"{path.key} starts at node {path.source}, where no path leads")
+    if wiring.depth not in fed:
+        raise ValueError(f"no path leads to the last node, {wiring.depth}")

@@ -12,8 +12,9 @@ from torch import nn
 from nettailor.core.backbone import data_defaults
 from nettailor.core.config import RunConfig, ScheduleConfig
 from nettailor.core.console import Screen
-from nettailor.core.data import Images, Task, load_task
+from nettailor.core.data import Task, load_task
 from nettailor.core.device import start_accelerator, worker_count
+from nettailor.core.images import Images
 from nettailor.core.loader import EvalLoader, TrainLoader
 from nettailor.core.preprocessing import (
     Augmentation,

@@ -58,6 +58,8 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
         session.folder("tailored", config.prune.finetune, f"gamma{config.student.gamma:g}")
     )
     depths = _depths(config.prune.remove, len(teacher.blocks))
+    # whatever can be wrong with the settings shows before anything is discarded
+    work = Tailoring(session, folder, teacher)
     settings = as_settings(config)
     folder.open(
         settings,
@@ -68,7 +70,6 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     if folder.finished:
         return folder
 
-    work = Tailoring(session, folder, teacher)
     student, grown, before = work.train_student()
     target = teacher_summary["accuracy"]["val"] - config.prune.tolerance - 1e-6
     screen.say(

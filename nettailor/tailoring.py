@@ -25,9 +25,10 @@ from prune.statistics import reestimate
 from student.complexity import FORMS
 from student.drawing import StudentPictures
 from student.grow import grow, path_costs
-from student.mimicry import MimicryForm, node_scales
+from student.mimicry import DEFAULT_MIMIC, MimicryForm, node_scales
 from student.network import Student
 from student.objective import TailorObjective
+from teacher.target import as_target
 
 _STATISTICS_BATCHES = 20
 
@@ -73,7 +74,8 @@ class Tailoring:
         self.session, self.folder = session, folder
         self.config = session.config
         self.device = session.accelerator.device
-        self.teacher = place(teacher, self.device).eval().requires_grad_(False)
+        self.teacher = place(teacher, self.device)
+        self.target = as_target(self.teacher)
         config = self.config
         self.chain, self.source = load_pretrained(
             config.backbone, len(session.task.classes), config.weights
@@ -83,13 +85,13 @@ class Tailoring:
             form = "mean-square" if self.chain.family == "resnet" else "normalized"
         self.mimic = config.student.mimic
         if self.mimic is None:
-            self.mimic = 10.0 if form == "mean-square" else 1.0
+            self.mimic = DEFAULT_MIMIC[form]
         self.mimic_scales = self._mimic_scales(form)
 
     def _mimic_scales(self, form: MimicryForm) -> list[float]:
         images = next(iter(self.session.val_loader))[0].to(self.device)
-        with torch.no_grad(), self.session.accelerator.autocast():
-            return node_scales(form, self.teacher(images))
+        with self.session.accelerator.autocast():
+            return node_scales(form, self.target(images))
 
     def architecture(self) -> Architecture:
         """What the networks of this run are."""
@@ -122,11 +124,13 @@ class Tailoring:
             else cost.parameters / total.parameters
             for cost in costs
         ]
+        complexity = FORMS[config.student.complexity]
+        cost = torch.tensor(shares, device=self.device)
         objective = TailorObjective(
-            self.teacher,
+            self.target,
             gamma=gamma,
-            complexity=FORMS[config.student.complexity],
-            cost=torch.tensor(shares, device=self.device),
+            complexity=complexity,
+            cost=cost,
             mimic=mimic,
             mimic_scales=self.mimic_scales,
             label_smoothing=label_smoothing,
@@ -145,6 +149,8 @@ class Tailoring:
             }
         )
         state = self.folder.path / STATE_FOLDER / f"{stage}.pt"
+        # after a cut the path weights hardly move: its start and its end say all
+        drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
         watcher = StageWatcher(
             stage,
             self.folder,
@@ -152,7 +158,11 @@ class Tailoring:
             history=read_state(state)["history"] if state.exists() else [],
             epochs=schedule.epochs,
             steps_per_epoch=session.train_loader.steps_per_epoch,
-            pictures=StudentPictures(self.teacher.stages),
+            pictures=StudentPictures(
+                self.teacher.stages,
+                drawn,
+                lambda student: complexity(student.path_weights(), cost, student.wiring),
+            ),
         )
         watcher.start(network)
         fitted = fit(

@@ -14,7 +14,6 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import read_state
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
-from nettailor.core.objective import CrossEntropy
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import parameter_groups
 from nettailor.core.trainer import fit
@@ -23,6 +22,7 @@ from nettailor.core.weights import load_pretrained
 from nettailor.figures import side_by_side, summary
 from nettailor.network import load_network, save_network
 from nettailor.session import TASK_KEYS, Session, schedule_of, start_session
+from teacher.objective import CrossEntropy
 
 DESCRIPTION = "Fine-tune a pretrained network on a task: the teacher of all that follows."
 STATE_FOLDER = "state"
@@ -58,11 +58,13 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
         key: value for key, value in as_settings(config).items() if key not in ("student", "prune")
     }
     folder = teacher_folder(session)
+    # whatever can be wrong with the settings shows before anything is discarded
+    session.seed_stage("teacher")
+    chain, source = load_pretrained(config.backbone, len(session.task.classes), config.weights)
+    loader = session.train_loader
     folder.open(settings, overwrite=overwrite)
     if folder.finished:
         return folder.read_summary()
-    session.seed_stage("teacher")
-    chain, source = load_pretrained(config.backbone, len(session.task.classes), config.weights)
     session.screen.say(f"teacher: {config.backbone}, weights from {source.origin}")
     place(chain, session.accelerator.device)
     state = folder.path / STATE_FOLDER / "teacher.pt"
@@ -72,13 +74,13 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
         session.screen,
         history=read_state(state)["history"] if state.exists() else [],
         epochs=config.teacher.epochs,
-        steps_per_epoch=session.train_loader.steps_per_epoch,
+        steps_per_epoch=loader.steps_per_epoch,
     )
     schedule = schedule_of(config.teacher)
     fitted = fit(
         chain,
         CrossEntropy(config.teacher.label_smoothing),
-        session.train_loader,
+        loader,
         groups=parameter_groups(chain.named_parameters(), schedule),
         schedule=schedule,
         accelerator=session.accelerator,

@@ -25,10 +25,10 @@ def hopeless(epoch: int, epochs: int, accuracy: float, target: float) -> bool:
         target: what it has to reach, per cent.
 
     Returns:
-        True once a third of the epochs are over and it is more than 3 points short. The gains
+        True once half of the epochs are over and it is more than 3 points short. The gains
         that later epochs bring are smaller: on the embedded default at most 2 points.
     """
-    return epoch >= math.ceil(epochs / 3) and accuracy < target - 3.0
+    return epoch >= math.ceil(epochs / 2) and accuracy < target - 3.0
 
 
 def choose(accuracies: Sequence[float], costs: Sequence[int], target: float) -> int:

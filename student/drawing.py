@@ -1,6 +1,6 @@
 """Pictures of a student: its path weights through time, as a map, and drawn as in the paper."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import pairwise
 
 import matplotlib
@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from student.network import Student
@@ -57,26 +57,27 @@ def architecture(
     """
     gaps = np.cumsum([0, *(int(after != before) for before, after in pairwise(stages))])
     # node l sits right of block l; node 0 is the stem's output
-    x = [0.0, *(float(1 + i + 0.5 * gaps[i]) for i in range(wiring.depth))]
-    figure = Figure(figsize=(2.0 + 0.72 * (x[-1] + 1.6), 3.4), dpi=110)
+    x = [0.0, *(float(1 + i + 0.3 * gaps[i]) for i in range(wiring.depth))]
+    figure = Figure(figsize=(0.6 + 0.46 * (x[-1] + 2.2), 3.4), dpi=110)
     axes = figure.add_subplot()
     weights = dict(zip(wiring.paths, alpha, strict=True))
     for path in wiring.of_kind("block"):
         opacity = max(_FAINT, weights[path])
         left, right = x[path.source], x[path.target]
         box = FancyBboxPatch(
-            (right - 0.74, -0.24), 0.48, 0.48, boxstyle="round,pad=0.02,rounding_size=0.08",
+            (right - 0.8, -0.3), 0.6, 0.6, boxstyle="round,pad=0.02,rounding_size=0.08",
             facecolor=_BLOCK, edgecolor=_INK, alpha=opacity, linewidth=0.8,
         )  # fmt: skip
         axes.add_patch(box)
-        axes.plot([left, right], [0, 0], color=_BLOCK, alpha=opacity, linewidth=1.4, zorder=0)
+        for start, end in ((left, right - 0.82), (right - 0.18, right)):
+            axes.plot([start, end], [0, 0], color=_BLOCK, alpha=opacity, linewidth=1.4, zorder=0)
         ink = "white" if opacity > 0.5 else _INK
         axes.text(right - 0.5, 0, f"G{path.target}", ha="center", va="center", size=7, color=ink)
     for path in wiring.of_kind("proxy"):
         skip = path.target - path.source
         side = 1 if path.source % 2 == 0 else -1  # arcs alternate sides, so that few overlap
         arc = FancyArrowPatch(
-            (x[path.source], 0.1 * side), (x[path.target], 0.1 * side),
+            (x[path.source], 0.36 * side), (x[path.target], 0.36 * side),
             connectionstyle=f"arc3,rad={-side * (0.42 + 0.5 / (skip + 1)):.2f}",
             arrowstyle="-|>", mutation_scale=7, color=_PROXY, linewidth=1.5,
             alpha=max(_FAINT, weights[path]), zorder=1,
@@ -85,14 +86,14 @@ def architecture(
     living = {0, *(path.target for path in wiring.paths)}
     for node, place in enumerate(x):
         if node in living:
-            axes.plot(place, 0, "o", color=_INK, markersize=4.5, zorder=3)
+            axes.plot(place, 0, "o", color=_INK, markersize=4, zorder=3)
     axes.text(-0.25, 0, "stem", ha="right", va="center", size=8)
     axes.text(x[-1] + 0.25, 0, "head", ha="left", va="center", size=8)
     axes.plot([], [], color=_BLOCK, linewidth=5, label="universal block")
     axes.plot([], [], color=_PROXY, linewidth=2, label="proxy")
     axes.legend(loc="upper right", ncols=2, frameon=False, fontsize=8)
     axes.set_title(title, fontsize=9, loc="left")
-    height = 0.6 + 0.36 * max((p.target - p.source for p in wiring.paths), default=1)
+    height = 0.7 + 0.2 * max((p.target - p.source for p in wiring.paths), default=1)
     axes.set_xlim(-1.1, x[-1] + 1.1)
     axes.set_ylim(-height, height + 0.25)
     axes.axis("off")
@@ -101,18 +102,34 @@ def architecture(
 
 
 class StudentPictures:
-    """TensorBoard curves and pictures of a student after each epoch."""
+    """TensorBoard curves of a student after each epoch, and pictures after chosen ones.
 
-    def __init__(self, stages: Sequence[int]) -> None:
-        self._stages = stages
+    Args:
+        stages: the backbone stage of each block, L entries.
+        drawn: the epochs to draw, 0 for the start; drawing takes most of a second.
+        expected_complexity: E[C] of the student, as a share of the backbone's cost.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[int],
+        drawn: Container[int],
+        expected_complexity: Callable[[Student], Tensor],
+    ) -> None:
+        self._stages, self._drawn = stages, drawn
+        self._expected_complexity = expected_complexity
 
     def __call__(self, writer: SummaryWriter, epoch: int, network: nn.Module) -> None:
         """Every α as a curve, the heat map and the drawing."""
         assert isinstance(network, Student)
+        expected = float(self._expected_complexity(network))
+        writer.add_scalar("expected_complexity", expected, epoch)
         alpha = network.path_weights().tolist()
         for path, weight in zip(network.wiring.paths, alpha, strict=True):
             name = "block" if path.kind == "block" else f"from-x{path.source}"
             writer.add_scalar(f"path_weight/x{path.target}/{name}", weight, epoch)
+        if epoch not in self._drawn:
+            return
         writer.add_figure("path_weights", heat_map(network.wiring, alpha), epoch)
         title = f"epoch {epoch}: opacity is the path weight"
         drawing = architecture(network.wiring, alpha, stages=self._stages, title=title)

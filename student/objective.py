@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -60,7 +59,5 @@ class TailorObjective:
             expected = self.complexity(network.path_weights(), self.cost, network.wiring)
             terms.append(self.gamma * expected)
         if self.mimic:
-            with torch.no_grad():
-                target = self.teacher(images)
-            terms.append(self.mimic * mimicry(output, target, self.mimic_scales))
+            terms.append(self.mimic * mimicry(output, self.teacher(images), self.mimic_scales))
         return tuple(terms)

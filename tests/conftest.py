@@ -8,7 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import nn
 
+from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import start_accelerator
 
 
@@ -21,3 +23,37 @@ def accelerator() -> Accelerator:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def enliven(network: nn.Module, seed: int = 1) -> nn.Module:
+    """Values under which every layer shows in the output, in place.
+
+    Fresh networks hide mistakes: their residual branches often start at zero, and their batch
+    norms at a mean of 0 and a variance of 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def between(low: float, high: float, shape: torch.Size) -> torch.Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name == "path_weights.logits":
+                continue
+            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+                tensor.copy_(between(0.5, 1.5, tensor.shape))
+            elif name.endswith(("running_mean", "bias")):
+                tensor.copy_(between(-0.3, 0.3, tensor.shape))
+            elif name.endswith("gamma"):
+                tensor.copy_(between(0.5, 1.0, tensor.shape))
+            elif tensor.ndim in (2, 4):
+                noise = torch.randn(tensor.shape, generator=generator)
+                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
+    return network
+
+
+def lively_chain(backbone: str, classes: int = 5) -> Chain:
+    """A random chain in eval mode whose every block shows in its output."""
+    chain = create_chain(backbone, classes)
+    enliven(chain)
+    return chain.eval()

@@ -64,7 +64,7 @@ def randomise(network: nn.Module) -> nn.Module:
                 tensor.copy_(between(-0.3, 0.3, tensor))
             elif name.endswith("gamma"):
                 tensor.copy_(between(0.5, 1.0, tensor))
-            elif tensor.ndim == 4:
+            elif tensor.ndim == 2 or tensor.ndim == 4:
                 noise = torch.randn(tensor.shape, generator=generator)
                 tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
     return network.eval()

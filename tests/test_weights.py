@@ -348,3 +348,17 @@ def test_neither_a_file_nor_a_keyword() -> None:
     text = refusal("pakage")
     assert "no such file" in text
     assert "did you mean 'package'?" in text
+
+
+def test_a_teacher_of_another_task_gives_its_blocks(tmp_path: Path) -> None:
+    donor, _ = load_pretrained("test_resnet", 7, "none")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in donor.state_dict().items()},
+        tmp_path / "model.safetensors",
+    )
+    chain, source = load_pretrained("test_resnet", 3, str(tmp_path))
+    assert source.digest == universal_digest(donor)
+    assert source.digest != load_pretrained("test_resnet", 3, "none")[1].digest
+    assert chain.classifier.weight.shape[0] == 3
+    with pytest.raises(UserError, match=r"teacher .* is a checkpoint of another backbone"):
+        load_pretrained("resnet18", 3, str(tmp_path))

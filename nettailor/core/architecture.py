@@ -1,9 +1,11 @@
 """Structure as data: everything but the weights that rebuilding a network takes."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from timm.data.transforms import str_to_pil_interp
 
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
@@ -39,6 +41,32 @@ class Architecture(_Closed):
     weights_digest: str
     student: StudentStructure | None = None
 
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) < len(classes):
+            raise ValueError("a class is listed twice")
+        return classes
+
+    @field_validator("preprocessing")
+    @classmethod
+    def _usable(cls, preprocessing: Preprocessing) -> Preprocessing:
+        if preprocessing.image_size < 1:
+            raise ValueError(f"image_size is {preprocessing.image_size}, expected at least 1")
+        for name in ("mean", "std"):
+            numbers = getattr(preprocessing, name)
+            if len(numbers) != 3 or not all(map(isfinite, numbers)):
+                raise ValueError(f"{name} is {numbers}, expected three numbers")
+        if min(preprocessing.std) <= 0:
+            raise ValueError(f"std is {preprocessing.std}, expected numbers above 0")
+        if not 0 < preprocessing.crop_pct <= 1:
+            raise ValueError(f"crop_pct is {preprocessing.crop_pct}, expected a share in (0, 1]")
+        try:
+            str_to_pil_interp(preprocessing.interpolation)
+        except KeyError as error:
+            raise ValueError(f"no interpolation {preprocessing.interpolation!r}") from error
+        return preprocessing
+
 
 def write_architecture(folder: Path, architecture: Architecture) -> None:
     """Write `architecture.json` into a run folder."""
@@ -52,5 +80,9 @@ def read_architecture(folder: Path) -> Architecture:
         return Architecture.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {place}: {first['msg']}; was it written by NetTailor?") from error
+        place = ".".join(map(str, first["loc"])) or "content"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UserError(
+            f"{path}: {place}: {reason}; it is damaged or of another version: restore it, or train "
+            "again with --overwrite"
+        ) from error

@@ -54,7 +54,7 @@ class Screen:
 
     def say(self, message: str) -> None:
         """One message above the bars."""
-        self.console.print(message, markup=False)
+        self.console.print(message, markup=False, soft_wrap=True)
 
     def start_stage(self, name: str, steps: int, done: int) -> TaskID:
         """A bar for a stage of `steps` training steps, `done` of them in an earlier session."""

@@ -2,10 +2,9 @@
 
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from nettailor.core.errors import UserError
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary neighbour of `path`, then move it into place.
 
-    Raises UserError when the folder cannot be written.
+    Raises UserError when the file cannot be written; what it held before stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -28,10 +27,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    # On a full disk torch raises RuntimeError and safetensors its own kind.
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(
+            f"cannot write {path}: {reason}; free the disk, or choose another --out"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none where the folder could not be made
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,15 +70,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
+    except Exception as error:  # a damaged pickle can make the reader fail in any way
         raise UserError(
             f"{path}: damaged or no training state (nothing in it was run); delete it to train "
             "this stage again, or give --overwrite"

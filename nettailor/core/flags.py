@@ -3,23 +3,21 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from pydantic_core import PydanticUndefined
 
-from nettailor.core.config import (
-    RunConfig,
-    keys,
-    nearest_key,
-    parse_yaml,
-    read_settings,
-    set_key,
-    validate,
-)
+from nettailor.core.config import RunConfig, keys
 from nettailor.core.errors import UserError, nearest
+from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
+from nettailor.core.trainer import NotFiniteError
 
 _STAGES = ("teacher", "student", "prune")
+EXIT_BAD_INPUT = 2
+EXIT_NOT_FINITE = 3
+EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,8 +46,9 @@ def build_parser(prog: str, description: str) -> argparse.ArgumentParser:
         description=description,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Lists are written as in YAML: --prune.remove '[4, 8]'. Exit codes: 0 done, "
-        "2 bad input, 3 training stopped by a number that is not finite.",
+        epilog="Lists are written as in YAML: --prune.remove '[4, 8]'. A value that begins with a "
+        "minus\nsign needs an equals sign: --gamma=-1e-3. Exit codes: 0 done, 2 bad input,\n"
+        "3 training stopped by a number that is not finite, 130 interrupted.",
     )
     parser.add_argument(
         "--config",
@@ -65,7 +64,8 @@ def build_parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--epochs",
         metavar="N",
-        help="epochs of every stage at once: teacher, student and fine-tuning after the cut",
+        help="epochs of every stage at once: teacher, student and fine-tuning after the cut; "
+        "a warm-up of the settings file is shortened to fit",
     )
     short = {dotted: leaf for leaf, dotted in short_names().items()}
     groups: dict[str, Any] = {}
@@ -98,12 +98,28 @@ def build_parser(prog: str, description: str) -> argparse.ArgumentParser:
 def _value(dotted: str, text: str) -> Any:
     """A flag's text as YAML reads it, except where the key takes text."""
     annotation = {name: field.annotation for name, field in keys()}[dotted]
-    if annotation is str:
-        return text
+    return text if annotation is str else _plain_value(_flag(dotted), text)
+
+
+def _plain_value(flag: str, text: str) -> Any:
     try:
         return parse_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{_flag(dotted)}: cannot read {text!r} as a value") from error
+        raise UserError(f"{flag}: cannot read {text!r} as a value") from error
+
+
+def _as_called(prog: str) -> str:
+    """The name of the program in its help, as its user started it.
+
+    `prog` is `python -m nettailor.teach`, say; the same command is also `nettailor teach`.
+    """
+    command = prog.rsplit(".", 1)[-1]
+    script = Path(sys.argv[0])
+    if script.stem == "nettailor":
+        return f"nettailor {command}"
+    if script.parts[-2:] == ("nettailor", "__main__.py"):
+        return f"python -m nettailor {command}"
+    return prog
 
 
 def parse(prog: str, description: str, argv: Sequence[str]) -> tuple[RunConfig, bool]:
@@ -111,39 +127,72 @@ def parse(prog: str, description: str, argv: Sequence[str]) -> tuple[RunConfig, 
 
     Raises UserError for unknown flags, and for all faults of the settings at once.
     """
-    parser = build_parser(prog, description)
+    parser = build_parser(_as_called(prog), description)
     arguments, unknown = parser.parse_known_args(list(argv))
     given = vars(arguments)
     source, overwrite, epochs = given.pop("config"), given.pop("overwrite"), given.pop("epochs")
     if unknown:
-        raise UserError("\n".join(_unknown_flag(word) for word in unknown))
+        raise UserError("\n".join(_unknown_flags(unknown)))
     if source is None:
-        source = "digits" if given.get("data", "digits") == "digits" else "folder"
+        source = "digits" if given.get("data", "digits").lower() == "digits" else "folder"
     settings = read_settings(source)
     if epochs is not None:
-        for stage in _STAGES:
-            set_key(settings, f"{stage}.epochs", parse_yaml(epochs))
+        _set_all_epochs(settings, _plain_value("--epochs", epochs))
     for dotted, text in given.items():
         set_key(settings, dotted, _value(dotted, text))
     return validate(settings), overwrite
 
 
+def _set_all_epochs(settings: dict[str, Any], epochs: Any) -> None:
+    for stage in _STAGES:
+        set_key(settings, f"{stage}.epochs", epochs)
+        warmup = settings[stage].get("warmup_epochs")
+        if type(epochs) is type(warmup) is int and warmup >= epochs >= 1:
+            set_key(settings, f"{stage}.warmup_epochs", epochs - 1)
+
+
+def _unknown_flags(words: Sequence[str]) -> list[str]:
+    """A line for each flag that does not exist, and for each stray word."""
+    lines = []
+    after_flag = False
+    for word in words:
+        if word.startswith("--"):
+            lines.append(_unknown_flag(word))
+        elif not after_flag:  # else it is the value of the flag before
+            lines.append(f"{word!r}: not a flag; flags look like --gamma 0.3")
+        after_flag = word.startswith("--") and "=" not in word
+    return lines
+
+
 def _unknown_flag(word: str) -> str:
-    if not word.startswith("--"):
-        return f"{word!r}: not a flag; flags look like --gamma 0.3"
-    name = word.removeprefix("--").split("=")[0].replace("-", "_")
-    sharing = [dotted for dotted, _ in keys() if dotted.endswith(f".{name}")]
+    flag = word.split("=")[0].replace("_", "-")
+    sharing = [dotted for dotted, _ in keys() if _flag(dotted).endswith(f".{flag[2:]}")]
     if sharing:
         return f"{word}: say which one: {', '.join(_flag(dotted) for dotted in sharing)}"
-    own = nearest(name, ["config", "overwrite", "epochs"], count=1) or nearest_key(name)
-    return f"{word}: unknown flag{own or '; --help lists all flags'}"
+    names = ["config", "overwrite", "epochs", *short_names(), *(dotted for dotted, _ in keys())]
+    known = [_flag(name) for name in names]
+    return f"{word}: unknown flag{nearest(flag, known, count=1) or '; --help lists all flags'}"
 
 
 def run_command(main: Callable[[list[str]], None]) -> NoReturn:
-    """Run a command's main; a UserError becomes one clear message and exit code 2."""
+    """Run a command's main on the command line and leave with its exit code.
+
+    What a user can mend becomes plain text on stderr, without a traceback.
+    """
+    code = 0
     try:
         main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(0)
+        code = EXIT_BAD_INPUT
+    except NotFiniteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = EXIT_NOT_FINITE
+    except KeyboardInterrupt:
+        print(
+            "interrupted: give the same command without --overwrite to go on after the last whole "
+            "epoch",
+            file=sys.stderr,
+        )
+        code = EXIT_INTERRUPTED
+    sys.exit(code)

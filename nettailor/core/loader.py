@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nettailor.core.data import Images
 from nettailor.core.errors import UserError
+from nettailor.core.images import Images
 from nettailor.core.preprocessing import Transform
 
 Batch = tuple[Tensor, Tensor]

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from nettailor.core.config import EXECUTION_KEYS, flat, parse_yaml
+from nettailor.core.config import EXECUTION_KEYS, RunConfig, flat
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json, write_text
+from nettailor.core.settings import parse_yaml
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
@@ -42,17 +43,42 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path}: a file is in the way of the run folder; move it")
         if self.path.is_dir() and any(self.path.iterdir()):
-            if not config.is_file():
+            if not config.is_file() or not self._is_run():
                 raise UserError(
                     f"{self.path}: the folder is not empty and holds no run; move what it holds "
                     "or choose another --out"
                 )
             if overwrite:
-                shutil.rmtree(self.path)
+                self._discard()
+            elif [entry.name for entry in self.path.iterdir()] == [CONFIG_FILE]:
+                config.unlink()  # a run that stopped before it had trained binds nobody
             else:
                 self._refuse_other(settings, ignored)
         if not config.is_file():
             write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+    def _is_run(self) -> bool:
+        """Whether `config.yaml` is NetTailor's: it has keys of the settings, and no others."""
+        there = self._settings().keys()
+        return {"data", "backbone"} <= there <= RunConfig.model_fields.keys()
+
+    def _discard(self) -> None:
+        try:
+            shutil.rmtree(self.path)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be discarded ({error.strerror or error}); remove it yourself "
+                "or choose another --out"
+            ) from error
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings that the run was begun with."""
+        path = self.path / CONFIG_FILE
+        try:
+            content = parse_yaml(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{path}: unreadable; restore it or choose another --out") from error
+        return content if isinstance(content, dict) else {}
 
     def _refuse_other(self, settings: Mapping[str, Any], ignored: Collection[str]) -> None:
         unlike = self._differing(settings, lambda key: key not in {*EXECUTION_KEYS, *ignored})
@@ -72,12 +98,7 @@ class RunFolder:
 
     def _differing(self, settings: Mapping[str, Any], counts: Callable[[str], bool]) -> str:
         """In words, the dotted keys that count and in which the run differs from `settings`."""
-        path = self.path / CONFIG_FILE
-        try:
-            content = parse_yaml(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"{path}: unreadable; give --overwrite to discard the run") from error
-        there = flat(content if isinstance(content, dict) else {})
+        there = flat(self._settings())
         here = flat(settings)
         return "; ".join(
             f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"

@@ -219,5 +219,6 @@ def _check_finite(course: Tensor, terms: tuple[str, ...], epoch: int, first: int
         value = float(course[step, term])
         raise NotFiniteError(
             f"the loss term {terms[term]!r} became {value} at epoch {epoch}, step "
-            f"{first + step + 1}; the state of the epoch before is kept. Try a lower learning rate"
+            f"{first + step + 1}; what earlier epochs saved is kept. Try a lower learning rate "
+            "(other settings need --overwrite or another --out)"
         )

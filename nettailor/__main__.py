@@ -1,0 +1,50 @@
+"""`nettailor` and `python -m nettailor`: all commands under one name."""
+
+from nettailor import tailor, teach
+from nettailor.core.errors import UserError, nearest
+from nettailor.core.flags import run_command
+
+_COMMANDS = {
+    "teach": (teach.main, "fine-tune a pretrained network on a task: the teacher"),
+    "tailor": (tailor.main, "cut a pretrained network to a task, beside its teacher"),
+}
+_HELP = ("-h", "--help", "help")
+
+
+def dispatch(argv: list[str]) -> None:
+    """Run the command that the first word names with the words after it; list all without one."""
+    if not argv or argv[0] in _HELP:
+        print(_listing())
+        return
+    name, *rest = argv
+    if name not in _COMMANDS:
+        raise UserError(
+            f"{name!r}: no such command{nearest(name, _COMMANDS, count=1)}; the commands are "
+            f"{', '.join(_COMMANDS)}"
+        )
+    command, _ = _COMMANDS[name]
+    command(rest)
+
+
+def _listing() -> str:
+    lines = [f"  {name:<8}{purpose}" for name, (_, purpose) in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "NetTailor cuts a pretrained vision network to the size of a task.",
+            "",
+            "usage: nettailor COMMAND [flags]",
+            "",
+            *lines,
+            "",
+            "`nettailor COMMAND --help` lists a command's flags.",
+        ]
+    )
+
+
+def main() -> None:
+    """The console script: leaves with the command's exit code."""
+    run_command(dispatch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The teacher as the student sees it: a function, nobody's child module."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nettailor.core.backbone import Chain, NetOutput
+
+
+def as_target(teacher: Chain) -> Callable[[Tensor], NetOutput]:
+    """Freeze a fine-tuned network and return it as a function without gradients.
+
+    The network goes into eval mode for good. Because no module holds the function's network, no
+    student's `train()`, `parameters()` or `state_dict()` reaches it.
+
+    Returns:
+        images (B, 3, S, S) -> logits (B, classes) and nodes x_0 … x_L.
+    """
+    teacher.eval().requires_grad_(False)
+
+    def target(images: Tensor) -> NetOutput:
+        with torch.no_grad():
+            output: NetOutput = teacher(images)
+        return output
+
+    return target

@@ -1,0 +1,51 @@
+"""Which depths are tried, when a candidate is given up, and which one is kept."""
+
+import pytest
+
+from prune.depths import choose, default_depths, hopeless
+
+
+def test_default_depths_by_hand() -> None:
+    assert default_depths(16) == (12, 10, 8, 6, 4, 2)
+    # 3/4 of 8 in six steps of an eighth
+    assert default_depths(8) == (6, 5, 4, 3, 2, 1)
+    # 3, 2.5, 2, 1.5, 1, 0.5, halves rounded up, doubles left out
+    assert default_depths(4) == (3, 2, 1)
+    # 0.75, 0.625, 0.5, 0.375 …: at least one
+    assert default_depths(1) == (1,)
+    assert default_depths(2) == (2, 1)
+
+
+@pytest.mark.parametrize("blocks", range(1, 60))
+def test_default_depths_lie_within_the_backbone(blocks: int) -> None:
+    depths = default_depths(blocks)
+    assert 1 <= len(depths) <= 6
+    assert list(depths) == sorted(set(depths), reverse=True)
+    assert min(depths) >= 1
+    assert max(depths) <= max(blocks, 1)
+    assert max(depths) == max(1, int(0.75 * blocks + 0.5))
+
+
+def test_hopeless_by_hand() -> None:
+    """With 9 epochs judged from the fifth on, with 8 from the fourth."""
+    assert not hopeless(4, 9, 10.0, 90.0)
+    assert hopeless(5, 9, 10.0, 90.0)
+    assert not hopeless(3, 8, 10.0, 90.0)
+    assert hopeless(4, 8, 10.0, 90.0)
+    # exactly 3 points short is not more than 3 points short
+    assert not hopeless(9, 9, 87.0, 90.0)
+    assert hopeless(9, 9, 86.9, 90.0)
+    assert not hopeless(9, 9, 99.0, 90.0)
+    assert hopeless(1, 1, 10.0, 90.0)
+
+
+def test_the_cheapest_that_reaches_is_chosen() -> None:
+    assert choose([90.0, 95.0, 94.5], [10, 30, 20], 94.0) == 2
+    assert choose([94.0, 95.0], [10, 30], 94.0) == 0  # at the target is within it
+    assert choose([94.5, 95.0], [20, 20], 94.0) == 1  # as cheap: the better
+
+
+def test_the_best_is_chosen_where_none_reaches() -> None:
+    assert choose([90.0, 93.0, 92.0], [10, 30, 20], 94.0) == 1
+    assert choose([93.0, 93.0], [30, 20], 94.0) == 1  # as good: the cheaper
+    assert choose([10.0], [10], 94.0) == 0

@@ -1,0 +1,227 @@
+"""Files: whole or not there, and nothing runs when one is read."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from nettailor.core.errors import UserError
+from nettailor.core.files import (
+    load_exactly,
+    read_json,
+    read_state,
+    read_weights,
+    write_atomically,
+    write_json,
+    write_state,
+    write_text,
+    write_weights,
+)
+
+resource = pytest.importorskip("resource", reason="file size limits are a POSIX thing")
+
+
+class Payload:
+    """A pickle of this creates a file when something unpickles it carelessly."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return subprocess.call, (["touch", str(self.victim)],)
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 1 KiB, as on a disk that runs full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_text_makes_its_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.txt"
+    write_text(path, "first")
+    write_text(path, "zweite, größer")
+    assert path.read_text(encoding="utf-8") == "zweite, größer"
+    assert names(path.parent) == ["c.txt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "c.txt"
+    write_text(path, "old")
+
+    def half(temporary: Path) -> None:
+        temporary.write_text("ne", encoding="utf-8")
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(path, half)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["c.txt"]
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_text(path, "x" * 10_000),
+        lambda path: write_json(path, ["x"] * 10_000),
+        lambda path: write_state(path, {"tensor": torch.zeros(10_000)}),
+        lambda path: write_weights(path, nn.Linear(100, 100)),
+    ],
+    ids=["text", "json", "state", "weights"],
+)
+def test_full_disk_leaves_the_old_file(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / "file"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(UserError, match=r"^cannot write \S+file: [^\n]+ --out$"):
+        write(path)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match=r"cannot write .*c\.txt: (Not a directory|File exists)"):
+        write_text(tmp_path / "plain" / "c.txt", "x")
+    assert (tmp_path / "plain").read_text(encoding="utf-8") == "mine"
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": [1, 2.5, None, "ü"]})
+    assert read_json(tmp_path / "a.json") == {"a": [1, 2.5, None, "ü"]}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_refuses_what_is_no_number(tmp_path: Path, number: float) -> None:
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": number})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == 1
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[" * 100_000])
+def test_damaged_json(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json: no readable JSON \(.*; delete it or restore"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("read", [read_json, read_weights])
+def test_missing_file(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(UserError, match=r"absent: not found$"):
+        read(tmp_path / "absent")
+
+
+def test_state_comes_back(tmp_path: Path) -> None:
+    state = {"tensor": torch.arange(3), "rows": [{"epoch": 1, "loss": 0.5}], "none": None}
+    write_state(tmp_path / "s.pt", state)
+    back = read_state(tmp_path / "s.pt")
+    assert torch.equal(back.pop("tensor"), torch.arange(3))
+    assert back == {"rows": state["rows"], "none": None}
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1, -100])
+def test_truncated_state(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "s.pt"
+    write_state(path, {"tensor": torch.arange(300)})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"s\.pt: damaged or no training state .*delete it"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("dump", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))])
+def test_nothing_in_a_state_runs(tmp_path: Path, dump: Callable[[object, Path], object]) -> None:
+    path, victim = tmp_path / "s.pt", tmp_path / "victim"
+    dump({"network": Payload(victim)}, path)
+    with pytest.raises(UserError, match=r"nothing in it was run"):
+        read_state(path)
+    assert not victim.exists()
+    pickle.loads(pickle.dumps(Payload(victim)))
+    assert victim.exists(), "the payload would have worked"
+
+
+def test_state_of_another_kind(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "s.pt")
+    with pytest.raises(UserError, match=r"s\.pt: holds no training state"):
+        read_state(tmp_path / "s.pt")
+
+
+def test_weights_come_back_exactly(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    write_weights(tmp_path / "w.safetensors", network)
+    other = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    load_exactly(other, read_weights(tmp_path / "w.safetensors"), "w")
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("keep", [0, 4, 60, -1])
+def test_truncated_weights(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(100)}, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"w\.safetensors: no readable safetensors file"):
+        read_weights(path)
+
+
+def test_pickle_under_another_name(tmp_path: Path) -> None:
+    path, victim = tmp_path / "w.safetensors", tmp_path / "victim"
+    torch.save({"a": Payload(victim)}, path)
+    with pytest.raises(UserError, match=r"no readable safetensors file .*nothing was loaded"):
+        read_weights(path)
+    assert not victim.exists()
+
+
+def test_folder_in_place_of_weights(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no readable safetensors file"):
+        read_weights(tmp_path)
+
+
+def test_weights_that_do_not_fit() -> None:
+    network = nn.Linear(3, 2)
+    before = network.weight.clone()
+    tensors = {"weight": torch.zeros(2, 4), "bisa": torch.zeros(2)}
+    with pytest.raises(UserError) as caught:
+        load_exactly(network, tensors, "w.safetensors")
+    assert str(caught.value) == (
+        "w.safetensors: weights of another network or class count: missing bias; unexpected bisa; "
+        "weight is (2, 4), expected (2, 3)"
+    )
+    assert torch.equal(network.weight, before)
+
+
+def test_many_misfits_are_counted() -> None:
+    tensors = {f"t{number}": torch.zeros(1) for number in range(9)}
+    with pytest.raises(UserError, match=r"t2 and 6 more$"):
+        load_exactly(nn.Linear(3, 2), tensors, "w")
+
+
+def test_temporary_names_are_of_this_process(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def write(temporary: Path) -> None:
+        seen.append(temporary.name)
+        temporary.write_text("x", encoding="utf-8")
+
+    write_atomically(tmp_path / "a", write)
+    assert seen == [f".a.{os.getpid()}.tmp"]

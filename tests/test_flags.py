@@ -1,0 +1,239 @@
+"""Command lines: every key is a flag, flags win over files, and faults are named."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nettailor import tailor, teach
+from nettailor.__main__ import dispatch
+from nettailor.core.config import RunConfig, keys
+from nettailor.core.errors import UserError
+from nettailor.core.flags import parse, run_command, short_names
+from nettailor.core.trainer import NotFiniteError
+
+COMMANDS = {"teach": teach.main, "tailor": tailor.main}
+
+
+def parsed(*argv: str) -> RunConfig:
+    """The settings of a command line."""
+    return parse("python -m nettailor.teach", "", argv)[0]
+
+
+def refusal(*argv: str) -> str:
+    """The text with which a command line is refused."""
+    with pytest.raises(UserError) as caught:
+        parsed(*argv)
+    return str(caught.value)
+
+
+def test_no_flags_mean_the_embedded_default() -> None:
+    config, overwrite = parse("prog", "", [])
+    assert config == validate(read_settings("digits"))
+    assert not overwrite
+
+
+def test_overwrite() -> None:
+    assert parse("prog", "", ["--overwrite"])[1]
+
+
+@pytest.mark.parametrize(("data", "source"), [("digits", "digits"), ("Digits", "digits")])
+def test_digits_take_their_own_settings(data: str, source: str) -> None:
+    assert parsed("--data", data).image_size == validate(read_settings(source)).image_size
+
+
+def test_other_data_takes_the_folder_settings() -> None:
+    expected = validate({**read_settings("folder"), "data": "some/where"})
+    assert parsed("--data", "some/where") == expected
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 3\nstudent: {gamma: 0.7, lr: 0.5}\n", encoding="utf-8")
+    config = parsed("--config", str(path), "--gamma", "0.1")
+    assert (config.seed, config.student.gamma, config.student.lr) == (3, 0.1, 0.5)
+
+
+def test_epochs_sets_all_three_stages() -> None:
+    config = parsed("--epochs", "7")
+    assert [config.teacher.epochs, config.student.epochs, config.prune.epochs] == [7, 7, 7]
+
+
+def test_a_stage_of_its_own_wins_over_epochs() -> None:
+    config = parsed("--student.epochs", "2", "--epochs", "7")
+    assert [config.teacher.epochs, config.student.epochs, config.prune.epochs] == [7, 2, 7]
+
+
+def test_epochs_shortens_the_warmup_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("teacher: {warmup_epochs: 3, epochs: 9}\n", encoding="utf-8")
+    assert parsed("--config", str(path), "--epochs", "1").teacher.warmup_epochs == 0
+    assert parsed("--config", str(path), "--epochs", "9").teacher.warmup_epochs == 3
+
+
+def test_one_epoch_suits_every_shipped_file() -> None:
+    assert parsed("--config", "digits", "--epochs", "1").teacher.epochs == 1
+
+
+@pytest.mark.parametrize("value", ["0", "x", "1.5", "[", "!!int x", "[1]"])
+def test_bad_epochs(value: str) -> None:
+    assert re.search(r"--epochs: cannot read|teacher\.epochs = .*whole number", refusal(
+        "--epochs", value
+    ))  # fmt: skip
+
+
+def test_short_flags_equal_dotted_ones() -> None:
+    assert short_names()["gamma"] == "student.gamma"
+    for short, dotted in short_names().items():
+        assert dotted == short or dotted.endswith(f".{short}")
+    assert parsed("--gamma", "0.125") == parsed("--student.gamma", "0.125")
+    assert parsed("--gamma=0.125").student.gamma == 0.125
+
+
+def test_values_are_read_as_yaml() -> None:
+    config = parsed(
+        "--prune.remove", "[4, 8]", "--teacher.lr", "1e-3", "--skips", "dense", "--download",
+        "--teacher.clip-norm", "null", "--data", "123",
+    )  # fmt: skip
+    assert config.prune.remove == (4, 8)
+    assert (config.teacher.lr, config.teacher.clip_norm) == (1e-3, None)
+    assert (config.student.skips, config.download, config.data) == ("dense", True, "123")
+    assert not parsed("--download", "false").download
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--lr", "1"], r"^--lr: say which one: --teacher\.lr, --student\.lr, --prune\.lr$"),
+        (["--val", "1", "--lr=1"], r"^--lr=1: say which one"),
+        (["--gama", "0.3"], r"^--gama: unknown flag; did you mean '--gamma'\?$"),
+        (
+            ["--student.gama=1"],
+            r"^--student\.gama=1: unknown flag; did you mean '--student\.gamma'",
+        ),
+        (["--data_dir", "x"], r"^--data_dir: unknown flag; did you mean '--data-dir'\?$"),
+        (["--confg", "x"], r"^--confg: unknown flag; did you mean '--config'\?$"),
+        (["--epoch", "3"], r"^--epoch: unknown flag; did you mean '--epochs'\?$"),
+        (["--xyzzy"], r"^--xyzzy: unknown flag; --help lists all flags$"),
+        (["digits"], r"^'digits': not a flag; flags look like --gamma 0\.3$"),
+        (["--data"], r"--data: expected one argument; see python -m nettailor\.teach --help"),
+        (["--gamma", "["], r"^--student\.gamma: cannot read '\[' as a value$"),
+        (["--gamma=-1"], r"^settings: student\.gamma = -1: must be a number ≥ 0$"),
+        (["--gamma", ".nan"], r"student\.gamma = nan: must be finite"),
+        (["--device", "tpu"], r"device = 'tpu': must be one of auto, cpu, cuda"),
+        (["--config", "digts"], r"no file 'digts'; did you mean 'digits'"),
+    ],
+)
+def test_fault(argv: list[str], message: str) -> None:
+    shown = refusal(*argv)
+    assert re.search(message, shown), shown
+    assert "\n" not in shown
+
+
+def test_all_faults_come_at_once() -> None:
+    assert len(refusal("--gama", "1", "--lr", "1", "--xyzzy").splitlines()) == 3
+    assert len(refusal("--gamma=-1", "--tolerance=-1", "--device", "tpu").splitlines()) == 3
+
+
+def test_plain_value_in_the_place_of_a_section(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("student: 5\n", encoding="utf-8")
+    assert "student = 5: must be a section" in refusal("--config", str(path), "--gamma", "1")
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(["--gamma", "--lr", "--epochs", "--config", "--data", "--prune.remove"])
+        | st.text("-=.[]{}:!&*'\"ab1e~ ", max_size=8),
+        max_size=4,
+    ).filter(lambda argv: not {"-h", "--help"} & set(argv))
+)
+def test_any_command_line_is_taken_or_refused(argv: list[str]) -> None:
+    try:
+        config = parsed(*argv)
+    except UserError as error:
+        assert str(error)  # noqa: PT017
+    else:
+        assert isinstance(config, RunConfig)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("script", "prog"),
+    [
+        ("/bin/nettailor", "nettailor {}"),
+        ("C:/nettailor.exe", "nettailor {}"),
+        ("/site/nettailor/__main__.py", "python -m nettailor {}"),
+        ("/site/nettailor/teach.py", "python -m nettailor.{}"),
+    ],
+)
+def test_help_names_every_key(
+    name: str,
+    script: str,
+    prog: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", [script])
+    with pytest.raises(SystemExit) as left:
+        dispatch([name, "--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: {prog.format(name)} ")
+    for dotted, field in keys():
+        assert re.search(rf"--{re.escape(dotted.replace('_', '-'))}[ ,\n]", shown), dotted
+        assert field.description
+        assert field.description.split()[0] in shown
+    assert {"--config", "--overwrite", "--epochs"} <= set(re.findall(r"--\w+", shown))
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_listing_has_a_line_for_each_command(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    dispatch(argv)
+    shown = capsys.readouterr().out
+    for name in COMMANDS:
+        assert len(re.findall(rf"^  {name} +\w.{{9,70}}$", shown, re.MULTILINE)) == 1
+
+
+def raising(error: BaseException) -> Callable[[list[str]], None]:
+    """A main that ends with an error."""
+
+    def main(argv: list[str]) -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (UserError("line [1]\nline [2]" + " x" * 200), 2, "error: line [1]\nline [2]" + " x" * 200),
+        (NotFiniteError("the loss term 'ce'"), 3, "error: the loss term 'ce'"),
+        (KeyboardInterrupt(), 130, "interrupted: .* go on after the last whole epoch"),
+    ],
+)
+def test_ends(
+    error: BaseException, code: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        run_command(raising(error))
+    out, err = capsys.readouterr()
+    assert (left.value.code, out) == (code, "")
+    assert err == f"{shown}\n" or re.fullmatch(f"{shown}\n", err)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(raising(ZeroDivisionError()))
+
+
+def test_success_ends_with_0() -> None:
+    with pytest.raises(SystemExit) as left:
+        run_command(lambda argv: None)
+    assert left.value.code == 0

@@ -1,0 +1,52 @@
+"""Imports run one way: core below the method, the method below the commands."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# each package may import itself and what stands below it
+BELOW = {
+    "nettailor.core": set(),
+    "teacher": {"nettailor.core"},
+    "student": {"nettailor.core"},
+    "prune": {"nettailor.core", "student"},
+    "nettailor": {"nettailor.core", "teacher", "student", "prune"},
+}
+
+
+def package_of(module: str) -> str | None:
+    if module.startswith("nettailor.core"):
+        return "nettailor.core"
+    top = module.split(".")[0]
+    return top if top in BELOW else None
+
+
+FILES = [
+    path
+    for folder in ("nettailor", "teacher", "student", "prune")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_import_direction(path: Path) -> None:
+    own = package_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert own is not None
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top_level = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [node.module or ""]
+        else:
+            continue
+        assert id(node) in top_level, f"line {node.lineno}: an import hidden inside"
+        for name in names:
+            target = package_of(name)
+            allowed = {own, *BELOW[own]}
+            assert target is None or target in allowed, f"line {node.lineno}: {own} imports {name}"

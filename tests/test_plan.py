@@ -1,0 +1,157 @@
+"""The cut, decided from path weights alone."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prune.plan import decide
+from prune.reachability import closure
+from student.path_weights import PathWeights
+from student.wiring import Path, Wiring, full_wiring
+
+
+def block(node: int) -> Path:
+    return Path(node - 1, node, "block")
+
+
+def proxy(source: int, target: int) -> Path:
+    return Path(source, target, "proxy")
+
+
+# three nodes, two skips
+WIRING = full_wiring(3, 2)
+WEIGHTS = {
+    block(1): 0.90,
+    proxy(0, 1): 0.10,
+    block(2): 0.30,
+    proxy(0, 2): 0.66,
+    proxy(1, 2): 0.04,
+    block(3): 0.60,
+    proxy(1, 3): 0.01,
+    proxy(2, 3): 0.39,
+}
+ALPHA = [WEIGHTS[path] for path in WIRING.paths]
+
+
+def test_the_threshold_takes_proxies_only() -> None:
+    plan = decide(WIRING, ALPHA, threshold=0.05, remove=0)
+    assert set(WIRING.paths) - set(plan.kept.paths) == {proxy(1, 2), proxy(1, 3)}
+    assert plan.before == WIRING
+    assert plan.removed == 0
+    assert plan.restored == ()
+    # the least block is at .30, and no threshold takes it
+    assert set(decide(WIRING, ALPHA, threshold=0.5, remove=0).kept.of_kind("block")) == {
+        block(1), block(2), block(3),
+    }  # fmt: skip
+
+
+def test_at_the_threshold_a_proxy_stays() -> None:
+    """It goes below θ, not at θ."""
+    assert proxy(1, 2) in decide(WIRING, ALPHA, threshold=0.04, remove=0).kept.paths
+    assert decide(WIRING, ALPHA, threshold=0.0, remove=0).kept == WIRING
+
+
+def test_the_least_block_goes_and_takes_along_what_nobody_reads() -> None:
+    """Without G_2, proxies 1-2 and 1-3, nobody reads x_1: G_1 and proxy 0-1 go too."""
+    plan = decide(WIRING, ALPHA, threshold=0.05, remove=1)
+    assert plan.kept.paths == (proxy(0, 2), block(3), proxy(2, 3))
+    assert plan.restored == ()
+
+
+def test_blocks_go_by_rank() -> None:
+    """In the order .30, .60, .90; with no threshold, every node stays linked by its proxies."""
+    for remove, gone in ((1, {2}), (2, {2, 3}), (3, {1, 2, 3})):
+        kept = decide(WIRING, ALPHA, threshold=0.0, remove=remove).kept
+        assert {path.target for path in kept.of_kind("block")} == {1, 2, 3} - gone
+        assert kept.of_kind("proxy") == WIRING.of_kind("proxy")
+
+
+def test_at_a_tie_the_deepest_goes_first() -> None:
+    wiring = full_wiring(4, 1)
+    alpha = [0.5] * len(wiring.paths)
+    for remove in range(5):
+        kept = decide(wiring, alpha, threshold=0.1, remove=remove).kept
+        assert [path.target for path in kept.of_kind("block")] == list(range(1, 5 - remove))
+
+
+def test_with_everything_excluded_the_strongest_route_stays() -> None:
+    """All blocks asked to go, all proxies below θ: .10 · .04 · .39, .66 · .39 and .10 · .01."""
+    plan = decide(WIRING, ALPHA, threshold=0.7, remove=3)
+    assert plan.kept.paths == plan.restored == (proxy(0, 2), proxy(2, 3))
+    assert "proxy-0-2, proxy-2-3" in plan.describe()
+    assert plan.describe().startswith("0 of 3 blocks and 2 of 5 proxies stay")
+
+
+def test_a_route_over_what_the_rank_leaves() -> None:
+    """G_1 and G_3 stay by rank, x_2 is out of reach of both; .90 · .04 · .60 < .66 · .60.
+
+    Only the proxy that joins is restored, and G_1, which leads nowhere now, goes.
+    """
+    plan = decide(WIRING, ALPHA, threshold=0.7, remove=1)
+    assert plan.restored == (proxy(0, 2),)
+    assert plan.kept.paths == (proxy(0, 2), block(3))
+
+
+def test_a_start_like_any_student_keeps_every_block_and_no_proxy() -> None:
+    """At its start with k = 3 a proxy weighs 0.017 (two of them 0.0177 and one 0.018)."""
+    wiring = full_wiring(6, 3)
+    plan = decide(wiring, PathWeights(wiring)().tolist(), threshold=0.05, remove=0)
+    assert plan.kept.paths == wiring.of_kind("block")
+
+
+@pytest.mark.parametrize("remove", [-1, 4])
+def test_out_of_range_is_refused(remove: int) -> None:
+    with pytest.raises(ValueError, match="cannot remove"):
+        decide(WIRING, ALPHA, threshold=0.05, remove=remove)
+
+
+def test_weights_of_another_wiring_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        decide(WIRING, ALPHA[:-1], threshold=0.05, remove=0)
+
+
+@st.composite
+def students(draw: st.DrawFn) -> tuple[Wiring, list[float], float]:
+    """A student of any size with any weights: fine ones, equal ones, rounded to 0 and to 1."""
+    depth = draw(st.integers(1, 7))
+    wiring = full_wiring(depth, draw(st.sampled_from([1, 2, 3, "dense"])))  # type: ignore[arg-type]
+    weight = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+    alpha = draw(st.lists(weight, min_size=len(wiring.paths), max_size=len(wiring.paths)))
+    return wiring, alpha, draw(st.floats(0, 0.999))
+
+
+@given(drawn=students())
+@settings(max_examples=150, deadline=None)
+def test_properties_of_every_cut(drawn: tuple[Wiring, list[float], float]) -> None:
+    wiring, alpha, threshold = drawn
+    paths, weights = wiring.paths, list(alpha)
+    weight = dict(zip(paths, alpha, strict=True))
+    plans = [
+        decide(wiring, alpha, threshold=threshold, remove=remove)
+        for remove in range(wiring.depth + 1)
+    ]
+    assert wiring.paths == paths
+    assert alpha == weights
+    for remove, plan in enumerate(plans):
+        kept = set(plan.kept.paths)
+        assert plan.removed == remove
+        assert kept
+        assert kept <= set(paths)
+        assert closure(plan.kept) == plan.kept  # closed; not empty, so stem and head are joined
+        # at least `remove` blocks are gone, and none that stays is less than one ranked out
+        blocks = [path for path in wiring.of_kind("block") if path in kept]
+        assert len(blocks) <= wiring.depth - remove
+        ranked = sorted(weight[path] for path in wiring.of_kind("block"))
+        assert all(weight[path] >= max(ranked[:remove], default=0) for path in blocks)
+        # no proxy below the threshold but to join stem and head
+        faint = {path for path in plan.kept.of_kind("proxy") if weight[path] < threshold}
+        assert faint <= set(plan.restored)
+        again = decide(wiring, alpha, threshold=threshold, remove=remove)
+        assert again == plan
+    for shallow, deep in itertools.pairwise(plans):
+        # a deeper cut takes no path back, unless it must restore one to join stem and head
+        if not deep.restored:
+            assert not shallow.restored
+            assert set(deep.kept.paths) <= set(shallow.kept.paths)

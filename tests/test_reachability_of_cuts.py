@@ -1,0 +1,142 @@
+"""What an exclusion leaves dead, and the strongest route, on graphs small enough to see."""
+
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prune.reachability import closure, strongest_route
+from student.wiring import Path, Wiring, full_wiring
+
+
+def block(node: int) -> Path:
+    return Path(node - 1, node, "block")
+
+
+def proxy(source: int, target: int) -> Path:
+    return Path(source, target, "proxy")
+
+
+def test_a_whole_student_loses_nothing() -> None:
+    wiring = full_wiring(4, 3)
+    assert closure(wiring) == wiring
+
+
+def test_nothing_leads_into_a_node() -> None:
+    """x_1 is cut off, so what leaves it goes; x_2 and x_3 are reached past it."""
+    wiring = Wiring(3, (block(2), proxy(0, 2), proxy(1, 3), block(3)))
+    assert closure(wiring).paths == (proxy(0, 2), block(3))
+
+
+def test_nothing_reads_a_node() -> None:
+    """No path leaves x_2, so what leads into it goes."""
+    wiring = Wiring(3, (block(1), block(2), proxy(0, 2), proxy(1, 3)))
+    assert closure(wiring).paths == (block(1), proxy(1, 3))
+
+
+def test_sweeps_forward_until_nothing_changes() -> None:
+    """x_1 is not reached, hence not x_2, hence not x_3: three sweeps."""
+    wiring = Wiring(5, (block(2), block(3), block(4), proxy(0, 4), block(5)))
+    assert closure(wiring).paths == (proxy(0, 4), block(5))
+
+
+def test_sweeps_backward_until_nothing_changes() -> None:
+    """Nobody reads x_4, hence nobody x_3, hence nobody x_2."""
+    wiring = Wiring(5, (block(1), block(2), block(3), block(4), proxy(1, 5)))
+    assert closure(wiring).paths == (block(1), proxy(1, 5))
+
+
+def test_both_rules_feed_each_other() -> None:
+    """x_1 is not reached, so G_2 goes; then x_2 is not reached and its proxy to x_5 goes.
+
+    Nobody reads x_4, so proxy 3-4 goes; x_3 is still read by proxy 3-5.
+    """
+    wiring = Wiring(5, (block(2), proxy(2, 5), proxy(0, 3), proxy(2, 3), proxy(3, 4), proxy(3, 5)))
+    assert closure(wiring).paths == (proxy(0, 3), proxy(3, 5))
+
+
+def test_empty_when_stem_and_head_are_apart() -> None:
+    assert closure(Wiring(4, (block(1), block(2), block(4)))).paths == ()
+    assert closure(Wiring(4, ())).paths == ()
+
+
+PATHS = full_wiring(5, "dense").paths
+SUBSETS = st.lists(st.sampled_from(PATHS), unique=True).map(lambda paths: Wiring(5, tuple(paths)))
+
+
+def on_a_route(wiring: Wiring) -> set[Path]:
+    """By brute force: every path of every chain of paths that leads from stem to head."""
+    found: set[Path] = set()
+
+    def walk(node: int, behind: tuple[Path, ...]) -> None:
+        if node == wiring.depth:
+            found.update(behind)
+        for path in wiring.paths:
+            if path.source == node:
+                walk(path.target, (*behind, path))
+
+    walk(0, ())
+    return found
+
+
+@given(wiring=SUBSETS)
+@settings(max_examples=150, deadline=None)
+def test_what_stays_is_what_lies_on_a_route(wiring: Wiring) -> None:
+    kept = closure(wiring)
+    assert set(kept.paths) == on_a_route(wiring)
+    assert closure(kept) == kept
+
+
+@given(data=st.data(), wiring=SUBSETS)
+@settings(max_examples=150, deadline=None)
+def test_strongest_route_by_brute_force(data: st.DataObject, wiring: Wiring) -> None:
+    alpha = data.draw(
+        st.lists(
+            st.floats(0.01, 1.0), min_size=len(wiring.paths), max_size=len(wiring.paths)
+        )
+    )  # fmt: skip
+    weight = dict(zip(wiring.paths, alpha, strict=True))
+    products = []
+    inner = range(1, wiring.depth)
+    for stops in (c for n in range(wiring.depth) for c in combinations(inner, n)):
+        nodes = (0, *stops, wiring.depth)
+        product = 1.0
+        for source, target in pairwise(nodes):
+            ways = [weight[p] for p in wiring.paths if (p.source, p.target) == (source, target)]
+            product *= max(ways, default=0.0)
+        products.append(product)
+    if max(products) == 0:
+        with pytest.raises(ValueError, match="no path"):
+            strongest_route(wiring, alpha)
+        return
+    route = strongest_route(wiring, alpha)
+    product = 1.0
+    for path in route:
+        product *= weight[path]
+    assert product == pytest.approx(max(products))
+    assert route[0].source == 0
+    assert route[-1].target == wiring.depth
+    assert all(before.target == after.source for before, after in pairwise(route))
+
+
+def test_strongest_route_by_hand() -> None:
+    """.9 · .5 = .45 along the blocks, .4 past them, .9 · .6 = .54 along a block and a proxy."""
+    wiring = Wiring(2, (block(1), block(2), proxy(1, 2), proxy(0, 2)))
+    weight = {block(1): 0.9, block(2): 0.5, proxy(1, 2): 0.6, proxy(0, 2): 0.4}
+    alpha = [weight[path] for path in wiring.paths]
+    assert strongest_route(wiring, alpha) == (block(1), proxy(1, 2))
+
+
+def test_strongest_route_is_the_same_at_a_tie() -> None:
+    wiring = full_wiring(6, 3)
+    alpha = [0.5] * len(wiring.paths)
+    first = strongest_route(wiring, alpha)
+    assert all(strongest_route(wiring, list(alpha)) == first for _ in range(3))
+    assert len(first) == 2  # the fewest paths: three skips are the longest
+
+
+def test_a_weight_that_rounds_to_zero_still_gives_a_route() -> None:
+    """A float32 softmax can end at 0; the route must not get lost over it."""
+    wiring = Wiring(2, (block(1), block(2)))
+    assert strongest_route(wiring, [1.0, 0.0]) == (block(1), block(2))

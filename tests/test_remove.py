@@ -1,0 +1,215 @@
+"""A cut network is the masked one, only smaller: in memory and on disk."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import enliven, lively_chain
+from torch import Tensor
+
+from nettailor.core.architecture import Architecture
+from nettailor.core.backbone import Chain
+from nettailor.core.cost import module_flops, parameters
+from nettailor.core.errors import UserError
+from nettailor.core.preprocessing import Preprocessing
+from nettailor.network import load_network, save_network
+from prune.plan import PrunePlan, decide
+from prune.remove import remove
+from student.grow import grow
+from student.network import BatchNormPolicy, Student
+from student.wiring import Wiring
+
+# basic and bottleneck proxies (test_resnet has both), with and without batch norm
+BACKBONES = (
+    "test_resnet",
+    "test_efficientnet",
+    "mobilenetv3_small_050",
+    "regnety_002",
+    "test_convnext",
+)
+SIDE = 32
+
+
+def images() -> Tensor:
+    return torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+
+
+def trained(backbone: str, batch_norm: BatchNormPolicy = "follow") -> Student:
+    """A student whose path weights are spread as after training."""
+    student = grow(lively_chain(backbone), skips=3, batch_norm=batch_norm)
+    enliven(student.proxies)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        student.path_weights.logits.copy_(
+            2 * torch.randn(len(student.wiring.paths), generator=generator)
+        )
+    return student.eval()
+
+
+def plan_of(student: Student, count: int, threshold: float = 0.1) -> PrunePlan:
+    alpha = student.path_weights().tolist()
+    return decide(student.wiring, alpha, threshold=threshold, remove=count)
+
+
+def masked(student: Student, plan: PrunePlan) -> Student:
+    """All modules still there, but not a trace of weight on what the plan drops."""
+    result = deepcopy(student)
+    kept = set(plan.kept.paths)
+    with torch.no_grad():
+        for position, path in enumerate(student.wiring.paths):
+            if path not in kept:
+                result.path_weights.logits[position] = -1e9
+    return result
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_removed_equals_masked(backbone: str, share: float) -> None:
+    student = trained(backbone)
+    plan = plan_of(student, round(share * student.wiring.depth))
+    smaller = remove(student, plan)
+    assert len(plan.kept.paths) < len(student.wiring.paths)
+    with torch.no_grad():
+        whole, expected, out = (
+            network(images()) for network in (student, masked(student, plan), smaller)
+        )
+    size = float(expected.logits.abs().max())
+    assert float((whole.logits - expected.logits).abs().max()) > 1e-3 * size, "nothing was masked"
+    torch.testing.assert_close(out.logits, expected.logits, rtol=1e-6, atol=1e-6 * size)
+    for node, (mine, theirs) in enumerate(zip(out.nodes, expected.nodes, strict=True)):
+        assert (mine is None) == (node > 0 and not plan.kept.incoming[node])
+        if mine is not None:
+            assert theirs is not None
+            scale = float(theirs.abs().max())
+            torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "regnety_002"])
+def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone: str) -> None:
+    student = trained(backbone)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    plan = plan_of(student, student.wiring.depth // 2)
+    smaller = remove(student, plan)
+    dropped = {path.key for path in student.wiring.paths} - {p.key for p in plan.kept.paths}
+    assert dropped
+    for names in (
+        smaller.state_dict(),
+        [name for name, _ in smaller.named_parameters()],
+        [name for name, _ in smaller.named_modules()],
+    ):
+        assert not [name for name in names if dropped & set(name.split("."))]
+    price = sum(parameters(student.get_submodule(_place(key))) for key in dropped)
+    gone = len(student.wiring.paths) - len(plan.kept.paths)
+    assert parameters(smaller) == parameters(student) - price - gone  # a path has one logit
+    assert module_flops(smaller, (3, SIDE, SIDE)) < module_flops(student, (3, SIDE, SIDE))
+
+    positions = [student.wiring.paths.index(path) for path in plan.kept.paths]
+    for name, tensor in smaller.state_dict().items():
+        expected = before[name]
+        if name == "path_weights.logits":
+            expected = expected[positions]
+        assert torch.equal(tensor, expected), name
+    for name, tensor in student.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert set(student.state_dict()) == set(before)
+    assert student.wiring == plan.before
+    frozen = {name: p.requires_grad for name, p in student.named_parameters()}
+    assert all(p.requires_grad == frozen[name] for name, p in smaller.named_parameters())
+
+
+def _place(key: str) -> str:
+    return f"{'blocks' if key.startswith('block') else 'proxies'}.{key}"
+
+
+def test_the_cut_shares_no_memory_with_the_original() -> None:
+    student = trained("test_resnet")
+    smaller = remove(student, plan_of(student, 2))
+    theirs = {tensor.data_ptr() for tensor in student.state_dict().values()}
+    assert not theirs & {tensor.data_ptr() for tensor in smaller.state_dict().values()}
+
+
+def test_a_plan_of_another_student_is_refused() -> None:
+    student = trained("test_resnet")
+    plan = plan_of(student, 1)
+    with pytest.raises(AssertionError, match="another student"):
+        remove(remove(student, plan), plan)
+
+
+def architecture_of(backbone: str) -> Architecture:
+    return Architecture(
+        backbone=backbone,
+        classes=("a", "b", "c", "d", "e"),
+        preprocessing=Preprocessing(SIDE, (0.5,) * 3, (0.2,) * 3, "bicubic", 0.9),
+        weights_origin="random initialisation",
+        weights_digest="0",
+    )
+
+
+@pytest.mark.parametrize("mode", ["task", "all"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_saved_and_reloaded_is_bit_identical(tmp_path: Path, backbone: str, mode: str) -> None:
+    student = trained(backbone, "frozen" if mode == "task" else "follow")
+    smaller = remove(student, plan_of(student, student.wiring.depth // 2))
+    if mode == "all":
+        smaller.finetune_all()
+    file = save_network(tmp_path, smaller, architecture_of(backbone))
+    again, architecture = load_network(tmp_path)
+    assert isinstance(again, Student)
+    assert not again.training
+    assert again.wiring == smaller.wiring
+    assert again.batch_norm == smaller.batch_norm
+    assert again.finetunes_all == (mode == "all")
+    assert {name: p.requires_grad for name, p in again.named_parameters()} == {
+        name: p.requires_grad for name, p in smaller.named_parameters()
+    }
+    assert architecture.student is not None
+    assert architecture.student.finetune == mode
+    assert architecture.preprocessing == architecture_of(backbone).preprocessing
+    with torch.no_grad():
+        assert torch.equal(again(images()).logits, smaller(images()).logits)
+
+    size, numbers = file.stat().st_size, 4 * parameters(smaller)
+    assert numbers <= size <= 1.05 * numbers + 50_000
+
+
+def test_a_cut_file_is_smaller_in_proportion(tmp_path: Path) -> None:
+    student = trained("resnet26")
+    smaller = remove(student, plan_of(student, 4))
+    whole = save_network(tmp_path / "whole", student, architecture_of("resnet26"))
+    cut = save_network(tmp_path / "cut", smaller, architecture_of("resnet26"))
+    saved = whole.stat().st_size - cut.stat().st_size
+    assert saved == pytest.approx(4 * (parameters(student) - parameters(smaller)), rel=0.05)
+    assert saved > 1_000_000
+
+
+def test_a_teacher_is_saved_and_reloaded_bit_identical(tmp_path: Path) -> None:
+    chain = lively_chain("test_efficientnet")
+    save_network(tmp_path, chain, architecture_of("test_efficientnet"))
+    again, architecture = load_network(tmp_path)
+    assert isinstance(again, Chain)
+    assert architecture.student is None
+    with torch.no_grad():
+        assert torch.equal(again(images()).logits, chain(images()).logits)
+
+
+def test_weights_of_another_cut_are_refused(tmp_path: Path) -> None:
+    student = trained("test_resnet")
+    save_network(tmp_path, remove(student, plan_of(student, 1)), architecture_of("test_resnet"))
+    other = remove(student, plan_of(student, 3))
+    file = save_network(tmp_path / "other", other, architecture_of("test_resnet"))
+    (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match=r"weights of another network.*missing"):
+        load_network(tmp_path)
+
+
+def test_a_cut_student_trains_on() -> None:
+    """Its path weights and proxies get gradients, its frozen blocks none."""
+    student = trained("test_resnet")
+    plan = PrunePlan(0, student.wiring, Wiring(4, student.wiring.paths), ())
+    for smaller in (remove(student, plan_of(student, 1)), remove(student, plan)):
+        smaller.train()(images()).logits.square().sum().backward()
+        for name, parameter in smaller.named_parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert smaller.path_weights.logits.grad is not None
+    assert all(parameter.grad is None for parameter in student.parameters())

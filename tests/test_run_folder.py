@@ -1,0 +1,165 @@
+"""Run folders: begun, gone on with, refused, discarded, and what they hold."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nettailor.core.config import as_settings
+from nettailor.core.errors import UserError
+from nettailor.core.run_folder import RunFolder
+from nettailor.core.settings import validate
+
+EPOCH = {"epoch": 1, "loss": 0.5}
+
+
+def settings_with(**changes: Any) -> dict[str, Any]:
+    """The default settings with some keys changed."""
+    return as_settings(validate(changes))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run that has trained an epoch."""
+    folder = RunFolder(tmp_path / "task" / "run")
+    folder.open(settings_with(), overwrite=False)
+    folder.record("teacher", [EPOCH])
+    return folder
+
+
+def refusal(folder: RunFolder, settings: dict[str, Any], *, overwrite: bool = False) -> str:
+    """The text with which a folder is refused; everything in it must stay as it was."""
+    before = contents(folder.path)
+    with pytest.raises(UserError) as caught:
+        folder.open(settings, overwrite=overwrite)
+    assert contents(folder.path) == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_begun_with_its_settings(run: RunFolder) -> None:
+    written = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
+    assert written == settings_with()
+    assert not run.finished
+
+
+def test_the_same_settings_go_on(run: RunFolder) -> None:
+    before = contents(run.path)
+    run.open(settings_with(), overwrite=False)
+    assert contents(run.path) == before
+
+
+def test_how_a_run_executes_may_differ(run: RunFolder) -> None:
+    run.open(settings_with(device="cpu", workers=2, out="x", download=True), overwrite=False)
+    assert (run.path / "metrics.csv").exists()
+
+
+def test_other_settings_are_refused_and_named(run: RunFolder) -> None:
+    shown = refusal(run, settings_with(seed=5, student={"gamma": 0.7}))
+    assert "seed is 0 there and 5 here; student.gamma is 0.3 there and 0.7 here" in shown
+    assert "--overwrite" in shown
+    assert "--out" in shown
+
+
+def test_ignored_keys_may_differ(run: RunFolder) -> None:
+    run.open(settings_with(seed=5), ignored=["seed"], overwrite=False)
+    with pytest.raises(UserError, match="batch_size"):
+        run.open(settings_with(seed=5, batch_size=8), ignored=["seed"], overwrite=False)
+
+
+def test_overwrite_replaces_the_run(run: RunFolder) -> None:
+    run.open(settings_with(seed=5), overwrite=True)
+    assert set(contents(run.path)) == {"config.yaml"}
+    assert yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))["seed"] == 5
+
+
+def test_a_run_that_never_trained_binds_nobody(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.open(settings_with(weights="tpyo.pth"), overwrite=False)
+    folder.open(settings_with(weights="none"), overwrite=False)
+    written = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+    assert written["weights"] == "none"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"photo.jpg": "x"},
+        {"sub/notes.txt": "x"},
+        {"config.yaml": "version: 3\nservices: {}\n", "notes.txt": "x"},
+        {"config.yaml": "data: x\nbackbone: y\nport: 80\n"},
+        {"config.yaml": "just text", "metrics.csv": "x"},
+        {"config.yaml": "[", "photo.jpg": "x"},
+        {"config.yaml/photo.jpg": "x"},
+    ],
+)
+def test_foreign_files_are_never_deleted(
+    tmp_path: Path, foreign: dict[str, str], overwrite: bool
+) -> None:
+    for name, text in foreign.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    shown = refusal(RunFolder(tmp_path), settings_with(), overwrite=overwrite)
+    assert str(tmp_path) in shown
+    assert "--out" in shown
+
+
+def test_file_in_the_way(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    place.write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match=r"run: a file is in the way"):
+        RunFolder(place).open(settings_with(), overwrite=True)
+    with pytest.raises(UserError, match=r"cannot write .*config\.yaml: .*--out"):
+        RunFolder(place / "below" / "it").open(settings_with(), overwrite=False)
+    assert place.read_text(encoding="utf-8") == "mine"
+
+
+def test_run_that_cannot_be_discarded(run: RunFolder, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(run.path, target_is_directory=True)
+    shown = refusal(RunFolder(link), settings_with(), overwrite=True)
+    assert "cannot be discarded" in shown
+
+
+def test_require_same(run: RunFolder) -> None:
+    run.require_same(settings_with(batch_size=8), ["data", "split.val"])
+    with pytest.raises(UserError, match=r"split\.val is 0\.2 there and 0\.3 here.*another --out"):
+        run.require_same(settings_with(split={"val": 0.3}), ["data", "split.val"])
+
+
+def test_metrics_are_a_row_an_epoch_for_all_stages(run: RunFolder) -> None:
+    run.record("teacher", [EPOCH, {"epoch": 2, "loss": 0.25}])
+    run.record("student", [{"epoch": 1, "loss": 1.0, "complexity": 0.9}])
+    with (run.path / "metrics.csv").open(encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(row["stage"], row["epoch"], row["loss"]) for row in rows] == [
+        ("teacher", "1", "0.5"),
+        ("teacher", "2", "0.25"),
+        ("student", "1", "1.0"),
+    ]
+    assert [row["complexity"] for row in rows] == ["", "", "0.9"]
+
+
+def test_summary_marks_the_end(run: RunFolder) -> None:
+    run.write_summary({"accuracy": 97.5})
+    assert run.finished
+    assert run.read_summary() == {"accuracy": 97.5}
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "", "3"])
+def test_damaged_summary(run: RunFolder, text: str) -> None:
+    (run.path / "summary.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"summary\.json: .*(delete it|--overwrite)"):
+        run.read_summary()

@@ -1,0 +1,128 @@
+"""Batch-norm statistics after a cut, against sums worked out apart from any batch norm."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import enliven, lively_chain
+from torch import Tensor, nn
+
+from prune.plan import decide
+from prune.remove import remove
+from prune.statistics import reestimate
+from student.grow import grow
+from student.network import BatchNormPolicy, Student
+
+
+def cut_student(batch_norm: BatchNormPolicy) -> Student:
+    student = grow(lively_chain("test_resnet"), skips=3, batch_norm=batch_norm)
+    enliven(student.proxies)
+    alpha = student.path_weights().tolist()
+    plan = decide(student.wiring, alpha, threshold=0.01, remove=1)
+    return remove(student, plan)
+
+
+def batches() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.zeros(6, dtype=torch.long)
+    return [
+        (offset + torch.randn(6, 3, 32, 32, generator=generator), labels) for offset in (0, 1, 3)
+    ]
+
+
+def norms(module: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    }
+
+
+def test_first_layer_by_hand(accelerator: Accelerator) -> None:
+    """Each batch's mean and unbiased variance per channel, averaged over the batches."""
+    student = cut_student("follow")
+    first_name, first = next(iter(norms(student).items()))
+    assert first_name.startswith("stem.")
+    before = first.running_mean.clone()
+    convolution = next(m for m in student.stem.modules() if isinstance(m, nn.Conv2d))
+    seen: list[Tensor] = []
+    handle = first.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].detach()))
+    reestimate(student, batches(), accelerator)
+    handle.remove()
+    assert len(seen) == 3
+    if isinstance(student.stem[0], nn.Conv2d):
+        with torch.no_grad():
+            torch.testing.assert_close(seen[0], convolution(batches()[0][0]), rtol=0, atol=1e-4)
+    means = torch.stack([x.mean(dim=(0, 2, 3)) for x in seen]).mean(dim=0)
+    variances = torch.stack([x.var(dim=(0, 2, 3), unbiased=True) for x in seen]).mean(dim=0)
+    torch.testing.assert_close(first.running_mean, means, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first.running_var, variances, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(first.running_mean, before, atol=1e-2)
+    assert int(first.num_batches_tracked) == 3
+
+
+def test_every_moving_norm_by_hand(accelerator: Accelerator) -> None:
+    """Proxies' scaled norms too, whose forward is this project's own."""
+    student = cut_student("follow")
+    seen: dict[str, list[Tensor]] = {name: [] for name in norms(student)}
+    handles = [
+        norm.register_forward_pre_hook(
+            lambda _m, inputs, name=name: seen[name].append(inputs[0].detach())
+        )
+        for name, norm in norms(student).items()
+    ]
+    reestimate(student, batches(), accelerator)
+    for handle in handles:
+        handle.remove()
+    assert any(name.startswith("proxies.") for name in seen)
+    for name, norm in norms(student).items():
+        means = torch.stack([x.mean(dim=(0, 2, 3)) for x in seen[name]]).mean(dim=0)
+        variances = torch.stack([x.var(dim=(0, 2, 3)) for x in seen[name]]).mean(dim=0)
+        torch.testing.assert_close(norm.running_mean, means, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(norm.running_var, variances, rtol=1e-3, atol=1e-4)
+
+
+def test_what_was_before_leaves_no_trace(accelerator: Accelerator) -> None:
+    one = cut_student("follow")
+    other = deepcopy(one)
+    for norm in norms(other).values():
+        norm.running_mean.add_(100)
+        norm.num_batches_tracked.fill_(77)
+    reestimate(one, batches(), accelerator)
+    reestimate(other, batches(), accelerator)
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("batch_norm", ["follow", "frozen"])
+def test_frozen_norms_keep_theirs_and_no_weight_moves(
+    batch_norm: BatchNormPolicy, accelerator: Accelerator
+) -> None:
+    student = cut_student(batch_norm)
+    before = deepcopy(student.state_dict())
+    reestimate(student, batches(), accelerator)
+    after = student.state_dict()
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    statistics = {f"{name}.{key}" for name, norm in norms(student).items() for key, _ in
+                  norm.named_buffers()}  # fmt: skip
+    proxies = {name for name in statistics if name.startswith("proxies.")}
+    assert proxies
+    assert proxies < statistics
+    assert moved == (statistics if batch_norm == "follow" else proxies)
+    assert all(parameter.grad is None for parameter in student.parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("batch_norm", ["follow", "frozen"])
+def test_momentum_and_modes_are_put_back(
+    batch_norm: BatchNormPolicy, training: bool, accelerator: Accelerator
+) -> None:
+    student = cut_student(batch_norm).train(training)
+    for number, norm in enumerate(norms(student).values()):
+        norm.momentum = 0.01 * (number + 1)
+    modes = {name: module.training for name, module in student.named_modules()}
+    reestimate(student, batches(), accelerator)
+    assert {name: module.training for name, module in student.named_modules()} == modes
+    for number, norm in enumerate(norms(student).values()):
+        assert norm.momentum == 0.01 * (number + 1)
