@@ -1,7 +1,6 @@
 """`python -m nettailor.tailor`: grow a student, train it, cut it, keep the leanest that holds."""
 
 import hashlib
-import shutil
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.config import as_settings
 from nettailor.core.console import Screen
+from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.flags import parse, run_command
@@ -22,7 +22,7 @@ from nettailor.figures import candidates_table, side_by_side, summary
 from nettailor.network import save_network
 from nettailor.session import Session, start_session
 from nettailor.tailoring import Candidate, Tailoring
-from nettailor.teach import STATE_FOLDER, load_teacher, teacher_folder, train_teacher
+from nettailor.teach import load_teacher, teacher_folder, train_teacher
 from prune.depths import choose, default_depths
 from prune.plan import PrunePlan, decide
 from student.network import Student
@@ -127,9 +127,10 @@ def _finish(
     """Choose on validation, then read the test split, measure, and write every summary."""
     session, config, folder = work.session, work.config, work.folder
     started = time.perf_counter()
+    shape = (3, config.image_size, config.image_size)
     chosen = choose(
         [candidate.scores.accuracy for candidate in candidates],
-        [candidate.plan.removed for candidate in candidates],
+        [module_flops(candidate.network, shape) for candidate in candidates],
         target,
     )
     networks: dict[str, nn.Module] = {"teacher": work.teacher}
@@ -181,8 +182,7 @@ def _finish(
             rows.sort(key=lambda row: str(row["name"]), reverse=True)
             write_json(folder.path / CANDIDATES_FILE, rows)
             reached = candidate.reaches(target)
-        place.write_summary(figures)
-    shutil.rmtree(folder.path / STATE_FOLDER)
+        place.finish(figures)
     if not reached:
         session.screen.say(
             f"warning: no depth came within {config.prune.tolerance:g} points of the teacher; "

@@ -8,7 +8,6 @@ import torch
 from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Chain
 from nettailor.core.device import place
-from nettailor.core.files import read_state
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
@@ -17,7 +16,6 @@ from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import load_pretrained
 from nettailor.network import save_network
 from nettailor.session import Session, schedule_of
-from nettailor.teach import STATE_FOLDER
 from prune.depths import hopeless
 from prune.plan import PrunePlan
 from prune.remove import remove
@@ -77,6 +75,7 @@ class Tailoring:
         self.teacher = place(teacher, self.device)
         self.target = as_target(self.teacher)
         config = self.config
+        session.seed_stage("chain")
         self.chain, self.source = load_pretrained(
             config.backbone, len(session.task.classes), config.weights
         )
@@ -148,14 +147,12 @@ class Tailoring:
                 "lr": config.student.path_lr * schedule.lr / config.student.lr,
             }
         )
-        state = self.folder.path / STATE_FOLDER / f"{stage}.pt"
         # after a cut the path weights hardly move: its start and its end say all
         drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
         watcher = StageWatcher(
             stage,
             self.folder,
             session.screen,
-            history=read_state(state)["history"] if state.exists() else [],
             epochs=schedule.epochs,
             steps_per_epoch=session.train_loader.steps_per_epoch,
             pictures=StudentPictures(
@@ -164,7 +161,6 @@ class Tailoring:
                 lambda student: complexity(student.path_weights(), cost, student.wiring),
             ),
         )
-        watcher.start(network)
         fitted = fit(
             network,
             objective,
@@ -174,7 +170,7 @@ class Tailoring:
             accelerator=session.accelerator,
             validate=session.validate,
             keep="best" if keep == "best" else "last",
-            state_path=state,
+            state_path=self.folder.state_path(stage),
             watcher=watcher,
             hopeless=None
             if target is None

@@ -1,6 +1,5 @@
 """`python -m nettailor.teach`: fine-tune a pretrained network on the task."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,6 @@ from nettailor.core.config import as_settings
 from nettailor.core.console import Screen
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
-from nettailor.core.files import read_state
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
@@ -25,7 +23,6 @@ from nettailor.session import TASK_KEYS, Session, schedule_of, start_session
 from teacher.objective import CrossEntropy
 
 DESCRIPTION = "Fine-tune a pretrained network on a task: the teacher of all that follows."
-STATE_FOLDER = "state"
 
 
 def teacher_folder(session: Session) -> RunFolder:
@@ -67,12 +64,10 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
         return folder.read_summary()
     session.screen.say(f"teacher: {config.backbone}, weights from {source.origin}")
     place(chain, session.accelerator.device)
-    state = folder.path / STATE_FOLDER / "teacher.pt"
     watcher = StageWatcher(
         "teacher",
         folder,
         session.screen,
-        history=read_state(state)["history"] if state.exists() else [],
         epochs=config.teacher.epochs,
         steps_per_epoch=loader.steps_per_epoch,
     )
@@ -86,7 +81,7 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
         accelerator=session.accelerator,
         validate=session.validate,
         keep="best",
-        state_path=state,
+        state_path=folder.state_path("teacher"),
         watcher=watcher,
     )
     watcher.close()
@@ -123,8 +118,7 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
         total_seconds=fitted.total_seconds + time.perf_counter() - started,
         teacher=None,
     )
-    folder.write_summary(result)
-    shutil.rmtree(folder.path / STATE_FOLDER)
+    folder.finish(result)
     return result
 
 

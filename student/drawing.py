@@ -122,7 +122,7 @@ class StudentPictures:
     def __call__(self, writer: SummaryWriter, epoch: int, network: nn.Module) -> None:
         """Every α as a curve, the heat map and the drawing."""
         assert isinstance(network, Student)
-        expected = float(self._expected_complexity(network))
+        expected = self._expected_complexity(network).item()
         writer.add_scalar("expected_complexity", expected, epoch)
         alpha = network.path_weights().tolist()
         for path, weight in zip(network.wiring.paths, alpha, strict=True):

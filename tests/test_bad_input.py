@@ -486,3 +486,28 @@ def test_program_ends_on_a_loss_that_is_not_finite(tmp_path: Path, command: list
     assert re.search(r"^error: the loss term 'cross_entropy' became [^\n]+$", done.stderr, re.M)
     assert "Traceback" not in done.stderr
     assert "error" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--weights", "nope.pth"), r"nope\.pth.*no such file"),
+        (("--auto-augment", "strange"), r"'strange' is no policy"),
+    ],
+)
+def test_overwrite_discards_nothing_before_the_settings_are_known_to_work(
+    taught: Shell, flags: tuple[str, ...], message: str
+) -> None:
+    """`refusal` compares every file of the old run with what is there afterwards."""
+    assert re.search(message, taught.refusal(*DIGITS, "--overwrite", *flags))
+
+
+def test_a_name_of_nobody_is_no_folder(shell: Shell) -> None:
+    assert re.search(r"data is '~nobody-here/x'", shell.refusal(*SMALL, "--data", "~nobody-here/x"))
+
+
+def test_a_state_that_lacks_a_part_is_refused(shell: Shell, taught: Shell) -> None:
+    folder = run_of(taught, "digits")
+    (folder / "summary.json").unlink()
+    write_state(folder / "state" / "teacher.pt", {"network": {}, "history": []})
+    assert re.search(r"teacher\.pt: holds no training state", shell.refusal(*DIGITS))

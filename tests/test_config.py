@@ -44,7 +44,7 @@ def test_shipped_names_reach_the_files() -> None:
 def test_authors_settings(name: str) -> None:
     config = validate(read_settings(name))
     for stage in (config.teacher, config.student, config.prune):
-        assert (stage.optimizer, stage.momentum, stage.weight_decay) == ("sgd", 0.9, 5e-4)
+        assert (stage.optimizer, stage.momentum, stage.weight_decay) == ("momentum", 0.9, 5e-4)
         assert stage.schedule == "step"
     assert (config.teacher.lr, config.student.lr, config.prune.lr) == (0.01, 0.1, 0.01)
     student = config.student
@@ -238,3 +238,9 @@ def test_any_text_is_yaml_or_refused(text: str) -> None:
             validate(content)
         except UserError as error:
             assert str(error)  # noqa: PT017
+
+
+def test_sgd_without_momentum_is_refused_and_plain_sgd_is_not() -> None:
+    with pytest.raises(UserError, match=r"teacher: timm's sgd is Nesterov's.*'momentum'"):
+        validate({"teacher": {"momentum": 0.0}})
+    validate({"teacher": {"momentum": 0.0, "optimizer": "momentum"}})

@@ -58,7 +58,7 @@ def _quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a small run's time and changes no weight."""
-    monkeypatch.setattr(tailoring, "StudentPictures", lambda _: None)
+    monkeypatch.setattr(tailoring, "StudentPictures", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

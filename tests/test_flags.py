@@ -13,6 +13,7 @@ from nettailor.__main__ import dispatch
 from nettailor.core.config import RunConfig, keys
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command, short_names
+from nettailor.core.settings import read_settings, validate
 from nettailor.core.trainer import NotFiniteError
 
 COMMANDS = {"teach": teach.main, "tailor": tailor.main}

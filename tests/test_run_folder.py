@@ -153,7 +153,7 @@ def test_metrics_are_a_row_an_epoch_for_all_stages(run: RunFolder) -> None:
 
 
 def test_summary_marks_the_end(run: RunFolder) -> None:
-    run.write_summary({"accuracy": 97.5})
+    run.finish({"accuracy": 97.5})
     assert run.finished
     assert run.read_summary() == {"accuracy": 97.5}
 

@@ -1,6 +1,6 @@
 """The training loop: resume, best epoch, hopeless candidates, numbers that are not finite."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import cos, log, pi
 from pathlib import Path
@@ -88,6 +88,9 @@ class Log:
         self.rows: list[Mapping[str, float]] = []
         self.weights: list[dict[str, Tensor]] = []
         self.steps: list[tuple[int, int]] = []
+
+    def begin(self, history: Sequence[Mapping[str, float]], network: nn.Module) -> None:
+        self.found = len(history)
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         self.steps.append((epoch, step))

@@ -3,14 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from timm.optim import list_optimizers
 
@@ -111,7 +104,7 @@ class ScheduleConfig(Section):
     )
     step_epochs: Count = Field(8, description="epochs between the drops of schedule 'step'")
     step_factor: Fraction = Field(0.1, description="factor of each drop of schedule 'step'")
-    warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
+    warmup_epochs: Whole = Field(0, description="epochs of linear warm-up")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
     clip_norm: Positive | None = Field(None, description="largest gradient norm, or null")
     ema: Fraction | None = Field(None, description="decay of the weights' moving average, or null")
@@ -123,6 +116,12 @@ class ScheduleConfig(Section):
         if value not in known:
             raise ValueError(f"no optimizer of timm's that can train here{nearest(value, known)}")
         return value
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.optimizer == "sgd" and self.momentum == 0:
+            raise ValueError("timm's sgd is Nesterov's and needs momentum > 0; or take 'momentum'")
+        return self
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -141,7 +140,8 @@ class StudentConfig(ScheduleConfig):
     lr: Positive = Field(0.05, description="highest learning rate of proxies and classifier")
     path_lr: Positive = Field(
         0.1,
-        description="highest learning rate of the path weights; after the cut, as prune.lr is to lr",
+        description="highest learning rate of the path weights; "
+        "after the cut, as prune.lr is to lr",
     )
     skips: Count | Literal["dense"] = Field(
         3, description="proxies into each node: from so many nodes back, or dense"
@@ -153,7 +153,8 @@ class StudentConfig(ScheduleConfig):
     cost: Literal["flops", "params"] = Field("flops", description="what a path costs")
     mimic: NonNegative | None = Field(
         None,
-        description="weight γ2 of the mimicry; null: 10 for mean-square, 1 for the others",
+        description="weight γ2 of the mimicry; null: 10 for mean-square, 5 for normalized, 1 for "
+        "squared-norm",
     )
     mimicry: Literal["auto", "squared-norm", "mean-square", "normalized"] = Field(
         "auto",

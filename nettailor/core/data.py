@@ -67,7 +67,9 @@ def load_task(
     found = _find(data, data_dir, download)
     classes, parts = found.classes, found.parts
     if len(classes) < 2:
-        raise UserError(f"{found.name} has the one class {classes[0]!r}: expected at least 2 classes")
+        raise UserError(
+            f"{found.name} has the one class {classes[0]!r}: expected at least 2 classes"
+        )
     train, val, test = parts["train"], parts.get("val"), parts.get("test")
     missing = [part for part in ("val", "test") if part not in parts]
     require_for_parts(train.labels, ["train", *missing], classes)

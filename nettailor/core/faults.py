@@ -49,7 +49,9 @@ def fault_line(fault: ErrorDetails) -> str:
     place = f"{dotted} = {shown(fault['input'])}"
     if kind == "value_error":
         # a section's fault is told by its message; its value is all of its keys
-        return f"{place if dotted in known else dotted}: {fault['msg'].removeprefix('Value error, ')}"
+        return (
+            f"{place if dotted in known else dotted}: {fault['msg'].removeprefix('Value error, ')}"
+        )
     finite = "finite: " if kind == "finite_number" else ""
     return f"{place}: must be {finite}{_allowed(dotted)}"
 

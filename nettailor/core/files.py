@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,11 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
     """Read a training state without running anything from it.
 
-    Raises UserError for a damaged file or one that holds more than plain data.
+    Raises UserError for a damaged file, one that holds more than plain data, or one that lacks one
+    of `keys`.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -75,7 +76,7 @@ def read_state(path: Path) -> dict[str, Any]:
             f"{path}: damaged or no training state (nothing in it was run); delete it to train "
             "this stage again, or give --overwrite"
         ) from error
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not state.keys() >= set(keys):
         raise UserError(f"{path}: holds no training state; delete it to train this stage again")
     return state
 

@@ -77,9 +77,7 @@ def _images_under(root: Path, classes: Sequence[str]) -> FileImages:
         return not hidden and has_file_allowed_extension(path, IMG_EXTENSIONS)
 
     index_of = {name: index for index, name in enumerate(classes)}
-    images = FileImages.of(
-        make_dataset(root, index_of, is_valid_file=is_image, allow_empty=True)
-    )
+    images = FileImages.of(make_dataset(root, index_of, is_valid_file=is_image, allow_empty=True))
     found = set(images.labels)
     empty = [name for index, name in enumerate(classes) if index not in found]
     if empty:

@@ -17,6 +17,7 @@ from nettailor.core.settings import parse_yaml
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "summary.json"
+_STATE_FOLDER = "state"
 
 
 class RunFolder:
@@ -122,9 +123,14 @@ class RunFolder:
         writer.writerows(rows)
         write_text(self.path / METRICS_FILE, text.getvalue())
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`, which marks the run as finished."""
+    def state_path(self, stage: str) -> Path:
+        """Where a stage keeps what it needs to go on; gone once the run is finished."""
+        return self.path / _STATE_FOLDER / f"{stage}.pt"
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json`, which marks the run as finished, and drop the stages' states."""
         write_json(self.path / SUMMARY_FILE, summary)
+        shutil.rmtree(self.path / _STATE_FOLDER, ignore_errors=True)
 
     def read_summary(self) -> dict[str, Any]:
         """The figures of a finished run."""

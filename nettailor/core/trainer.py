@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,6 +18,10 @@ from nettailor.core.objective import Objective
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler
 from nettailor.core.scores import Scores
 
+_STATE_KEYS = (
+    "network", "optimizer", "average", "rng", "cuda_rng", "history", "best", "kept",
+    "stopped_early",
+)  # fmt: skip
 _CHECK_EVERY = 32  # steps between looks at the loss: each look waits for the device
 
 
@@ -27,6 +31,9 @@ class NotFiniteError(Exception):
 
 class Watcher(Protocol):
     """Sees a stage train: progress bar, TensorBoard, metrics.csv."""
+
+    def begin(self, history: Sequence[Mapping[str, float]], network: nn.Module) -> None:
+        """Before the first epoch of this session, with the epochs of earlier ones."""
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         """After a look at the loss; `step` counts from 1 within the epoch."""
@@ -103,18 +110,19 @@ def fit(
     fitted = Fitted()
     kept: dict[str, Tensor] | None = None
     if state_path.exists():
-        state = read_state(state_path)
+        state = read_state(state_path, _STATE_KEYS)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
             average.module.load_state_dict(state["average"])
         torch.set_rng_state(state["rng"])
-        if accelerator.device.type == "cuda":
+        if accelerator.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"])
         fitted.history = state["history"]
         fitted.best = Scores(*state["best"])
         fitted.stopped_early = state["stopped_early"]
         kept = state["kept"]
+    watcher.begin(fitted.history, network)
     for epoch in range(len(fitted.history) + 1, schedule.epochs + 1):
         if fitted.stopped_early:
             break

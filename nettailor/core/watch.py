@@ -1,7 +1,6 @@
 """Who sees a stage train: the screen, metrics.csv and TensorBoard."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -35,24 +34,25 @@ class StageWatcher:
         folder: RunFolder,
         screen: Screen,
         *,
-        history: Sequence[Mapping[str, float]],
         epochs: int,
         steps_per_epoch: int,
         pictures: Pictures | None = None,
     ) -> None:
         self._stage, self._folder, self._screen = stage, folder, screen
-        self._history = list(history)
         self._epochs, self._steps = epochs, steps_per_epoch
         self._pictures = pictures
-        done = len(self._history)
-        self._bar = screen.start_stage(stage, epochs * steps_per_epoch, done * steps_per_epoch)
-        self._writer = SummaryWriter(
-            log_dir=str(Path(folder.path) / "events" / stage), purge_step=done + 1
-        )
-        folder.record(stage, self._history)
 
-    def start(self, network: nn.Module) -> None:
-        """Picture the network before its first epoch, as epoch 0."""
+    def begin(self, history: Sequence[Mapping[str, float]], network: nn.Module) -> None:
+        """See `nettailor.core.trainer.Watcher`; a network before its first epoch is epoch 0."""
+        self._history = list(history)
+        done = len(self._history)
+        self._bar = self._screen.start_stage(
+            self._stage, self._epochs * self._steps, done * self._steps
+        )
+        self._writer = SummaryWriter(
+            log_dir=str(self._folder.path / "events" / self._stage), purge_step=done + 1
+        )
+        self._folder.record(self._stage, self._history)
         if self._pictures is not None and not self._history:
             self._pictures(self._writer, 0, network)
 
