@@ -5,9 +5,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from nettailor.core.architecture import WEIGHTS_FILE
+from nettailor.core.backbone import create_chain
 from nettailor.core.config import as_settings
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops
@@ -47,6 +49,9 @@ def _plans(student: Student, depths: Sequence[int], threshold: float) -> list[Pr
 def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     """The whole procedure, or what is left of it; returns the finished run's folder."""
     config, screen = session.config, session.screen
+    with torch.device("meta"):
+        blocks = len(create_chain(config.backbone, len(session.task.classes)).blocks)
+    depths = _depths(config.prune.remove, blocks)
     teacher_run = teacher_folder(session)
     if not teacher_run.finished:
         screen.say(
@@ -57,7 +62,6 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     folder = RunFolder(
         session.folder("tailored", config.prune.finetune, f"gamma{config.student.gamma:g}")
     )
-    depths = _depths(config.prune.remove, len(teacher.blocks))
     # whatever can be wrong with the settings shows before anything is discarded
     work = Tailoring(session, folder, teacher)
     settings = as_settings(config)

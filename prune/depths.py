@@ -26,7 +26,7 @@ def hopeless(epoch: int, epochs: int, accuracy: float, target: float) -> bool:
 
     Returns:
         True once half of the epochs are over and it is more than 3 points short. The gains
-        that later epochs bring are smaller: on the embedded default at most 2 points.
+        that later epochs bring are smaller: at most 1.4 points were seen on the embedded default.
     """
     return epoch >= math.ceil(epochs / 2) and accuracy < target - 3.0
 

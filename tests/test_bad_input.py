@@ -511,3 +511,12 @@ def test_a_state_that_lacks_a_part_is_refused(shell: Shell, taught: Shell) -> No
     (folder / "summary.json").unlink()
     write_state(folder / "state" / "teacher.pt", {"network": {}, "history": []})
     assert re.search(r"teacher\.pt: holds no training state", shell.refusal(*DIGITS))
+
+
+def test_a_cut_deeper_than_the_backbone_is_refused_before_a_teacher_is_trained(
+    shell: Shell,
+) -> None:
+    """test_resnet has 4 blocks."""
+    message = shell.refusal(*DIGITS, "--remove", "[2, 5]", main=tailor.main)
+    assert re.search(r"prune\.remove = \[2, 5\]: give numbers from 0 to the backbone's 4", message)
+    assert not shell.out.exists()
