@@ -81,7 +81,7 @@ def summary(
         latency: {batch: {"median", "iqr"}} in milliseconds on `device`.
         device: where latency was measured.
         size: bytes of `model.safetensors`.
-        train_seconds: spent in training steps.
+        train_seconds: spent in training steps; for a tailored run, of every depth tried.
         total_seconds: with validation and measuring.
         teacher: the teacher's own summary, for a tailored run.
     """

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from torch import nn
+import torch
 
 from nettailor.core.architecture import (
     ARCHITECTURE_FILE,
@@ -13,6 +13,7 @@ from nettailor.core.architecture import (
     write_architecture,
 )
 from nettailor.core.backbone import Chain, create_chain
+from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, write_weights
 from student.grow import build
@@ -38,17 +39,17 @@ def save_network(folder: Path, network: Chain | Student, architecture: Architect
 
 
 def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
-    """Rebuild a network, on the CPU, in eval mode; nothing is unpickled.
+    """Rebuild a network, on the CPU, channels last, in eval mode; nothing is unpickled.
 
     Raises:
         UserError: a file is missing, damaged, or of another network.
     """
     architecture = read_architecture(folder)
-    place = folder / ARCHITECTURE_FILE
+    file = folder / ARCHITECTURE_FILE
     try:
         chain = create_chain(architecture.backbone, len(architecture.classes))
     except UserError as error:
-        raise UserError(f"{place}: {error}") from error
+        raise UserError(f"{file}: {error}") from error
     network: Chain | Student = chain
     if architecture.student is not None:
         structure = architecture.student
@@ -56,13 +57,12 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
             wiring = Wiring.from_json(len(chain.blocks), structure.paths)
             _require_connected(wiring)
         except ValueError as error:
-            raise UserError(f"{place}: student.paths make no student: {error}") from error
+            raise UserError(f"{file}: student.paths make no student: {error}") from error
         network = build(chain, wiring, batch_norm=structure.batch_norm)
         if structure.finetune == "all":
             network.finetune_all()
-    assert isinstance(network, nn.Module)
     load_exactly(network, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
-    return network.eval(), architecture
+    return place(network, torch.device("cpu")).eval(), architecture
 
 
 def _require_connected(wiring: Wiring) -> None:

@@ -9,9 +9,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from nettailor.core.backbone import data_defaults
+from nettailor.core.backbone import create_chain, data_defaults
 from nettailor.core.config import RunConfig, ScheduleConfig
 from nettailor.core.console import Screen
+from nettailor.core.cost import check_image_size
 from nettailor.core.data import Task, load_task
 from nettailor.core.device import start_accelerator, worker_count
 from nettailor.core.images import Images
@@ -34,13 +35,14 @@ TASK_KEYS = (
 
 @dataclass(frozen=True)
 class Session:
-    """One command at work on one task."""
+    """One command at work on one task; `blocks` counts the backbone's."""
 
     config: RunConfig
     screen: Screen
     accelerator: Accelerator
     task: Task
     preprocessing: Preprocessing
+    blocks: int
 
     @cached_property
     def train_loader(self) -> TrainLoader:
@@ -88,6 +90,21 @@ class Session:
         """Scores on a split."""
         return evaluate(network, self.eval_loader(images), self.accelerator)
 
+    def check_images(self) -> None:
+        """Read every image once, before anything is trained or discarded.
+
+        Raises UserError that names the first one that cannot be read whole.
+        """
+        parts = (self.task.train, self.task.val, self.task.test)
+        bar = self.screen.start_stage("reading images", sum(len(part) for part in parts), 0)
+        read = 0
+        for part in parts:
+            for index in range(len(part)):
+                part[index]
+                read += 1
+                self.screen.advance(bar, read, "")
+        self.screen.end_stage(bar)
+
     def seed_stage(self, stage: str) -> None:
         """Seed torch for a stage, the same whether the stages before ran in this session or not."""
         torch.manual_seed(zlib.crc32(f"{self.config.seed} {stage}".encode()))
@@ -102,8 +119,8 @@ class Session:
 def start_session(config: RunConfig, screen: Screen) -> Session:
     """Check the device, read the task, settle the preprocessing.
 
-    Raises UserError for a device that is absent, a backbone that is unknown, data that is
-    missing or broken.
+    Raises UserError for a device that is absent, a backbone that is unknown or does not fit the
+    image size, data that is missing.
     """
     accelerator = start_accelerator(config.device, config.precision)
     defaults = data_defaults(config.backbone)
@@ -124,7 +141,10 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
         limit_train=config.limit.train,
         limit_test=config.limit.test,
     )
-    return Session(config, screen, accelerator, task, preprocessing)
+    with torch.device("meta"):
+        chain = create_chain(config.backbone, len(task.classes))
+    check_image_size(chain, config.image_size)
+    return Session(config, screen, accelerator, task, preprocessing, len(chain.blocks))
 
 
 def schedule_of(stage: ScheduleConfig) -> Schedule:

@@ -5,11 +5,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from nettailor.core.architecture import WEIGHTS_FILE
-from nettailor.core.backbone import create_chain
 from nettailor.core.config import as_settings
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops
@@ -49,30 +47,36 @@ def _plans(student: Student, depths: Sequence[int], threshold: float) -> list[Pr
 def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     """The whole procedure, or what is left of it; returns the finished run's folder."""
     config, screen = session.config, session.screen
-    with torch.device("meta"):
-        blocks = len(create_chain(config.backbone, len(session.task.classes)).blocks)
-    depths = _depths(config.prune.remove, blocks)
+    depths = _depths(config.prune.remove, session.blocks)
+    folder = RunFolder(
+        session.folder("tailored", config.prune.finetune, f"gamma{config.student.gamma:g}"),
+        "python -m nettailor.tailor",
+    )
+    settings = as_settings(config)
+    # the teacher that is there counts, not the settings with which one would be trained
+    ignored = [f"teacher.{key}" for key in settings["teacher"]]
+    if folder.finished and not overwrite:
+        folder.open(settings, ignored=ignored, overwrite=False)
+        return folder
     teacher_run = teacher_folder(session)
     if not teacher_run.finished:
         screen.say(
             f"no teacher yet for {session.task.name} and {config.backbone}: training it first"
         )
         train_teacher(session, overwrite=False)
-    teacher, teacher_summary = load_teacher(teacher_run, session)
-    folder = RunFolder(
-        session.folder("tailored", config.prune.finetune, f"gamma{config.student.gamma:g}")
-    )
-    # whatever can be wrong with the settings shows before anything is discarded
+    teacher, made_from, teacher_summary = load_teacher(teacher_run, session)
+    # whatever can be wrong with settings and images shows before anything is discarded
     work = Tailoring(session, folder, teacher)
-    settings = as_settings(config)
-    folder.open(
-        settings,
-        ignored=[f"teacher.{key}" for key in settings["teacher"]],
-        overwrite=overwrite,
-    )
+    if work.source.digest != made_from.weights_digest:
+        raise UserError(
+            f"{teacher_run.path} was fine-tuned from other weights ({made_from.weights_origin}) "
+            f"than are there now ({work.source.origin}); train it again: "
+            "python -m nettailor.teach --overwrite"
+        )
+    if overwrite or not folder.begun:
+        session.check_images()
+    folder.open(settings, ignored=ignored, overwrite=overwrite)
     _same_teacher(folder, teacher_run)
-    if folder.finished:
-        return folder
 
     student, grown, before = work.train_student()
     target = teacher_summary["accuracy"]["val"] - config.prune.tolerance - 1e-6
@@ -81,9 +85,12 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
         f"teacher {teacher_summary['accuracy']['val']:.2f} %"
     )
     candidates: list[Candidate] = []
-    for plan in _plans(student, depths, config.prune.threshold):
+    plans = _plans(student, depths, config.prune.threshold)
+    for plan in plans:
         screen.say(f"remove-{plan.removed:02d}: {plan.describe()}")
-        candidate = work.cut_and_finetune(student, plan, target)
+        # the last one runs to its end, so that there is one to keep
+        hoped_for = None if plan is plans[-1] else target
+        candidate = work.cut_and_finetune(student, plan, hoped_for)
         candidates.append(candidate)
         screen.say(
             f"{candidate.name}: straight after the cut {candidate.straight_after.accuracy:.2f} %, "
@@ -132,17 +139,22 @@ def _finish(
     session, config, folder = work.session, work.config, work.folder
     started = time.perf_counter()
     shape = (3, config.image_size, config.image_size)
-    chosen = choose(
-        [candidate.scores.accuracy for candidate in candidates],
-        [module_flops(candidate.network, shape) for candidate in candidates],
-        target,
-    )
+    # one that was given up half-trained is no network to hand over
+    whole = [i for i, one in enumerate(candidates) if not one.fitted.stopped_early]
+    chosen = whole[
+        choose(
+            [candidates[i].scores.accuracy for i in whole],
+            [module_flops(candidates[i].network, shape) for i in whole],
+            target,
+        )
+    ]
     networks: dict[str, nn.Module] = {"teacher": work.teacher}
     networks |= {candidate.name: candidate.network for candidate in candidates}
     latency = measure_latency(networks, config.image_size, work.device)
     # one measurement for all: the teacher's own run may have seen a busier machine
     teacher_summary |= {"latency_ms": {work.device.type: latency["teacher"]}}
 
+    trained = grown.seconds + sum(candidate.fitted.seconds for candidate in candidates)
     spent = grown.total_seconds + sum(candidate.fitted.total_seconds for candidate in candidates)
     rows = []
     order = [i for i in range(len(candidates)) if i != chosen] + [chosen]
@@ -166,7 +178,7 @@ def _finish(
             latency=latency[candidate.name],
             device=work.device,
             size=weights.stat().st_size,
-            train_seconds=grown.seconds + candidate.fitted.seconds,
+            train_seconds=trained if tailored else grown.seconds + candidate.fitted.seconds,
             total_seconds=spent + time.perf_counter() - started,
             teacher=teacher_summary,
         )

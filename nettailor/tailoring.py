@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import torch
 
@@ -29,6 +30,7 @@ from student.objective import TailorObjective
 from teacher.target import as_target
 
 _STATISTICS_BATCHES = 20
+_SCALE_BATCHES = 5
 
 
 @dataclass
@@ -75,23 +77,26 @@ class Tailoring:
         self.teacher = place(teacher, self.device)
         self.target = as_target(self.teacher)
         config = self.config
-        session.seed_stage("chain")
+        # the teacher's own draw: with --weights none both begin with the same network
+        session.seed_stage("teacher")
         self.chain, self.source = load_pretrained(
             config.backbone, len(session.task.classes), config.weights
         )
         form = config.student.mimicry
         if form == "auto":
             form = "mean-square" if self.chain.family == "resnet" else "normalized"
-        self.mimic = config.student.mimic
-        if self.mimic is None:
-            self.mimic = DEFAULT_MIMIC[form]
+        asked = config.student.mimic
+        self.mimic = DEFAULT_MIMIC[form] if asked is None else asked
         self.mimic_scales = self._mimic_scales(form)
 
     def _mimic_scales(self, form: MimicryForm) -> list[float]:
-        # a shuffled batch: files lie sorted by class, and one class alone varies less
-        images = next(iter(self.session.train_loader.epoch(0)))[0].to(self.device)
+        # shuffled batches: files lie sorted by class, and one class alone varies less
+        batches = islice(self.session.train_loader.epoch(0), _SCALE_BATCHES)
         with self.session.accelerator.autocast():
-            return node_scales(form, self.target(images))
+            scales = [
+                node_scales(form, self.target(images.to(self.device))) for images, _ in batches
+            ]
+        return [sum(of_node) / len(scales) for of_node in zip(*scales, strict=True)]
 
     def architecture(self) -> Architecture:
         """What the networks of this run are."""
@@ -112,7 +117,7 @@ class Tailoring:
         gamma: float,
         mimic: float,
         label_smoothing: float,
-        keep: str,
+        keep: Literal["best", "last"],
         target: float | None = None,
     ) -> Fitted:
         """Train a student by the objective; `target` lets a hopeless one stop early."""
@@ -170,7 +175,7 @@ class Tailoring:
             schedule=schedule,
             accelerator=session.accelerator,
             validate=session.validate,
-            keep="best" if keep == "best" else "last",
+            keep=keep,
             state_path=self.folder.state_path(stage),
             watcher=watcher,
             hopeless=None
@@ -196,7 +201,7 @@ class Tailoring:
             student,
             schedule_of(settings),
             gamma=settings.gamma,
-            mimic=self.mimic or 0.0,
+            mimic=self.mimic,
             label_smoothing=settings.label_smoothing,
             keep="last",
         )
@@ -208,8 +213,13 @@ class Tailoring:
         batches = islice(self.session.train_loader.epoch(0), _STATISTICS_BATCHES)
         reestimate(network, batches, self.session.accelerator)
 
-    def cut_and_finetune(self, student: Student, plan: PrunePlan, target: float) -> Candidate:
-        """Remove what the plan drops, re-estimate statistics, fine-tune with γ1 = 0."""
+    def cut_and_finetune(
+        self, student: Student, plan: PrunePlan, target: float | None
+    ) -> Candidate:
+        """Remove what the plan drops, re-estimate statistics, fine-tune with γ1 = 0.
+
+        A candidate that has no hope to reach `target` per cent stops early; None: it never does.
+        """
         settings = self.config.prune
         network = remove(student, plan)
         name = f"remove-{plan.removed:02d}"
@@ -223,7 +233,7 @@ class Tailoring:
             network,
             schedule_of(settings),
             gamma=0.0,
-            mimic=(self.mimic or 0.0) if settings.mimic is None else settings.mimic,
+            mimic=self.mimic if settings.mimic is None else settings.mimic,
             label_smoothing=settings.label_smoothing,
             keep="best",
             target=target,

@@ -27,11 +27,11 @@ DESCRIPTION = "Fine-tune a pretrained network on a task: the teacher of all that
 
 def teacher_folder(session: Session) -> RunFolder:
     """Where the teacher of this task, backbone, image size and seed lives."""
-    return RunFolder(session.folder("teacher"))
+    return RunFolder(session.folder("teacher"), "python -m nettailor.teach")
 
 
-def load_teacher(folder: RunFolder, session: Session) -> tuple[Chain, dict[str, Any]]:
-    """A finished teacher and its summary.
+def load_teacher(folder: RunFolder, session: Session) -> tuple[Chain, Architecture, dict[str, Any]]:
+    """A finished teacher, what it was made from, and its summary.
 
     Raises UserError when it was made for another task: other data, split, weights or crop.
     """
@@ -40,9 +40,10 @@ def load_teacher(folder: RunFolder, session: Session) -> tuple[Chain, dict[str, 
     if not isinstance(network, Chain) or architecture.classes != session.task.classes:
         raise UserError(
             f"{folder.path}: holds no teacher of these classes ({len(session.task.classes)} here, "
-            f"{len(architecture.classes)} there); train it again with --overwrite"
+            f"{len(architecture.classes)} there); train it again: "
+            "python -m nettailor.teach --overwrite"
         )
-    return network, folder.read_summary()
+    return network, architecture, folder.read_summary()
 
 
 def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
@@ -55,13 +56,16 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
         key: value for key, value in as_settings(config).items() if key not in ("student", "prune")
     }
     folder = teacher_folder(session)
-    # whatever can be wrong with the settings shows before anything is discarded
+    if folder.finished and not overwrite:
+        folder.open(settings, overwrite=False)
+        return folder.read_summary()
+    # whatever can be wrong with settings and images shows before anything is discarded
     session.seed_stage("teacher")
     chain, source = load_pretrained(config.backbone, len(session.task.classes), config.weights)
     loader = session.train_loader
+    if overwrite or not folder.begun:
+        session.check_images()
     folder.open(settings, overwrite=overwrite)
-    if folder.finished:
-        return folder.read_summary()
     session.screen.say(f"teacher: {config.backbone}, weights from {source.origin}")
     place(chain, session.accelerator.device)
     watcher = StageWatcher(

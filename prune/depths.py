@@ -28,7 +28,7 @@ def hopeless(epoch: int, epochs: int, accuracy: float, target: float) -> bool:
         True once half of the epochs are over and it is more than 3 points short. The gains
         that later epochs bring are smaller: at most 1.4 points were seen on the embedded default.
     """
-    return epoch >= math.ceil(epochs / 2) and accuracy < target - 3.0
+    return math.ceil(epochs / 2) <= epoch < epochs and accuracy < target - 3.0
 
 
 def choose(accuracies: Sequence[float], costs: Sequence[int], target: float) -> int:

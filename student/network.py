@@ -1,6 +1,5 @@
 """The student: frozen pretrained blocks, proxies, and softmax path weights."""
 
-from collections.abc import Iterator
 from typing import Literal, Self, cast
 
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from student.proxy import Proxy, pool
 from student.wiring import Path, Wiring
 
 BatchNormPolicy = Literal["follow", "frozen"]
-_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 class Student(nn.Module):
@@ -81,13 +79,6 @@ class Student(nn.Module):
     def universal(self) -> tuple[nn.Module, ...]:
         """The modules that hold pretrained weights."""
         return (self.stem, self.blocks, self.neck)
-
-    def universal_norms(self) -> Iterator[nn.modules.batchnorm._BatchNorm]:
-        """The batch norms inside the universal modules."""
-        for module in self.universal():
-            for norm in module.modules():
-                if isinstance(norm, _NORMS):
-                    yield norm
 
     def finetune_all(self) -> None:
         """Let every kept weight train: from here on the network stands alone."""

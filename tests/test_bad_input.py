@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -520,3 +521,78 @@ def test_a_cut_deeper_than_the_backbone_is_refused_before_a_teacher_is_trained(
     message = shell.refusal(*DIGITS, "--remove", "[2, 5]", main=tailor.main)
     assert re.search(r"prune\.remove = \[2, 5\]: give numbers from 0 to the backbone's 4", message)
     assert not shell.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--backbone", "convnext_atto", "--image-size", "72"), r"needs a multiple of 32 .*64$"),
+        (("--backbone", "test_convnext", "--image-size", "16"), r"16 is too small .*at least 32"),
+    ],
+)
+def test_image_sizes_that_do_not_fit_are_refused_at_once(
+    shell: Shell, flags: tuple[str, ...], message: str
+) -> None:
+    assert re.search(message, shell.refusal(*DIGITS, *flags).strip())
+    assert not shell.out.exists()
+
+
+def test_weights_broken_by_the_last_step_are_not_saved(shell: Shell) -> None:
+    """One step, whose loss is still finite; only what comes after it is not."""
+    code, err = shell(*SMALL, "--limit.train", "100", "--limit.test", "20", "--teacher.lr", "1e38")
+    assert code == 3
+    assert re.search(r"the validation loss became \w+ after epoch 1: its last steps", err)
+    assert not list(run_of(shell, "digits").rglob("*.pt"))
+
+
+def test_a_finished_run_needs_neither_weights_nor_teacher(shell: Shell, tmp_path: Path) -> None:
+    """The same command prints the table even when what it was made from has gone."""
+    donor = tmp_path / "donor.pth"
+    torch.save(make_network("test_resnet", 5).state_dict(), donor)
+    argv = (*DIGITS, "--weights", str(donor))
+    tailoring = (*argv, "--remove", "[1]")
+    assert shell(*argv)[0] == 0
+    assert shell(*tailoring, main=tailor.main)[0] == 0
+    donor.unlink()
+    assert shell(*argv)[0] == 0
+    shutil.rmtree(shell.out / "digits" / "teacher")
+    assert shell(*tailoring, main=tailor.main)[0] == 0
+    assert not (shell.out / "digits" / "teacher").exists()
+
+
+def test_a_teacher_of_weights_that_changed_since_is_refused(shell: Shell, tmp_path: Path) -> None:
+    donor = tmp_path / "donor.pth"
+    argv = (*DIGITS, "--weights", str(donor))
+    torch.save(make_network("test_resnet", 5).state_dict(), donor)
+    assert shell(*argv)[0] == 0
+    torch.save(make_network("test_resnet", 5).state_dict(), donor)
+    message = shell.refusal(*argv, "--remove", "[1]", main=tailor.main)
+    assert re.search(r"fine-tuned from other weights .*nettailor\.teach --overwrite", message)
+
+
+def test_overwrite_with_a_broken_test_image_discards_nothing(shell: Shell, pictures: Path) -> None:
+    argv = (*SMALL, "--data", str(pictures), "--batch-size", "4")
+    assert shell(*argv)[0] == 0
+    broken = sorted((pictures / "test").rglob("*.png"))[0]
+    broken.write_bytes(broken.read_bytes()[:-200])
+    assert str(broken) in shell.refusal(*argv, "--overwrite")
+
+
+def test_half_precision_without_a_gpu_is_refused(shell: Shell) -> None:
+    message = shell.refusal(*SMALL, "--precision", "fp16")
+    assert re.search(r"fp16 needs a CUDA device; use bf16 or float32", message)
+
+
+@pytest.fixture
+def _another_precision() -> Iterator[None]:
+    """accelerate holds a process to one precision; a command has a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("_another_precision")
+def test_bfloat16_trains_cuts_and_scores_on_a_cpu(shell: Shell) -> None:
+    argv = (*DIGITS, "--precision", "bf16")
+    assert shell(*argv)[0] == 0
+    assert shell(*argv, "--remove", "[1]", "--teacher.ema", "0.5", main=tailor.main)[0] == 0

@@ -33,10 +33,12 @@ def test_hopeless_by_hand() -> None:
     assert not hopeless(3, 8, 10.0, 90.0)
     assert hopeless(4, 8, 10.0, 90.0)
     # exactly 3 points short is not more than 3 points short
-    assert not hopeless(9, 9, 87.0, 90.0)
-    assert hopeless(9, 9, 86.9, 90.0)
-    assert not hopeless(9, 9, 99.0, 90.0)
-    assert hopeless(1, 1, 10.0, 90.0)
+    assert not hopeless(8, 9, 87.0, 90.0)
+    assert hopeless(8, 9, 86.9, 90.0)
+    assert not hopeless(8, 9, 99.0, 90.0)
+    # after the last epoch there is nothing left to save
+    assert not hopeless(9, 9, 10.0, 90.0)
+    assert not hopeless(1, 1, 10.0, 90.0)
 
 
 def test_the_cheapest_that_reaches_is_chosen() -> None:

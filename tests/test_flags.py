@@ -109,7 +109,8 @@ def test_values_are_read_as_yaml() -> None:
     ("argv", "message"),
     [
         (["--lr", "1"], r"^--lr: say which one: --teacher\.lr, --student\.lr, --prune\.lr$"),
-        (["--val", "1", "--lr=1"], r"^--lr=1: say which one"),
+        (["--lr=1"], r"^--lr=1: say which one: --teacher\.lr"),
+        (["--val", "1"], r"^--val: say which one: --split\.val$"),
         (["--gama", "0.3"], r"^--gama: unknown flag; did you mean '--gamma'\?$"),
         (
             ["--student.gama=1"],

@@ -11,6 +11,7 @@ from torch import Tensor
 from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Chain
 from nettailor.core.cost import module_flops, parameters
+from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import load_network, save_network
@@ -153,6 +154,7 @@ def test_saved_and_reloaded_is_bit_identical(tmp_path: Path, backbone: str, mode
     smaller = remove(student, plan_of(student, student.wiring.depth // 2))
     if mode == "all":
         smaller.finetune_all()
+    place(smaller, torch.device("cpu"))
     file = save_network(tmp_path, smaller, architecture_of(backbone))
     again, architecture = load_network(tmp_path)
     assert isinstance(again, Student)
@@ -184,7 +186,7 @@ def test_a_cut_file_is_smaller_in_proportion(tmp_path: Path) -> None:
 
 
 def test_a_teacher_is_saved_and_reloaded_bit_identical(tmp_path: Path) -> None:
-    chain = lively_chain("test_efficientnet")
+    chain = place(lively_chain("test_efficientnet"), torch.device("cpu"))
     save_network(tmp_path, chain, architecture_of("test_efficientnet"))
     again, architecture = load_network(tmp_path)
     assert isinstance(again, Chain)

@@ -153,8 +153,7 @@ class StudentConfig(ScheduleConfig):
     cost: Literal["flops", "params"] = Field("flops", description="what a path costs")
     mimic: NonNegative | None = Field(
         None,
-        description="weight γ2 of the mimicry; null: 10 for mean-square, 5 for normalized, 1 for "
-        "squared-norm",
+        description="weight γ2 of the mimicry; null: 5 for normalized, 10 for the others",
     )
     mimicry: Literal["auto", "squared-norm", "mean-square", "normalized"] = Field(
         "auto",

@@ -31,7 +31,6 @@ class Screen:
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
-            TextColumn("steps"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

@@ -90,6 +90,28 @@ def chain_costs(chain: Chain, image_size: int) -> ChainCosts:
     return ChainCosts(stem, tuple(blocks), neck, classifier)
 
 
+def check_image_size(chain: Chain, image_size: int) -> None:
+    """Raise UserError where a backbone, or proxies beside it, cannot work at this image size.
+
+    A proxy pools to ceil(size / stride); a backbone that rounds down instead fits only sizes that
+    its strides divide.
+    """
+    chain_costs(chain, image_size)
+    specs = node_specs(chain)
+    with torch.no_grad():
+        nodes = meta_copy(chain).nodes(torch.empty(1, 3, image_size, image_size, device="meta"))
+    if any(
+        node.shape[2] != -(-image_size // spec.stride)
+        for node, spec in zip(nodes, specs, strict=True)
+    ):
+        stride = max(spec.stride for spec in specs)
+        nearest = max(stride, round(image_size / stride) * stride)
+        raise UserError(
+            f"image size {image_size}: this backbone needs a multiple of {stride} pixels, such as "
+            f"{nearest}"
+        )
+
+
 def _measure(part: nn.Module, sample: Tensor) -> tuple[Tensor, Cost]:
     output, flops = _run(part, sample)
     return output, Cost(flops, parameters(part))

@@ -23,6 +23,8 @@ def start_accelerator(device: str, precision: str) -> Accelerator:
             "driver and a CUDA build of torch"
         )
     on_cpu = device == "cpu" or not torch.cuda.is_available()
+    if precision == "fp16" and on_cpu:
+        raise UserError("--precision fp16 needs a CUDA device; use bf16 or float32 on a CPU")
     if precision == "auto":
         precision = "float32" if on_cpu else "bf16"
     return Accelerator(cpu=on_cpu, mixed_precision="no" if precision == "float32" else precision)

@@ -28,10 +28,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def short_names() -> dict[str, str]:
-    """Bare flag names that stand for exactly one dotted key: `gamma` for `student.gamma`."""
+    """Bare flag names that stand for exactly one dotted key: `gamma` for `student.gamma`.
+
+    The keys of `split` and `limit` have none: a bare `--train` would read like a folder.
+    """
     leaves: dict[str, list[str]] = {}
     for dotted, _ in keys():
-        leaves.setdefault(dotted.rsplit(".", 1)[-1], []).append(dotted)
+        if not dotted.startswith(("split.", "limit.")):
+            leaves.setdefault(dotted.rsplit(".", 1)[-1], []).append(dotted)
     return {leaf: names[0] for leaf, names in leaves.items() if len(names) == 1}
 
 

@@ -23,8 +23,10 @@ _STATE_FOLDER = "state"
 class RunFolder:
     """The folder `runs/<task>/<kind>/<name>` of one run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, command: str = "") -> None:
+        """`command` is what makes such runs; messages say to give it `--overwrite`."""
         self.path = path
+        self._overwrite = f"{command} --overwrite".strip()
         self._metrics: dict[str, Sequence[Mapping[str, float]]] = {}
 
     def open(
@@ -86,7 +88,7 @@ class RunFolder:
         if unlike:
             raise UserError(
                 f"{self.path} holds a run of other settings: {unlike}. Give the same settings to "
-                "go on, another --out, or --overwrite to discard that run"
+                f"go on, another --out, or `{self._overwrite}` to discard that run"
             )
 
     def require_same(self, settings: Mapping[str, Any], keys: Collection[str]) -> None:
@@ -106,6 +108,11 @@ class RunFolder:
             for key in sorted(there.keys() | here.keys())
             if counts(key) and there.get(key, "absent") != here.get(key, "absent")
         )
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run, finished or not."""
+        return (self.path / CONFIG_FILE).is_file()
 
     @property
     def finished(self) -> bool:
@@ -136,5 +143,5 @@ class RunFolder:
         """The figures of a finished run."""
         content = read_json(self.path / SUMMARY_FILE)
         if not isinstance(content, dict):
-            raise UserError(f"{self.path / SUMMARY_FILE}: holds no summary; give --overwrite")
+            raise UserError(f"{self.path / SUMMARY_FILE}: holds no summary; give {self._overwrite}")
         return content

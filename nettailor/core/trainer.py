@@ -19,9 +19,13 @@ from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler
 from nettailor.core.scores import Scores
 
 _STATE_KEYS = (
-    "network", "optimizer", "average", "rng", "cuda_rng", "history", "best", "kept",
+    "network", "optimizer", "average", "scaler", "rng", "cuda_rng", "history", "best", "kept",
     "stopped_early",
 )  # fmt: skip
+_ADVICE = (
+    "what earlier epochs saved is kept. Try a lower learning rate (other settings need --overwrite "
+    "or another --out)"
+)
 _CHECK_EVERY = 32  # steps between looks at the loss: each look waits for the device
 
 
@@ -35,8 +39,8 @@ class Watcher(Protocol):
     def begin(self, history: Sequence[Mapping[str, float]], network: nn.Module) -> None:
         """Before the first epoch of this session, with the epochs of earlier ones."""
 
-    def step(self, epoch: int, step: int, loss: float) -> None:
-        """After a look at the loss; `step` counts from 1 within the epoch."""
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
+        """After a step, counted from 1 within the epoch; the loss is given after some only."""
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
         """After an epoch, with its metrics; the first is row["epoch"] = 1."""
@@ -103,7 +107,11 @@ def fit(
     Raises:
         NotFiniteError: a loss term is NaN or infinite; the state on disk stays as it was.
     """
+    accelerator.free_memory()  # it would hold on to the optimizers of the stages before
     optimizer = accelerator.prepare_optimizer(make_optimizer(groups, schedule))
+    scaler = accelerator.scaler
+    if scaler is not None:
+        scaler.load_state_dict(torch.amp.GradScaler().state_dict())
     steps = loader.steps_per_epoch
     scheduler = make_scheduler(optimizer, schedule, steps)
     average = ModelEmaV3(network, decay=schedule.ema) if schedule.ema else None
@@ -118,6 +126,8 @@ def fit(
         torch.set_rng_state(state["rng"])
         if accelerator.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"])
+        if scaler is not None and state["scaler"] is not None:
+            scaler.load_state_dict(state["scaler"])
         fitted.history = state["history"]
         fitted.best = Scores(*state["best"])
         fitted.stopped_early = state["stopped_early"]
@@ -135,6 +145,11 @@ def fit(
         judged = network if average is None else average.module
         scores = validate(judged)
         val_seconds = time.perf_counter() - started - seconds
+        if not math.isfinite(scores.loss):
+            raise NotFiniteError(
+                f"the validation loss became {scores.loss} after epoch {epoch}: its last steps "
+                f"broke the weights; {_ADVICE}"
+            )
         row |= {
             "val_accuracy": scores.accuracy,
             "val_macro_f1": scores.macro_f1,
@@ -155,6 +170,7 @@ def fit(
                 "network": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "average": None if average is None else average.module.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state()
                 if accelerator.device.type == "cuda"
@@ -165,7 +181,7 @@ def fit(
                 "kept": kept,
             },
         )
-        watcher.epoch(row, network)
+        watcher.epoch(row, judged)
     if kept is not None:
         network.load_state_dict(kept)
     elif average is not None:
@@ -210,6 +226,8 @@ def _train_epoch(
             _check_finite(course[looked_at : step + 1], objective.terms, epoch, looked_at)
             looked_at = step + 1
             watcher.step(epoch, step + 1, float(course[step].sum()))
+        else:
+            watcher.step(epoch, step + 1, None)
     means = course.mean(dim=0).tolist()
     return {
         "epoch": epoch,
@@ -227,6 +245,5 @@ def _check_finite(course: Tensor, terms: tuple[str, ...], epoch: int, first: int
         value = float(course[step, term])
         raise NotFiniteError(
             f"the loss term {terms[term]!r} became {value} at epoch {epoch}, step "
-            f"{first + step + 1}; what earlier epochs saved is kept. Try a lower learning rate "
-            "(other settings need --overwrite or another --out)"
+            f"{first + step + 1}; {_ADVICE}"
         )

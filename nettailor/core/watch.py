@@ -45,6 +45,7 @@ class StageWatcher:
     def begin(self, history: Sequence[Mapping[str, float]], network: nn.Module) -> None:
         """See `nettailor.core.trainer.Watcher`; a network before its first epoch is epoch 0."""
         self._history = list(history)
+        self._note = ""
         done = len(self._history)
         self._bar = self._screen.start_stage(
             self._stage, self._epochs * self._steps, done * self._steps
@@ -56,10 +57,11 @@ class StageWatcher:
         if self._pictures is not None and not self._history:
             self._pictures(self._writer, 0, network)
 
-    def step(self, epoch: int, step: int, loss: float) -> None:
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
         """See `nettailor.core.trainer.Watcher`."""
-        done = (epoch - 1) * self._steps + step
-        self._screen.advance(self._bar, done, f"epoch {epoch}/{self._epochs} loss {loss:.3f}")
+        if loss is not None:
+            self._note = f"epoch {epoch}/{self._epochs} loss {loss:.3f}"
+        self._screen.advance(self._bar, (epoch - 1) * self._steps + step, self._note)
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
         """See `nettailor.core.trainer.Watcher`."""
