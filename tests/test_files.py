@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,20 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond 1 KiB, as on a disk that runs full."""
+    """No file may grow beyond 1 KiB, as on a disk that runs full.
+
+    Not a fixture: pytest writes its own progress, maybe into a file, while one is in force.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_text_makes_its_folders_and_replaces(tmp_path: Path) -> None:
@@ -79,7 +85,6 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseE
     assert names(tmp_path) == ["c.txt"]
 
 
-@pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize(
     "write",
     [
@@ -93,7 +98,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseE
 def test_full_disk_leaves_the_old_file(tmp_path: Path, write: Callable[[Path], None]) -> None:
     path = tmp_path / "file"
     path.write_text("old", encoding="utf-8")
-    with pytest.raises(UserError, match=r"^cannot write \S+file: [^\n]+ --out$"):
+    with pytest.raises(UserError, match=r"^cannot write \S+file: [^\n]+ --out$"), full_disk():
         write(path)
     assert path.read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == ["file"]
