@@ -13,6 +13,7 @@ Pictures = Callable[[SummaryWriter, int, nn.Module], None]
 
 _PLACES = {
     "lr": "learning_rate",
+    "loss": "loss/total",
     "seconds": "seconds/train",
     "val_seconds": "seconds/validation",
     "val_accuracy": "validation/accuracy",
