@@ -52,7 +52,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
         session.folder("tailored", config.prune.finetune, f"gamma{config.student.gamma:g}"),
         "python -m nettailor.tailor",
     )
-    settings = as_settings(config)
+    settings = {key: value for key, value in as_settings(config).items() if key != "eliminate"}
     # the teacher that is there counts, not the settings with which one would be trained
     ignored = [f"teacher.{key}" for key in settings["teacher"]]
     if folder.finished and not overwrite:
@@ -209,10 +209,10 @@ def _finish(
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    config, overwrite = parse("python -m nettailor.tailor", DESCRIPTION, argv)
+    config, flags = parse("python -m nettailor.tailor", DESCRIPTION, argv)
     with Screen() as screen:
         session = start_session(config, screen)
-        folder = tailor(session, overwrite=overwrite)
+        folder = tailor(session, overwrite=flags.overwrite)
     result = folder.read_summary()
     teacher = result["teacher"]
     screen.console.print(candidates_table(read_json(folder.path / CANDIDATES_FILE), teacher))

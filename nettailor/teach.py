@@ -53,7 +53,7 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
     """
     config = session.config
     settings = {
-        key: value for key, value in as_settings(config).items() if key not in ("student", "prune")
+        key: value for key, value in as_settings(config).items() if key not in ("student", "prune", "eliminate")
     }
     folder = teacher_folder(session)
     if folder.finished and not overwrite:
@@ -128,10 +128,10 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    config, overwrite = parse("python -m nettailor.teach", DESCRIPTION, argv)
+    config, flags = parse("python -m nettailor.teach", DESCRIPTION, argv)
     with Screen() as screen:
         session = start_session(config, screen)
-        result = train_teacher(session, overwrite=overwrite)
+        result = train_teacher(session, overwrite=flags.overwrite)
     screen.console.print(side_by_side({"teacher": result}, f"{session.task.name}, teacher"))
     screen.say(f"run folder: {teacher_folder(session).path}")
 

@@ -32,13 +32,13 @@ def refusal(*argv: str) -> str:
 
 
 def test_no_flags_mean_the_embedded_default() -> None:
-    config, overwrite = parse("prog", "", [])
+    config, flags = parse("prog", "", [])
     assert config == validate(read_settings("digits"))
-    assert not overwrite
+    assert not flags.overwrite
 
 
 def test_overwrite() -> None:
-    assert parse("prog", "", ["--overwrite"])[1]
+    assert parse("prog", "", ["--overwrite"])[1].overwrite
 
 
 @pytest.mark.parametrize(("data", "source"), [("digits", "digits"), ("Digits", "digits")])

@@ -181,6 +181,26 @@ class PruneConfig(ScheduleConfig):
     mimic: NonNegative | None = Field(None, description="weight γ2 after the cut; null: as before")
 
 
+class EliminateConfig(Section):
+    """Fixed removal of the top, the yardstick; it trains by the teacher's schedule."""
+
+    unit: Literal["stages", "blocks"] = Field("stages", description="what is counted off the top")
+    top: Annotated[tuple[Count, ...] | None, BeforeValidator(_from_list)] = Field(
+        None, description="numbers of units to cut off the top, each a run; null: every number"
+    )
+    trainable: Literal["all", "head"] = Field(
+        "all", description="train everything that is kept, or only the new head"
+    )
+    replacement: bool = Field(
+        False, description="put one fresh convolution in the place of the removed blocks"
+    )
+    references: bool = Field(
+        True,
+        description="also train the untouched backbone with a new head only, and the backbone "
+        "without pretrained weights",
+    )
+
+
 class RunConfig(Section):
     """All settings of a task; one YAML file fills any part of it."""
 
@@ -214,6 +234,7 @@ class RunConfig(Section):
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
     prune: PruneConfig = PruneConfig()
+    eliminate: EliminateConfig = EliminateConfig()
 
 
 def keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

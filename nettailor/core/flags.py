@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +21,18 @@ EXIT_NOT_FINITE = 3
 EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
-class _Parser(argparse.ArgumentParser):
+@dataclass(frozen=True)
+class CommandFlags:
+    """What a command line holds beside settings.
+
+    overwrite: whether a run that is there is discarded. own: what the command itself takes, by name.
+    """
+
+    overwrite: bool
+    own: Mapping[str, Any]
+
+
+class Parser(argparse.ArgumentParser):
     """argparse whose complaints are UserErrors like all others."""
 
     def error(self, message: str) -> NoReturn:
@@ -43,9 +55,10 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def build_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """A parser with `--config`, `--overwrite`, `--epochs` and a flag for every key."""
-    parser = _Parser(
+def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any]]) -> Parser:
+    """A parser with a command's own arguments, `--config`, `--overwrite`, `--epochs`, and a flag
+    for every key."""
+    parser = Parser(
         prog=prog,
         description=description,
         allow_abbrev=False,
@@ -54,6 +67,8 @@ def build_parser(prog: str, description: str) -> argparse.ArgumentParser:
         "minus\nsign needs an equals sign: --gamma=-1e-3. Exit codes: 0 done, 2 bad input,\n"
         "3 training stopped by a number that is not finite, 130 interrupted.",
     )
+    for name, options in own.items():
+        parser.add_argument(name, **options)
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -112,7 +127,7 @@ def _plain_value(flag: str, text: str) -> Any:
         raise UserError(f"{flag}: cannot read {text!r} as a value") from error
 
 
-def _as_called(prog: str) -> str:
+def as_called(prog: str) -> str:
     """The name of the program in its help, as its user started it.
 
     `prog` is `python -m nettailor.teach`, say; the same command is also `nettailor teach`.
@@ -126,15 +141,30 @@ def _as_called(prog: str) -> str:
     return prog
 
 
-def parse(prog: str, description: str, argv: Sequence[str]) -> tuple[RunConfig, bool]:
-    """The checked settings of a command line, and whether `--overwrite` was given.
+def parse(
+    prog: str,
+    description: str,
+    argv: Sequence[str],
+    own: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[RunConfig, CommandFlags]:
+    """The checked settings of a command line, and the flags beside them.
+
+    Args:
+        prog: such as `python -m nettailor.teach`.
+        description: what the command does.
+        argv: the words after the command.
+        own: what the command takes beside settings: names of arguments with the options of
+            `argparse.ArgumentParser.add_argument`.
 
     Raises UserError for unknown flags, and for all faults of the settings at once.
     """
-    parser = build_parser(_as_called(prog), description)
+    own = own or {}
+    parser = build_parser(as_called(prog), description, own)
     arguments, unknown = parser.parse_known_args(list(argv))
     given = vars(arguments)
     source, overwrite, epochs = given.pop("config"), given.pop("overwrite"), given.pop("epochs")
+    names = [name.lstrip("-").replace("-", "_") for name in own]
+    flags = CommandFlags(overwrite, {name: given.pop(name) for name in names})
     if unknown:
         raise UserError("\n".join(_unknown_flags(unknown)))
     if source is None:
@@ -144,7 +174,7 @@ def parse(prog: str, description: str, argv: Sequence[str]) -> tuple[RunConfig, 
         _set_all_epochs(settings, _plain_value("--epochs", epochs))
     for dotted, text in given.items():
         set_key(settings, dotted, _value(dotted, text))
-    return validate(settings), overwrite
+    return validate(settings), flags
 
 
 def _set_all_epochs(settings: dict[str, Any], epochs: Any) -> None:
