@@ -1,12 +1,13 @@
 """`nettailor` and `python -m nettailor`: all commands under one name."""
 
-from nettailor import tailor, teach
+from nettailor import eliminate, tailor, teach
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.flags import run_command
 
 _COMMANDS = {
     "teach": (teach.main, "fine-tune a pretrained network on a task: the teacher"),
     "tailor": (tailor.main, "cut a pretrained network to a task, beside its teacher"),
+    "eliminate": (eliminate.main, "cut the top off instead: the yardstick"),
 }
 _HELP = ("-h", "--help", "help")
 
@@ -27,7 +28,7 @@ def dispatch(argv: list[str]) -> None:
 
 
 def _listing() -> str:
-    lines = [f"  {name:<8}{purpose}" for name, (_, purpose) in _COMMANDS.items()]
+    lines = [f"  {name:<11}{purpose}" for name, (_, purpose) in _COMMANDS.items()]
     return "\n".join(
         [
             "NetTailor cuts a pretrained vision network to the size of a task.",

@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from nettailor.core.backbone import Chain
-from nettailor.core.config import RunConfig
 from nettailor.core.cost import layers, module_flops, parameters
 from nettailor.core.scores import Scores
+from nettailor.evidence import Evidence
+from nettailor.session import Session
+from prune.eliminate import Replacement
 from student.network import Student
 
 Network = Chain | Student
-Latency = Mapping[str, Mapping[str, float]]
 
 
 def versions() -> dict[str, str]:
@@ -45,7 +45,11 @@ def structure(network: Network, image_size: int) -> dict[str, Any]:
         if not network.finetunes_all:
             universal = sum(parameters(module) for module in network.universal())
     else:
-        blocks = {"universal": len(network.blocks), "proxy": 0}
+        fresh = sum(isinstance(block, Replacement) for block in network.blocks)
+        blocks = {"universal": len(network.blocks) - fresh, "proxy": 0}
+        universal = sum(
+            parameter.numel() for parameter in network.parameters() if not parameter.requires_grad
+        )
     return {
         "params": {"total": total, "universal": universal, "task": total - universal},
         "flops": module_flops(network, (3, image_size, image_size)),
@@ -56,60 +60,76 @@ def structure(network: Network, image_size: int) -> dict[str, Any]:
 
 def summary(
     kind: str,
-    config: RunConfig,
+    session: Session,
     *,
-    dataset: str,
-    classes: Sequence[str],
-    scores: Mapping[str, Scores | None],
     network: Network,
-    latency: Latency,
-    device: torch.device,
+    stages: Sequence[int],
+    evidence: Evidence,
     size: int,
     train_seconds: float,
     total_seconds: float,
     teacher: Mapping[str, Any] | None,
+    eliminated: Mapping[str, Any] | None = None,
+    tailored: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     Args:
-        kind: teacher, tailored or candidate.
-        config: the run's settings.
-        dataset: the task's name.
-        classes: class names.
-        scores: by split (train, val, test); None where a split was not read.
+        kind: teacher, tailored, candidate, eliminated, head-only or scratch.
         network: what the figures are of.
-        latency: {batch: {"median", "iqr"}} in milliseconds on `device`.
-        device: where latency was measured.
+        stages: the stage of each block of the whole backbone.
         size: bytes of `model.safetensors`.
         train_seconds: spent in training steps; for a tailored run, of every depth tried.
         total_seconds: with validation and measuring.
-        teacher: the teacher's own summary, for a tailored run.
+        teacher: the teacher's own summary, its latency measured in turn with this network's;
+            None for the teacher itself.
+        eliminated: what was cut off the top, for an eliminated network.
+        tailored: mode, gamma, depth and paths, for a tailored one.
     """
+    config, scores = session.config, evidence.scores
     return {
         "kind": kind,
         "backbone": config.backbone,
-        "dataset": dataset,
+        "dataset": session.task.name,
         "image_size": config.image_size,
         "seed": config.seed,
-        "classes": list(classes),
+        "classes": list(session.task.classes),
         "accuracy": _by_split(scores, "accuracy"),
         "macro_f1": _by_split(scores, "macro_f1"),
         "loss": _by_split(scores, "loss"),
         **structure(network, config.image_size),
-        "latency_ms": {device.type: {batch: dict(row) for batch, row in latency.items()}},
+        "stages": list(stages),
+        "latency_ms": {
+            evidence.device.type: {batch: dict(row) for batch, row in evidence.latency.items()}
+        },
+        "profile": {
+            "device": evidence.device.type,
+            "cpu_ms": round(evidence.cpu_ms, 4),
+            "cuda_ms": _rounded(evidence.cuda_ms),
+        },
+        "peak_memory": dict(evidence.peak_memory),
         "bytes": size,
-        "seconds": {"train": round(train_seconds, 2), "total": round(total_seconds, 2)},
+        "seconds": {
+            "train": round(train_seconds, 2),
+            "total": round(total_seconds, 2),
+            "test_inference": _rounded(evidence.test_inference),
+        },
+        "eliminated": None if eliminated is None else dict(eliminated),
+        "tailored": None if tailored is None else dict(tailored),
         "teacher": None if teacher is None else dict(teacher),
         "versions": versions(),
     }
 
 
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
 def _by_split(scores: Mapping[str, Scores | None], name: str) -> dict[str, float | None]:
-    values: dict[str, float | None] = {}
-    for split in ("train", "val", "test"):
-        value = scores[split]
-        values[split] = None if value is None else round(float(getattr(value, name)), 4)
-    return values
+    return {
+        split: None if value is None else round(float(getattr(value, name)), 4)
+        for split, value in scores.items()
+    }
 
 
 def side_by_side(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -151,6 +171,36 @@ def side_by_side(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
         )
     add("file, bytes", lambda row: row["bytes"], ",", ratio=True)
     add("training, s", lambda row: row["seconds"]["train"], ".1f")
+    return table
+
+
+def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """One table of summaries, a row each; costs are given over the first."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in (
+        "", "val %", "test %", "loss, val", "FLOPs", "", "params", "", "blocks", "batch 1, ms",
+        "over teacher", "train, s",
+    ):  # fmt: skip
+        table.add_column(name, justify="right" if table.columns else "left")
+    first = next(iter(rows.values()))
+    for name, row in rows.items():
+        ((device, latency),) = row["latency_ms"].items()
+        median = latency["1"]["median"]
+        in_turn = (row["teacher"] or row)["latency_ms"][device]["1"]["median"]
+        table.add_row(
+            name,
+            f"{row['accuracy']['val']:.2f}",
+            f"{row['accuracy']['test']:.2f}",
+            f"{row['loss']['val']:.4f}",
+            f"{row['flops']:,}",
+            f"{row['flops'] / first['flops']:.3f}",
+            f"{row['params']['total']:,}",
+            f"{row['params']['total'] / first['params']['total']:.3f}",
+            str(row["blocks"]["universal"]),
+            f"{median:.2f}",
+            f"{median / in_turn:.2f}×",
+            f"{row['seconds']['train']:.1f}",
+        )
     return table
 
 

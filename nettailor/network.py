@@ -16,6 +16,7 @@ from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, write_weights
+from prune.eliminate import eliminate
 from student.grow import build
 from student.network import Student
 from student.wiring import Wiring
@@ -51,7 +52,13 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     network: Chain | Student = chain
-    if architecture.student is not None:
+    if architecture.eliminated is not None:
+        left = architecture.eliminated
+        try:
+            network = eliminate(chain, left.blocks, replacement=left.replacement)
+        except ValueError as error:
+            raise UserError(f"{file}: eliminated.blocks: {error}") from error
+    elif architecture.student is not None:
         structure = architecture.student
         try:
             wiring = Wiring.from_json(len(chain.blocks), structure.paths)

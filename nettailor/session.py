@@ -24,7 +24,7 @@ from nettailor.core.preprocessing import (
     train_transform,
 )
 from nettailor.core.schedule import Schedule
-from nettailor.core.scores import Scores, evaluate
+from nettailor.core.scores import Predictions, Scores, classify
 
 # The keys that make the task: a teacher serves every run that agrees on them.
 TASK_KEYS = (
@@ -35,14 +35,14 @@ TASK_KEYS = (
 
 @dataclass(frozen=True)
 class Session:
-    """One command at work on one task; `blocks` counts the backbone's."""
+    """One command at work on one task; `stages` holds the stage of each block of the backbone."""
 
     config: RunConfig
     screen: Screen
     accelerator: Accelerator
     task: Task
     preprocessing: Preprocessing
-    blocks: int
+    stages: tuple[int, ...]
 
     @cached_property
     def train_loader(self) -> TrainLoader:
@@ -84,11 +84,11 @@ class Session:
 
     def validate(self, network: nn.Module) -> Scores:
         """Scores on the validation split."""
-        return evaluate(network, self.val_loader, self.accelerator)
+        return classify(network, self.val_loader, self.accelerator).scores()
 
-    def score(self, network: nn.Module, images: Images) -> Scores:
-        """Scores on a split."""
-        return evaluate(network, self.eval_loader(images), self.accelerator)
+    def classify(self, network: nn.Module, images: Images) -> Predictions:
+        """What a network says of a split."""
+        return classify(network, self.eval_loader(images), self.accelerator)
 
     def check_images(self) -> None:
         """Read every image once, before anything is trained or discarded.
@@ -144,7 +144,7 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     with torch.device("meta"):
         chain = create_chain(config.backbone, len(task.classes))
     check_image_size(chain, config.image_size)
-    return Session(config, screen, accelerator, task, preprocessing, len(chain.blocks))
+    return Session(config, screen, accelerator, task, preprocessing, chain.stages)
 
 
 def schedule_of(stage: ScheduleConfig) -> Schedule:

@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -18,11 +17,13 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Fitted
+from nettailor.evidence import gather
 from nettailor.figures import candidates_table, side_by_side, summary
+from nettailor.finetune import Teacher
 from nettailor.network import save_network
 from nettailor.session import Session, start_session
 from nettailor.tailoring import Candidate, Tailoring
-from nettailor.teach import load_teacher, teacher_folder, train_teacher
+from nettailor.teach import ready_teacher
 from prune.depths import choose, default_depths
 from prune.plan import PrunePlan, decide
 from student.network import Student
@@ -47,7 +48,7 @@ def _plans(student: Student, depths: Sequence[int], threshold: float) -> list[Pr
 def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     """The whole procedure, or what is left of it; returns the finished run's folder."""
     config, screen = session.config, session.screen
-    depths = _depths(config.prune.remove, session.blocks)
+    depths = _depths(config.prune.remove, len(session.stages))
     folder = RunFolder(
         session.folder("tailored", config.prune.finetune, f"gamma{config.student.gamma:g}"),
         "python -m nettailor.tailor",
@@ -58,32 +59,24 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     if folder.finished and not overwrite:
         folder.open(settings, ignored=ignored, overwrite=False)
         return folder
-    teacher_run = teacher_folder(session)
-    if not teacher_run.finished:
-        screen.say(
-            f"no teacher yet for {session.task.name} and {config.backbone}: training it first"
-        )
-        train_teacher(session, overwrite=False)
-    teacher, made_from, teacher_summary = load_teacher(teacher_run, session)
+    teacher = ready_teacher(session)
     # whatever can be wrong with settings and images shows before anything is discarded
-    work = Tailoring(session, folder, teacher)
-    if work.source.digest != made_from.weights_digest:
+    work = Tailoring(session, folder, teacher.network)
+    if work.source.digest != teacher.architecture.weights_digest:
         raise UserError(
-            f"{teacher_run.path} was fine-tuned from other weights ({made_from.weights_origin}) "
-            f"than are there now ({work.source.origin}); train it again: "
-            "python -m nettailor.teach --overwrite"
+            f"{teacher.folder.path} was fine-tuned from other weights "
+            f"({teacher.architecture.weights_origin}) than are there now ({work.source.origin}); "
+            "train it again: python -m nettailor.teach --overwrite"
         )
     if overwrite or not folder.begun:
         session.check_images()
     folder.open(settings, ignored=ignored, overwrite=overwrite)
-    _same_teacher(folder, teacher_run)
+    _same_teacher(folder, teacher.folder)
 
     student, grown, before = work.train_student()
-    target = teacher_summary["accuracy"]["val"] - config.prune.tolerance - 1e-6
-    screen.say(
-        f"student before the cut: validation {before.accuracy:.2f} %; "
-        f"teacher {teacher_summary['accuracy']['val']:.2f} %"
-    )
+    aim: float = teacher.figures["accuracy"]["val"]
+    target = aim - config.prune.tolerance - 1e-6
+    screen.say(f"student before the cut: validation {before.accuracy:.2f} %; teacher {aim:.2f} %")
     candidates: list[Candidate] = []
     plans = _plans(student, depths, config.prune.threshold)
     for plan in plans:
@@ -98,7 +91,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
         )
         if candidate.reaches(target):
             break
-    _finish(work, grown, before, candidates, target, teacher_summary)
+    _finish(work, grown, before, candidates, target, teacher)
     return folder
 
 
@@ -133,7 +126,7 @@ def _finish(
     before: Scores,
     candidates: Sequence[Candidate],
     target: float,
-    teacher_summary: dict[str, Any],
+    teacher: Teacher,
 ) -> None:
     """Choose on validation, then read the test split, measure, and write every summary."""
     session, config, folder = work.session, work.config, work.folder
@@ -151,9 +144,7 @@ def _finish(
     networks: dict[str, nn.Module] = {"teacher": work.teacher}
     networks |= {candidate.name: candidate.network for candidate in candidates}
     latency = measure_latency(networks, config.image_size, work.device)
-    # one measurement for all: the teacher's own run may have seen a busier machine
-    teacher_summary |= {"latency_ms": {work.device.type: latency["teacher"]}}
-
+    beside = teacher.measured(latency["teacher"], work.device)
     trained = grown.seconds + sum(candidate.fitted.seconds for candidate in candidates)
     spent = grown.total_seconds + sum(candidate.fitted.total_seconds for candidate in candidates)
     rows = []
@@ -162,25 +153,36 @@ def _finish(
         candidate = candidates[position]
         tailored = position == chosen
         place = RunFolder(folder.path if tailored else folder.path / "candidates" / candidate.name)
-        weights = save_network(place.path, candidate.network, work.architecture())
-        read_test = tailored or not candidate.fitted.stopped_early
+        network = candidate.network
+        weights = save_network(place.path, network, work.architecture())
         figures = summary(
             "tailored" if tailored else "candidate",
-            config,
-            dataset=session.task.name,
-            classes=session.task.classes,
-            scores={
-                "train": session.score(candidate.network, session.task.train),
-                "val": candidate.scores,
-                "test": session.score(candidate.network, session.task.test) if read_test else None,
-            },
-            network=candidate.network,
-            latency=latency[candidate.name],
-            device=work.device,
+            session,
+            network=network,
+            stages=session.stages,
+            evidence=gather(
+                session,
+                place.path,
+                network,
+                latency[candidate.name],
+                # the test judges what the user gets, and nothing else
+                read_test=tailored,
+            ),
             size=weights.stat().st_size,
             train_seconds=trained if tailored else grown.seconds + candidate.fitted.seconds,
             total_seconds=spent + time.perf_counter() - started,
-            teacher=teacher_summary,
+            teacher=beside,
+            tailored={
+                "finetune": config.prune.finetune,
+                "gamma": config.student.gamma,
+                "depth": candidate.name,
+                "paths": [
+                    [path.source, path.target, path.kind, round(weight, 4)]
+                    for path, weight in zip(
+                        network.wiring.paths, network.path_weights().tolist(), strict=True
+                    )
+                ],
+            },
         )
         rows.append(
             {

@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import save_file
 
-from nettailor import tailor, teach
+from nettailor import finetune, tailor, teach
 from nettailor.__main__ import dispatch
 from nettailor.core.architecture import Architecture, read_architecture
 from nettailor.core.backbone import create_chain, make_network
@@ -92,7 +92,7 @@ class Shell:
 def shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Shell:
-    monkeypatch.setattr(teach, "measure_latency", partial(measure_latency, seconds=0, batches=(1,)))
+    monkeypatch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0, batches=(1,)))
     return Shell(tmp_path / "runs", monkeypatch, capsys)
 
 

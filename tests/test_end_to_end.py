@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nettailor import tailor, tailoring, teach
+from nettailor import finetune, tailor, tailoring, teach
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.device import place
@@ -39,14 +39,15 @@ ALL = ["--prune.remove", "[2, 1]", "--prune.tolerance", "100", "--prune.finetune
 
 KEYS = {
     "kind", "backbone", "dataset", "image_size", "seed", "classes", "accuracy", "macro_f1", "loss",
-    "params", "flops", "layers", "blocks", "latency_ms", "bytes", "seconds", "teacher", "versions",
+    "params", "flops", "layers", "blocks", "stages", "latency_ms", "profile", "peak_memory", "bytes",
+    "seconds", "eliminated", "tailored", "teacher", "versions",
 }  # fmt: skip
 
 
 def quick_latency(patch: pytest.MonkeyPatch) -> None:
     """Latency is measured for real, but not for the seconds that a figure worth quoting takes."""
     quick = partial(measure_latency, seconds=0.05)
-    patch.setattr(teach, "measure_latency", quick)
+    patch.setattr(finetune, "measure_latency", quick)
     patch.setattr(tailor, "measure_latency", quick)
 
 
@@ -126,15 +127,21 @@ def test_summaries_hold_what_they_should(out: Path) -> None:
         assert summary["classes"] == [str(digit) for digit in range(10)]
         for name in ("accuracy", "macro_f1", "loss"):
             assert list(summary[name]) == ["train", "val", "test"]
+            # the test judges what is handed over, and nothing else
+            held_out = summary[name].pop("test")
+            assert held_out is None if kind == "candidate" else 0 <= held_out <= 100
             assert all(0 <= value <= 100 for value in summary[name].values())
         assert set(summary["params"]) == {"total", "universal", "task"}
         assert set(summary["blocks"]) == {"universal", "proxy"}
-        assert set(summary["seconds"]) == {"train", "total"}
+        assert set(summary["seconds"]) == {"train", "total", "test_inference"}
         assert 0 < summary["seconds"]["train"] <= summary["seconds"]["total"]
         assert list(summary["latency_ms"]) == ["cpu"]
         for batch in ("1", "64"):
             assert set(summary["latency_ms"]["cpu"][batch]) == {"median", "iqr"}
             assert summary["latency_ms"]["cpu"][batch]["median"] > 0
+        assert summary["profile"]["cpu_ms"] > 0
+        assert summary["profile"]["cuda_ms"] is None
+        assert summary["bytes"] < summary["peak_memory"]["1"] < summary["peak_memory"]["64"]
         assert {"python", "torch", "timm", "nettailor"} <= set(summary["versions"])
         assert summary["flops"] > 0
         assert summary["layers"] > 0
@@ -262,7 +269,7 @@ def no_training(*_: object, **__: object) -> Fitted:
 def test_again_it_returns_at_once(
     out: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in (teach, tailoring):
+    for module in (finetune, tailoring):
         monkeypatch.setattr(module, "fit", no_training)
     before = files_in(out)
     tailor.main([*SMALL, *flags, "--out", str(out)])
@@ -334,7 +341,7 @@ def same_bytes(one: Path, other: Path, run: Callable[[Path], Path]) -> None:
         return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
 
     assert timeless(rows_of(mine)) == timeless(rows_of(theirs))
-    clocks = {"latency_ms", "seconds", "teacher"}
+    clocks = {"latency_ms", "profile", "seconds", "teacher"}
     figures = [
         {key: value for key, value in summary_of(folder).items() if key not in clocks}
         for folder in (mine, theirs)

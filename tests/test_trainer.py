@@ -25,7 +25,7 @@ from nettailor.core.preprocessing import (
     train_transform,
 )
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler, parameter_groups
-from nettailor.core.scores import Scores, evaluate
+from nettailor.core.scores import Scores, classify
 from nettailor.core.trainer import Fitted, NotFiniteError, fit
 from student.complexity import reachability
 from student.grow import grow, path_costs
@@ -152,7 +152,7 @@ def fit_student(
         groups=groups,
         schedule=schedule,
         accelerator=accelerator,
-        validate=lambda network: evaluate(network, evaluation, accelerator),
+        validate=lambda network: classify(network, evaluation, accelerator).scores(),
         keep="best" if keep == "best" else "last",
         state_path=path,
         watcher=watcher or Log(),

@@ -4,7 +4,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from timm.data.transforms import str_to_pil_interp
 
 from nettailor.core.errors import UserError
@@ -30,8 +37,21 @@ class StudentStructure(_Closed):
     finetune: Literal["task", "all"]
 
 
+class EliminatedStructure(_Closed):
+    """What is left of a backbone whose top was cut off: its first `blocks` blocks.
+
+    replacement: one fresh convolution stands in the place of the others.
+    """
+
+    blocks: int = Field(ge=1)
+    replacement: bool
+
+
 class Architecture(_Closed):
-    """The content of `architecture.json`; `student` is null for a whole backbone."""
+    """The content of `architecture.json`.
+
+    `student` and `eliminated` are null for a whole backbone; at most one of them is set.
+    """
 
     format: Literal[1] = 1
     backbone: str
@@ -40,6 +60,16 @@ class Architecture(_Closed):
     weights_origin: str
     weights_digest: str
     student: StudentStructure | None = None
+    eliminated: EliminatedStructure | None = None
+
+    @field_validator("eliminated")
+    @classmethod
+    def _one_structure(
+        cls, eliminated: EliminatedStructure | None, info: ValidationInfo
+    ) -> EliminatedStructure | None:
+        if eliminated is not None and info.data.get("student") is not None:
+            raise ValueError("a network is a student or has its top eliminated, not both")
+        return eliminated
 
     @field_validator("classes")
     @classmethod

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import timm
 import torch
@@ -104,6 +104,27 @@ class Chain(nn.Module):
         self.neck = neck
         self.classifier = classifier
         self.stages = stages
+        self._resting: tuple[nn.Module, ...] = ()
+
+    def freeze(self, parts: Sequence[nn.Module], *, statistics: bool) -> None:
+        """Stop parts of the chain from training; what stays of all parameters belongs to the task.
+
+        Args:
+            parts: such as the stem and the blocks.
+            statistics: the running statistics of their batch norms stay as well; otherwise they
+                follow the task.
+        """
+        for part in parts:
+            part.requires_grad_(False)
+        if statistics:
+            self._resting = tuple(parts)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, except for parts whose statistics stay."""
+        super().train(mode)
+        for part in self._resting:
+            part.eval()
+        return self
 
     def nodes(self, images: Tensor) -> list[Tensor]:
         """x_0 … x_L, each (B, C_l, H_l, W_l), for images (B, 3, S, S)."""
@@ -168,12 +189,30 @@ def make_network(backbone: str, classes: int) -> nn.Module:
     if classes < 1:
         raise UserError(f"a classifier of {classes} classes was asked for: expected at least 1")
     network: nn.Module = timm.create_model(backbone, num_classes=classes)
-    classifier = network.get_classifier()  # type: ignore[operator]
+    _start_small(network.get_classifier())  # type: ignore[operator]
+    return network
+
+
+def fresh_classifier(features: int, classes: int) -> nn.Linear:
+    """A linear classifier (B, features) -> (B, classes) whose training starts at log(classes)."""
+    classifier = nn.Linear(features, classes)
+    _start_small(classifier)
+    return classifier
+
+
+def _start_small(classifier: nn.Linear) -> None:
     # timm's EfficientNets draw from ±1/√classes: logits of ±10, whose first gradients tear the
     # pretrained blocks apart (a cosine of 0.47 with the stem's own filters was measured)
     nn.init.trunc_normal_(classifier.weight, std=_CLASSIFIER_STD)
     nn.init.zeros_(classifier.bias)
-    return network
+
+
+def head_activation(chain: Chain) -> nn.Module:
+    """The activation after the head's convolution; the chain is one of inverted residuals."""
+    neck = chain.neck
+    if isinstance(neck, nn.Sequential) and hasattr(neck, "bn2"):
+        return neck.get_submodule("bn2.act")
+    return neck.get_submodule("act2")
 
 
 def classifier_prefix(network: nn.Module) -> str:

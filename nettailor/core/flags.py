@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 class CommandFlags:
     """What a command line holds beside settings.
 
-    overwrite: whether a run that is there is discarded. own: what the command itself takes, by name.
+    overwrite: whether a run that is there is discarded. own: what the command alone takes, by name.
     """
 
     overwrite: bool

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+BATCHES = (1, 64)  # an image at a time, as on a device; many, as on a server
 _WARM_UP = 3
 
 
@@ -16,7 +17,7 @@ def measure_latency(
     image_size: int,
     device: torch.device,
     *,
-    batches: Sequence[int] = (1, 64),
+    batches: Sequence[int] = BATCHES,
     seconds: float = 3.0,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Milliseconds per batch: {network: {batch: {"median", "iqr"}}}.

@@ -22,11 +22,28 @@ class Scores(NamedTuple):
         return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
 
 
+class Predictions(NamedTuple):
+    """What a network says of a split: logits (N, classes), float32, and labels (N,), on the CPU."""
+
+    logits: Tensor
+    labels: Tensor
+
+    def scores(self) -> Scores:
+        """How often it is right."""
+        truth, predicted = self.labels.numpy(), self.logits.argmax(dim=1).numpy()
+        f1 = f1_score(truth, predicted, average="macro", zero_division=0)
+        return Scores(
+            accuracy=100 * float(accuracy_score(truth, predicted)),
+            macro_f1=100 * float(f1),
+            loss=float(F.cross_entropy(self.logits, self.labels)),
+        )
+
+
 @torch.inference_mode()
-def evaluate(
+def classify(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], accelerator: Accelerator
-) -> Scores:
-    """Scores of a network in eval mode; its training mode is put back afterwards.
+) -> Predictions:
+    """What a network in eval mode says of each image; its training mode is put back afterwards.
 
     Args:
         network: returns a NetOutput for images (B, 3, S, S).
@@ -42,10 +59,4 @@ def evaluate(
         logits.append(output.logits.float())
         labels.append(targets)
     network.train(was_training)
-    scores, truth = torch.cat(logits).cpu(), torch.cat(labels).cpu()
-    predicted = scores.argmax(dim=1).numpy()
-    return Scores(
-        accuracy=100 * float(accuracy_score(truth.numpy(), predicted)),
-        macro_f1=100 * float(f1_score(truth.numpy(), predicted, average="macro", zero_division=0)),
-        loss=float(F.cross_entropy(scores, truth)),
-    )
+    return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())

@@ -1,0 +1,143 @@
+"""Fine-tuning a chain as one run: the teacher, and the networks that stand beside it."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from nettailor.core.architecture import Architecture, EliminatedStructure
+from nettailor.core.backbone import Chain
+from nettailor.core.config import as_settings
+from nettailor.core.device import place
+from nettailor.core.latency import measure_latency
+from nettailor.core.run_folder import RunFolder
+from nettailor.core.schedule import parameter_groups
+from nettailor.core.trainer import fit
+from nettailor.core.watch import StageWatcher
+from nettailor.core.weights import WeightsSource
+from nettailor.evidence import gather
+from nettailor.figures import summary
+from nettailor.network import save_network
+from nettailor.session import Session, schedule_of
+from teacher.objective import CrossEntropy
+
+
+class Teacher(NamedTuple):
+    """A finished teacher: its network, what that was made from, its figures, and its run."""
+
+    network: Chain
+    architecture: Architecture
+    figures: dict[str, Any]
+    folder: RunFolder
+
+    def measured(
+        self, latency: Mapping[str, Mapping[str, float]], device: torch.device
+    ) -> dict[str, Any]:
+        """Its figures with the latency that it has today: its own run may have seen a busier
+        machine."""
+        return {**self.figures, "latency_ms": {device.type: latency}}
+
+
+# a chain knows nothing of these sections
+_OTHER_SECTIONS = ("student", "prune", "eliminate")
+
+
+def finetune_settings(session: Session) -> dict[str, Any]:
+    """The settings that make a fine-tuned chain what it is."""
+    settings = as_settings(session.config)
+    return {key: value for key, value in settings.items() if key not in _OTHER_SECTIONS}
+
+
+def finetune(
+    session: Session,
+    folder: RunFolder,
+    kind: str,
+    settings: Mapping[str, Any],
+    *,
+    make: Callable[[], tuple[Chain, WeightsSource]],
+    beside: Teacher | None,
+    eliminated: Mapping[str, Any] | None = None,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Train a chain on cross-entropy by the teacher's schedule, or go on with it; its summary.
+
+    Keeps the epoch that does best on validation. The test split is read once, at the end.
+
+    Args:
+        kind: of the run; also the name of its one stage.
+        settings: what the run folder holds to.
+        make: the chain to train, and where its weights came from; called with torch seeded.
+        beside: the teacher, whose latency is measured in turn; None for the teacher itself.
+        eliminated: what was cut off the top, for the summary.
+    """
+    config = session.config
+    if folder.finished and not overwrite:
+        folder.open(settings, overwrite=False)
+        return folder.read_summary()
+    # whatever can be wrong with settings and images shows before anything is discarded
+    session.seed_stage(kind)
+    chain, source = make()
+    loader = session.train_loader
+    if overwrite or not folder.begun:
+        session.check_images()
+    folder.open(settings, overwrite=overwrite)
+    session.screen.say(f"{kind}: {folder.path.name}, weights from {source.origin}")
+    place(chain, session.accelerator.device)
+    watcher = StageWatcher(
+        kind,
+        folder,
+        session.screen,
+        epochs=config.teacher.epochs,
+        steps_per_epoch=loader.steps_per_epoch,
+    )
+    schedule = schedule_of(config.teacher)
+    fitted = fit(
+        chain,
+        CrossEntropy(config.teacher.label_smoothing),
+        loader,
+        groups=parameter_groups(chain.named_parameters(), schedule),
+        schedule=schedule,
+        accelerator=session.accelerator,
+        validate=session.validate,
+        keep="best",
+        state_path=folder.state_path(kind),
+        watcher=watcher,
+    )
+    watcher.close()
+    started = time.perf_counter()
+    weights = save_network(
+        folder.path,
+        chain,
+        Architecture(
+            backbone=config.backbone,
+            classes=session.task.classes,
+            preprocessing=session.preprocessing,
+            weights_origin=source.origin,
+            weights_digest=source.digest,
+            eliminated=None
+            if eliminated is None
+            else EliminatedStructure(
+                blocks=eliminated["kept_blocks"], replacement=eliminated["replacement"]
+            ),
+        ),
+    )
+    device = session.accelerator.device
+    in_turn = {kind: chain}
+    if beside is not None:
+        in_turn["teacher"] = place(beside.network, device)
+    latency = measure_latency(in_turn, config.image_size, device)
+    result = summary(
+        kind,
+        session,
+        network=chain,
+        stages=session.stages,
+        evidence=gather(session, folder.path, chain, latency[kind]),
+        size=weights.stat().st_size,
+        train_seconds=fitted.seconds,
+        total_seconds=fitted.total_seconds + time.perf_counter() - started,
+        teacher=None if beside is None else beside.measured(latency["teacher"], device),
+        eliminated=eliminated,
+    )
+    folder.finish(result)
+    return result

@@ -1,0 +1,109 @@
+"""Fixed removal of the top (ELimNet): the yardstick that cuts without learning where."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from nettailor.core.backbone import Chain, fresh_classifier, head_activation, node_specs
+from student.proxy import pool
+
+_HEAD_EXPANSION = 6  # channels of an inverted-residual head over those that are kept
+
+
+class Replacement(nn.Module):
+    """One fresh convolution in the place of removed blocks: same input, same output shape.
+
+    Max-pooling to the output's resolution, as in a proxy, then a 3×3 convolution and batch norm.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = _fresh_convolution(channels_in, channels_out, kernel=3)
+        self.norm = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))."""
+        out: Tensor = self.norm(self.conv(pool(x, self.stride)))
+        return out
+
+
+def units(stages: Sequence[int], unit: Literal["stages", "blocks"]) -> int:
+    """How many stages or blocks a backbone has; one less can be cut off.
+
+    Args:
+        stages: the stage of each block, from 0.
+    """
+    return len(stages) if unit == "blocks" else stages[-1] + 1
+
+
+def kept_blocks(stages: Sequence[int], unit: Literal["stages", "blocks"], top: int) -> int:
+    """How many blocks stay when `top` stages or blocks are cut off the top.
+
+    Raises:
+        ValueError: nothing, or everything, would be cut.
+    """
+    if not 1 <= top < units(stages, unit):
+        raise ValueError(f"cannot cut {top} of {units(stages, unit)} {unit} off the top")
+    if unit == "blocks":
+        return len(stages) - top
+    return sum(stage <= stages[-1] - top for stage in stages)
+
+
+def eliminate(chain: Chain, kept: int, *, replacement: bool) -> Chain:
+    """A chain of the first blocks only; takes over the modules of `chain`.
+
+    Without a replacement, the head is a fresh one on the channels that are left: for inverted
+    residuals a 1×1 convolution to 6 times as many, batch norm and activation, then average pooling
+    and a linear classifier; for ConvNeXt pooling and layer norm; for the others pooling alone. With
+    a replacement, one convolution stands for the removed blocks and the pretrained neck stays.
+
+    Args:
+        chain: the whole pretrained network, with a classifier for this task.
+        kept: how many blocks stay, from 1 to all but one.
+
+    Raises:
+        ValueError: `kept` is out of range.
+    """
+    if not 1 <= kept < len(chain.blocks):
+        raise ValueError(f"cannot keep {kept} of {len(chain.blocks)} blocks")
+    specs = node_specs(chain)
+    blocks, activations = list(chain.blocks[:kept]), list(chain.activations[:kept])
+    stages = chain.stages[:kept]
+    neck, classifier = chain.neck, chain.classifier
+    channels = specs[kept].channels
+    if replacement:
+        stride = specs[-1].stride // specs[kept].stride
+        blocks.append(Replacement(channels, specs[-1].channels, stride))
+        activations.append(chain.activations[-1])
+        stages = (*stages, chain.stages[-1])
+    else:
+        assert isinstance(classifier, nn.Linear), "every supported classifier is one linear layer"
+        neck, features = _fresh_neck(chain, channels)
+        classifier = fresh_classifier(features, classifier.out_features)
+    return Chain(chain.family, chain.stem, blocks, activations, neck, classifier, stages)
+
+
+def _fresh_neck(chain: Chain, channels: int) -> tuple[nn.Module, int]:
+    """What stands between the last kept block and the classifier, and its number of features."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    features = channels
+    if chain.family == "inverted-residual":
+        features = _HEAD_EXPANSION * channels
+        layers["conv"] = _fresh_convolution(channels, features, kernel=1)
+        layers["norm"] = nn.BatchNorm2d(features)
+        layers["act"] = copy.deepcopy(head_activation(chain))
+    layers["pool"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten(1)
+    if chain.family == "convnext":
+        layers["norm"] = nn.LayerNorm(features)
+    return nn.Sequential(layers), features
+
+
+def _fresh_convolution(channels_in: int, channels_out: int, *, kernel: int) -> nn.Conv2d:
+    convolution = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
