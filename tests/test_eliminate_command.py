@@ -1,0 +1,174 @@
+"""`eliminate` whole: its runs, their evidence, and what it refuses."""
+
+import csv
+import json
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nettailor import eliminate, finetune
+from nettailor.core.backbone import Chain
+from nettailor.core.console import Screen
+from nettailor.core.errors import UserError
+from nettailor.core.flags import parse
+from nettailor.core.latency import measure_latency
+from nettailor.core.weights import universal_digest
+from nettailor.network import load_network
+from nettailor.session import start_session
+
+SMALL = [
+    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--teacher.epochs", "2",
+    "--teacher.lr", "0.1", "--limit.train", "300", "--limit.test", "100", "--device", "cpu",
+    "--workers", "0",
+]  # fmt: skip
+NAME = "test_resnet-32px"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the bare command leaves, and a network with a replacement whose head alone trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0.05))
+        eliminate.main([*SMALL, "--out", str(folder)])
+        eliminate.main([
+            *SMALL, "--out", str(folder), "--unit", "blocks", "--top", "[2]", "--trainable", "head",
+            "--replacement", "--references", "false",
+        ])  # fmt: skip
+    return folder / "digits"
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_every_number_of_stages_the_references_and_the_teacher_are_trained(out: Path) -> None:
+    assert {str(path.parent.relative_to(out)) for path in out.rglob("summary.json")} == {
+        f"teacher/{NAME}-seed0",
+        f"eliminated/{NAME}-stages1-seed0",
+        f"eliminated/{NAME}-stages2-seed0",
+        f"eliminated/{NAME}-stages3-seed0",
+        f"eliminated/{NAME}-blocks2-conv-head-seed0",
+        f"head-only/{NAME}-seed0",
+        f"scratch/{NAME}-seed0",
+    }
+
+
+def test_summaries_say_what_was_cut(out: Path) -> None:
+    two = summary_of(out / "eliminated" / f"{NAME}-stages2-seed0")
+    assert two["kind"] == "eliminated"
+    assert two["eliminated"] == {
+        "unit": "stages", "top": 2, "kept_blocks": 2, "replacement": False, "trainable": "all",
+    }  # fmt: skip
+    assert two["stages"] == [0, 1, 2, 3]
+    assert two["blocks"] == {"universal": 2, "proxy": 0}
+    assert two["params"]["universal"] == 0
+    teacher = summary_of(out / "teacher" / f"{NAME}-seed0")
+    assert two["teacher"]["accuracy"] == teacher["accuracy"]
+    assert teacher["eliminated"] is teacher["teacher"] is None
+    assert two["teacher"]["latency_ms"] != teacher["latency_ms"]  # measured in turn, today
+
+
+def test_shared_parameters_of_a_network_whose_head_alone_trained(out: Path) -> None:
+    folder = out / "eliminated" / f"{NAME}-blocks2-conv-head-seed0"
+    row = summary_of(folder)
+    assert row["eliminated"]["replacement"]
+    assert row["eliminated"]["trainable"] == "head"
+    assert row["blocks"] == {"universal": 2, "proxy": 0}
+    network, _ = load_network(folder)
+    assert isinstance(network, Chain)
+    own = [network.blocks[2], network.classifier]
+    task = sum(tensor.numel() for part in own for tensor in part.parameters())
+    assert row["params"]["task"] == task
+    assert row["params"]["total"] == sum(tensor.numel() for tensor in network.parameters())
+
+
+def test_head_only_leaves_the_backbone_untouched(out: Path) -> None:
+    network, architecture = load_network(out / "head-only" / f"{NAME}-seed0")
+    assert isinstance(network, Chain)
+    assert universal_digest(network) == architecture.weights_digest
+    network, architecture = load_network(out / "scratch" / f"{NAME}-seed0")
+    assert isinstance(network, Chain)
+    assert universal_digest(network) != architecture.weights_digest
+
+
+def test_predictions_are_those_of_the_scores(out: Path) -> None:
+    folder = out / "eliminated" / f"{NAME}-stages1-seed0"
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    accuracy = summary_of(folder)["accuracy"]
+    for split, count in (("val", 75), ("test", 100)):
+        part = [row for row in rows if row["split"] == split]
+        assert [int(row["index"]) for row in part] == list(range(count))
+        right = sum(row["label"] == row["predicted"] for row in part)
+        assert 100 * right / count == pytest.approx(accuracy[split], abs=1e-3)
+        assert all(0.1 <= float(row["probability"]) <= 1 for row in part)
+
+
+def test_mistakes_are_the_most_confident_wrong_test_images(out: Path) -> None:
+    folder = out / "eliminated" / f"{NAME}-stages3-seed0"
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    wrong = [row for row in rows if row["label"] != row["predicted"]]
+    shown = {int(path.stem) for path in (folder / "mistakes").iterdir()}
+    assert shown <= {int(row["index"]) for row in wrong}
+    assert wrong
+    by_class = Counter(row["label"] for row in wrong)
+    kept = Counter(rows[index]["label"] for index in shown)
+    assert kept == {label: min(8, count) for label, count in by_class.items()}
+    for label in kept:
+        sure = {int(r["index"]): float(r["probability"]) for r in wrong if r["label"] == label}
+        left_out = [value for index, value in sure.items() if index not in shown]
+        assert min(sure[i] for i in shown if i in sure) >= max(left_out, default=0)
+    config, _ = parse("test", "", [*SMALL, "--out", str(out.parent)])
+    with Screen() as screen:
+        task = start_session(config, screen).task
+    index = min(shown)
+    with Image.open(folder / "mistakes" / f"{index}.png") as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(task.test[index][0]))
+
+
+def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_training(*_: object, **__: object) -> None:
+        raise AssertionError("a finished run was trained again")
+
+    monkeypatch.setattr(finetune, "fit", no_training)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    eliminate.main([*SMALL, "--out", str(out.parent)])
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_other_settings_are_refused(out: Path) -> None:
+    with pytest.raises(UserError, match=r"holds a run of other settings: teacher\.lr"):
+        eliminate.main([*SMALL, "--out", str(out.parent), "--teacher.lr", "0.05"])
+
+
+def test_a_run_of_one_number_is_replayed_by_its_own_settings(
+    out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0.05))
+    folder = out / "eliminated" / f"{NAME}-stages3-seed0"
+    eliminate.main(["--config", str(folder / "config.yaml"), "--out", str(tmp_path)])
+    (replayed,) = (tmp_path / "digits" / "eliminated").iterdir()
+    assert replayed.name == folder.name
+    twin = (replayed / "model.safetensors").read_bytes()
+    assert twin == (folder / "model.safetensors").read_bytes()
+    assert not (tmp_path / "digits" / "scratch").exists()
+
+
+@pytest.mark.parametrize("top", ["[4]", "[]", "[1, 9]"])
+def test_as_many_stages_as_there_are_cannot_go(tmp_path: Path, top: str) -> None:
+    with pytest.raises(UserError, match="test_resnet has 4 stages, of which 1 to 3 can be cut off"):
+        eliminate.main([*SMALL, "--out", str(tmp_path), "--top", top])
+    assert not any(tmp_path.iterdir())
+
+
+def test_none_cannot_go(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"eliminate\.top"):
+        eliminate.main([*SMALL, "--out", str(tmp_path), "--top", "[0]"])
