@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from nettailor.core.backbone import Chain
+from nettailor.core.config import as_settings
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.weights import WeightsSource, load_pretrained
 from nettailor.figures import networks_table
-from nettailor.finetune import finetune, finetune_settings
+from nettailor.finetune import finetune
 from nettailor.session import Session, start_session
 from nettailor.teach import ready_teacher
 from prune.eliminate import eliminate, kept_blocks, units
@@ -18,9 +19,11 @@ from prune.eliminate import eliminate, kept_blocks, units
 PROG = "python -m nettailor.eliminate"
 DESCRIPTION = (
     "Cut the top 1, 2, 3 … stages off the pretrained network, put a new head on what is left and "
-    "fine-tune it as the teacher was: the yardstick for tailored networks (ELimNet)."
+    "fine-tune it: the yardstick for tailored networks (ELimNet)."
 )
 Reference = Literal["head-only", "scratch"]
+# the teacher that is there counts, not the settings with which one would be trained
+_OTHER_SECTIONS = ("teacher", "student", "prune")
 REFERENCES: tuple[Reference, ...] = ("head-only", "scratch")
 
 
@@ -66,12 +69,11 @@ def train_eliminated(session: Session, top: int, *, overwrite: bool) -> RunFolde
         "replacement": settings.replacement,
         "trainable": settings.trainable,
     }
-    replayed = {**facts, "top": [top], "references": False}
     return _beside_teacher(
         session,
         RunFolder(session.folder("eliminated", *details), PROG),
         "eliminated",
-        {**finetune_settings(session), "eliminate": replayed},
+        _settings(session, top=[top], references=False),
         make=make,
         eliminated={**facts, "kept_blocks": kept},
         overwrite=overwrite,
@@ -93,9 +95,18 @@ def train_reference(session: Session, kind: Reference, *, overwrite: bool) -> Ru
             chain.freeze([chain.stem, chain.blocks, chain.neck], statistics=True)
         return chain, source
 
-    settings = {**finetune_settings(session), "weights": weights}
+    settings = {**_settings(session), "weights": weights}
+    for name in ("unit", "top", "trainable", "replacement", "references"):
+        del settings["eliminate"][name]  # nothing is cut off
     folder = RunFolder(session.folder(kind), PROG)
     return _beside_teacher(session, folder, kind, settings, make=make, overwrite=overwrite)
+
+
+def _settings(session: Session, **eliminate: object) -> dict[str, Any]:
+    """The settings that make such a run what it is, with these keys of `eliminate` set."""
+    settings = as_settings(session.config)
+    settings["eliminate"] |= eliminate
+    return {key: settings[key] for key in settings if key not in _OTHER_SECTIONS}
 
 
 def _beside_teacher(
@@ -115,6 +126,7 @@ def _beside_teacher(
         folder,
         kind,
         settings,
+        session.config.eliminate,
         make=make,
         beside=None if finished else ready_teacher(session),
         eliminated=eliminated,
@@ -130,7 +142,7 @@ def main(argv: Sequence[str]) -> None:
         session = start_session(config, screen)
         tops = numbers_to_cut(session)
         folders = {
-            f"{config.eliminate.unit} −{top}": train_eliminated(
+            f"top {top} {config.eliminate.unit}": train_eliminated(
                 session, top, overwrite=flags.overwrite
             )
             for top in tops

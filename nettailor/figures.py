@@ -178,7 +178,7 @@ def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """One table of summaries, a row each; costs are given over the first."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in (
-        "", "val %", "test %", "loss, val", "FLOPs", "", "params", "", "blocks", "batch 1, ms",
+        "", "val %", "test %", "loss, val", "FLOPs", "", "params", "", "blocks", "ms",
         "over teacher", "train, s",
     ):  # fmt: skip
         table.add_column(name, justify="right" if table.columns else "left")
@@ -192,9 +192,9 @@ def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
             f"{row['accuracy']['val']:.2f}",
             f"{row['accuracy']['test']:.2f}",
             f"{row['loss']['val']:.4f}",
-            f"{row['flops']:,}",
+            f"{row['flops'] / 1e6:.1f} M",
             f"{row['flops'] / first['flops']:.3f}",
-            f"{row['params']['total']:,}",
+            f"{row['params']['total'] / 1e6:.3f} M",
             f"{row['params']['total'] / first['params']['total']:.3f}",
             str(row["blocks"]["universal"]),
             f"{median:.2f}",

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import torch
 
 from nettailor.core.architecture import Architecture, EliminatedStructure
 from nettailor.core.backbone import Chain
-from nettailor.core.config import as_settings
+from nettailor.core.config import ScheduleConfig
 from nettailor.core.device import place
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
@@ -39,34 +40,26 @@ class Teacher(NamedTuple):
         return {**self.figures, "latency_ms": {device.type: latency}}
 
 
-# a chain knows nothing of these sections
-_OTHER_SECTIONS = ("student", "prune", "eliminate")
-
-
-def finetune_settings(session: Session) -> dict[str, Any]:
-    """The settings that make a fine-tuned chain what it is."""
-    settings = as_settings(session.config)
-    return {key: value for key, value in settings.items() if key not in _OTHER_SECTIONS}
-
-
 def finetune(
     session: Session,
     folder: RunFolder,
     kind: str,
     settings: Mapping[str, Any],
+    stage: ScheduleConfig,
     *,
     make: Callable[[], tuple[Chain, WeightsSource]],
     beside: Teacher | None,
     eliminated: Mapping[str, Any] | None = None,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Train a chain on cross-entropy by the teacher's schedule, or go on with it; its summary.
+    """Train a chain on cross-entropy, or go on with it; returns its summary.
 
     Keeps the epoch that does best on validation. The test split is read once, at the end.
 
     Args:
         kind: of the run; also the name of its one stage.
         settings: what the run folder holds to.
+        stage: how it trains.
         make: the chain to train, and where its weights came from; called with torch seeded.
         beside: the teacher, whose latency is measured in turn; None for the teacher itself.
         eliminated: what was cut off the top, for the summary.
@@ -88,23 +81,23 @@ def finetune(
         kind,
         folder,
         session.screen,
-        epochs=config.teacher.epochs,
+        epochs=stage.epochs,
         steps_per_epoch=loader.steps_per_epoch,
     )
-    schedule = schedule_of(config.teacher)
-    fitted = fit(
-        chain,
-        CrossEntropy(config.teacher.label_smoothing),
-        loader,
-        groups=parameter_groups(chain.named_parameters(), schedule),
-        schedule=schedule,
-        accelerator=session.accelerator,
-        validate=session.validate,
-        keep="best",
-        state_path=folder.state_path(kind),
-        watcher=watcher,
-    )
-    watcher.close()
+    schedule = schedule_of(stage)
+    with closing(watcher):
+        fitted = fit(
+            chain,
+            CrossEntropy(stage.label_smoothing),
+            loader,
+            groups=parameter_groups(chain.named_parameters(), schedule),
+            schedule=schedule,
+            accelerator=session.accelerator,
+            validate=session.validate,
+            keep="best",
+            state_path=folder.state_path(kind),
+            watcher=watcher,
+        )
     started = time.perf_counter()
     weights = save_network(
         folder.path,

@@ -1,5 +1,6 @@
 """The stages of a tailored run: grow and train the student, cut and fine-tune candidates."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -167,23 +168,22 @@ class Tailoring:
                 lambda student: complexity(student.path_weights(), cost, student.wiring),
             ),
         )
-        fitted = fit(
-            network,
-            objective,
-            session.train_loader,
-            groups=groups,
-            schedule=schedule,
-            accelerator=session.accelerator,
-            validate=session.validate,
-            keep=keep,
-            state_path=self.folder.state_path(stage),
-            watcher=watcher,
-            hopeless=None
-            if target is None
-            else lambda epoch, best: hopeless(epoch, schedule.epochs, best.accuracy, target),
-        )
-        watcher.close()
-        return fitted
+        with closing(watcher):
+            return fit(
+                network,
+                objective,
+                session.train_loader,
+                groups=groups,
+                schedule=schedule,
+                accelerator=session.accelerator,
+                validate=session.validate,
+                keep=keep,
+                state_path=self.folder.state_path(stage),
+                watcher=watcher,
+                hopeless=None
+                if target is None
+                else lambda epoch, best: hopeless(epoch, schedule.epochs, best.accuracy, target),
+            )
 
     def train_student(self) -> tuple[Student, Fitted, Scores]:
         """Grow the student out of the frozen pretrained blocks and train it.

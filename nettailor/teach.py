@@ -11,12 +11,15 @@ from nettailor.core.flags import parse, run_command
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.weights import WeightsSource, load_pretrained
 from nettailor.figures import side_by_side
-from nettailor.finetune import Teacher, finetune, finetune_settings
+from nettailor.finetune import Teacher, finetune
 from nettailor.network import load_network
 from nettailor.session import TASK_KEYS, Session, start_session
 
 PROG = "python -m nettailor.teach"
 DESCRIPTION = "Fine-tune a pretrained network on a task: the teacher of all that follows."
+
+# a teacher knows nothing of these
+_OTHER_SECTIONS = ("student", "prune", "eliminate")
 
 
 def teacher_folder(session: Session) -> RunFolder:
@@ -62,7 +65,8 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
         session,
         teacher_folder(session),
         "teacher",
-        finetune_settings(session),
+        {key: value for key, value in as_settings(config).items() if key not in _OTHER_SECTIONS},
+        config.teacher,
         make=make,
         beside=None,
         overwrite=overwrite,

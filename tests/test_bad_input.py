@@ -309,7 +309,7 @@ def test_out_is_a_file(shell: Shell) -> None:
     code, err = shell(*DIGITS)
     assert code == 2
     assert re.fullmatch(
-        r"error: cannot write [^\n]+; free the disk, or choose another --out\n", err
+        r"error: cannot write [^\n]+; free the disk, or choose another place\n", err
     )
     assert shell.out.read_text(encoding="utf-8") == "mine"
 

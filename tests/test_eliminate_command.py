@@ -23,7 +23,7 @@ from nettailor.session import start_session
 
 SMALL = [
     "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--teacher.epochs", "2",
-    "--teacher.lr", "0.1", "--limit.train", "300", "--limit.test", "100", "--device", "cpu",
+    "--teacher.lr", "0.1", "--eliminate.epochs", "2", "--eliminate.lr", "0.1", "--limit.train", "300", "--limit.test", "100", "--device", "cpu",
     "--workers", "0",
 ]  # fmt: skip
 NAME = "test_resnet-32px"
@@ -145,8 +145,8 @@ def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_other_settings_are_refused(out: Path) -> None:
-    with pytest.raises(UserError, match=r"holds a run of other settings: teacher\.lr"):
-        eliminate.main([*SMALL, "--out", str(out.parent), "--teacher.lr", "0.05"])
+    with pytest.raises(UserError, match=r"holds a run of other settings: eliminate\.lr"):
+        eliminate.main([*SMALL, "--out", str(out.parent), "--eliminate.lr", "0.05"])
 
 
 def test_a_run_of_one_number_is_replayed_by_its_own_settings(

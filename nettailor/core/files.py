@@ -31,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(
-            f"cannot write {path}: {reason}; free the disk, or choose another --out"
+            f"cannot write {path}: {reason}; free the disk, or choose another place"
         ) from error
     finally:
         with suppress(OSError):  # there is none where the folder could not be made

@@ -15,9 +15,10 @@ from nettailor.core.errors import UserError, nearest
 from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
 from nettailor.core.trainer import NotFiniteError
 
-_STAGES = ("teacher", "student", "prune")
+_STAGES = ("teacher", "student", "prune", "eliminate")
 EXIT_BAD_INPUT = 2
 EXIT_NOT_FINITE = 3
+EXIT_SOME_FAILED = 4  # of the images, or of the runs of a sweep; the others are done
 EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
@@ -65,7 +66,8 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Lists are written as in YAML: --prune.remove '[4, 8]'. A value that begins with a "
         "minus\nsign needs an equals sign: --gamma=-1e-3. Exit codes: 0 done, 2 bad input,\n"
-        "3 training stopped by a number that is not finite, 130 interrupted.",
+        "3 training stopped by a number that is not finite, 4 some runs of a sweep failed,\n130 "
+        "interrupted.",
     )
     for name, options in own.items():
         parser.add_argument(name, **options)
@@ -83,8 +85,8 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
     parser.add_argument(
         "--epochs",
         metavar="N",
-        help="epochs of every stage at once: teacher, student and fine-tuning after the cut; "
-        "a warm-up of the settings file is shortened to fit",
+        help="epochs of every stage at once: teacher, student, fine-tuning after the cut, and "
+        "eliminated networks; a warm-up of the settings file is shortened to fit",
     )
     short = {dotted: leaf for leaf, dotted in short_names().items()}
     groups: dict[str, Any] = {}
@@ -224,8 +226,8 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
         code = EXIT_NOT_FINITE
     except KeyboardInterrupt:
         print(
-            "interrupted: give the same command without --overwrite to go on after the last whole "
-            "epoch",
+            "interrupted: what trains goes on after the last whole epoch when the same command is "
+            "given again, without --overwrite",
             file=sys.stderr,
         )
         code = EXIT_INTERRUPTED

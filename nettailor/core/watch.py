@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from rich.progress import TaskID
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -42,6 +43,7 @@ class StageWatcher:
         self._stage, self._folder, self._screen = stage, folder, screen
         self._epochs, self._steps = epochs, steps_per_epoch
         self._pictures = pictures
+        self._bar: TaskID | None = None
 
     def begin(self, history: Sequence[Mapping[str, float]], network: nn.Module) -> None:
         """See `nettailor.core.trainer.Watcher`; a network before its first epoch is epoch 0."""
@@ -62,6 +64,7 @@ class StageWatcher:
         """See `nettailor.core.trainer.Watcher`."""
         if loss is not None:
             self._note = f"epoch {epoch}/{self._epochs} loss {loss:.3f}"
+        assert self._bar is not None, "a stage begins before its first step"
         self._screen.advance(self._bar, (epoch - 1) * self._steps + step, self._note)
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
@@ -80,6 +83,7 @@ class StageWatcher:
         )
 
     def close(self) -> None:
-        """Take the bar down and flush the events."""
-        self._screen.end_stage(self._bar)
-        self._writer.close()
+        """Take the bar down and flush the events, if there are any yet."""
+        if self._bar is not None:
+            self._screen.end_stage(self._bar)
+            self._writer.close()

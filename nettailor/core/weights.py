@@ -61,29 +61,41 @@ def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Chain, W
     belongs to another backbone.
     """
     network = make_network(backbone, classes)
-    head = classifier_prefix(network)
-    architecture = backbone.split(".")[0]
-    if weights == "auto":
-        weights = "package" if architecture in _PACKAGES else "hub"
-    match weights:
-        case "none":
-            origin = "random initialisation"
-        case "package":
-            state, origin = _package_state(architecture, network)
-            _load(network, head, state, origin)
-        case "hub":
-            state, origin = _hub_state(backbone)
-            _load(network, head, state, origin)
-        case folder if Path(folder).is_dir():
-            origin = f"teacher {folder}"
-            chain = cut(network)
-            _load(chain, "classifier.", _file_state(Path(folder) / WEIGHTS_FILE), origin)
-            return chain, WeightsSource(origin, universal_digest(chain))
-        case path:
-            origin = f"file {path}"
-            _load(network, head, _file_state(Path(path)), origin)
-    chain = cut(network)
-    return chain, WeightsSource(origin, universal_digest(chain))
+    if weights == "none":
+        return _with_source(cut(network), "random initialisation")
+    if _is_folder(weights):
+        origin = f"teacher {weights}"
+        chain = cut(network)
+        _load(chain, _file_state(Path(weights) / WEIGHTS_FILE), origin, leave_out="classifier.")
+        return _with_source(chain, origin)
+    state, origin = _pretrained_state(backbone, network, weights)
+    _load(network, state, origin, leave_out=classifier_prefix(network))
+    return _with_source(cut(network), origin)
+
+
+def load_with_classifier(backbone: str, classes: int, weights: str) -> tuple[Chain, WeightsSource]:
+    """The chain of a timm model name as it was pretrained, its own classifier included.
+
+    classes: how many the pretrained classifier tells apart. weights: as in `load_pretrained`, save
+    "none" and a teacher's folder.
+
+    Raises UserError as `load_pretrained` does, and where the source's classifier has another number
+    of classes.
+    """
+    if weights == "none":
+        raise UserError(
+            "weights 'none': a classifier that was never trained predicts nothing; use 'auto', "
+            "'package', 'hub' or a file's path"
+        )
+    if _is_folder(weights):
+        raise UserError(
+            f"weights {weights!r} is a folder: expected 'auto', 'package', 'hub' or a file's path; "
+            "the network of a run is given as the run"
+        )
+    network = make_network(backbone, classes)
+    state, origin = _pretrained_state(backbone, network, weights)
+    _load(network, state, origin, leave_out=None)
+    return _with_source(cut(network), origin)
 
 
 def universal_digest(chain: Chain) -> str:
@@ -101,9 +113,33 @@ def universal_digest(chain: Chain) -> str:
     return digest.hexdigest()
 
 
+def _with_source(chain: Chain, origin: str) -> tuple[Chain, WeightsSource]:
+    return chain, WeightsSource(origin, universal_digest(chain))
+
+
+def _is_folder(weights: str) -> bool:
+    return weights not in _KEYWORDS and Path(weights).is_dir()
+
+
 def _is_counter(name: str) -> bool:
     """Whether this is num_batches_tracked, which old files lack and which changes no output."""
     return name.endswith("num_batches_tracked")
+
+
+def _pretrained_state(
+    backbone: str, network: nn.Module, weights: str
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors of "package", "hub", "auto" or a file under timm's names, and their origin."""
+    architecture = backbone.split(".")[0]
+    if weights == "auto":
+        weights = "package" if architecture in _PACKAGES else "hub"
+    match weights:
+        case "package":
+            return _package_state(architecture, network)
+        case "hub":
+            return _hub_state(backbone)
+        case path:
+            return _file_state(Path(path)), f"file {path}"
 
 
 def _package_state(architecture: str, network: nn.Module) -> tuple[dict[str, Tensor], str]:
@@ -220,10 +256,12 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _load(network: nn.Module, head: str, state: Mapping[str, Tensor], origin: str) -> None:
-    """Copies all but the classifier, whose names start with `head`; UserError unless all fits."""
-    own = {name: tensor for name, tensor in network.state_dict().items() if _binds(name, head)}
-    given = {name: tensor for name, tensor in state.items() if _binds(name, head)}
+def _load(
+    network: nn.Module, state: Mapping[str, Tensor], origin: str, *, leave_out: str | None
+) -> None:
+    """Copies all but the names that start with `leave_out`; UserError unless all of that fits."""
+    own = {name: t for name, t in network.state_dict().items() if _binds(name, leave_out)}
+    given = {name: tensor for name, tensor in state.items() if _binds(name, leave_out)}
     offenders = [f"{name} is missing" for name in own if name not in given]
     offenders += [f"{name} is unexpected" for name in given if name not in own]
     offenders += [
@@ -234,13 +272,15 @@ def _load(network: nn.Module, head: str, state: Mapping[str, Tensor], origin: st
     if offenders:
         shown = ", ".join(offenders[:_OFFENDERS_SHOWN])
         more = ", …" if len(offenders) > _OFFENDERS_SHOWN else ""
+        other = "another backbone" if leave_out else "another backbone or of other classes"
         raise UserError(
-            f"{origin} is a checkpoint of another backbone: {len(offenders)} of its tensors do "
+            f"{origin} is a checkpoint of {other}: {len(offenders)} of its tensors do "
             f"not fit ({shown}{more}); give weights with timm's names for this backbone"
         )
     network.load_state_dict(given, strict=False)
 
 
-def _binds(name: str, head: str) -> bool:
+def _binds(name: str, leave_out: str | None) -> bool:
     """Whether a checkpoint must hold this tensor, and in this shape."""
-    return not name.startswith(head) and not _is_counter(name)
+    left_out = leave_out is not None and name.startswith(leave_out)
+    return not left_out and not _is_counter(name)

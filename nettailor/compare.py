@@ -1,0 +1,102 @@
+"""`python -m nettailor.compare`: every run of a task side by side, as tables and as a page."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from nettailor.core.config import RunConfig
+from nettailor.core.console import Screen
+from nettailor.core.errors import UserError
+from nettailor.core.files import write_text
+from nettailor.core.flags import as_called, parse, run_command
+from nettailor.report.comparison import Comparison, compare_folders
+from nettailor.report.page import page_html
+from nettailor.report.printable import printable
+from nettailor.report.runs import task_name
+from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, csv_text, markdown_table, terminal_table
+
+PROG = "python -m nettailor.compare"
+DESCRIPTION = (
+    "Set every finished run of a task side by side: a table here, and report.html, comparison.csv "
+    "and comparison.md in a folder. Runs are read, networks and images are not."
+)
+OWN_ARGUMENTS = {
+    "folders": {
+        "nargs": "*",
+        "metavar": "FOLDER",
+        "help": "run folders, or folders that hold runs at any depth (default: <out>/<task>, as "
+        "the settings name them)",
+    },
+    "--report": {
+        "metavar": "DIR",
+        "help": "where the report goes (default: comparison/ in the task's folder)",
+    },
+}
+_KINDS = {"teacher", "tailored", "eliminated", "head-only", "scratch"}
+
+
+def task_folder(config: RunConfig) -> Path:
+    """Where the runs of the settings' task are."""
+    return Path(config.out) / task_name(config.data)
+
+
+def report_folder(comparison: Comparison) -> Path:
+    """`comparison/` in the folder that the tasks' folders of all runs share.
+
+    Raises UserError where they share none.
+    """
+    folders = [run.folder.resolve() for method in comparison.methods for run in method.runs]
+    tasks = [run.parent.parent if run.parent.name in _KINDS else run.parent for run in folders]
+    common = Path(os.path.commonpath(tasks))
+    if common == Path(common.anchor):
+        raise UserError(
+            "the runs have no folder in common: say where the report goes, --report DIR"
+        )
+    return common / "comparison"
+
+
+def write_report(comparison: Comparison, folder: Path, command: str) -> None:
+    """Write the three files; `command` is what makes them again."""
+    write_text(folder / "comparison.csv", csv_text(comparison.methods))
+    write_text(folder / "comparison.md", _markdown(comparison, command))
+    write_text(folder / "report.html", page_html(comparison, command))
+
+
+def _markdown(comparison: Comparison, command: str) -> str:
+    paragraphs = [
+        f"# {comparison.title}",
+        *comparison.verdict.sentences,
+        markdown_table(comparison.methods, MAIN_COLUMNS).rstrip(),
+        *comparison.notes,
+        *(f"{name}: {text}" for name, text in comparison.facts),
+        "## All figures",
+        markdown_table(comparison.methods, COLUMNS).rstrip(),
+        f"Made by `{command}`",
+    ]
+    return "\n\n".join(printable(text) if "|" not in text else text for text in paragraphs) + "\n"
+
+
+def show(comparison: Comparison, screen: Screen) -> None:
+    """The table, the verdict, and what was left out, on the terminal."""
+    screen.console.print(terminal_table(comparison.methods, comparison.title, screen.console))
+    for sentence in (*comparison.verdict.sentences, *comparison.notes):
+        screen.say(printable(sentence))
+    for item in comparison.left_out:
+        screen.say(f"left out: {printable(str(item.folder))}: {printable(item.reason)}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    config, flags = parse(PROG, DESCRIPTION, argv, OWN_ARGUMENTS)
+    folders = [Path(folder) for folder in flags.own["folders"]] or [task_folder(config)]
+    comparison = compare_folders(folders)
+    report = Path(flags.own["report"]) if flags.own["report"] else report_folder(comparison)
+    write_report(comparison, report, shlex.join([*as_called(PROG).split(), *argv]))
+    screen = Screen()
+    show(comparison, screen)
+    screen.say(f"report: {report / 'report.html'}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""The comparison of finished runs: read from their folders, told as tables and as one page."""

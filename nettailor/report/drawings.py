@@ -1,0 +1,30 @@
+"""A method's network drawn from its summary: what was kept, and outlines of what was removed."""
+
+from matplotlib.figure import Figure
+
+from nettailor.report.runs import Run
+from student.drawing import architecture
+from student.wiring import Path, Wiring
+
+
+def drawing(run: Run) -> Figure:
+    """The network of a run; a plain backbone has all of its blocks at full weight."""
+    summary = run.summary
+    stages = summary.stages
+    if summary.tailored:
+        rows = summary.tailored.paths
+        weights = {
+            Path(source, target, kind): min(alpha, 1.0) for source, target, kind, alpha in rows
+        }
+        wiring = Wiring.from_json(len(stages), [row[:3] for row in rows])
+        alpha = [weights[path] for path in wiring.paths]
+        return architecture(wiring, alpha, stages=stages, ghosts=True)
+    kept = summary.eliminated.kept_blocks if summary.eliminated else len(stages)
+    wiring = Wiring(kept, tuple(Path(block - 1, block, "block") for block in range(1, kept + 1)))
+    return architecture(
+        wiring,
+        [1.0] * kept,
+        stages=stages,
+        ghosts=True,
+        replacement=summary.eliminated is not None and summary.eliminated.replacement,
+    )

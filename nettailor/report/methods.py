@@ -1,0 +1,170 @@
+"""Runs that differ in their seed only are one method, with a mean and a spread."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, stdev
+
+from nettailor.core.config import EXECUTION_KEYS
+from nettailor.core.errors import UserError
+from nettailor.report.printable import printable
+from nettailor.report.runs import Run
+from nettailor.report.summary import Summary
+
+Figure = Callable[[Run], float | None]
+
+_ORDER = ("teacher", "tailored", "eliminated", "head-only", "scratch")
+# what a run was asked for beside itself, or anew in each run of a method
+_NO_SETTING = {"seed", "eliminate.top", "eliminate.references", *EXECUTION_KEYS}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds and sample standard deviation; None where there is one seed only."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> "Spread | None":
+        """The spread of the values that are there; None when none is."""
+        known = [value for value in values if value is not None]
+        if not known:
+            return None
+        return cls(fmean(known), stdev(known) if len(known) > 1 else None, len(known))
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """One way to a network: its runs by rising seed, at least one."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def example(self) -> Summary:
+        """The summary of the first seed's run, for what all seeds share."""
+        return self.runs[0].summary
+
+    @property
+    def kind(self) -> str:
+        """teacher, tailored, eliminated, head-only or scratch."""
+        return self.example.kind
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs, rising."""
+        return tuple(run.summary.seed for run in self.runs)
+
+    def spread(self, figure: Figure) -> Spread | None:
+        """A figure over the seeds."""
+        return Spread.of(figure(run) for run in self.runs)
+
+    def mean(self, figure: Figure) -> float | None:
+        """Mean of a figure over the seeds; None when no run has it."""
+        spread = self.spread(figure)
+        return None if spread is None else spread.mean
+
+
+def label_of(summary: Summary) -> str:
+    """The short name of what a run did, without backbone and seed."""
+    if summary.tailored:
+        return f"tailored {summary.tailored.finetune} γ{summary.tailored.gamma:g}"
+    if summary.eliminated:
+        cut = summary.eliminated
+        words = [f"elim {cut.top}"]
+        words += ["blocks"] if cut.unit == "blocks" else []
+        words += ["conv"] if cut.replacement else []
+        words += ["head"] if cut.trainable == "head" else []
+        return " ".join(words)
+    return {"head-only": "head only", "scratch": "from scratch"}.get(summary.kind, summary.kind)
+
+
+def _place(summary: Summary) -> tuple[object, ...]:
+    """Where a method stands in tables: by backbone, kind and what it did."""
+    detail: tuple[object, ...] = ()
+    if summary.tailored:
+        detail = (summary.tailored.finetune == "all", summary.tailored.gamma)
+    if summary.eliminated:
+        cut = summary.eliminated
+        detail = (cut.unit == "blocks", cut.replacement, cut.trainable == "head", cut.top)
+    return (summary.backbone, _ORDER.index(summary.kind), *detail)
+
+
+def group(runs: Sequence[Run]) -> list[Method]:
+    """The methods in the order of tables; the backbone is named only where there are several.
+
+    Raises UserError for two runs of the same method and seed.
+    """
+    several = len({run.summary.backbone for run in runs}) > 1
+    groups: dict[str, dict[int, Run]] = {}
+    for run in sorted(runs, key=lambda run: _place(run.summary)):
+        prefix = f"{printable(run.summary.backbone)} " if several else ""
+        members = groups.setdefault(prefix + label_of(run.summary), {})
+        same = members.setdefault(run.summary.seed, run)
+        if same is not run:
+            raise UserError(
+                f"{same.folder} and {run.folder} are both {label_of(run.summary)!r} of seed "
+                f"{run.summary.seed}; give the folders to compare, one of these"
+            )
+    return [
+        Method(label, tuple(members[seed] for seed in sorted(members)))
+        for label, members in groups.items()
+    ]
+
+
+def notes(methods: Sequence[Method]) -> list[str]:
+    """What a reader should know before comparing: unequal seeds, settings, devices, versions."""
+    found = []
+    usual = max((method.seeds for method in methods), key=len)
+    unlike = [method for method in methods if method.seeds != usual]
+    if unlike:
+        listed = "; ".join(f"{method.label}: {_listed(method.seeds)}" for method in unlike)
+        found.append(f"The methods have different seeds. Most have {_listed(usual)}; {listed}.")
+    for method in methods:
+        keys = _unequal_settings(method)
+        if keys:
+            found.append(f"The runs of {method.label} differ in {', '.join(keys)}.")
+    runs = [run for method in methods for run in method.runs]
+    devices = sorted({run.summary.device for run in runs})
+    if len(devices) > 1:
+        found.append(
+            f"Latency was measured on {' and '.join(devices)}: compare it by the ratio to the "
+            "teacher measured in turn on the same device."
+        )
+    unequal = [
+        f"{name} {', '.join(sorted(values))}"
+        for name, values in _versions(runs).items()
+        if len(values) > 1
+    ]
+    if unequal:
+        found.append(f"The runs were made with several versions: {'; '.join(unequal)}.")
+    return found
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _unequal_settings(method: Method) -> list[str]:
+    first = method.runs[0].settings
+    return sorted(
+        key
+        for key in {key for run in method.runs for key in run.settings} - _NO_SETTING
+        if any(run.settings.get(key) != first.get(key) for run in method.runs)
+    )
+
+
+def _versions(runs: Sequence[Run]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        for name, version in run.summary.versions.items():
+            found.setdefault(name, set()).add(version)
+    return found
+
+
+def versions_in_words(methods: Sequence[Method]) -> str:
+    """Such as `python 3.11.7, torch 2.15.0`; all that were used, where there were several."""
+    found = _versions([run for method in methods for run in method.runs])
+    return ", ".join(f"{name} {' / '.join(sorted(values))}" for name, values in found.items())

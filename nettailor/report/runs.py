@@ -1,0 +1,154 @@
+"""Which runs there are to compare, and whether they can be compared at all."""
+
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nettailor.core.config import flat
+from nettailor.core.errors import UserError
+from nettailor.core.faults import shown
+from nettailor.core.run_folder import CONFIG_FILE, RunFolder
+from nettailor.core.settings import parse_yaml
+from nettailor.core.torchvision_sets import SET_NAMES
+from nettailor.report.curves import Epoch, read_epochs
+from nettailor.report.predictions import Predictions, read_predictions
+from nettailor.report.summary import Figures, Summary, read_summary
+
+_TASK_KEYS = (
+    "crop_pct", "split.val", "split.test", "split.seed", "limit.train", "limit.test",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run, read whole.
+
+    settings: by dotted key. epochs: of all stages. predictions: by split, "val" and "test".
+    """
+
+    folder: Path
+    summary: Summary
+    settings: Mapping[str, Any]
+    epochs: tuple[Epoch, ...]
+    predictions: Mapping[str, Predictions]
+
+    @property
+    def teacher(self) -> Figures:
+        """What ratios are over: the teacher as measured in turn with this run."""
+        return self.summary.teacher or self.summary
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run folder that cannot be compared, and why."""
+
+    folder: Path
+    reason: str
+
+
+def task_name(data: str) -> str:
+    """The task that the setting `data` names, whatever its spelling."""
+    names = {name.lower(): name for name in ("digits", *SET_NAMES)}
+    return names.get(data.lower()) or Path(data).resolve().name
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
+    """All runs at any depth under the folders, or that the folders are, in order of their paths.
+
+    Nothing inside a run folder counts as another run. Runs that have not finished, or that are
+    damaged, are told apart with the reason.
+
+    Raises UserError for a folder that is absent or holds no finished run at all, and for runs of
+    different tasks.
+    """
+    runs: dict[Path, Run] = {}
+    left_out: dict[Path, LeftOut] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder}: no such folder; give run folders or folders that hold runs, or make "
+                "some first: python -m nettailor.teach"
+            )
+        for place in _run_folders(folder):
+            try:
+                runs[place.resolve()] = _read_run(place)
+            except UserError as error:
+                left_out[place.resolve()] = LeftOut(place, str(error))
+    if not runs:
+        reasons = "".join(f"\n{item.folder}: {item.reason}" for item in left_out.values())
+        raise UserError(
+            f"{', '.join(map(str, folders))}: no finished run; train one first: "
+            f"python -m nettailor.teach{reasons}"
+        )
+    found = list(runs.values())
+    _require_one_task(found)
+    return found, list(left_out.values())
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    """Every folder with settings, from `root` downwards; what lies inside one belongs to it."""
+    for place, inner, files in os.walk(root):
+        if CONFIG_FILE in files:
+            inner.clear()
+            yield Path(place)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+
+
+def _read_run(folder: Path) -> Run:
+    """Raises UserError with the reason why the run cannot be compared."""
+    try:
+        settings = parse_yaml((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"damaged: {CONFIG_FILE} cannot be read") from error
+    if not isinstance(settings, dict) or not isinstance(settings.get("data"), str):
+        raise UserError(f"damaged: {CONFIG_FILE} holds no settings of a run")
+    if not RunFolder(folder).finished:
+        raise UserError("not finished; the command that began it goes on with it")
+    try:
+        summary = read_summary(folder)
+        return Run(
+            folder,
+            summary,
+            flat(settings),
+            read_epochs(folder),
+            read_predictions(folder, len(summary.classes)),
+        )
+    except UserError as error:
+        raise UserError(f"damaged: {error}") from error
+
+
+def _task_of(run: Run) -> dict[str, object]:
+    """What all runs of a comparison must share, the most telling first."""
+    summary = run.summary
+    task: dict[str, object] = {
+        "dataset": summary.dataset,
+        "number of classes": len(summary.classes),
+        **{f"class {index}": name for index, name in enumerate(summary.classes)},
+        "image_size": summary.image_size,
+        "data": task_name(run.settings["data"]),
+        **{key: run.settings.get(key) for key in _TASK_KEYS},
+    }
+    for split, predictions in run.predictions.items():
+        task[f"number of {split} images"] = len(predictions)
+        # the same number of other images is another split, too
+        content = predictions.index.tobytes() + predictions.label.tobytes()
+        task[f"checksum of the {split} images' labels"] = f"{zlib.crc32(content):08x}"
+    return task
+
+
+def _require_one_task(runs: Sequence[Run]) -> None:
+    first, *others = runs
+    expected = _task_of(first)
+    for other in others:
+        for key, value in _task_of(other).items():
+            if value != expected[key]:
+                raise UserError(
+                    f"these runs are not of one task: {key} is {shown(expected[key])} in "
+                    f"{first.folder} and {shown(value)} in {other.folder}; give the folders to "
+                    "compare, such as runs/digits/*/*-64px-*"
+                )

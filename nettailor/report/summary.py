@@ -1,0 +1,188 @@
+"""`summary.json` as it is read back: every figure checked before anything is drawn from it."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nettailor.core.errors import UserError
+from nettailor.core.run_folder import SUMMARY_FILE
+from student.wiring import Wiring
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Kind = Literal["teacher", "tailored", "eliminated", "head-only", "scratch"]
+
+
+class _Read(BaseModel):
+    """Strict: no silent conversion, no NaN or infinity. Keys that nothing reads may be there."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Percents(_Read):
+    """A share in % by split; the test may not have been read."""
+
+    train: Percent
+    val: Percent
+    test: Percent | None
+
+
+class Losses(_Read):
+    """Mean loss in nats by split."""
+
+    train: NonNegative
+    val: NonNegative
+    test: NonNegative | None
+
+
+class Parameters(_Read):
+    """Numbers of parameters; the task's own are those not shared with other tasks."""
+
+    total: AtLeastOne
+    universal: Count
+    task: Count
+
+
+class Blocks(_Read):
+    """How many pretrained blocks and proxies the network has."""
+
+    universal: Count
+    proxy: Count
+
+
+class Timing(_Read):
+    """Milliseconds of a forward pass: the median, and the range of the middle half."""
+
+    median: Positive
+    iqr: NonNegative
+
+
+class Latency(_Read):
+    """Timings at batch 1 and batch 64."""
+
+    single: Timing = Field(alias="1")
+    batch: Timing = Field(alias="64")
+
+
+class Profile(_Read):
+    """Sums of the operators' own times over one forward pass at batch 1, in milliseconds."""
+
+    device: str
+    cpu_ms: NonNegative
+    cuda_ms: NonNegative | None
+
+
+class PeakMemory(_Read):
+    """Bytes alive at the worst moment of a forward pass at batch 1 and batch 64."""
+
+    single: Count = Field(alias="1")
+    batch: Count = Field(alias="64")
+
+
+class Seconds(_Read):
+    """Time of training, of the whole run, and of the whole test split with reading its images."""
+
+    train: NonNegative
+    total: NonNegative
+    test_inference: NonNegative | None
+
+
+class Eliminated(_Read):
+    """What was cut off the top, and what was put in its place."""
+
+    unit: Literal["stages", "blocks"]
+    top: AtLeastOne
+    kept_blocks: Count
+    replacement: bool
+    trainable: Literal["all", "head"]
+
+
+class Tailored(_Read):
+    """How a student was tailored and which paths it kept, each with its weight α."""
+
+    finetune: Literal["task", "all"]
+    gamma: NonNegative
+    depth: str
+    paths: tuple[
+        tuple[int, int, Literal["block", "proxy"], Annotated[float, Field(ge=0, le=1.0001)]], ...
+    ]
+
+
+class Figures(_Read):
+    """The figures that others are compared with: what is read of a run's teacher."""
+
+    kind: Kind
+    backbone: str
+    seed: Count
+    accuracy: Percents
+    params: Parameters
+    flops: AtLeastOne
+    latency_ms: dict[str, Latency] = Field(min_length=1)
+    bytes: AtLeastOne
+
+
+class Summary(Figures):
+    """The figures of one finished run."""
+
+    dataset: str
+    image_size: AtLeastOne
+    classes: tuple[str, ...] = Field(min_length=2)
+    macro_f1: Percents
+    loss: Losses
+    layers: Count
+    blocks: Blocks
+    stages: tuple[Count, ...] = Field(min_length=1)
+    profile: Profile
+    peak_memory: PeakMemory
+    seconds: Seconds
+    eliminated: Eliminated | None
+    tailored: Tailored | None
+    teacher: Figures | None
+    versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """What the kind of a run promises is there."""
+        for kind, part in (("eliminated", self.eliminated), ("tailored", self.tailored)):
+            if (self.kind == kind) != (part is not None):
+                raise ValueError(f"kind is {self.kind!r}, but {kind} is {part!r}")
+        if (self.kind == "teacher") != (self.teacher is None):
+            raise ValueError(f"kind is {self.kind!r}, so its teacher must be there or be null")
+        if self.teacher is not None:
+            if self.teacher.kind != "teacher":
+                raise ValueError(f"its teacher is a run of kind {self.teacher.kind!r}")
+            if self.device not in self.teacher.latency_ms:
+                raise ValueError(f"its teacher's latency was not measured on {self.device}")
+        if self.eliminated and self.eliminated.kept_blocks > len(self.stages):
+            raise ValueError("eliminated.kept_blocks is above the number of blocks")
+        if self.tailored:
+            Wiring.from_json(len(self.stages), [path[:3] for path in self.tailored.paths])
+        return self
+
+    @property
+    def device(self) -> str:
+        """Where latency was measured."""
+        return next(iter(self.latency_ms))
+
+    @property
+    def latency(self) -> Latency:
+        """The timings on that device."""
+        return self.latency_ms[self.device]
+
+
+def read_summary(folder: Path) -> Summary:
+    """The figures of a finished run; raises UserError that names the first fault."""
+    try:
+        text = (folder / SUMMARY_FILE).read_text(encoding="utf-8")
+        return Summary.model_validate_json(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{SUMMARY_FILE} cannot be read") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{SUMMARY_FILE}: {place + ': ' if place else ''}{reason}") from error

@@ -1,0 +1,146 @@
+"""Run folders as the commands write them, with figures that a test chooses."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+CLASSES = ("circle", "square", "star")
+STAGES = [0, 1, 1, 2]
+FULL_FLOPS, FULL_PARAMS = 1_000_000, 200_000
+IMAGES = {"val": 20, "test": 30}
+PATHS = [[0, 1, "block", 1.0], [1, 3, "proxy", 0.75], [2, 3, "block", 0.25], [1, 2, "proxy", 1.0]]
+
+
+def summary(kind: str, **changes: Any) -> dict[str, Any]:
+    """A whole `summary.json`; `changes` replaces keys. Its teacher is that of the same seed."""
+    content: dict[str, Any] = {
+        "kind": kind,
+        "backbone": "tiny",
+        "dataset": "shapes",
+        "image_size": 32,
+        "seed": 0,
+        "classes": list(CLASSES),
+        "accuracy": {"train": 99.0, "val": 95.0, "test": 90.0},
+        "macro_f1": {"train": 99.0, "val": 94.5, "test": 89.5},
+        "loss": {"train": 0.05, "val": 0.2, "test": 0.3},
+        "params": {"total": FULL_PARAMS, "universal": 0, "task": FULL_PARAMS},
+        "flops": FULL_FLOPS,
+        "layers": 12,
+        "blocks": {"universal": len(STAGES), "proxy": 0},
+        "stages": STAGES,
+        "latency_ms": {"cpu": timings(2.0, 40.0)},
+        "profile": {"device": "cpu", "cpu_ms": 1.8, "cuda_ms": None},
+        "peak_memory": {"1": 1_000_000, "64": 9_000_000},
+        "bytes": 4 * FULL_PARAMS + 1000,
+        "seconds": {"train": 60.0, "total": 75.0, "test_inference": 0.5},
+        "eliminated": None,
+        "tailored": None,
+        "teacher": None,
+        "versions": {"python": "3.11.7", "torch": "2.15.0"},
+    }
+    if kind == "tailored":
+        content["tailored"] = {
+            "finetune": "task", "gamma": 0.3, "depth": "remove-02", "paths": PATHS,
+        }  # fmt: skip
+    if kind == "eliminated":
+        content["eliminated"] = cut(1)
+    content |= changes
+    if kind != "teacher" and "teacher" not in changes:
+        shared = ("backbone", "dataset", "image_size", "seed", "classes", "stages")
+        content["teacher"] = summary("teacher", **{key: content[key] for key in shared})
+    return content
+
+
+def timings(single: float, batch: float) -> dict[str, dict[str, float]]:
+    """Latency at batch 1 and 64 in milliseconds."""
+    return {"1": {"median": single, "iqr": 0.1}, "64": {"median": batch, "iqr": 1.5}}
+
+
+def cut(top: int, **changes: Any) -> dict[str, Any]:
+    """What `eliminated` holds."""
+    plain = {"unit": "stages", "top": top, "kept_blocks": len(STAGES) - top}
+    return plain | {"replacement": False, "trainable": "all"} | changes
+
+
+def accuracy(val: float, test: float | None) -> dict[str, float | None]:
+    """Accuracies with a training accuracy beside them."""
+    return {"train": 99.5, "val": val, "test": test}
+
+
+def name_of(content: Mapping[str, Any]) -> str:
+    """The name of a run's folder."""
+    middle = ""
+    if content["tailored"]:
+        middle = f"-{content['tailored']['finetune']}-gamma{content['tailored']['gamma']:g}"
+    if content["eliminated"]:
+        detail = content["eliminated"]
+        middle = f"-{detail['unit']}{detail['top']}"
+        middle += "-conv" if detail["replacement"] else ""
+        middle += "-head" if detail["trainable"] == "head" else ""
+    return f"{content['backbone']}-{content['image_size']}px{middle}-seed{content['seed']}"
+
+
+def write_run(
+    task: Path,
+    content: Mapping[str, Any],
+    *,
+    labels: Mapping[str, Sequence[int]] | None = None,
+    wrong: Mapping[int, int] | None = None,
+    pictures: Sequence[int] = (),
+    settings: Mapping[str, Any] | None = None,
+    epochs: Sequence[tuple[str, float, float]] = (("train", 80.0, 0.6), ("train", 95.0, 0.2)),
+    path_weights: Mapping[str, Sequence[float]] | None = None,
+) -> Path:
+    """Write the run folder `<task>/<kind>/<name>` and return it.
+
+    Args:
+        content: of `summary.json`.
+        labels: true classes by split; by default the classes take turns.
+        wrong: index of a test image to the class that it is taken for; all others are right.
+        pictures: indices of the test images that lie in `mistakes/`.
+        settings: `config.yaml`, over the usual ones.
+        epochs: rows of `metrics.csv` as stage, validation accuracy and loss.
+        path_weights: TensorBoard tag to a weight at each epoch.
+    """
+    folder = task / content["kind"] / name_of(content)
+    folder.mkdir(parents=True)
+    usual = {
+        "data": f"images/{content['dataset']}", "backbone": content["backbone"],
+        "image_size": content["image_size"], "seed": content["seed"], "crop_pct": None,
+        "split": {"val": 0.2, "test": 0.2, "seed": 0}, "limit": {"train": None, "test": None},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(usual | dict(settings or {})), "utf-8")
+    (folder / "summary.json").write_text(json.dumps(content), "utf-8")
+    count = len(content["classes"])
+    labels = labels or {
+        split: [i % count for i in range(images)] for split, images in IMAGES.items()
+    }
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["split", "index", "label", "predicted", "probability"])
+        for split, rows in labels.items():
+            for index, label in enumerate(rows):
+                taken_for = (wrong or {}).get(index, label) if split == "test" else label
+                writer.writerow([split, index, label, taken_for, 0.9])
+    with (folder / "metrics.csv").open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["stage", "epoch", "lr", "loss", "val_accuracy", "val_loss"])
+        for number, (stage, percent, loss) in enumerate(epochs, start=1):
+            writer.writerow([stage, number, 0.01, loss, percent, loss])
+    for index in pictures:
+        (folder / "mistakes").mkdir(exist_ok=True)
+        Image.new("RGB", (24, 24), (8 * index % 256, 90, 160)).save(
+            folder / "mistakes" / f"{index}.png"
+        )
+    if path_weights:
+        with SummaryWriter(str(folder / "events" / "student")) as events:
+            for tag, values in path_weights.items():
+                for epoch, value in enumerate(values):
+                    events.add_scalar(tag, value, epoch)
+    return folder

@@ -1,0 +1,257 @@
+"""Seeds become methods, methods a front, a winner and plain words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_runs import FULL_FLOPS, FULL_PARAMS, accuracy, cut, summary, timings, write_run
+
+from nettailor.core.errors import UserError
+from nettailor.report.measures import accuracy_test, accuracy_val, flops_ratio, latency_ratio
+from nettailor.report.methods import Method, Spread, group, label_of, notes
+from nettailor.report.runs import read_runs
+from nettailor.report.summary import Summary
+from nettailor.report.verdict import judge, pareto_front
+
+
+def methods_of(task: Path, *contents: dict[str, Any]) -> list[Method]:
+    """The methods of runs with these summaries."""
+    for content in contents:
+        write_run(task, content)
+    return group(read_runs([task])[0])
+
+
+def sized(kind: str, val: float, flops: float, params: float, **changes: Any) -> dict[str, Any]:
+    """A summary with a validation accuracy, and FLOPs and parameters over the teacher's."""
+    total = int(params * FULL_PARAMS)
+    return summary(
+        kind,
+        accuracy=accuracy(val, val - 1),
+        flops=int(flops * FULL_FLOPS),
+        params={"total": total, "universal": 0, "task": total},
+        **changes,
+    )
+
+
+TEACHER = sized("teacher", 95.0, 1, 1)
+
+
+def test_spread_worked_out_by_hand() -> None:
+    # mean 4, squares of differences 4 + 1 + 9 over n - 1 = 2
+    assert Spread.of([2.0, 3.0, 7.0]) == Spread(4.0, 7**0.5, 3)
+    assert Spread.of([5.0]) == Spread(5.0, None, 1)
+    assert Spread.of([None, 5.0]) == Spread(5.0, None, 1)
+    assert Spread.of([None, None]) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "label"),
+    [
+        ("teacher", {}, "teacher"),
+        ("head-only", {}, "head only"),
+        ("scratch", {}, "from scratch"),
+        ("tailored", {}, "tailored task γ0.3"),
+        (
+            "tailored",
+            {"tailored": {"finetune": "all", "gamma": 1.0, "depth": "x", "paths": []}},
+            "tailored all γ1",
+        ),
+        ("eliminated", {"eliminated": cut(2)}, "elim 2"),
+        ("eliminated", {"eliminated": cut(3, unit="blocks")}, "elim 3 blocks"),
+        (
+            "eliminated",
+            {"eliminated": cut(1, replacement=True, trainable="head")},
+            "elim 1 conv head",
+        ),
+    ],
+)
+def test_labels(kind: str, changes: dict[str, Any], label: str) -> None:
+    content = json.dumps(summary(kind, **changes))
+    assert label_of(Summary.model_validate_json(content)) == label
+
+
+def test_seeds_are_grouped_in_the_order_of_tables(tmp_path: Path) -> None:
+    contents = [summary("scratch", seed=seed) for seed in (2, 0)]
+    contents += [summary("eliminated", eliminated=cut(top)) for top in (3, 1)]
+    contents += [summary("tailored"), summary("teacher"), summary("head-only", seed=1)]
+    methods = methods_of(tmp_path, *contents)
+    assert [(method.label, method.seeds) for method in methods] == [
+        ("teacher", (0,)),
+        ("tailored task γ0.3", (0,)),
+        ("elim 1", (0,)),
+        ("elim 3", (0,)),
+        ("head only", (1,)),
+        ("from scratch", (0, 2)),
+    ]
+    (note,) = notes(methods)
+    assert "Most have seeds 0, 2" in note
+    assert "head only: seed 1" in note
+
+
+def test_mean_and_ratios_over_seeds(tmp_path: Path) -> None:
+    runs = []
+    for seed, single, teachers in ((0, 1.0, 2.0), (1, 3.0, 4.0)):
+        teacher = summary("teacher", seed=seed, latency_ms={"cpu": timings(teachers, 40)})
+        runs.append(
+            sized(
+                "scratch", 90 + 2 * seed, 0.5, 1, seed=seed, teacher=teacher,
+                latency_ms={"cpu": timings(single, 10)},
+            )
+        )  # fmt: skip
+    (method,) = methods_of(tmp_path, *runs)
+    assert method.spread(accuracy_val) == Spread(91.0, 2**0.5, 2)
+    assert method.spread(flops_ratio) == Spread(0.5, 0.0, 2)
+    # each over the teacher measured in turn with it: 1 / 2 and 3 / 4
+    assert method.mean(latency_ratio) == 0.625
+
+
+def test_the_backbone_is_named_where_there_are_several(tmp_path: Path) -> None:
+    one, other = summary("teacher"), summary("teacher", backbone="other")
+    assert [m.label for m in methods_of(tmp_path, one, other)] == ["other teacher", "tiny teacher"]
+
+
+def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
+    for out in ("one", "two"):
+        write_run(tmp_path / out, summary("teacher"))
+    with pytest.raises(UserError, match="are both 'teacher' of seed 0"):
+        group(read_runs([tmp_path])[0])
+
+
+def test_unequal_settings_and_versions_are_noted(tmp_path: Path) -> None:
+    write_run(tmp_path, summary("scratch"), settings={"teacher": {"epochs": 4}})
+    other = summary("scratch", seed=1, versions={"python": "3.11.7", "torch": "2.16.0"})
+    write_run(tmp_path, other, settings={"teacher": {"epochs": 9}, "out": "elsewhere"})
+    settings, versions = notes(group(read_runs([tmp_path])[0]))
+    assert settings == "The runs of from scratch differ in teacher.epochs."
+    assert "torch 2.15.0, 2.16.0" in versions
+    assert "python" not in versions
+
+
+def test_pareto_front_worked_out_by_hand() -> None:
+    points = [(3, 90), (1, 80), (2, 80), (2, 85), (3, 90), (4, 90), (5, 70)]
+    assert pareto_front(points) == [1, 3, 0, 4]
+    assert pareto_front([]) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12))
+def test_the_front_holds_the_best_and_is_beaten_by_nothing(points: list[tuple[int, int]]) -> None:
+    front = [points[position] for position in pareto_front(points)]
+    assert front == sorted(front)
+    assert max(point[1] for point in front) == max(point[1] for point in points)
+    assert min(point[0] for point in front) == min(point[0] for point in points)
+    for cost, value in points:
+        assert any(other[0] <= cost and other[1] >= value for other in front)
+
+
+def test_the_leanest_within_tolerance_wins_and_fixed_removal_may(tmp_path: Path) -> None:
+    methods = methods_of(
+        tmp_path,
+        TEACHER,
+        sized("tailored", 95.5, 0.6, 0.5),
+        sized("eliminated", 95.0, 0.7, 0.3, eliminated=cut(1)),
+        sized("eliminated", 94.5, 0.4, 0.1, eliminated=cut(2)),
+        sized("eliminated", 94.49, 0.2, 0.05, eliminated=cut(3)),
+    )
+    verdict = judge(methods)
+    assert verdict.teacher.mean == 95.0
+    assert verdict.within == {"tailored task γ0.3", "elim 1", "elim 2"}
+    assert verdict.winner is verdict.fixed
+    assert verdict.winner is not None
+    assert verdict.winner.label == "elim 2"
+    assert verdict.tailored is not None
+    assert verdict.tailored.label == "tailored task γ0.3"
+    assert verdict.sentences == (
+        "elim 2 is the leanest network within 0.5 points of the teacher on validation (94.50 % "
+        "against 95.00 %): 0.400 M FLOPs (0.4× the teacher's) and 0.0200 M parameters (0.1×). On "
+        "the test images it reaches 93.50 %, the teacher 94.00 %.",
+        "Fixed removal needs fewer FLOPs (0.400 M against 0.600 M) and fewer parameters (0.0200 M "
+        "against 0.100 M): tailored task γ0.3 beside elim 2.",
+    )
+
+
+def test_each_family_may_lead_in_one_count(tmp_path: Path) -> None:
+    methods = methods_of(
+        tmp_path,
+        TEACHER,
+        sized("tailored", 95.0, 0.3, 0.5),
+        sized("eliminated", 95.0, 0.4, 0.1),
+    )
+    assert judge(methods).sentences[1] == (
+        "Tailoring needs fewer FLOPs (0.300 M against 0.400 M), fixed removal needs fewer "
+        "parameters (0.0200 M against 0.100 M): tailored task γ0.3 beside elim 1."
+    )
+
+
+def test_equal_sizes_are_called_equal(tmp_path: Path) -> None:
+    methods = methods_of(
+        tmp_path,
+        TEACHER,
+        sized("tailored", 95.0, 0.4, 0.5),
+        sized("eliminated", 95.0, 0.4, 0.1),
+    )
+    assert (
+        judge(methods)
+        .sentences[1]
+        .startswith("Both need the same FLOPs (0.400 M), fixed removal needs fewer parameters")
+    )
+
+
+def test_the_choice_is_made_on_validation_over_seeds(tmp_path: Path) -> None:
+    # elim 1 holds with its first seed only; on the test it would be the best
+    methods = methods_of(
+        tmp_path,
+        TEACHER,
+        sized("teacher", 95.0, 1, 1, seed=1),
+        sized("tailored", 95.0, 0.8, 0.8),
+        sized("eliminated", 95.0, 0.5, 0.5),
+        summary("eliminated", seed=1, flops=500_000, accuracy=accuracy(93.9, 99.9)),
+    )
+    verdict = judge(methods)
+    assert verdict.winner is verdict.tailored
+    assert verdict.sentences[1].startswith("No network of fixed removal is within 0.5 points")
+
+
+def test_without_any_within_tolerance_the_most_accurate_is_shown(tmp_path: Path) -> None:
+    methods = methods_of(
+        tmp_path,
+        TEACHER,
+        sized("tailored", 93.0, 0.5, 0.5),
+        sized("eliminated", 90.0, 0.1, 0.1),
+        sized("scratch", 94.0, 1, 1),
+    )
+    verdict = judge(methods)
+    assert verdict.winner is not None
+    assert verdict.winner.label == "from scratch"
+    assert verdict.within == frozenset()
+    assert verdict.sentences[0].startswith("No network is within 0.5 points of the teacher")
+    assert verdict.sentences[1].startswith("Neither tailoring nor fixed removal")
+
+
+def test_the_teacher_alone_leaves_nothing_to_choose(tmp_path: Path) -> None:
+    verdict = judge(methods_of(tmp_path, TEACHER))
+    assert verdict.winner is None
+    assert verdict.sentences == ("There is nothing beside the teacher yet.",)
+
+
+def test_a_teacher_whose_run_is_not_there_still_sets_the_mark(tmp_path: Path) -> None:
+    methods = methods_of(tmp_path, sized("tailored", 94.4, 0.5, 0.5, teacher=TEACHER))
+    verdict = judge(methods)
+    assert verdict.teacher == Spread(95.0, None, 1)
+    assert verdict.within == frozenset()
+
+
+def test_of_several_backbones_the_best_teacher_sets_the_mark(tmp_path: Path) -> None:
+    better = sized("teacher", 97.0, 2, 2, backbone="other")
+    methods = methods_of(tmp_path, TEACHER, better, sized("tailored", 95.5, 0.5, 0.5))
+    verdict = judge(methods)
+    assert verdict.teacher.mean == 97.0
+    assert "within 0.5 points of the other teacher" in verdict.sentences[0]
+
+
+def test_an_unread_test_split_is_no_number(tmp_path: Path) -> None:
+    (method,) = methods_of(tmp_path, summary("scratch", accuracy=accuracy(95.0, None)))
+    assert method.spread(accuracy_test) is None
+    assert "an unknown share" in judge([method]).sentences[0]

@@ -1,0 +1,374 @@
+"""The command and its page: whole, self-contained, and fit to be read in a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
+
+import pytest
+from report_runs import (
+    CLASSES,
+    FULL_FLOPS,
+    FULL_PARAMS,
+    STAGES,
+    accuracy,
+    cut,
+    summary,
+    timings,
+    write_run,
+)
+
+from nettailor import compare
+from nettailor.core.errors import UserError
+
+HOSTILE = '<img src=x onerror="alert(1)">&amp;$\\frac{'
+WIDTHS = (1280, 400)
+
+
+def write_task(task: Path, classes: tuple[str, ...] = CLASSES, **common: Any) -> None:
+    """A task with a teacher, two tailored networks, four cut ones and both references."""
+    count = len(classes)
+    labels = {"val": [i % count for i in range(2 * count)], "test": [i % count for i in range(240)]}
+    common |= {"classes": list(classes)}
+    for seed in (0, 1):
+        shared = {**common, "seed": seed}
+        teacher = summary("teacher", **shared, accuracy=accuracy(98.9, 99.0))
+        write_run(task, teacher, labels=labels, wrong={5: (5 + 1) % count})
+        for kind, share, percent, changes in (
+            ("tailored", 0.5, 98.8, {}),
+            ("tailored", 0.35, 97.0, {"tailored": tailored("all", 1.0)}),
+            ("eliminated", 0.9, 98.7, {"eliminated": cut(1)}),
+            ("eliminated", 0.6, 98.5, {"eliminated": cut(2)}),
+            ("eliminated", 0.3, 85.0, {"eliminated": cut(3)}),
+            ("eliminated", 0.6, 93.0, {"eliminated": cut(2, replacement=True, trainable="head")}),
+            ("head-only", 1.0, 90.0, {}),
+            ("scratch", 1.0, 95.0, {}),
+        ):
+            total = int(FULL_PARAMS * share**2)
+            content = summary(
+                kind,
+                **shared,
+                **changes,
+                teacher=teacher,
+                accuracy=accuracy(percent, percent - 0.3 + 0.2 * seed),
+                flops=int(FULL_FLOPS * share),
+                params={"total": total, "universal": 0, "task": total},
+                latency_ms={"cpu": timings(2 * share, 40 * share)},
+            )
+            stages = ("student", "remove-02") if kind == "tailored" else (kind, kind)
+            write_run(
+                task,
+                content,
+                labels=labels,
+                wrong={i: (i + 1) % count for i in range(0, 24, 1 + seed)},
+                pictures=range(0, 24, 1 + seed),
+                epochs=[(stage, percent - 5 * late, 0.2) for late, stage in enumerate(stages)],
+                path_weights={
+                    f"path_weight/x{node}/{name}": [1.0, 0.7, 0.5]
+                    for node in range(1, len(STAGES) + 1)
+                    for name in ("block", f"from-x{node - 1}")
+                }
+                if kind == "tailored"
+                else None,
+            )
+    half = write_run(task, summary("scratch", **common, seed=9), labels=labels)
+    (half / "summary.json").unlink()
+
+
+def tailored(finetune: str, gamma: float) -> dict[str, Any]:
+    """What `tailored` holds of a network with one block and one proxy."""
+    paths = [[0, 1, "block", 1.0], [1, 4, "proxy", 1.0]]
+    return {"finetune": finetune, "gamma": gamma, "depth": "remove-02", "paths": paths}
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes, and its text outside of styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        """Attributes of all elements of a kind."""
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the report on a whole task."""
+    runs = tmp_path_factory.mktemp("runs")
+    write_task(runs / "shapes")
+    compare.main([str(runs / "shapes")])
+    return runs / "shapes" / "comparison"
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on classes and a task whose names try to break the page, and very many classes."""
+    runs = tmp_path_factory.mktemp("hostile")
+    classes = (HOSTILE, "猫", "a\tb\x00", "x" * 300, *(f"class {i}" for i in range(56)))
+    write_task(runs / "shapes", classes, dataset=HOSTILE)
+    compare.main([str(runs / "shapes"), "--report", str(runs / "out")])
+    return runs / "out"
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "report.html").read_text("utf-8")
+
+
+def test_the_page_has_all_its_parts(report: Path) -> None:
+    page = Elements(page_of(report))
+    titles = [attributes["aria-label"] or "" for attributes in page.of("svg")]
+    for title in (
+        "Test accuracy against FLOPs",
+        "Test accuracy against parameters",
+        "Test accuracy against measured latency",
+        "Validation accuracy by epoch",
+        "Validation loss by epoch",
+        "Path weights through time, tailored task γ0.3, seed 0",
+        "Confusion matrix of tailored task γ0.3 on the test",
+        "The classes that got worse most, tailored task γ0.3 against the teacher",
+    ):
+        assert titles.count(title) == 1
+    # the winner is the best tailored network, too; four cut ones
+    assert sum("pretrained blocks" in title for title in titles) == 5
+    assert any(title.startswith("tailored task γ0.3 (winner)") for title in titles)
+    assert "tailored task γ0.3 is the leanest network within 0.5 points" in page.text
+    assert "Tailoring needs fewer FLOPs" in page.text
+    assert "not finished" in page.text
+    assert f"python -m nettailor.compare {report.parent}" in page.text
+    pictures = page.of("img")
+    assert len(pictures) == 3 * 6
+    assert pictures[0]["alt"] == "circle, taken for square"
+
+
+def test_the_page_needs_nothing_beside_itself(report: Path, hostile: Path) -> None:
+    for folder in (report, hostile):
+        text = page_of(folder)
+        page = Elements(text)
+        assert not page.of("script")
+        addresses = [
+            value or ""
+            for _, attributes in page.found
+            for key, value in attributes.items()
+            if key in ("src", "href", "xlink:href", "srcset", "data", "action")
+        ]
+        assert addresses
+        assert all(address.startswith(("data:", "#")) for address in addresses)
+        assert all(reference.startswith("#") for reference in re.findall(r"url\(([^)]*)\)", text))
+        assert "@import" not in text
+
+
+def test_no_name_stands_for_two_things(report: Path) -> None:
+    names = [
+        attributes["id"] for _, attributes in Elements(page_of(report)).found if "id" in attributes
+    ]
+    assert names
+    assert len(names) == len(set(names))
+
+
+def test_the_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None:
+    arguments = [str(report.parent), "--report", str(tmp_path)]
+    compare.main(arguments)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(first) == {"report.html", "comparison.csv", "comparison.md"}
+    compare.main(arguments)
+    assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_names_are_text_and_never_markup(hostile: Path) -> None:
+    page = Elements(page_of(hostile))
+    assert not any("onerror" in attributes for _, attributes in page.found)
+    assert HOSTILE in page.text
+    assert "a�b�" in page.text
+    assert "Classes taken for each other most" in page.text
+    assert not any("Confusion" in (svg["aria-label"] or "") for svg in page.of("svg"))
+
+
+def test_the_command_prints_table_verdict_and_what_was_left_out(
+    report: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(report.parent.parent)
+    # without folders: the task's folder of the settings
+    compare.main(["--data", "anywhere/shapes", "--out", "."])
+    text = capsys.readouterr().out
+    assert "tailored task γ0.3 is the leanest network" in text
+    assert "left out: shapes/scratch/tiny-32px-seed9: not finished" in text
+    assert text.strip().endswith("report: " + str(report / "report.html"))
+    markdown = (report / "comparison.md").read_text("utf-8")
+    assert markdown.startswith("# shapes at 32 px\n\ntailored task γ0.3 is the leanest")
+    assert "| elim 2 | 2 | 98.50 ± 0.00 |" in markdown
+    assert "--data anywhere/shapes --out ." in markdown
+
+
+def test_the_report_goes_where_all_runs_belong(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "a", summary("teacher"))
+    two = write_run(tmp_path / "b", summary("scratch"))
+    loose = tmp_path / "copied"
+    shutil.copytree(two, loose)
+    for folders, place in (
+        ([one], tmp_path / "a"),
+        ([one, two], tmp_path),
+        ([loose], tmp_path),
+    ):
+        compare.main([str(folder) for folder in folders])
+        assert (place / "comparison" / "report.html").is_file()
+        shutil.rmtree(place / "comparison")
+
+
+def test_the_report_is_no_run(report: Path) -> None:
+    compare.main([str(report.parent)])
+    rows = (report / "comparison.csv").read_text("utf-8").splitlines()
+    assert len(rows) == 1 + 2 * 9
+
+
+def test_a_teacher_alone_still_has_a_page(tmp_path: Path) -> None:
+    write_run(tmp_path, summary("teacher"))
+    compare.main([str(tmp_path), "--report", str(tmp_path / "out")])
+    text = Elements(page_of(tmp_path / "out")).text
+    assert "There is nothing beside the teacher yet" in text
+    assert "Mistakes of teacher" in text
+
+
+def test_runs_of_two_tasks_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, summary("teacher"))
+    write_run(tmp_path, summary("scratch", image_size=64))
+    with pytest.raises(UserError, match=r"image_size is 64 in .* and 32 in"):
+        compare.main([str(tmp_path)])
+    assert not (tmp_path / "comparison").exists()
+
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium is installed")
+
+# What is asked of the page in each width, written into the document that the browser prints. The
+# frame is as narrow as is asked; a window would not be.
+PROBE = """<!doctype html><title>probe</title>
+<iframe id="frame" style="border:0;width:{width}px;height:900px"></iframe><pre id="found"></pre>
+<script>
+const frame = document.getElementById("frame");
+frame.onload = () => {{
+  const page = frame.contentDocument, view = frame.contentWindow;
+  const inside = (element) => element.closest(".scroll, pre") !== null;
+  document.getElementById("found").textContent = "found:" + JSON.stringify({{
+    width: view.innerWidth,
+    overflow: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+    beyond: [...page.body.querySelectorAll("*")].filter((element) => !inside(element)
+      && element.getBoundingClientRect().right > view.innerWidth + 1).map((e) => e.tagName),
+    pictures: [...page.images].map((image) => image.complete && image.naturalWidth > 0),
+    drawings: [...page.querySelectorAll("svg image")].length,
+    svgs: [...page.querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().width),
+    requests: view.performance.getEntriesByType("resource").map((entry) => entry.name)
+      .filter((name) => !name.startsWith("data:")),
+  }}) + ":end";
+}};
+frame.srcdoc = {page};
+</script>
+"""
+
+
+def browse(folder: Path, address: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Open a page in a browser of its own profile."""
+    assert BROWSER
+    return subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000",
+            "--enable-logging=stderr", "--dump-dom", *options, address,
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+
+
+@needs_browser
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("which", ["report", "hostile"])
+def test_the_page_in_a_browser(
+    which: str, width: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    page = page_of(request.getfixturevalue(which))
+    content = json.dumps(page).replace("</", "<\\/")
+    probe = tmp_path / "probe.html"
+    probe.write_text(PROBE.format(width=width, page=content), "utf-8")
+    done = browse(tmp_path, probe.as_uri(), "--window-size=1400,1000")
+    assert "CONSOLE" not in done.stderr, done.stderr
+    found = json.loads(done.stdout.partition("found:")[2].partition(":end")[0].replace("&lt;", "<"))
+    assert found["width"] == width
+    assert found["overflow"] == 0
+    assert found["beyond"] == []
+    assert found["pictures"]
+    assert all(found["pictures"])
+    assert found["drawings"] > 0
+    assert min(found["svgs"]) > 250
+    assert found["requests"] == []
+
+
+class Requests(BaseHTTPRequestHandler):
+    """Serves one page, and nothing else that is asked for, and remembers what was."""
+
+    page: bytes
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        if self.path == "/report.html":
+            self.asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(self.page)
+        else:
+            # without a referrer it is the browser's own housekeeping
+            if "report.html" in self.headers.get("Referer", ""):
+                self.asked.append(f"{self.headers['Host']}{self.path}")
+            self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def requests_of(page: str, folder: Path) -> tuple[list[str], str]:
+    """What a page asks for, from any host, and what the browser says about it."""
+
+    class Handler(Requests):
+        asked: ClassVar[list[str]] = []
+
+    Handler.page = page.replace(
+        "<head>", '<head><meta name="referrer" content="unsafe-url">'
+    ).encode()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{server.server_port}"
+        done = browse(folder, f"http://{place}/report.html", f"--host-resolver-rules=MAP * {place}")
+        server.shutdown()
+    return Handler.asked, done.stderr
+
+
+@needs_browser
+def test_the_page_asks_for_nothing_and_logs_nothing(report: Path, tmp_path: Path) -> None:
+    page = page_of(report)
+    asked, log = requests_of(page, tmp_path)
+    assert asked == ["/report.html"]
+    assert "CONSOLE" not in log, log
+    # the same page with a picture from elsewhere: its policy forbids it, and it would be seen
+    strange = page.replace("</main>", '<img src="http://elsewhere.example/x.png"></main>')
+    asked, log = requests_of(strange, tmp_path)
+    assert asked == ["/report.html"]
+    assert "CONSOLE" in log
+    asked, _ = requests_of(strange.replace("Content-Security-Policy", "none"), tmp_path)
+    assert asked == ["/report.html", "elsewhere.example/x.png"]
