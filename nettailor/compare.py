@@ -9,17 +9,19 @@ from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_text
-from nettailor.core.flags import as_called, parse, run_command
+from nettailor.core.flags import EXIT_SOME_FAILED, as_called, parse, run_command
 from nettailor.report.comparison import Comparison, compare_folders
 from nettailor.report.page import page_html
 from nettailor.report.printable import printable
 from nettailor.report.runs import task_name
 from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, csv_text, markdown_table, terminal_table
+from nettailor.sweep import Failure, run_sweep
 
 PROG = "python -m nettailor.compare"
 DESCRIPTION = (
     "Set every finished run of a task side by side: a table here, and report.html, comparison.csv "
-    "and comparison.md in a folder. Runs are read, networks and images are not."
+    "and comparison.md in a folder. Runs are read, networks and images are not. With --seeds, "
+    "--gammas or --modes it is a sweep: what is missing is trained first."
 )
 OWN_ARGUMENTS = {
     "folders": {
@@ -31,6 +33,24 @@ OWN_ARGUMENTS = {
     "--report": {
         "metavar": "DIR",
         "help": "where the report goes (default: comparison/ in the task's folder)",
+    },
+    "--seeds": {
+        "nargs": "+",
+        "type": int,
+        "metavar": "N",
+        "help": "train what is missing for these seeds: the teacher, a tailored network for each "
+        "gamma and mode, eliminated ones, references",
+    },
+    "--gammas": {
+        "nargs": "+",
+        "type": float,
+        "metavar": "GAMMA",
+        "help": "weights of the expected complexity to train for (default: student.gamma)",
+    },
+    "--modes": {
+        "nargs": "+",
+        "choices": ("task", "all"),
+        "help": "what fine-tuning trains in the tailored networks (default: prune.finetune)",
     },
 }
 _KINDS = {"teacher", "tailored", "eliminated", "head-only", "scratch"}
@@ -89,13 +109,34 @@ def show(comparison: Comparison, screen: Screen) -> None:
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     config, flags = parse(PROG, DESCRIPTION, argv, OWN_ARGUMENTS)
-    folders = [Path(folder) for folder in flags.own["folders"]] or [task_folder(config)]
+    own = flags.own
+    if flags.overwrite:
+        raise UserError("--overwrite: a comparison discards no run; give it to the run's command")
+    sweep = [own[name] for name in ("seeds", "gammas", "modes")]
+    if any(sweep) and own["folders"]:
+        raise UserError(
+            f"{own['folders'][0]}: a sweep compares the runs under --out; leave the folder out, or "
+            "--seeds, --gammas and --modes"
+        )
+    failures: list[Failure] = []
+    if any(sweep):
+        with Screen() as screen:
+            failures = run_sweep(
+                config,
+                screen,
+                seeds=own["seeds"] or [config.seed],
+                gammas=own["gammas"] or [config.student.gamma],
+                modes=own["modes"] or [config.prune.finetune],
+            )
+    folders = [Path(folder) for folder in own["folders"]] or [task_folder(config)]
     comparison = compare_folders(folders)
-    report = Path(flags.own["report"]) if flags.own["report"] else report_folder(comparison)
+    report = Path(own["report"]) if own["report"] else report_folder(comparison)
     write_report(comparison, report, shlex.join([*as_called(PROG).split(), *argv]))
     screen = Screen()
     show(comparison, screen)
     screen.say(f"report: {report / 'report.html'}")
+    if failures:
+        raise SystemExit(EXIT_SOME_FAILED)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from nettailor.report.mistakes import (
 )
 from nettailor.report.path_weights import read_path_weights, weights_in_time
 from nettailor.report.runs import Run, read_runs
-from nettailor.report.scales import AccuracyScale
+from nettailor.report.scales import AccuracyScale, label_logarithmic
 from nettailor.report.svg import chart_style, inline_svg
 from nettailor.report.tradeoffs import COSTS, tradeoff
 from nettailor.report.training import accuracy_curves, kept_epochs, loss_curves
@@ -125,15 +125,20 @@ def test_wide_errors_are_drawn_by_their_logarithm_and_all_right_has_a_place() ->
     assert wide.place(99) - wide.place(90) == pytest.approx(1)
     axes = Figure().add_subplot()
     wide.dress(axes, "accuracy")
-    assert [text.get_text() for text in axes.get_yticklabels()] == [
-        "50",
-        "80",
-        "90",
-        "95",
-        "98",
-        "99",
-        "100",
-    ]
+    ticks = [text.get_text() for text in axes.get_yticklabels()]
+    assert ticks == ["50", "70", "80", "90", "95", "97", "98", "99", "100"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "least"), [(0.02, 3.0, 5), (0.31, 0.47, 3), (0.2, 0.9, 3), (0.2, 0.2001, 1)]
+)
+def test_a_logarithmic_axis_always_has_numbers(low: float, high: float, least: int) -> None:
+    axes = Figure().add_subplot()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    label_logarithmic(axes.yaxis)
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    assert sum(low <= place <= high and text.get_text() != "" for place, text in ticks) >= least
 
 
 def methods_of(task: Path) -> list[Method]:

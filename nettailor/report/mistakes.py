@@ -17,12 +17,13 @@ from PIL import Image
 from nettailor.evidence import MISTAKES_FOLDER
 from nettailor.report.looks import BLACK, VERMILLION, look_of
 from nettailor.report.methods import Method
-from nettailor.report.printable import printable, shortened
+from nettailor.report.printable import shortened
 from nettailor.report.runs import Run
 from nettailor.report.svg import FAINT_INK, GRID, INK, widest
 
 ANNOTATED, DRAWN = 20, 40  # classes: up to so many with numbers in the cells, or drawn at all
 _WORST, _EXAMPLES, _PAIRS = 8, 6, 20
+_NAME = 60  # characters of a class's name in the page
 _LARGEST = 256 * 1024  # bytes of one embedded picture
 
 
@@ -53,7 +54,7 @@ def most_confused(table: NDArray[np.int64], classes: Sequence[str]) -> list[Conf
     pairs = [divmod(int(place), len(classes)) for place in order]
     return [
         Confused(
-            printable(classes[true]), printable(classes[predicted]),
+            shortened(classes[true], _NAME), shortened(classes[predicted], _NAME),
             int(wrong[true, predicted]), 100 * float(wrong[true, predicted] / table[true].sum()),
         )
         for true, predicted in pairs
@@ -132,7 +133,7 @@ def worse_classes(teacher: Method, winner: Method) -> list[Worse]:
     worst = [int(place) for place in np.argsort(-lost, kind="stable")[:_WORST] if lost[place] > 0]
     return [
         Worse(
-            printable(classes[place]), float(before[place]), float(after[place]),
+            shortened(classes[place], _NAME), float(before[place]), float(after[place]),
             _examples(pairs, place),
         )
         for place in worst
@@ -149,7 +150,7 @@ def _examples(pairs: Sequence[tuple[Run, Run]], label: int) -> tuple[Example, ..
                 continue
             source = _data_uri(run.folder / MISTAKES_FOLDER / f"{index}.png")
             if source and int(index) not in found:
-                name = printable(run.summary.classes[predicted])
+                name = shortened(run.summary.classes[predicted], _NAME)
                 found[int(index)] = Example(source, name, run.summary.seed)
     return tuple(found[index] for index in sorted(found))[:_EXAMPLES]
 
@@ -187,7 +188,8 @@ def worse_picture(classes: Sequence[Worse], winner: Method) -> Figure:
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel("recall on the test, %; at the right the loss in points")
+    axes.set_xlabel("recall on the test, %")
+    figure.text(0.875, 1 - 22 / height, "points", size=8, va="center")
     handles = [
         Line2D([], [], marker="*", color=BLACK, linestyle="none", label="teacher"),
         Line2D([], [], marker=look.marker, color=look.colour, linestyle="none",

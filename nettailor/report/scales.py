@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from math import log10
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 _WIDE = 4  # from this ratio of errors on, a plain axis would press the best together
-_ERRORS = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+_ERRORS = (100, 70, 50, 30, 20, 10, 5, 3, 2, 1, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 
 
 class AccuracyScale:
@@ -45,3 +47,12 @@ class AccuracyScale:
         shown = {accuracy: place for accuracy, place in ticks.items() if low <= place <= high}
         axes.set_yticks(list(shown.values()), [f"{accuracy:g}" for accuracy in shown])
         axes.set_ylabel(f"{name}, % (by log of error)")
+
+
+def label_logarithmic(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade, or closer where the axis spans no decade."""
+    low, high = axis.get_view_interval()
+    locator: Locator = LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(5)
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -7,7 +7,7 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from nettailor.report.boxes import Box, place_labels
 from nettailor.report.looks import Look, look_of
@@ -15,7 +15,7 @@ from nettailor.report.measures import accuracy_test, flops, latency_ratio, param
 from nettailor.report.methods import Figure as Measure
 from nettailor.report.methods import Method, Spread
 from nettailor.report.printable import shortened
-from nettailor.report.scales import AccuracyScale
+from nettailor.report.scales import AccuracyScale, label_logarithmic
 from nettailor.report.svg import FAINT_INK, INK, widest
 from nettailor.report.verdict import pareto_front
 
@@ -94,9 +94,7 @@ def tradeoff(methods: Sequence[Method], cost: Cost) -> Figure:
     scale.dress(axes, "test accuracy")
     axes.set_xlabel(cost.label)
     if cost.logarithmic:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        label_logarithmic(axes.xaxis)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
     _draw_labels(figure, axes, points, scale, front)

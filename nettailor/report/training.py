@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from nettailor.report.boxes import spread_out
 from nettailor.report.curves import Epoch
@@ -14,7 +14,7 @@ from nettailor.report.looks import Look, look_of
 from nettailor.report.methods import Method
 from nettailor.report.printable import shortened
 from nettailor.report.runs import Run
-from nettailor.report.scales import AccuracyScale
+from nettailor.report.scales import AccuracyScale, label_logarithmic
 from nettailor.report.svg import FAINT_INK, widest
 
 _WIDTH, _LINE = 400, 13  # pixels: of a picture, and from one label to the next
@@ -76,8 +76,7 @@ def loss_curves(methods: Sequence[Method]) -> Figure:
     axes.set_yscale("log")
     _draw(axes, lines, [[max(epoch.loss, 1e-6) for epoch in line.epochs] for line in lines])
     axes.set_ylabel("validation loss, nats (log axis)")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    label_logarithmic(axes.yaxis)
     _name_lines(figure, axes, lines, [max(line.epochs[-1].loss, 1e-6) for line in lines])
     return figure
 
