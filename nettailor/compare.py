@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
@@ -23,7 +24,7 @@ DESCRIPTION = (
     "and comparison.md in a folder. Runs are read, networks and images are not. With --seeds, "
     "--gammas or --modes it is a sweep: what is missing is trained first."
 )
-OWN_ARGUMENTS = {
+OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "folders": {
         "nargs": "*",
         "metavar": "FOLDER",

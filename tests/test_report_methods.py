@@ -165,7 +165,7 @@ def test_the_leanest_within_tolerance_wins_and_fixed_removal_may(tmp_path: Path)
     assert verdict.tailored.label == "tailored task γ0.3"
     assert verdict.sentences == (
         "elim 2 is the leanest network within 0.5 points of the teacher on validation (94.50 % "
-        "against 95.00 %): 0.400 M FLOPs (0.4× the teacher's) and 0.0200 M parameters (0.1×). On "
+        "against 95.00 %): 0.400 M FLOPs (0.40× the teacher's) and 0.0200 M parameters (0.10×). On "
         "the test images it reaches 93.50 %, the teacher 94.00 %.",
         "Fixed removal needs fewer FLOPs (0.400 M against 0.600 M) and fewer parameters (0.0200 M "
         "against 0.100 M): tailored task γ0.3 beside elim 2.",

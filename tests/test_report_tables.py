@@ -10,7 +10,7 @@ from report_runs import FULL_FLOPS, FULL_PARAMS, accuracy, summary, timings, wri
 from rich.console import Console
 
 from nettailor.report.methods import Method, Spread, group
-from nettailor.report.printable import decimals, printable, shortened
+from nettailor.report.printable import decimals, printable, shortened, times
 from nettailor.report.runs import read_runs
 from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, Column, csv_text, markdown_table
 from nettailor.report.tables import terminal_table as make_terminal_table
@@ -150,3 +150,4 @@ def test_printable() -> None:
     assert printable("tab\tnew\nline \udcff é 猫") == "tab�new�line � é 猫"
     assert shortened("abcdef", 4) == "abc…"
     assert shortened("abcd", 4) == "abcd"
+    assert [times(ratio) for ratio in (1.0, 0.296, 0.0884)] == ["1.00×", "0.30×", "0.088×"]

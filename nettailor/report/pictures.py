@@ -10,6 +10,7 @@ from nettailor.report.measures import flops_ratio, params_ratio
 from nettailor.report.methods import Method
 from nettailor.report.mistakes import Worse, confusion, confusion_picture, worse_picture
 from nettailor.report.path_weights import read_path_weights, weights_in_time
+from nettailor.report.printable import times
 from nettailor.report.svg import chart_style, inline_svg
 from nettailor.report.tradeoffs import COSTS, tradeoff
 from nettailor.report.training import accuracy_curves, loss_curves
@@ -60,7 +61,7 @@ def drawings(methods: Sequence[Method], verdict: Verdict) -> list[Picture]:
             f"{method.label} ({roles[method]})" if method in roles else method.label,
             f"{blocks.universal} of {len(run.summary.stages)} pretrained blocks",
             *([f"{blocks.proxy} proxies"] if blocks.proxy else []),
-            f"{flops_ratio(run):.2f}× FLOPs, {params_ratio(run):.2g}× parameters of the teacher",
+            f"{times(flops_ratio(run))} FLOPs, {times(params_ratio(run))} parameters of the teacher",
             f"seed {run.summary.seed}",
         ]
         caption = ", ".join(words)

@@ -18,3 +18,8 @@ def shortened(text: str, most: int) -> str:
 def decimals(value: float) -> int:
     """Digits after the point that leave a number three significant ones, four at most."""
     return 0 if value == 0 else min(4, max(0, 2 - floor(log10(abs(value)))))
+
+
+def times(ratio: float) -> str:
+    """A ratio such as `0.43×`, with two significant digits where it is small."""
+    return f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"

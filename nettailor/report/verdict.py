@@ -13,7 +13,7 @@ from nettailor.report.measures import (
     params_ratio,
 )
 from nettailor.report.methods import Figure, Method, Spread
-from nettailor.report.printable import decimals
+from nettailor.report.printable import decimals, times
 from nettailor.report.summary import Figures
 
 TOLERANCE = 0.5  # points of validation accuracy, as when a depth is chosen
@@ -170,9 +170,9 @@ def _percent(spread: Spread | None) -> str:
 def _cost(method: Method) -> str:
     """FLOPs and parameters, with their ratios to the teacher's."""
     return (
-        f"{_millions(_amount(method, flops))} FLOPs ({_amount(method, flops_ratio):.2g}× the "
+        f"{_millions(_amount(method, flops))} FLOPs ({times(_amount(method, flops_ratio))} the "
         f"teacher's) and {_millions(_amount(method, params))} parameters "
-        f"({_amount(method, params_ratio):.2g}×)"
+        f"({times(_amount(method, params_ratio))})"
     )
 
 
