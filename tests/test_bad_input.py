@@ -92,7 +92,9 @@ class Shell:
 def shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Shell:
-    monkeypatch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0, batches=(1,)))
+    monkeypatch.setattr(
+        finetune, "measure_latency", partial(measure_latency, seconds=0, batches=(1,))
+    )
     return Shell(tmp_path / "runs", monkeypatch, capsys)
 
 

@@ -61,7 +61,8 @@ def drawings(methods: Sequence[Method], verdict: Verdict) -> list[Picture]:
             f"{method.label} ({roles[method]})" if method in roles else method.label,
             f"{blocks.universal} of {len(run.summary.stages)} pretrained blocks",
             *([f"{blocks.proxy} proxies"] if blocks.proxy else []),
-            f"{times(flops_ratio(run))} FLOPs, {times(params_ratio(run))} parameters of the teacher",
+            f"{times(flops_ratio(run))} FLOPs",
+            f"{times(params_ratio(run))} parameters of the teacher",
             f"seed {run.summary.seed}",
         ]
         caption = ", ".join(words)
