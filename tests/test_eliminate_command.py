@@ -22,9 +22,9 @@ from nettailor.network import load_network
 from nettailor.session import start_session
 
 SMALL = [
-    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--teacher.epochs", "2",
-    "--teacher.lr", "0.1", "--eliminate.epochs", "2", "--eliminate.lr", "0.1", "--limit.train", "300", "--limit.test", "100", "--device", "cpu",
-    "--workers", "0",
+    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "2",
+    "--teacher.lr", "0.1", "--eliminate.lr", "0.1", "--limit.train", "300", "--limit.test", "100",
+    "--device", "cpu", "--workers", "0",
 ]  # fmt: skip
 NAME = "test_resnet-32px"
 

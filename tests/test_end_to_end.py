@@ -39,8 +39,8 @@ ALL = ["--prune.remove", "[2, 1]", "--prune.tolerance", "100", "--prune.finetune
 
 KEYS = {
     "kind", "backbone", "dataset", "image_size", "seed", "classes", "accuracy", "macro_f1", "loss",
-    "params", "flops", "layers", "blocks", "stages", "latency_ms", "profile", "peak_memory", "bytes",
-    "seconds", "eliminated", "tailored", "teacher", "versions",
+    "params", "flops", "layers", "blocks", "stages", "latency_ms", "profile", "peak_memory",
+    "bytes", "seconds", "eliminated", "tailored", "teacher", "versions",
 }  # fmt: skip
 
 

@@ -162,7 +162,7 @@ def parse(
     """
     own = own or {}
     parser = build_parser(as_called(prog), description, own)
-    arguments, unknown = parser.parse_known_args(list(argv))
+    arguments, unknown = parser.parse_known_intermixed_args(list(argv))
     given = vars(arguments)
     source, overwrite, epochs = given.pop("config"), given.pop("overwrite"), given.pop("epochs")
     names = [name.lstrip("-").replace("-", "_") for name in own]
