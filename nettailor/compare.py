@@ -11,9 +11,9 @@ from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_text
 from nettailor.core.flags import EXIT_SOME_FAILED, as_called, parse, run_command
+from nettailor.core.printable import printable
 from nettailor.report.comparison import Comparison, compare_folders
 from nettailor.report.page import page_html
-from nettailor.report.printable import printable
 from nettailor.report.runs import task_name
 from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, csv_text, markdown_table, terminal_table
 from nettailor.sweep import Failure, run_sweep

@@ -30,6 +30,7 @@ from nettailor.core.image_paths import find_images
 from nettailor.core.imagenet import pretrained_labels, pretrained_preprocessing
 from nettailor.core.images import in_one_line
 from nettailor.core.preprocessing import Preprocessing, eval_transform
+from nettailor.core.printable import printable
 from nettailor.core.weights import load_with_classifier
 from nettailor.network import load_network
 
@@ -259,16 +260,6 @@ def as_table(predicted: Sequence[Predicted], console: Console) -> str:
     with console.capture() as capture:
         console.print(table)
     return capture.get()
-
-
-def printable(text: str) -> str:
-    """Text on one line that a terminal can show and does not obey: a file's name may hold anything.
-
-    Every character that is no visible one is written as its escape.
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def _significant(probability: float) -> float:

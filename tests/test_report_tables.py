@@ -9,8 +9,9 @@ import pytest
 from report_runs import FULL_FLOPS, FULL_PARAMS, accuracy, summary, timings, write_run
 from rich.console import Console
 
+from nettailor.core.printable import printable
+from nettailor.report.brief import decimals, shortened, times
 from nettailor.report.methods import Method, Spread, group
-from nettailor.report.printable import decimals, printable, shortened, times
 from nettailor.report.runs import read_runs
 from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, Column, csv_text, markdown_table
 from nettailor.report.tables import terminal_table as make_terminal_table
@@ -141,13 +142,13 @@ def test_markup_and_strange_signs_do_no_harm(tmp_path: Path) -> None:
     console = Console(width=200, file=io.StringIO())
     with console.capture() as capture:
         console.print(make_terminal_table(methods, "a [red] task", console))
-    assert "net[bold]|�[31m teacher" in capture.get()
+    assert "net[bold]|\\x1b[31m teacher" in capture.get()
     assert "a [red] task" in capture.get()
-    assert "| net[bold]\\|�[31m teacher | 1 |" in markdown_table(methods, [])
+    assert "| net[bold]\\|\\x1b[31m teacher | 1 |" in markdown_table(methods, [])
 
 
 def test_printable() -> None:
-    assert printable("tab\tnew\nline \udcff é 猫") == "tab�new�line � é 猫"
+    assert printable("tab\tnew\nline \udcff é 猫") == r"tab\tnew\nline \udcff é 猫"
     assert shortened("abcdef", 4) == "abc…"
     assert shortened("abcd", 4) == "abcd"
     assert [times(ratio) for ratio in (1.0, 0.296, 0.0884)] == ["1.00×", "0.30×", "0.088×"]

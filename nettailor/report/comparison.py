@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nettailor.core.printable import printable
 from nettailor.report.methods import Method, group, notes, versions_in_words
-from nettailor.report.printable import printable
 from nettailor.report.runs import LeftOut, read_runs
 from nettailor.report.verdict import Verdict, judge
 

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from nettailor.core.config import EXECUTION_KEYS
 from nettailor.core.errors import UserError
-from nettailor.report.printable import printable
+from nettailor.core.printable import printable
 from nettailor.report.runs import Run
 from nettailor.report.summary import Summary
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nettailor.evidence import MISTAKES_FOLDER
+from nettailor.report.brief import shortened
 from nettailor.report.looks import BLACK, VERMILLION, look_of
 from nettailor.report.methods import Method
-from nettailor.report.printable import shortened
 from nettailor.report.runs import Run
 from nettailor.report.svg import FAINT_INK, GRID, INK, widest
 

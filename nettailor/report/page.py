@@ -7,11 +7,11 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from nettailor.core.printable import printable
 from nettailor.report import pictures
 from nettailor.report.comparison import Comparison
 from nettailor.report.methods import Method
 from nettailor.report.mistakes import DRAWN, confusion, most_confused, worse_classes
-from nettailor.report.printable import printable
 from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, Column
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from nettailor.report.brief import times
 from nettailor.report.drawings import drawing
 from nettailor.report.measures import flops_ratio, params_ratio
 from nettailor.report.methods import Method
 from nettailor.report.mistakes import Worse, confusion, confusion_picture, worse_picture
 from nettailor.report.path_weights import read_path_weights, weights_in_time
-from nettailor.report.printable import times
 from nettailor.report.svg import chart_style, inline_svg
 from nettailor.report.tradeoffs import COSTS, tradeoff
 from nettailor.report.training import accuracy_curves, loss_curves

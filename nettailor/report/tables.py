@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nettailor.core.printable import printable
+from nettailor.report.brief import decimals
 from nettailor.report.measures import (
     batch_latency_ratio,
     bytes_ratio,
@@ -20,7 +22,6 @@ from nettailor.report.measures import (
     params_ratio,
 )
 from nettailor.report.methods import Figure, Method, Spread
-from nettailor.report.printable import decimals, printable
 from nettailor.report.runs import Run
 
 MISSING = "–"

@@ -10,11 +10,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from nettailor.report.boxes import Box, place_labels
+from nettailor.report.brief import shortened
 from nettailor.report.looks import Look, look_of
 from nettailor.report.measures import accuracy_test, flops, latency_ratio, params
 from nettailor.report.methods import Figure as Measure
 from nettailor.report.methods import Method, Spread
-from nettailor.report.printable import shortened
 from nettailor.report.scales import AccuracyScale, label_logarithmic
 from nettailor.report.svg import FAINT_INK, INK, widest
 from nettailor.report.verdict import pareto_front

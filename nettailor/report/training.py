@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from nettailor.report.boxes import spread_out
+from nettailor.report.brief import shortened
 from nettailor.report.curves import Epoch
 from nettailor.report.looks import Look, look_of
 from nettailor.report.methods import Method
-from nettailor.report.printable import shortened
 from nettailor.report.runs import Run
 from nettailor.report.scales import AccuracyScale, label_logarithmic
 from nettailor.report.svg import FAINT_INK, widest

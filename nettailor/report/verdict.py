@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from nettailor.report.brief import decimals, times
 from nettailor.report.measures import (
     accuracy_test,
     accuracy_val,
@@ -13,7 +14,6 @@ from nettailor.report.measures import (
     params_ratio,
 )
 from nettailor.report.methods import Figure, Method, Spread
-from nettailor.report.printable import decimals, times
 from nettailor.report.summary import Figures
 
 TOLERANCE = 0.5  # points of validation accuracy, as when a depth is chosen

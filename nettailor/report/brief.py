@@ -1,12 +1,8 @@
-"""Text of unknown origin, and numbers of any size, made fit to be shown."""
+"""Names and numbers in few characters."""
 
 from math import floor, log10
 
-
-def printable(text: str) -> str:
-    """The text with a sign in the place of what no page can hold: control characters, halves of
-    surrogate pairs."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+from nettailor.core.printable import printable
 
 
 def shortened(text: str, most: int) -> str:

@@ -1,0 +1,11 @@
+"""Text of unknown origin made fit to be shown: a file's or a class's name may hold anything."""
+
+
+def printable(text: str) -> str:
+    """Text on one line that a terminal or a page can show, and that a terminal does not obey.
+
+    Every character that is no visible one is written as its escape.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
