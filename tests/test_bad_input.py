@@ -453,7 +453,7 @@ def test_loss_that_is_not_finite_later_keeps_the_epoch_before(
         patched.setattr(StageWatcher, "epoch", interrupt)
         code, err = shell(*argv)
     assert code == 130
-    assert re.fullmatch(r"interrupted: [^\n]+ go on after the last whole epoch\n", err)
+    assert re.fullmatch(r"interrupted: [^\n]+ goes on after the last whole epoch [^\n]+\n", err)
 
     path = run_of(shell, "digits") / "state" / "teacher.pt"
     state = read_state(path)

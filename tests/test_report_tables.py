@@ -84,7 +84,7 @@ def test_markdown_has_a_row_for_each_method(methods: list[Method]) -> None:
     columns = [COLUMN[name] for name in ("accuracy_test", "flops_ratio", "params", "cuda_ms")]
     assert markdown_table(methods, columns) == (
         "| network | seeds | test accuracy, % | FLOPs × teacher | parameters M | "
-        "operators, ms CUDA |\n"
+        "processor, ms CUDA |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: |\n"
         "| teacher | 2 | 90.00 ± 0.00 | 1.000 | 0.200 | – |\n"
         "| from scratch | 2 | 93.00 ± 1.41 | 0.500 | 0.0500 | – |\n"

@@ -121,7 +121,7 @@ def test_file_in_the_way(tmp_path: Path) -> None:
     place.write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match=r"run: a file is in the way"):
         RunFolder(place).open(settings_with(), overwrite=True)
-    with pytest.raises(UserError, match=r"cannot write .*config\.yaml: .*--out"):
+    with pytest.raises(UserError, match=r"cannot write .*config\.yaml: .*another place"):
         RunFolder(place / "below" / "it").open(settings_with(), overwrite=False)
     assert place.read_text(encoding="utf-8") == "mine"
 

@@ -69,7 +69,7 @@ class Latency(_Read):
 
 
 class Profile(_Read):
-    """Sums of the operators' own times over one forward pass at batch 1, in milliseconds."""
+    """Processor time of one forward pass at batch 1, in milliseconds: see `footprint`."""
 
     device: str
     cpu_ms: NonNegative
