@@ -141,10 +141,9 @@ def main(argv: Sequence[str]) -> None:
     with Screen() as screen:
         session = start_session(config, screen)
         tops = numbers_to_cut(session)
+        blocks = " blocks" * (config.eliminate.unit == "blocks")
         folders = {
-            f"top {top} {config.eliminate.unit}": train_eliminated(
-                session, top, overwrite=flags.overwrite
-            )
+            f"elim {top}{blocks}": train_eliminated(session, top, overwrite=flags.overwrite)
             for top in tops
         }
         if config.eliminate.references:

@@ -175,11 +175,14 @@ def side_by_side(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 
 def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """One table of summaries, a row each; costs are given over the first."""
+    """One table of summaries, a row each.
+
+    Costs are given over the first, latency (batch 1) over the teacher's measured in turn.
+    """
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in (
-        "", "val %", "test %", "loss, val", "FLOPs", "", "params", "", "blocks", "ms",
-        "over teacher", "train, s",
+        "", "val %", "test %", "loss, val", "FLOPs", "", "params", "", "blocks",
+        "latency", "train, s",
     ):  # fmt: skip
         table.add_column(name, justify="right" if table.columns else "left")
     first = next(iter(rows.values()))
@@ -197,7 +200,6 @@ def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
             f"{row['params']['total'] / 1e6:.3f} M",
             f"{row['params']['total'] / first['params']['total']:.3f}",
             str(row["blocks"]["universal"]),
-            f"{median:.2f}",
             f"{median / in_turn:.2f}×",
             f"{row['seconds']['train']:.1f}",
         )
