@@ -12,7 +12,8 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import write_text
 from nettailor.core.flags import EXIT_SOME_FAILED, as_called, parse, run_command
 from nettailor.core.printable import printable
-from nettailor.report.comparison import Comparison, compare_folders
+from nettailor.core.run_folder import KINDS
+from nettailor.report.comparison import Comparison, compare_folders, require_comparable
 from nettailor.report.page import page_html
 from nettailor.report.runs import task_name
 from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, csv_text, markdown_table, terminal_table
@@ -28,8 +29,8 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "folders": {
         "nargs": "*",
         "metavar": "FOLDER",
-        "help": "run folders, or folders that hold runs at any depth (default: <out>/<task>, as "
-        "the settings name them)",
+        "help": "run folders, or folders that hold runs at any depth (default: those of <out>/<task> at "
+        "image_size, as the settings name them)",
     },
     "--report": {
         "metavar": "DIR",
@@ -54,7 +55,6 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "what fine-tuning trains in the tailored networks (default: prune.finetune)",
     },
 }
-_KINDS = {"teacher", "tailored", "eliminated", "head-only", "scratch"}
 
 
 def task_folder(config: RunConfig) -> Path:
@@ -68,7 +68,7 @@ def report_folder(comparison: Comparison) -> Path:
     Raises UserError where they share none.
     """
     folders = [run.folder.resolve() for method in comparison.methods for run in method.runs]
-    tasks = [run.parent.parent if run.parent.name in _KINDS else run.parent for run in folders]
+    tasks = [run.parent.parent if run.parent.name in KINDS else run.parent for run in folders]
     common = Path(os.path.commonpath(tasks))
     if common == Path(common.anchor):
         raise UserError(
@@ -85,17 +85,19 @@ def write_report(comparison: Comparison, folder: Path, command: str) -> None:
 
 
 def _markdown(comparison: Comparison, command: str) -> str:
+    prose = [*comparison.notes, *(f"{name}: {text}" for name, text in comparison.facts)]
+    left_out = [f"- {item.folder}: {item.reason}" for item in comparison.left_out]
     paragraphs = [
-        f"# {comparison.title}",
-        *comparison.verdict.sentences,
+        printable(f"# {comparison.title}"),
+        *map(printable, comparison.verdict.sentences),
         markdown_table(comparison.methods, MAIN_COLUMNS).rstrip(),
-        *comparison.notes,
-        *(f"{name}: {text}" for name, text in comparison.facts),
+        *map(printable, prose),
         "## All figures",
         markdown_table(comparison.methods, COLUMNS).rstrip(),
-        f"Made by `{command}`",
+        *(["## Left out", "\n".join(map(printable, left_out))] if left_out else []),
+        printable(f"Made by `{command}`"),
     ]
-    return "\n\n".join(printable(text) if "|" not in text else text for text in paragraphs) + "\n"
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def show(comparison: Comparison, screen: Screen) -> None:
@@ -121,6 +123,7 @@ def main(argv: Sequence[str]) -> None:
         )
     failures: list[Failure] = []
     if any(sweep):
+        require_comparable(task_folder(config), config)
         with Screen() as screen:
             failures = run_sweep(
                 config,
@@ -129,8 +132,11 @@ def main(argv: Sequence[str]) -> None:
                 gammas=own["gammas"] or [config.student.gamma],
                 modes=own["modes"] or [config.prune.finetune],
             )
-    folders = [Path(folder) for folder in own["folders"]] or [task_folder(config)]
-    comparison = compare_folders(folders)
+    if own["folders"]:
+        comparison = compare_folders([Path(folder) for folder in own["folders"]])
+    else:
+        # one task folder holds runs of all image sizes
+        comparison = compare_folders([task_folder(config)], config.image_size)
     report = Path(own["report"]) if own["report"] else report_folder(comparison)
     write_report(comparison, report, shlex.join([*as_called(PROG).split(), *argv]))
     screen = Screen()

@@ -33,7 +33,8 @@ def structure(network: Network, image_size: int) -> dict[str, Any]:
     """Parameters, FLOPs (multiply-adds), layers and blocks of a network.
 
     Universal parameters are those shared with other tasks: frozen blocks, stem and neck. Once a
-    network was fine-tuned as a whole, none are.
+    network was fine-tuned as a whole, none are. Running statistics are no parameters and are not
+    counted, though those that follow the task are its own.
     """
     total = parameters(network)
     universal = 0

@@ -1,18 +1,20 @@
 """Fine-tuning a chain as one run: the teacher, and the networks that stand beside it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from nettailor.core.architecture import Architecture, EliminatedStructure
 from nettailor.core.backbone import Chain
 from nettailor.core.config import ScheduleConfig
 from nettailor.core.device import place
 from nettailor.core.latency import measure_latency
-from nettailor.core.run_folder import RunFolder
+from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.schedule import parameter_groups
 from nettailor.core.trainer import fit
 from nettailor.core.watch import StageWatcher
@@ -40,41 +42,50 @@ class Teacher(NamedTuple):
         return {**self.figures, "latency_ms": {device.type: latency}}
 
 
+@dataclass(frozen=True)
+class ChainRun:
+    """A chain that is fine-tuned as one run.
+
+    Attributes:
+        kind: of the run; also the name of its one stage.
+        folder: where it lives.
+        settings: what its `config.yaml` holds.
+        ignored: dotted keys in which a run that is there may differ.
+        stage: how it trains.
+        make: gives the chain to train, and where its weights came from; called with torch seeded.
+        eliminated: what is cut off the top, for the summary.
+    """
+
+    kind: Kind
+    folder: RunFolder
+    settings: Mapping[str, Any]
+    ignored: Collection[str]
+    stage: ScheduleConfig
+    make: Callable[[], tuple[Chain, WeightsSource]]
+    eliminated: Mapping[str, Any] | None = None
+
+
 def finetune(
-    session: Session,
-    folder: RunFolder,
-    kind: str,
-    settings: Mapping[str, Any],
-    stage: ScheduleConfig,
-    *,
-    make: Callable[[], tuple[Chain, WeightsSource]],
-    beside: Teacher | None,
-    eliminated: Mapping[str, Any] | None = None,
-    overwrite: bool,
+    session: Session, run: ChainRun, *, beside: Teacher | None, overwrite: bool
 ) -> dict[str, Any]:
     """Train a chain on cross-entropy, or go on with it; returns its summary.
 
     Keeps the epoch that does best on validation. The test split is read once, at the end.
 
     Args:
-        kind: of the run; also the name of its one stage.
-        settings: what the run folder holds to.
-        stage: how it trains.
-        make: the chain to train, and where its weights came from; called with torch seeded.
         beside: the teacher, whose latency is measured in turn; None for the teacher itself.
-        eliminated: what was cut off the top, for the summary.
     """
-    config = session.config
+    config, kind, folder, stage = session.config, run.kind, run.folder, run.stage
     if folder.finished and not overwrite:
-        folder.open(settings, overwrite=False)
+        folder.open(run.settings, ignored=run.ignored, overwrite=False)
         return folder.read_summary()
     # whatever can be wrong with settings and images shows before anything is discarded
     session.seed_stage(kind)
-    chain, source = make()
+    chain, source = run.make()
     loader = session.train_loader
     if overwrite or not folder.begun:
         session.check_images()
-    folder.open(settings, overwrite=overwrite)
+    folder.open(run.settings, ignored=run.ignored, overwrite=overwrite)
     session.screen.say(f"{kind}: {folder.path.name}, weights from {source.origin}")
     place(chain, session.accelerator.device)
     watcher = StageWatcher(
@@ -109,14 +120,14 @@ def finetune(
             weights_origin=source.origin,
             weights_digest=source.digest,
             eliminated=None
-            if eliminated is None
+            if run.eliminated is None
             else EliminatedStructure(
-                blocks=eliminated["kept_blocks"], replacement=eliminated["replacement"]
+                blocks=run.eliminated["kept_blocks"], replacement=run.eliminated["replacement"]
             ),
         ),
     )
     device = session.accelerator.device
-    in_turn = {kind: chain}
+    in_turn: dict[str, nn.Module] = {kind: chain}
     if beside is not None:
         in_turn["teacher"] = place(beside.network, device)
     latency = measure_latency(in_turn, config.image_size, device)
@@ -130,7 +141,7 @@ def finetune(
         train_seconds=fitted.seconds,
         total_seconds=fitted.total_seconds + time.perf_counter() - started,
         teacher=None if beside is None else beside.measured(latency["teacher"], device),
-        eliminated=eliminated,
+        eliminated=run.eliminated,
     )
     folder.finish(result)
     return result

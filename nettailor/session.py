@@ -1,7 +1,7 @@
 """What every command needs before it can train: the task's images, the device, the screen."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class Session:
     task: Task
     preprocessing: Preprocessing
     stages: tuple[int, ...]
+    # shared by all sessions that are made of one by `replace`: whether the images were read
+    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @cached_property
     def train_loader(self) -> TrainLoader:
@@ -91,10 +93,12 @@ class Session:
         return classify(network, self.eval_loader(images), self.accelerator)
 
     def check_images(self) -> None:
-        """Read every image once, before anything is trained or discarded.
+        """Read every image once in a process, before anything is trained or discarded.
 
         Raises UserError that names the first one that cannot be read whole.
         """
+        if self.task.name in self._checked:
+            return
         parts = (self.task.train, self.task.val, self.task.test)
         bar = self.screen.start_stage("reading images", sum(len(part) for part in parts), 0)
         read = 0
@@ -104,6 +108,7 @@ class Session:
                 read += 1
                 self.screen.advance(bar, read, "")
         self.screen.end_stage(bar)
+        self._checked.add(self.task.name)
 
     def seed_stage(self, stage: str) -> None:
         """Seed torch for a stage, the same whether the stages before ran in this session or not."""

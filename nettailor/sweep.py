@@ -20,21 +20,20 @@ from nettailor.claims import Claims
 from nettailor.core.config import RunConfig, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
-from nettailor.core.run_folder import RunFolder
+from nettailor.core.run_folder import KINDS, Kind, RunFolder
 from nettailor.core.settings import set_key, validate
 from nettailor.core.trainer import NotFiniteError
-from nettailor.eliminate import REFERENCES, numbers_to_cut, train_eliminated, train_reference
+from nettailor.eliminate import eliminated_runs, reference_runs, train_beside_teacher
 from nettailor.session import Session, start_session
 from nettailor.tailor import tailor
 from nettailor.teach import teacher_folder, train_teacher
 
-Kind = Literal["teacher", "tailored", "eliminated", "head-only", "scratch"]
 Mode = Literal["task", "all"]
 
 _LOOK_EVERY = 2.0  # seconds between two looks at what other processes do
 _FOLDER = "folder"  # the trial's note of where its run is
 _DISTRIBUTIONS: dict[str, BaseDistribution] = {
-    "kind": CategoricalDistribution(["teacher", "tailored", "eliminated", *REFERENCES]),
+    "kind": CategoricalDistribution(KINDS),
     "mode": CategoricalDistribution(["task", "all"]),
     "gamma": FloatDistribution(0, sys.float_info.max),
     "unit": CategoricalDistribution(["stages", "blocks"]),
@@ -44,47 +43,57 @@ _DISTRIBUTIONS: dict[str, BaseDistribution] = {
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One run of the sweep; `top` units are cut off for an eliminated one."""
+    """One run of the sweep.
+
+    config: asks for this run and no other. shared: a session of the sweep's task, whose images and
+    device serve every job.
+    """
 
     kind: Kind
-    session: Session
-    top: int | None = None
+    config: RunConfig
+    shared: Session
 
     @property
     def name(self) -> str:
         """What tells it from every other job on this backbone, image size and task."""
-        config = self.session.config
+        config = self.config
         what: str = self.kind
         if self.kind == "tailored":
             what += f" {config.prune.finetune}, gamma {config.student.gamma:g}"
         elif self.kind == "eliminated":
-            what += f" {config.eliminate.unit} {self.top}"
+            what += f" {config.eliminate.unit} {self._top}"
             what += ", convolution instead" * config.eliminate.replacement
             what += ", head trained" * (config.eliminate.trainable == "head")
         return f"{what}, seed {config.seed}"
 
     @property
+    def _top(self) -> int:
+        """How many units are cut off for an eliminated network."""
+        assert self.config.eliminate.top, "an eliminated network lacks something"
+        return self.config.eliminate.top[0]
+
+    @property
     def params(self) -> dict[str, Any]:
         """What the job tries, as optuna's tools show it."""
-        config = self.session.config
+        config = self.config
         params: dict[str, Any] = {"kind": self.kind}
         if self.kind == "tailored":
             params |= {"mode": config.prune.finetune, "gamma": config.student.gamma}
         elif self.kind == "eliminated":
-            params |= {"unit": config.eliminate.unit, "top": self.top}
+            params |= {"unit": config.eliminate.unit, "top": self._top}
         return params
 
     def train(self) -> RunFolder:
         """Train it, or what is left of it; returns at once when it is finished."""
+        # made here and dropped here: a session holds on to the processes that load its images
+        session = replace(self.shared, config=self.config)
         if self.kind == "teacher":
-            train_teacher(self.session, overwrite=False)
-            return teacher_folder(self.session)
+            train_teacher(session, overwrite=False)
+            return teacher_folder(session)
         if self.kind == "tailored":
-            return tailor(self.session, overwrite=False)
-        if self.kind == "eliminated":
-            assert self.top is not None, "an eliminated network lacks something"
-            return train_eliminated(self.session, self.top, overwrite=False)
-        return train_reference(self.session, self.kind, overwrite=False)
+            return tailor(session, overwrite=False)
+        (run,) = [*eliminated_runs(session), *reference_runs(session)]
+        return train_beside_teacher(session, run, overwrite=False)
 
 
 @dataclass(frozen=True)
@@ -119,24 +128,22 @@ def list_jobs(
 def _jobs_of_seed(
     session: Session, seed: int, gammas: Iterable[float], modes: Iterable[Mode]
 ) -> Iterator[Job]:
-    def with_settings(changes: Mapping[str, object]) -> Session:
-        # the same images and device serve every job: none of the changes touches them
+    def job(kind: Kind, changes: Mapping[str, object]) -> Job:
         settings = as_settings(session.config)
         for key, value in {"seed": seed, **changes}.items():
             set_key(settings, key, value)
-        return replace(session, config=validate(settings))
+        return Job(kind, validate(settings), session)
 
-    plain = with_settings({})
-    yield Job("teacher", plain)
+    yield job("teacher", {})
     for mode in modes:
         for gamma in gammas:
-            changes = {"student.gamma": gamma, "prune.finetune": mode}
-            yield Job("tailored", with_settings(changes))
-    for top in numbers_to_cut(plain):
-        yield Job("eliminated", plain, top)
-    if plain.config.eliminate.references:
-        for kind in REFERENCES:
-            yield Job(kind, plain)
+            yield job("tailored", {"student.gamma": gamma, "prune.finetune": mode})
+    for run in eliminated_runs(session):
+        assert run.eliminated is not None, "something is cut off"
+        alone = {"eliminate.top": [run.eliminated["top"]], "eliminate.references": []}
+        yield job("eliminated", alone)
+    for kind in session.config.eliminate.references:
+        yield job(kind, {"eliminate.top": [], "eliminate.references": [kind]})
 
 
 def task_folder(session: Session) -> Path:
@@ -218,7 +225,7 @@ class _Sweep:
 
     def _ready(self, job: Job) -> bool:
         """Whether a job's teacher is there; the jobs of one seed share it."""
-        return job.kind == "teacher" or job.session.config.seed in self._taught
+        return job.kind == "teacher" or job.config.seed in self._taught
 
     def _wait(self, names: list[str]) -> None:
         if names != self._waiting_for:
@@ -231,7 +238,7 @@ class _Sweep:
         title = f"{self._jobs.index(job) + 1} of {len(self._jobs)}: {job.name}"
         claim = None
         if not self._finished(job):
-            notes = {"seed": job.session.config.seed}
+            notes = {"seed": job.config.seed}
             distributions = {key: _DISTRIBUTIONS[key] for key in job.params}
             claim = self._claims.take(job.name, job.params, distributions, notes)
             if claim is None:
@@ -250,7 +257,7 @@ class _Sweep:
             self._screen.say(f"{title}: finished")
         self._left.remove(job)
         if job.kind == "teacher":
-            self._taught.add(job.session.config.seed)
+            self._taught.add(job.config.seed)
 
     def _finished(self, job: Job) -> bool:
         """Whether the journal knows the job's run as it stands in its folder."""
@@ -270,8 +277,8 @@ class _Sweep:
         self._failures.append(Failure(job.name, error))
         self._left.remove(job)
         if job.kind == "teacher":
-            seed = job.session.config.seed
-            lost = [other for other in self._left if other.session.config.seed == seed]
+            seed = job.config.seed
+            lost = [other for other in self._left if other.config.seed == seed]
             reason = UserError(f"it needs the {job.name}, which failed")
             self._failures += [Failure(other.name, reason) for other in lost]
             self._left = [other for other in self._left if other not in lost]

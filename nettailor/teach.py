@@ -11,15 +11,12 @@ from nettailor.core.flags import parse, run_command
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.weights import WeightsSource, load_pretrained
 from nettailor.figures import side_by_side
-from nettailor.finetune import Teacher, finetune
+from nettailor.finetune import ChainRun, Teacher, finetune
 from nettailor.network import load_network
 from nettailor.session import TASK_KEYS, Session, start_session
 
 PROG = "python -m nettailor.teach"
 DESCRIPTION = "Fine-tune a pretrained network on a task: the teacher of all that follows."
-
-# a teacher knows nothing of these
-_OTHER_SECTIONS = ("student", "prune", "eliminate")
 
 
 def teacher_folder(session: Session) -> RunFolder:
@@ -61,16 +58,16 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
     def make() -> tuple[Chain, WeightsSource]:
         return load_pretrained(config.backbone, len(session.task.classes), config.weights)
 
-    return finetune(
-        session,
-        teacher_folder(session),
+    others = ("student", "prune", "eliminate")  # a teacher knows nothing of these
+    run = ChainRun(
         "teacher",
-        {key: value for key, value in as_settings(config).items() if key not in _OTHER_SECTIONS},
-        config.teacher,
+        teacher_folder(session),
+        {key: value for key, value in as_settings(config).items() if key not in others},
+        ignored=(),
+        stage=config.teacher,
         make=make,
-        beside=None,
-        overwrite=overwrite,
     )
+    return finetune(session, run, beside=None, overwrite=overwrite)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -80,6 +80,23 @@ def test_head_of_inverted_residuals_by_hand() -> None:
     assert isinstance(rest.neck.get_submodule("act"), nn.ReLU6)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "activation"),
+    [
+        ("mobilenetv4_conv_small", nn.ReLU),  # in the norm of the head
+        ("mobilenetv3_small_100", nn.Hardswish),  # beside it
+        ("efficientnet_b0", nn.SiLU),
+        ("mobilenetv1_100", nn.ReLU6),  # which has no convolution in its head
+        ("test_efficientnet_evos", nn.ReLU6),  # whose norms have no activation apart
+    ],
+)
+def test_the_head_is_as_non_linear_as_the_backbones_own(
+    backbone: str, activation: type[nn.Module]
+) -> None:
+    rest = eliminate(create_chain(backbone, 5), 2, replacement=False)
+    assert isinstance(rest.neck.get_submodule("act"), activation)
+
+
 @pytest.mark.parametrize("backbone", FAMILIES)
 @pytest.mark.parametrize("replacement", [False, True])
 def test_every_cut_computes(backbone: str, replacement: bool) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nettailor import eliminate, finetune
@@ -17,6 +19,7 @@ from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
+from nettailor.core.trainer import Fitted, fit
 from nettailor.core.weights import universal_digest
 from nettailor.network import load_network
 from nettailor.session import start_session
@@ -38,7 +41,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eliminate.main([*SMALL, "--out", str(folder)])
         eliminate.main([
             *SMALL, "--out", str(folder), "--unit", "blocks", "--top", "[2]", "--trainable", "head",
-            "--replacement", "--references", "false",
+            "--replacement", "--references", "[]",
         ])  # fmt: skip
     return folder / "digits"
 
@@ -134,10 +137,24 @@ def test_mistakes_are_the_most_confident_wrong_test_images(out: Path) -> None:
         assert np.array_equal(np.asarray(picture), np.asarray(task.test[index][0]))
 
 
-def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_training(*_: object, **__: object) -> None:
-        raise AssertionError("a finished run was trained again")
+def no_training(*_: object, **__: object) -> None:
+    raise AssertionError("something was trained")
 
+
+def interrupted_after_one_epoch(*arguments: Any, **settings: Any) -> Fitted:
+    """`fit`, but somebody presses Ctrl-C once an epoch is done."""
+    watcher = settings["watcher"]
+    told = watcher.epoch
+
+    def tell(row: Any, network: Any) -> None:
+        told(row, network)
+        raise KeyboardInterrupt
+
+    watcher.epoch = tell
+    return fit(*arguments, **settings)
+
+
+def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetune, "fit", no_training)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     eliminate.main([*SMALL, "--out", str(out.parent)])
@@ -162,11 +179,63 @@ def test_a_run_of_one_number_is_replayed_by_its_own_settings(
     assert not (tmp_path / "digits" / "scratch").exists()
 
 
-@pytest.mark.parametrize("top", ["[4]", "[]", "[1, 9]"])
+def test_a_reference_is_replayed_alone_by_its_own_settings(
+    out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0.05))
+    folder = out / "scratch" / f"{NAME}-seed0"
+    eliminate.main(["--config", str(folder / "config.yaml"), "--out", str(tmp_path)])
+    kinds = {path.name for path in (tmp_path / "digits").iterdir()}
+    assert kinds == {"scratch", "teacher"}
+    for kind in kinds:  # the teacher, too, is trained as it was
+        twin = tmp_path / "digits" / kind / f"{NAME}-seed0" / "model.safetensors"
+        assert twin.read_bytes() == (out / kind / f"{NAME}-seed0" / twin.name).read_bytes()
+
+
+def test_a_run_in_the_way_of_a_later_one_shows_before_anything_is_trained(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(out / "scratch", tmp_path / "digits" / "scratch")
+    monkeypatch.setattr(finetune, "fit", no_training)
+    with pytest.raises(UserError, match=r"scratch\S* holds a run of other settings: eliminate\.lr"):
+        eliminate.main([*SMALL, "--out", str(tmp_path), "--top", "[1]", "--eliminate.lr", "0.03"])
+    assert {path.name for path in (tmp_path / "digits").iterdir()} == {"scratch"}
+
+
+def test_interrupted_and_gone_on_is_bit_identical(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0.05))
+    shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
+    argv = [*SMALL, "--out", str(tmp_path), "--top", "[2]", "--references", "[head-only]"]
+    for kind in ("eliminated", "head-only"):
+        with monkeypatch.context() as patch:
+            patch.setattr(finetune, "fit", interrupted_after_one_epoch)
+            with pytest.raises(KeyboardInterrupt):
+                eliminate.main(argv)
+        ((run,)) = (tmp_path / "digits" / kind).iterdir()
+        assert (run / "state").is_dir()
+        assert not (run / "summary.json").exists()
+        torch.manual_seed(99)  # another process begins in another state
+        if kind == "eliminated":
+            eliminate.main([*argv[:-1], "[]"])
+    eliminate.main(argv)
+    for kind, name in (("eliminated", f"{NAME}-stages2-seed0"), ("head-only", f"{NAME}-seed0")):
+        for file in ("model.safetensors", "predictions.csv"):
+            mine = (tmp_path / "digits" / kind / name / file).read_bytes()
+            assert mine == (out / kind / name / file).read_bytes()
+
+
+@pytest.mark.parametrize("top", ["[4]", "[1, 9]"])
 def test_as_many_stages_as_there_are_cannot_go(tmp_path: Path, top: str) -> None:
     with pytest.raises(UserError, match="test_resnet has 4 stages, of which 1 to 3 can be cut off"):
         eliminate.main([*SMALL, "--out", str(tmp_path), "--top", top])
     assert not any(tmp_path.iterdir())
+
+
+def test_something_must_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="both empty"):
+        eliminate.main([*SMALL, "--out", str(tmp_path), "--top", "[]", "--references", "[]"])
 
 
 def test_none_cannot_go(tmp_path: Path) -> None:

@@ -658,7 +658,7 @@ def test_accuracy_is_that_of_the_runs(
         "--teacher.lr", "0.1", "--device", "cpu", "--workers", "0", "--out", str(tmp_path),
     ]  # fmt: skip
     tailor.main([*flags, "--prune.threshold=0", "--prune.remove=[3, 1]", "--prune.tolerance=0"])
-    eliminate.main([*flags, "--top", "[1]", "--references", "false"])
+    eliminate.main([*flags, "--top", "[1]", "--references", "[]"])
     capsys.readouterr()
     folders = [path.parent for path in tmp_path.rglob("summary.json")]
     assert len(folders) >= 4, "teacher, tailored, the other depth, eliminated"

@@ -34,7 +34,7 @@ SMALL = [
     "--limit.train", "100", "--limit.test", "50", "--device", "cpu", "--workers", "0",
     "--prune.threshold", "0", "--prune.remove", "[1]", "--eliminate.top", "[2]",
 ]  # fmt: skip
-LEAN = [*SMALL, "--eliminate.references", "false"]
+LEAN = [*SMALL, "--eliminate.references", "[]"]
 FIGURE_SECONDS = 0.02  # latency is measured for real, but too briefly for a figure worth quoting
 
 TEACHER, TAILORED, CUT = "teacher", "tailored task, gamma 0.3", "eliminated stages 2"
@@ -158,7 +158,7 @@ def test_the_jobs_of_a_comparison(tmp_path: Path) -> None:
     assert [job.name for job in jobs] == [
         f"{name}, seed {seed}" for seed in (3, 0) for name in a_seed
     ]
-    last = jobs[14].session.config
+    last = jobs[14].config
     assert (last.seed, last.student.gamma, last.prune.finetune) == (0, 1.0, "all")
     assert not list(tmp_path.iterdir())
 

@@ -208,11 +208,15 @@ def _start_small(classifier: nn.Linear) -> None:
 
 
 def head_activation(chain: Chain) -> nn.Module:
-    """The activation after the head's convolution; the chain is one of inverted residuals."""
-    neck = chain.neck
-    if isinstance(neck, nn.Sequential) and hasattr(neck, "bn2"):
-        return neck.get_submodule("bn2.act")
-    return neck.get_submodule("act2")
+    """The activation after the head's convolution; the chain is one of inverted residuals.
+
+    ReLU6 where the backbone has no such convolution.
+    """
+    named: dict[str, nn.Module] = dict(chain.neck.named_modules())
+    for name in ("bn2.act", "norm_head.act", "act2"):
+        if not isinstance(named.get(name, nn.Identity()), nn.Identity):
+            return named[name]
+    return nn.ReLU6()
 
 
 def classifier_prefix(network: nn.Module) -> str:

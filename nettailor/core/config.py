@@ -26,6 +26,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
+Reference = Literal["head-only", "scratch"]
 Range = Annotated[tuple[Positive, Positive], BeforeValidator(_from_list)]
 
 
@@ -186,7 +187,7 @@ class EliminateConfig(ScheduleConfig):
 
     unit: Literal["stages", "blocks"] = Field("stages", description="what is counted off the top")
     top: Annotated[tuple[Count, ...] | None, BeforeValidator(_from_list)] = Field(
-        None, description="numbers of units to cut off the top, each a run; null: every number"
+        None, description="numbers of units to cut off the top, each a run; null: all, []: none"
     )
     trainable: Literal["all", "head"] = Field(
         "all", description="train everything that is kept, or only the new head"
@@ -194,10 +195,10 @@ class EliminateConfig(ScheduleConfig):
     replacement: bool = Field(
         False, description="put one fresh convolution in the place of the removed blocks"
     )
-    references: bool = Field(
-        True,
-        description="also train the untouched backbone with a new head only, and the backbone "
-        "without pretrained weights",
+    references: Annotated[tuple[Reference, ...], BeforeValidator(_from_list)] = Field(
+        ("head-only", "scratch"),
+        description="plain references to train as well: the untouched backbone with a new "
+        "classifier only, the backbone without pretrained weights",
     )
 
 

@@ -5,7 +5,7 @@ import io
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -13,6 +13,9 @@ from nettailor.core.config import EXECUTION_KEYS, RunConfig, flat
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json, write_text
 from nettailor.core.settings import parse_yaml
+
+Kind = Literal["teacher", "tailored", "eliminated", "head-only", "scratch"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
@@ -43,22 +46,36 @@ class RunFolder:
             UserError: the folder holds a run of other settings, or something that is no run.
         """
         config = self.path / CONFIG_FILE
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path}: a file is in the way of the run folder; move it")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not config.is_file() or not self._is_run():
-                raise UserError(
-                    f"{self.path}: the folder is not empty and holds no run; move what it holds "
-                    "or choose another --out"
-                )
-            if overwrite:
-                self._discard()
-            elif [entry.name for entry in self.path.iterdir()] == [CONFIG_FILE]:
-                config.unlink()  # a run that stopped before it had trained binds nobody
-            else:
-                self._refuse_other(settings, ignored)
+        self.check(None if overwrite else settings, ignored=ignored)
+        if overwrite and self.begun:
+            self._discard()
+        elif self._untrained():
+            config.unlink()
         if not config.is_file():
             write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+    def check(self, settings: Mapping[str, Any] | None, *, ignored: Collection[str] = ()) -> None:
+        """Raise UserError where `open` would, and write nothing.
+
+        Args:
+            settings: None when what a run there was made with does not matter.
+            ignored: as for `open`.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: a file is in the way of the run folder; move it")
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return
+        if not self.begun or not self._is_run():
+            raise UserError(
+                f"{self.path}: the folder is not empty and holds no run; move what it holds "
+                "or choose another --out"
+            )
+        if settings is not None and not self._untrained():
+            self._refuse_other(settings, ignored)
+
+    def _untrained(self) -> bool:
+        """Whether there is a run that stopped before it had trained: it binds nobody."""
+        return self.begun and [entry.name for entry in self.path.iterdir()] == [CONFIG_FILE]
 
     def _is_run(self) -> bool:
         """Whether `config.yaml` is NetTailor's: it has keys of the settings, and no others."""

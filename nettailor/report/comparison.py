@@ -4,9 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nettailor.core.config import RunConfig
 from nettailor.core.printable import printable
 from nettailor.report.methods import Method, group, notes, versions_in_words
-from nettailor.report.runs import LeftOut, read_runs
+from nettailor.report.runs import (
+    LeftOut,
+    find_runs,
+    read_runs,
+    require_one_task,
+    require_settings,
+)
 from nettailor.report.verdict import Verdict, judge
 
 
@@ -43,11 +50,24 @@ class Comparison:
         ]
 
 
-def compare_folders(folders: Sequence[Path]) -> Comparison:
-    """Read, group and judge all runs under the folders.
+def require_comparable(folder: Path, config: RunConfig) -> None:
+    """Check, before runs of these settings are trained, that those in the folder go with them.
+
+    Raises UserError where the finished ones at this image size could not be compared, with each
+    other or with those to come. There may be none.
+    """
+    runs = find_runs([folder], config.image_size)[0] if folder.is_dir() else []
+    if runs:
+        require_settings(runs, config)
+        require_one_task(runs)
+        group(runs)
+
+
+def compare_folders(folders: Sequence[Path], image_size: int | None = None) -> Comparison:
+    """Read, group and judge all runs under the folders, or those of one image size.
 
     Raises UserError where there is nothing to compare, or nothing that can be compared.
     """
-    runs, left_out = read_runs(folders)
+    runs, left_out = read_runs(folders, image_size)
     methods = group(runs)
     return Comparison(tuple(methods), judge(methods), tuple(notes(methods)), tuple(left_out))

@@ -44,6 +44,15 @@ def batch_latency_ratio(run: Run) -> float:
     return run.summary.latency.batch.median / _teacher_latency(run).batch.median
 
 
+def latency_unrest(run: Run) -> float:
+    """Middle half of the latency at batch 1 over its median: the run's, or its teacher's if more.
+
+    Both were measured in turn, so one busy moment spoils their ratio.
+    """
+    timings = (run.summary.latency.single, _teacher_latency(run).single)
+    return max(timing.iqr / timing.median for timing in timings)
+
+
 def _teacher_latency(run: Run) -> Latency:
     return run.teacher.latency_ms[run.summary.device]
 

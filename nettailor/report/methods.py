@@ -1,5 +1,6 @@
 """Runs that differ in their seed only are one method, with a mean and a spread."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,15 +8,20 @@ from statistics import fmean, stdev
 
 from nettailor.core.config import EXECUTION_KEYS
 from nettailor.core.errors import UserError
+from nettailor.core.faults import shown
 from nettailor.core.printable import printable
+from nettailor.core.run_folder import KINDS, Kind
+from nettailor.report.measures import latency_unrest
 from nettailor.report.runs import Run
-from nettailor.report.summary import Summary
+from nettailor.report.summary import Figures, Summary
 
 Figure = Callable[[Run], float | None]
 
-_ORDER = ("teacher", "tailored", "eliminated", "head-only", "scratch")
-# what a run was asked for beside itself, or anew in each run of a method
-_NO_SETTING = {"seed", "eliminate.top", "eliminate.references", *EXECUTION_KEYS}
+# what a run was asked for beside itself, or anew in each run of a method; runs of other data are
+# refused, and its spelling says nothing
+_NO_SETTING = {"seed", "data", "eliminate.top", "eliminate.references", *EXECUTION_KEYS}
+_OWN_SECTIONS = ("teacher.", "student.", "prune.", "eliminate.")  # each kind trains by its own
+_UNREST = 0.3  # middle half of a latency over its median, above which the machine was busy
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Method:
         return self.runs[0].summary
 
     @property
-    def kind(self) -> str:
-        """teacher, tailored, eliminated, head-only or scratch."""
+    def kind(self) -> Kind:
+        """What the method is one of."""
         return self.example.kind
 
     @cached_property
@@ -89,7 +95,7 @@ def _place(summary: Summary) -> tuple[object, ...]:
     if summary.eliminated:
         cut = summary.eliminated
         detail = (cut.unit == "blocks", cut.replacement, cut.trainable == "head", cut.top)
-    return (summary.backbone, _ORDER.index(summary.kind), *detail)
+    return (summary.backbone, KINDS.index(summary.kind), *detail)
 
 
 def group(runs: Sequence[Run]) -> list[Method]:
@@ -115,7 +121,10 @@ def group(runs: Sequence[Run]) -> list[Method]:
 
 
 def notes(methods: Sequence[Method]) -> list[str]:
-    """What a reader should know before comparing: unequal seeds, settings, devices, versions."""
+    """What a reader should know before comparing.
+
+    Unequal seeds, settings, teachers, devices and versions, and latency that cannot be trusted.
+    """
     found = []
     usual = max((method.seeds for method in methods), key=len)
     unlike = [method for method in methods if method.seeds != usual]
@@ -126,12 +135,21 @@ def notes(methods: Sequence[Method]) -> list[str]:
         keys = _unequal_settings(method)
         if keys:
             found.append(f"The runs of {method.label} differ in {', '.join(keys)}.")
+    found += _unlike_settings(methods)
     runs = [run for method in methods for run in method.runs]
+    found += _stale_teachers(runs)
     devices = sorted({run.summary.device for run in runs})
     if len(devices) > 1:
         found.append(
             f"Latency was measured on {' and '.join(devices)}: compare it by the ratio to the "
             "teacher measured in turn on the same device."
+        )
+    restless = sum(latency_unrest(run) > _UNREST for run in runs)
+    if restless:
+        found.append(
+            f"In {restless} of {len(runs)} runs the middle half of the latency at batch 1, of the "
+            f"network or of its teacher, is above {_UNREST} of the median: it was measured on a "
+            "busy machine, and its ratios are not to be trusted."
         )
     unequal = [
         f"{name} {', '.join(sorted(values))}"
@@ -154,6 +172,53 @@ def _unequal_settings(method: Method) -> list[str]:
         for key in {key for run in method.runs for key in run.settings} - _NO_SETTING
         if any(run.settings.get(key) != first.get(key) for run in method.runs)
     )
+
+
+def _unlike_settings(methods: Sequence[Method]) -> list[str]:
+    """A note on the settings of all kinds in which the methods differ; each by its first run,
+    since runs that differ within a method have a note of their own."""
+    values: dict[str, dict[str, str]] = {}
+    for method in methods:
+        for key, value in method.runs[0].settings.items():
+            no_weights = key == "weights" and method.kind == "scratch"
+            if key in _NO_SETTING | {"backbone"} or key.startswith(_OWN_SECTIONS) or no_weights:
+                continue
+            values.setdefault(key, {})[method.label] = shown(value)
+    differing = []
+    for key, by_label in sorted(values.items()):
+        (usual, _), *others = Counter(by_label.values()).most_common()
+        if others:
+            rare = [
+                f"{value} in {', '.join(label for label, its in by_label.items() if its == value)}"
+                for value, _ in others
+            ]
+            differing.append(f"{key} is {', '.join([*rare, f'{usual} in the others'])}")
+    return [f"The methods differ in settings: {'; '.join(differing)}."] if differing else []
+
+
+def _stale_teachers(runs: Sequence[Run]) -> list[str]:
+    """A note on the runs made beside another teacher than the one that is compared."""
+    teachers = {
+        (run.summary.backbone, run.summary.seed): _identity(run.summary)
+        for run in runs
+        if run.summary.kind == "teacher"
+    }
+    stale = []
+    for run in runs:
+        kept = _identity(run.teacher)
+        if teachers.get((run.summary.backbone, run.summary.seed), kept) != kept:
+            stale.append(printable(str(run.folder)))
+    if not stale:
+        return []
+    return [
+        "These runs were made beside another teacher of their seed than the one compared here; "
+        f"train them again with --overwrite: {', '.join(stale)}."
+    ]
+
+
+def _identity(teacher: Figures) -> tuple[object, ...]:
+    """What two trainings of a teacher hardly share."""
+    return teacher.accuracy.val, teacher.accuracy.test, teacher.flops, teacher.params
 
 
 def _versions(runs: Sequence[Run]) -> dict[str, set[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from nettailor.core.config import flat
+from nettailor.core.config import RunConfig, as_settings, flat
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
 from nettailor.core.run_folder import CONFIG_FILE, RunFolder
@@ -57,15 +57,31 @@ def task_name(data: str) -> str:
     return names.get(data.lower()) or Path(data).resolve().name
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
+def read_runs(
+    folders: Sequence[Path], image_size: int | None = None
+) -> tuple[list[Run], list[LeftOut]]:
     """All runs at any depth under the folders, or that the folders are, in order of their paths.
 
-    Nothing inside a run folder counts as another run. Runs that have not finished, or that are
-    damaged, are told apart with the reason.
+    Nothing inside a run folder counts as another run. Runs that have not finished, that are
+    damaged, or of another than the given image size are told apart with the reason.
 
     Raises UserError for a folder that is absent or holds no finished run at all, and for runs of
     different tasks.
     """
+    runs, left_out = find_runs(folders, image_size)
+    if not runs:
+        size = "" if image_size is None else f" at {image_size} px"
+        reasons = "".join(f"\n{item.folder}: {item.reason}" for item in left_out)
+        raise UserError(
+            f"{', '.join(map(str, folders))}: no finished run{size}; train one first: "
+            f"python -m nettailor.teach{reasons}"
+        )
+    require_one_task(runs)
+    return runs, left_out
+
+
+def find_runs(folders: Sequence[Path], image_size: int | None) -> tuple[list[Run], list[LeftOut]]:
+    """The same, of any number of runs and tasks; raises UserError for a folder that is absent."""
     runs: dict[Path, Run] = {}
     left_out: dict[Path, LeftOut] = {}
     for folder in folders:
@@ -76,18 +92,10 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
             )
         for place in _run_folders(folder):
             try:
-                runs[place.resolve()] = _read_run(place)
+                runs[place.resolve()] = _read_run(place, image_size)
             except UserError as error:
                 left_out[place.resolve()] = LeftOut(place, str(error))
-    if not runs:
-        reasons = "".join(f"\n{item.folder}: {item.reason}" for item in left_out.values())
-        raise UserError(
-            f"{', '.join(map(str, folders))}: no finished run; train one first: "
-            f"python -m nettailor.teach{reasons}"
-        )
-    found = list(runs.values())
-    _require_one_task(found)
-    return found, list(left_out.values())
+    return list(runs.values()), list(left_out.values())
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
@@ -99,7 +107,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
         inner[:] = sorted(name for name in inner if not name.startswith("."))
 
 
-def _read_run(folder: Path) -> Run:
+def _read_run(folder: Path, image_size: int | None) -> Run:
     """Raises UserError with the reason why the run cannot be compared."""
     try:
         settings = parse_yaml((folder / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -107,6 +115,8 @@ def _read_run(folder: Path) -> Run:
         raise UserError(f"damaged: {CONFIG_FILE} cannot be read") from error
     if not isinstance(settings, dict) or not isinstance(settings.get("data"), str):
         raise UserError(f"damaged: {CONFIG_FILE} holds no settings of a run")
+    if image_size is not None and settings.get("image_size", image_size) != image_size:
+        raise UserError(f"another image size: {shown(settings['image_size'])}")
     if not RunFolder(folder).finished:
         raise UserError("not finished; the command that began it goes on with it")
     try:
@@ -141,7 +151,21 @@ def _task_of(run: Run) -> dict[str, object]:
     return task
 
 
-def _require_one_task(runs: Sequence[Run]) -> None:
+def require_settings(runs: Sequence[Run], config: RunConfig) -> None:
+    """Raise UserError where a run is of another task than runs of these settings would be."""
+    asked = flat(as_settings(config))
+    for run in runs:
+        for key in _TASK_KEYS:
+            if run.settings.get(key) != asked[key]:
+                raise UserError(
+                    f"{run.folder} cannot be compared with runs of these settings: {key} is "
+                    f"{shown(run.settings.get(key))} there and {shown(asked[key])} here; give the "
+                    "same settings or another --out"
+                )
+
+
+def require_one_task(runs: Sequence[Run]) -> None:
+    """Raise UserError, with the first difference, unless all runs are of one task."""
     first, *others = runs
     expected = _task_of(first)
     for other in others:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nettailor.core.errors import UserError
-from nettailor.core.run_folder import SUMMARY_FILE
+from nettailor.core.run_folder import SUMMARY_FILE, Kind
 from student.wiring import Wiring
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -14,7 +14,6 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-Kind = Literal["teacher", "tailored", "eliminated", "head-only", "scratch"]
 
 
 class _Read(BaseModel):

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from statistics import fmean
 
+from nettailor.core.printable import printable
+from nettailor.core.run_folder import KINDS, Kind
 from nettailor.report.brief import decimals, times
 from nettailor.report.measures import (
     accuracy_test,
@@ -16,7 +18,7 @@ from nettailor.report.measures import (
 from nettailor.report.methods import Figure, Method, Spread
 from nettailor.report.summary import Figures
 
-TOLERANCE = 0.5  # points of validation accuracy, as when a depth is chosen
+TOLERANCE = 0.5  # points of validation accuracy, whatever prune.tolerance the runs had
 _ROUNDING = 1e-6
 
 
@@ -40,14 +42,13 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 class Verdict:
     """What the comparison comes to.
 
-    teacher: validation accuracy of the (most accurate) teacher.
     winner, tailored, fixed: the leanest method of all, of the tailored and of fixed removal; the
-    most accurate one where `within` does not hold it; None where there is none at all.
-    within: labels of the methods within tolerance of the teacher on validation.
+    one nearest to its teachers where `within` does not hold it; None where there is none at all.
+    within: labels of the methods that are, in the mean over their own seeds, within tolerance on
+    validation of the most accurate teacher of the same seed.
     sentences: all this in plain words.
     """
 
-    teacher: Spread
     winner: Method | None
     tailored: Method | None
     fixed: Method | None
@@ -57,50 +58,94 @@ class Verdict:
 
 def judge(methods: Sequence[Method]) -> Verdict:
     """The verdict on all methods; the teacher itself is no candidate."""
-    name, teacher, teacher_test = _reference(methods)
-    target = teacher.mean - TOLERANCE - _ROUNDING
+    teachers = _Teachers(methods)
     candidates = [method for method in methods if method.kind != "teacher"]
-    holding = [method for method in candidates if _val(method) >= target]
+    lead = {method: teachers.lead(method) for method in candidates}
+    holding = [method for method in candidates if lead[method] >= -TOLERANCE - _ROUNDING]
     within = frozenset(method.label for method in holding)
 
-    def best(kinds: Sequence[str]) -> Method | None:
+    def best(kinds: Sequence[Kind]) -> Method | None:
         found = [method for method in holding if method.kind in kinds]
         if found:
-            return min(found, key=lambda method: (*_size(method), -_val(method)))
+            return min(found, key=lambda method: (*_size(method), -lead[method]))
         found = [method for method in candidates if method.kind in kinds]
-        return max(found, key=_val, default=None)
+        return max(found, key=lambda method: lead[method], default=None)
 
-    winner = best([method.kind for method in candidates])
-    tailored, fixed = best(["tailored"]), best(["eliminated"])
+    winner, tailored, fixed = best(KINDS), best(["tailored"]), best(["eliminated"])
     if winner is None:
         sentences = ["There is nothing beside the teacher yet."]
-    elif winner.label in within:
-        sentences = [
-            f"{winner.label} is the leanest network within {TOLERANCE} points of the {name} on "
-            f"validation ({_percent(winner.spread(accuracy_val))} against {_percent(teacher)}): "
-            f"{_cost(winner)}. On the test images it reaches "
-            f"{_percent(winner.spread(accuracy_test))}, the {name} {_percent(teacher_test)}."
-        ]
     else:
-        sentences = [
-            f"No network is within {TOLERANCE} points of the {name} on validation "
-            f"({_percent(teacher)}). The most accurate one is {winner.label} with "
-            f"{_percent(winner.spread(accuracy_val))}: {_cost(winner)}. On the test images it "
-            f"reaches {_percent(winner.spread(accuracy_test))}, the {name} "
-            f"{_percent(teacher_test)}."
-        ]
+        sentences = [_first(winner, teachers, holds=winner.label in within)]
     if tailored and fixed:
-        sentences.append(_families(tailored, fixed, within))
+        sentences.append(_families(tailored, fixed, within, teachers))
     elif tailored or fixed:
         there, lacking = (
             ("tailored", "fixed removal") if tailored else ("fixed removal", "tailored")
         )
         sentences.append(f"There is no run of {lacking} to set beside {there}.")
-    return Verdict(teacher, winner, tailored, fixed, within, tuple(sentences))
+    return Verdict(winner, tailored, fixed, within, tuple(sentences))
 
 
-def _val(method: Method) -> float:
-    return _amount(method, accuracy_val)
+class _Teachers:
+    """The most accurate teacher of each seed, from its own run or from what others keep of it."""
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        runs = [run for method in methods for run in method.runs]
+        known: dict[tuple[str, int], Figures] = {}
+        for run in sorted(runs, key=lambda run: run.summary.kind != "teacher"):
+            known.setdefault((run.summary.backbone, run.summary.seed), run.teacher)
+        self._best: dict[int, Figures] = {}
+        for (_, seed), teacher in known.items():
+            self._best[seed] = max(
+                self._best.get(seed, teacher), teacher, key=lambda figures: figures.accuracy.val
+            )
+        self.several = len({backbone for backbone, _ in known}) > 1
+
+    def of(self, method: Method) -> list[Figures]:
+        """The teacher that each run of a method is judged by."""
+        return [self._best[seed] for seed in method.seeds]
+
+    def lead(self, method: Method) -> float:
+        """Points of validation accuracy over the teacher of the same seed, mean over the runs."""
+        return fmean(
+            accuracy_val(run) - teacher.accuracy.val
+            for run, teacher in zip(method.runs, self.of(method), strict=True)
+        )
+
+    def name(self, method: Method) -> str:
+        """What to call those of a method."""
+        backbones = {teacher.backbone for teacher in self.of(method)}
+        if not self.several:
+            return "teacher"
+        return f"{printable(backbones.pop())} teacher" if len(backbones) == 1 else "best teacher"
+
+    def val(self, method: Method) -> Spread | None:
+        """Their validation accuracy."""
+        return Spread.of(teacher.accuracy.val for teacher in self.of(method))
+
+    def test(self, method: Method) -> Spread | None:
+        """Their test accuracy."""
+        return Spread.of(teacher.accuracy.test for teacher in self.of(method))
+
+
+def _first(winner: Method, teachers: _Teachers, *, holds: bool) -> str:
+    """The winner beside the teachers of its seeds."""
+    name = teachers.name(winner)
+    against = f"{_percent(winner.spread(accuracy_val))} against {_percent(teachers.val(winner))}"
+    if holds:
+        told = (
+            f"{winner.label} is the leanest network within {TOLERANCE} points of the {name} on "
+            f"validation ({against})"
+        )
+    else:
+        told = (
+            f"No network is within {TOLERANCE} points of the {name} on validation. The nearest "
+            f"one is {winner.label} ({against})"
+        )
+    return (
+        f"{told}: {_cost(winner, teachers)}. On the test images it reaches "
+        f"{_percent(winner.spread(accuracy_test))}, the {name} {_percent(teachers.test(winner))}."
+    )
 
 
 def _size(method: Method) -> tuple[float, float]:
@@ -108,26 +153,7 @@ def _size(method: Method) -> tuple[float, float]:
     return _amount(method, flops), _amount(method, params)
 
 
-def _reference(methods: Sequence[Method]) -> tuple[str, Spread, Spread | None]:
-    """What to call the most accurate teacher, and its validation and test accuracy over seeds.
-
-    Read from the teachers' own runs, or from what the others keep of them.
-    """
-    teachers: dict[tuple[str, int], Figures] = {}
-    for method in methods:
-        for run in method.runs:
-            teachers.setdefault((run.summary.backbone, run.summary.seed), run.teacher)
-    found = []
-    for backbone, members in groupby(sorted(teachers), key=lambda key: key[0]):
-        summaries = [teachers[key] for key in members]
-        val = Spread.of(summary.accuracy.val for summary in summaries)
-        assert val is not None, "every teacher has a validation accuracy"
-        found.append((backbone, val, Spread.of(summary.accuracy.test for summary in summaries)))
-    backbone, val, test = max(found, key=lambda row: row[1].mean)
-    return ("teacher" if len(found) == 1 else f"{backbone} teacher"), val, test
-
-
-def _families(tailored: Method, fixed: Method, within: frozenset[str]) -> str:
+def _families(tailored: Method, fixed: Method, within: frozenset[str], teachers: _Teachers) -> str:
     """Which of the two families needs less."""
     for method, family in ((tailored, "tailored network"), (fixed, "network of fixed removal")):
         if method.label not in within:
@@ -136,8 +162,9 @@ def _families(tailored: Method, fixed: Method, within: frozenset[str]) -> str:
             if not held:
                 return f"Neither tailoring nor fixed removal comes within {TOLERANCE} points."
             return (
-                f"No {family} is within {TOLERANCE} points (the most accurate is {method.label} "
-                f"with {_percent(method.spread(accuracy_val))}); {other.label} is: {_cost(other)}."
+                f"No {family} is within {TOLERANCE} points (the nearest is {method.label}, "
+                f"{_percent(method.spread(accuracy_val))} against "
+                f"{_percent(teachers.val(method))}); {other.label} is: {_cost(other, teachers)}."
             )
     parts = []
     for figure, what in ((flops, "FLOPs"), (params, "parameters")):
@@ -167,11 +194,12 @@ def _percent(spread: Spread | None) -> str:
     return f"{spread.mean:.2f}{deviation} %"
 
 
-def _cost(method: Method) -> str:
-    """FLOPs and parameters, with their ratios to the teacher's."""
+def _cost(method: Method, teachers: _Teachers) -> str:
+    """FLOPs and parameters, with their ratios to those of the teacher of the same backbone."""
+    whose = "its own teacher's" if teachers.several else "the teacher's"
     return (
-        f"{_millions(_amount(method, flops))} FLOPs ({times(_amount(method, flops_ratio))} the "
-        f"teacher's) and {_millions(_amount(method, params))} parameters "
+        f"{_millions(_amount(method, flops))} FLOPs ({times(_amount(method, flops_ratio))} "
+        f"{whose}) and {_millions(_amount(method, params))} parameters "
         f"({times(_amount(method, params_ratio))})"
     )
 
