@@ -26,8 +26,8 @@ def hopeless(epoch: int, epochs: int, accuracy: float, target: float) -> bool:
 
     Returns:
         True once half of the epochs are over and it is more than 3 points short. The gains
-        that later epochs bring are smaller: at most 2.0 points were seen, over 22 candidates on the
-        embedded default.
+        that later epochs bring are smaller: at most 2.0 points were seen, over 22 candidates on
+        digits.
     """
     return math.ceil(epochs / 2) <= epoch < epochs and accuracy < target - 3.0
 
