@@ -29,8 +29,8 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "folders": {
         "nargs": "*",
         "metavar": "FOLDER",
-        "help": "run folders, or folders that hold runs at any depth (default: those of <out>/<task> at "
-        "image_size, as the settings name them)",
+        "help": "run folders, or folders that hold runs at any depth (default: the runs of "
+        "<out>/<task> at image_size, as the settings name them)",
     },
     "--report": {
         "metavar": "DIR",

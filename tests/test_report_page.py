@@ -25,6 +25,8 @@ from report_runs import (
 
 from nettailor import compare
 from nettailor.core.errors import UserError
+from nettailor.core.settings import validate
+from nettailor.report.comparison import require_comparable
 
 HOSTILE = '<img src=x onerror="alert(1)">&amp;$\\frac{'
 WIDTHS = (1280, 400)
@@ -150,6 +152,14 @@ def test_the_page_has_all_its_parts(report: Path) -> None:
     assert "Tailoring needs fewer FLOPs" in page.text
     assert "not finished" in page.text
     assert f"python -m nettailor.compare {report.parent}" in page.text
+    for told in (
+        "running statistics are not counted",
+        "of its student and of every depth tried, without its teacher's",
+        "Pareto front on test accuracy",
+        "Choices were made on validation",
+        "with every block's output kept",
+    ):
+        assert told in page.text
     pictures = page.of("img")
     assert len(pictures) == 3 * 6
     assert pictures[0]["alt"] == "circle, taken for square"
@@ -203,7 +213,7 @@ def test_the_command_prints_table_verdict_and_what_was_left_out(
 ) -> None:
     monkeypatch.chdir(report.parent.parent)
     # without folders: the task's folder of the settings
-    compare.main(["--data", "anywhere/shapes", "--out", "."])
+    compare.main(["--data", "anywhere/shapes", "--image-size", "32", "--out", "."])
     text = capsys.readouterr().out
     assert "tailored task γ0.3 is the leanest network" in text
     assert "left out: shapes/scratch/tiny-32px-seed9: not finished" in text
@@ -211,7 +221,94 @@ def test_the_command_prints_table_verdict_and_what_was_left_out(
     markdown = (report / "comparison.md").read_text("utf-8")
     assert markdown.startswith("# shapes at 32 px\n\ntailored task γ0.3 is the leanest")
     assert "| elim 2 | 2 | 98.50 ± 0.00 |" in markdown
-    assert "--data anywhere/shapes --out ." in markdown
+    assert "--data anywhere/shapes --image-size 32 --out ." in markdown
+    assert "\n## Left out\n\n- shapes/scratch/tiny-32px-seed9: not finished; the" in markdown
+
+
+def test_markdown_is_printable_and_its_tables_are_whole(tmp_path: Path) -> None:
+    data = tmp_path / "a|b\x1b[31m"
+    backbone = "net|\x1b[31m"
+    for name in ("tiny", backbone):
+        write_run(data, summary("teacher", backbone=name))
+    half = write_run(data, summary("scratch"))
+    (half / "summary.json").unlink()
+    compare.main([str(data), "--report", str(tmp_path / "out")])
+    markdown = (tmp_path / "out" / "comparison.md").read_text("utf-8")
+    assert "\x1b" not in markdown
+    assert "| net\\|\\x1b[31m teacher | 1 |" in markdown
+    assert f"- {tmp_path}/a|b\\x1b[31m/scratch/tiny-32px-seed0: not finished" in markdown
+    # a table's rows follow each other on lines of their own
+    assert markdown.count("\n| --- | ---: |") == 2
+    assert markdown.count("\n| tiny teacher | 1 |") == 2
+
+
+def test_a_complete_comparison_lists_nothing_as_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path, summary("teacher"))
+    compare.main([str(tmp_path)])
+    assert "Left out" not in (tmp_path / "comparison" / "comparison.md").read_text("utf-8")
+
+
+def test_the_task_folder_is_read_at_the_settings_image_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tmp_path / "shapes"
+    for size in (32, 64):
+        write_run(task, summary("teacher", image_size=size))
+    settings = ["--data", "anywhere/shapes", "--out", str(tmp_path)]
+    for size, other in ((32, 64), (64, 32)):
+        compare.main([*settings, "--image-size", str(size)])
+        text = " ".join(capsys.readouterr().out.split())
+        assert f"shapes at {size} px" in text
+        assert f"tiny-{other}px-seed0: another image size: {other}" in text
+        markdown = (task / "comparison" / "comparison.md").read_text("utf-8")
+        assert f"tiny-{other}px-seed0: another image size: {other}" in markdown
+    with pytest.raises(UserError, match="image_size is"):
+        compare.main([str(task), "--image-size", "32"])
+
+
+SWEEP = [
+    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "1",
+    "--limit.train", "40", "--device", "cpu", "--workers", "0", "--seeds", "7",
+    "--split.val", "0.2", "--split.test", "0.2", "--split.seed", "0", "--crop-pct", "0.9",
+]  # fmt: skip
+AS_SWEPT = {"limit": {"train": 40, "test": None}, "crop_pct": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"split": {"val": 0.2, "test": 0.2, "seed": 3}}, "split.seed is 3 there and 0 here"),
+        ({"limit": {"train": 50, "test": None}}, "limit.train is 50 there and 40 here"),
+        ({"crop_pct": 0.5}, "crop_pct is 0.5 there and 0.9 here"),
+    ],
+)
+def test_a_sweep_that_could_not_be_compared_trains_nothing(
+    changes: dict[str, Any], difference: str, tmp_path: Path
+) -> None:
+    folder = write_run(
+        tmp_path / "digits", summary("teacher", dataset="digits"), settings=AS_SWEPT | changes
+    )
+    # of another image size, so that it counts for nothing
+    write_run(tmp_path / "digits", summary("teacher", image_size=64), settings={"crop_pct": 0.7})
+    with pytest.raises(UserError, match=f"{folder} cannot be compared.* {difference}"):
+        compare.main([*SWEEP, "--out", str(tmp_path)])
+    assert len(list((tmp_path / "digits").glob("*/*"))) == 2
+
+
+def test_a_sweep_beside_runs_that_exclude_each_other_trains_nothing(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "digits", summary("teacher"), settings=AS_SWEPT)
+    shutil.copytree(first, first.with_name("copied"))
+    with pytest.raises(UserError, match="are both 'teacher' of seed 0"):
+        compare.main([*SWEEP, "--out", str(tmp_path)])
+    assert len(list((tmp_path / "digits").glob("*/*"))) == 2
+
+
+def test_before_a_sweep_there_may_be_no_finished_run(tmp_path: Path) -> None:
+    config = validate({"data": "digits", "image_size": 32, "out": str(tmp_path)})
+    require_comparable(tmp_path / "digits", config)
+    half = write_run(tmp_path / "digits", summary("teacher"), settings={"crop_pct": 0.5})
+    (half / "summary.json").unlink()
+    require_comparable(tmp_path / "digits", config)
 
 
 def test_the_report_goes_where_all_runs_belong(tmp_path: Path) -> None:

@@ -141,6 +141,21 @@ def test_a_half_finished_or_damaged_run_is_left_out_with_the_reason(
     assert reason in other.reason
 
 
+def test_of_a_given_image_size_others_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    small = write_run(tmp_path, summary("teacher"))
+    large = write_run(tmp_path, summary("teacher", image_size=64))
+    begun = write_run(tmp_path, summary("scratch", image_size=64))
+    (begun / "summary.json").unlink()
+    runs, others = read_runs([tmp_path], 32)
+    assert [run.folder for run in runs] == [small]
+    assert others == [
+        LeftOut(begun, "another image size: 64"),
+        LeftOut(large, "another image size: 64"),
+    ]
+    with pytest.raises(UserError, match=r"no finished run at 96 px(.|\n)*image size: 32"):
+        read_runs([tmp_path], 96)
+
+
 @pytest.mark.parametrize("name", ["summary.json", "config.yaml", "metrics.csv", "predictions.csv"])
 def test_bytes_that_are_no_text_are_left_out(tmp_path: Path, name: str) -> None:
     write_run(tmp_path, summary("teacher"))
