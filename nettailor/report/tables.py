@@ -114,11 +114,11 @@ COLUMNS: tuple[Column, ...] = (
 # _DISPENSABLE what does not fit.
 _MAIN = (
     "accuracy_val", "accuracy_test", "macro_f1_test", "flops", "flops_ratio", "params",
-    "params_ratio", "params_task", "latency_ratio_1", "latency_ratio_64", "bytes_ratio", "train_s",
+    "params_ratio", "params_task", "latency_ratio_1", "latency_ratio_64", "train_s",
 )  # fmt: skip
 _DISPENSABLE = (
     "latency_ratio_1", "latency_ratio_64", "params_task", "params", "flops", "macro_f1_test",
-    "train_s", "bytes_ratio",
+    "train_s",
 )  # fmt: skip
 _WHOLE_NAMES = {
     "accuracy_val": "validation accuracy, %",
