@@ -64,7 +64,6 @@ def summary(
     session: Session,
     *,
     network: Network,
-    stages: Sequence[int],
     evidence: Evidence,
     size: int,
     train_seconds: float,
@@ -78,7 +77,6 @@ def summary(
     Args:
         kind: teacher, tailored, candidate, eliminated, head-only or scratch.
         network: what the figures are of.
-        stages: the stage of each block of the whole backbone.
         size: bytes of `model.safetensors`.
         train_seconds: spent in training steps; for a tailored run, of every depth tried.
         total_seconds: with validation and measuring.
@@ -99,7 +97,7 @@ def summary(
         "macro_f1": _by_split(scores, "macro_f1"),
         "loss": _by_split(scores, "loss"),
         **structure(network, config.image_size),
-        "stages": list(stages),
+        "stages": list(session.stages),
         "latency_ms": {
             evidence.device.type: {batch: dict(row) for batch, row in evidence.latency.items()}
         },

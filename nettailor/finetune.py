@@ -110,22 +110,12 @@ def finetune(
             watcher=watcher,
         )
     started = time.perf_counter()
-    weights = save_network(
-        folder.path,
-        chain,
-        Architecture(
-            backbone=config.backbone,
-            classes=session.task.classes,
-            preprocessing=session.preprocessing,
-            weights_origin=source.origin,
-            weights_digest=source.digest,
-            eliminated=None
-            if run.eliminated is None
-            else EliminatedStructure(
-                blocks=run.eliminated["kept_blocks"], replacement=run.eliminated["replacement"]
-            ),
-        ),
-    )
+    structure = None
+    if run.eliminated is not None:
+        structure = EliminatedStructure(
+            blocks=run.eliminated["kept_blocks"], replacement=run.eliminated["replacement"]
+        )
+    weights = save_network(folder.path, chain, session.architecture(source, structure))
     device = session.accelerator.device
     in_turn: dict[str, nn.Module] = {kind: chain}
     if beside is not None:
@@ -135,7 +125,6 @@ def finetune(
         kind,
         session,
         network=chain,
-        stages=session.stages,
         evidence=gather(session, folder.path, chain, latency[kind]),
         size=weights.stat().st_size,
         train_seconds=fitted.seconds,

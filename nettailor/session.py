@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from nettailor.core.architecture import Architecture, EliminatedStructure
 from nettailor.core.backbone import create_chain, data_defaults
 from nettailor.core.config import RunConfig, ScheduleConfig
 from nettailor.core.console import Screen
@@ -25,6 +26,7 @@ from nettailor.core.preprocessing import (
 )
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Predictions, Scores, classify
+from nettailor.core.weights import WeightsSource
 
 # The keys that make the task: a teacher serves every run that agrees on them.
 TASK_KEYS = (
@@ -114,11 +116,29 @@ class Session:
         """Seed torch for a stage, the same whether the stages before ran in this session or not."""
         torch.manual_seed(zlib.crc32(f"{self.config.seed} {stage}".encode()))
 
+    @property
+    def task_folder(self) -> Path:
+        """Where all runs of the task live."""
+        return Path(self.config.out) / self.task.name
+
+    def architecture(
+        self, source: WeightsSource, eliminated: EliminatedStructure | None = None
+    ) -> Architecture:
+        """What a network of this task is, made from the weights of `source`."""
+        return Architecture(
+            backbone=self.config.backbone,
+            classes=self.task.classes,
+            preprocessing=self.preprocessing,
+            weights_origin=source.origin,
+            weights_digest=source.digest,
+            eliminated=eliminated,
+        )
+
     def folder(self, kind: str, *details: str) -> Path:
         """Where a run of this kind lives: `<out>/<task>/<kind>/<backbone>-<px>px-…-seed<n>`."""
         config = self.config
         name = "-".join([config.backbone, f"{config.image_size}px", *details, f"seed{config.seed}"])
-        return Path(config.out) / self.task.name / kind / name
+        return self.task_folder / kind / name
 
 
 def start_session(config: RunConfig, screen: Screen) -> Session:

@@ -146,11 +146,6 @@ def _jobs_of_seed(
         yield job(kind, {"eliminate.top": [], "eliminate.references": [kind]})
 
 
-def task_folder(session: Session) -> Path:
-    """The folder of all runs of a task."""
-    return Path(session.config.out) / session.task.name
-
-
 def open_claims(session: Session) -> Claims:
     """The journal of all sweeps of the task, and in it the study of this backbone and image size.
 
@@ -158,7 +153,7 @@ def open_claims(session: Session) -> Claims:
     """
     config = session.config
     return Claims(
-        task_folder(session) / "comparison" / "sweep.journal",
+        session.task_folder / "comparison" / "sweep.journal",
         f"{config.backbone}-{config.image_size}px",
         [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE],
     )
@@ -191,7 +186,7 @@ def run_sweep(
     """
     session = start_session(config, screen)
     jobs = list_jobs(session, seeds=seeds, gammas=gammas, modes=modes)
-    failures = _Sweep(jobs, open_claims(session), task_folder(session), screen).run()
+    failures = _Sweep(jobs, open_claims(session), session.task_folder, screen).run()
     if failures and len(failures) == len(jobs):
         raise failures[0].error
     if failures:

@@ -154,12 +154,11 @@ def _finish(
         tailored = position == chosen
         place = RunFolder(folder.path if tailored else folder.path / "candidates" / candidate.name)
         network = candidate.network
-        weights = save_network(place.path, network, work.architecture())
+        weights = save_network(place.path, network, session.architecture(work.source))
         figures = summary(
             "tailored" if tailored else "candidate",
             session,
             network=network,
-            stages=session.stages,
             evidence=gather(
                 session,
                 place.path,

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 
-from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Chain
 from nettailor.core.device import place
 from nettailor.core.run_folder import RunFolder
@@ -98,16 +97,6 @@ class Tailoring:
                 node_scales(form, self.target(images.to(self.device))) for images, _ in batches
             ]
         return [sum(of_node) / len(scales) for of_node in zip(*scales, strict=True)]
-
-    def architecture(self) -> Architecture:
-        """What the networks of this run are."""
-        return Architecture(
-            backbone=self.config.backbone,
-            classes=self.session.task.classes,
-            preprocessing=self.session.preprocessing,
-            weights_origin=self.source.origin,
-            weights_digest=self.source.digest,
-        )
 
     def _fit(
         self,
@@ -206,7 +195,7 @@ class Tailoring:
             keep="last",
         )
         self._reestimate(student)
-        save_network(self.folder.path / "student", student, self.architecture())
+        save_network(self.folder.path / "student", student, self.session.architecture(self.source))
         return student, fitted, self.session.validate(student)
 
     def _reestimate(self, network: Student) -> None:

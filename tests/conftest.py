@@ -5,19 +5,29 @@ import os
 # Two test processes on two cores would otherwise wait for each other's threads.
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 
+from functools import partial
+
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from nettailor import finetune, tailor
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import start_accelerator
+from nettailor.core.latency import measure_latency
 
 
 @pytest.fixture(scope="session")
 def accelerator() -> Accelerator:
     """The CPU in float32."""
     return start_accelerator("cpu", "float32")
+
+
+def quick_latency(patch: pytest.MonkeyPatch) -> None:
+    """Latency is measured for real, but not for the seconds that a figure worth quoting takes."""
+    for module in (finetune, tailor):
+        patch.setattr(module, "measure_latency", partial(measure_latency, seconds=0.05))
 
 
 @pytest.fixture(autouse=True)

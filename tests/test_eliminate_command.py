@@ -4,13 +4,13 @@ import csv
 import json
 import shutil
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import quick_latency
 from PIL import Image
 
 from nettailor import eliminate, finetune
@@ -18,7 +18,6 @@ from nettailor.core.backbone import Chain
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
-from nettailor.core.latency import measure_latency
 from nettailor.core.trainer import Fitted, fit
 from nettailor.core.weights import universal_digest
 from nettailor.network import load_network
@@ -37,7 +36,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the bare command leaves, and a network with a replacement whose head alone trained."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0.05))
+        quick_latency(patch)
         eliminate.main([*SMALL, "--out", str(folder)])
         eliminate.main([
             *SMALL, "--out", str(folder), "--unit", "blocks", "--top", "[2]", "--trainable", "head",
@@ -169,7 +168,7 @@ def test_other_settings_are_refused(out: Path) -> None:
 def test_a_run_of_one_number_is_replayed_by_its_own_settings(
     out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0.05))
+    quick_latency(monkeypatch)
     folder = out / "eliminated" / f"{NAME}-stages3-seed0"
     eliminate.main(["--config", str(folder / "config.yaml"), "--out", str(tmp_path)])
     (replayed,) = (tmp_path / "digits" / "eliminated").iterdir()
@@ -182,7 +181,7 @@ def test_a_run_of_one_number_is_replayed_by_its_own_settings(
 def test_a_reference_is_replayed_alone_by_its_own_settings(
     out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0.05))
+    quick_latency(monkeypatch)
     folder = out / "scratch" / f"{NAME}-seed0"
     eliminate.main(["--config", str(folder / "config.yaml"), "--out", str(tmp_path)])
     kinds = {path.name for path in (tmp_path / "digits").iterdir()}
@@ -205,7 +204,7 @@ def test_a_run_in_the_way_of_a_later_one_shows_before_anything_is_trained(
 def test_interrupted_and_gone_on_is_bit_identical(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "measure_latency", partial(measure_latency, seconds=0.05))
+    quick_latency(monkeypatch)
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     argv = [*SMALL, "--out", str(tmp_path), "--top", "[2]", "--references", "[head-only]"]
     for kind in ("eliminated", "head-only"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import quick_latency
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nettailor import finetune, tailor, tailoring, teach
@@ -19,7 +20,6 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_weights
 from nettailor.core.flags import parse
-from nettailor.core.latency import measure_latency
 from nettailor.core.trainer import Fitted
 from nettailor.network import load_network
 from nettailor.session import start_session
@@ -42,13 +42,6 @@ KEYS = {
     "params", "flops", "layers", "blocks", "stages", "latency_ms", "profile", "peak_memory",
     "bytes", "seconds", "eliminated", "tailored", "teacher", "versions",
 }  # fmt: skip
-
-
-def quick_latency(patch: pytest.MonkeyPatch) -> None:
-    """Latency is measured for real, but not for the seconds that a figure worth quoting takes."""
-    quick = partial(measure_latency, seconds=0.05)
-    patch.setattr(finetune, "measure_latency", quick)
-    patch.setattr(tailor, "measure_latency", quick)
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,12 @@
 
 import csv
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import quick_latency
 
-from nettailor import compare, eliminate, finetune, tailor
-from nettailor.core.latency import measure_latency
+from nettailor import compare, eliminate, tailor
 from nettailor.report.methods import group
 from nettailor.report.path_weights import read_path_weights
 from nettailor.report.runs import read_runs
@@ -26,10 +25,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs")
     settings = [*SETTINGS, "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
-        # measured for real, but not for the seconds that a figure worth quoting takes
-        quick = partial(measure_latency, seconds=0.05)
-        for module in (finetune, tailor):
-            patch.setattr(module, "measure_latency", quick)
+        quick_latency(patch)
         tailor.main([*settings, "--prune.remove", "[2, 1]", "--prune.tolerance", "100"])
         eliminate.main([*settings, "--top", "[2]"])
     return out / "digits"

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nettailor.core.modes import evaluating
+
 _PASSES = 20
 
 
@@ -23,10 +25,8 @@ def processor_times(
     """
     images = torch.randn(1, 3, image_size, image_size, device=device)
     images = images.to(memory_format=torch.channels_last)
-    was_training = network.training
-    network.eval()
     cpu, cuda = [], []
-    with torch.inference_mode():
+    with evaluating(network), torch.inference_mode():
         network(images)
         for _ in range(_PASSES):
             if device.type != "cuda":
@@ -43,7 +43,6 @@ def processor_times(
             cpu.append(1000 * (time.process_time() - started))  # without the wait that follows
             last.synchronize()
             cuda.append(first.elapsed_time(last))
-    network.train(was_training)
     return median(cpu), median(cuda) if cuda else None
 
 
@@ -56,11 +55,8 @@ def peak_memory(network: nn.Module, image_size: int, device: torch.device, *, ba
     held = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
     images = torch.zeros(batch, 3, image_size, image_size, device=device)
     images = images.to(memory_format=torch.channels_last)
-    was_training = network.training
-    network.eval()
-    with torch.no_grad(), _LivingTensors() as living:
+    with evaluating(network), torch.no_grad(), _LivingTensors() as living:
         network(images)
-    network.train(was_training)
     return int(held + images.nbytes + living.peak)
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from nettailor.core.modes import evaluating
+
 BATCHES = (1, 64)  # an image at a time, as on a device; many, as on a server
 _WARM_UP = 3
 
@@ -26,28 +28,24 @@ def measure_latency(
     round after round, for about `seconds` per batch size; `iqr` is the range of the middle half.
     Training modes are put back afterwards.
     """
-    modes = {name: network.training for name, network in networks.items()}
-    for network in networks.values():
-        network.eval()
     result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in networks}
-    for batch in batches:
-        images = torch.randn(batch, 3, image_size, image_size, device=device)
-        images = images.to(memory_format=torch.channels_last)
-        times: dict[str, list[float]] = {name: [] for name in networks}
-        until = time.perf_counter() + seconds
-        rounds = 0
-        while rounds < _WARM_UP + 5 or time.perf_counter() < until:
-            for name, network in networks.items():
-                started = time.perf_counter()
-                network(images)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                if rounds >= _WARM_UP:
-                    times[name].append(1000 * (time.perf_counter() - started))
-            rounds += 1
-        for name, measured in times.items():
-            low, median, high = np.percentile(measured, [25, 50, 75]).tolist()
-            result[name][str(batch)] = {"median": round(median, 4), "iqr": round(high - low, 4)}
-    for name, network in networks.items():
-        network.train(modes[name])
+    with evaluating(*networks.values()):
+        for batch in batches:
+            images = torch.randn(batch, 3, image_size, image_size, device=device)
+            images = images.to(memory_format=torch.channels_last)
+            times: dict[str, list[float]] = {name: [] for name in networks}
+            until = time.perf_counter() + seconds
+            rounds = 0
+            while rounds < _WARM_UP + 5 or time.perf_counter() < until:
+                for name, network in networks.items():
+                    started = time.perf_counter()
+                    network(images)
+                    if device.type == "cuda":
+                        torch.cuda.synchronize(device)
+                    if rounds >= _WARM_UP:
+                        times[name].append(1000 * (time.perf_counter() - started))
+                rounds += 1
+            for name, measured in times.items():
+                low, median, high = np.percentile(measured, [25, 50, 75]).tolist()
+                result[name][str(batch)] = {"median": round(median, 4), "iqr": round(high - low, 4)}
     return result

@@ -9,6 +9,8 @@ from accelerate import Accelerator
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
+from nettailor.core.modes import evaluating
+
 
 class Scores(NamedTuple):
     """Accuracy and macro F1 in per cent, mean cross-entropy in nats."""
@@ -50,13 +52,11 @@ def classify(
         batches: (images, labels (B,)), each image once.
         accelerator: says where and in which precision.
     """
-    was_training = network.training
-    network.eval()
     logits, labels = [], []
-    for images, targets in batches:
-        with accelerator.autocast():
-            output = network(images.to(accelerator.device, non_blocking=True))
-        logits.append(output.logits.float())
-        labels.append(targets)
-    network.train(was_training)
+    with evaluating(network):
+        for images, targets in batches:
+            with accelerator.autocast():
+                output = network(images.to(accelerator.device, non_blocking=True))
+            logits.append(output.logits.float())
+            labels.append(targets)
     return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
