@@ -61,7 +61,7 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
     elif architecture.student is not None:
         structure = architecture.student
         try:
-            wiring = Wiring.from_json(len(chain.blocks), structure.paths)
+            wiring = Wiring.from_json(len(chain.blocks) + 1, structure.paths)
             _require_connected(wiring)
         except ValueError as error:
             raise UserError(f"{file}: student.paths make no student: {error}") from error
@@ -79,4 +79,4 @@ def _require_connected(wiring: Wiring) -> None:
         if path.source not in fed:
             raise ValueError(f"{path.key} starts at node {path.source}, where no path leads")
     if wiring.depth not in fed:
-        raise ValueError(f"no path leads to the last node, {wiring.depth}")
+        raise ValueError("no path leads to the logits")

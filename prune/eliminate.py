@@ -1,16 +1,13 @@
 """Fixed removal of the top (ELimNet): the yardstick that cuts without learning where."""
 
-import copy
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Chain, fresh_classifier, head_activation, node_specs
+from nettailor.core.backbone import Chain, fresh_classifier, node_specs
+from student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
 from student.proxy import pool
-
-_HEAD_EXPANSION = 6  # channels of an inverted-residual head over those that are kept
 
 
 class Replacement(nn.Module):
@@ -22,7 +19,7 @@ class Replacement(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.conv = _fresh_convolution(channels_in, channels_out, kernel=3)
+        self.conv = fresh_convolution(channels_in, channels_out, kernel=3)
         self.norm = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,28 +79,6 @@ def eliminate(chain: Chain, kept: int, *, replacement: bool) -> Chain:
         stages = (*stages, chain.stages[-1])
     else:
         assert isinstance(classifier, nn.Linear), "every supported classifier is one linear layer"
-        neck, features = _fresh_neck(chain, channels)
+        neck, features = fresh_neck(chain, channels, HEAD_EXPANSION * channels)
         classifier = fresh_classifier(features, classifier.out_features)
     return Chain(chain.family, chain.stem, blocks, activations, neck, classifier, stages)
-
-
-def _fresh_neck(chain: Chain, channels: int) -> tuple[nn.Module, int]:
-    """What stands between the last kept block and the classifier, and its number of features."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    features = channels
-    if chain.family == "inverted-residual":
-        features = _HEAD_EXPANSION * channels
-        layers["conv"] = _fresh_convolution(channels, features, kernel=1)
-        layers["norm"] = nn.BatchNorm2d(features)
-        layers["act"] = copy.deepcopy(head_activation(chain))
-    layers["pool"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = nn.Flatten(1)
-    if chain.family == "convnext":
-        layers["norm"] = nn.LayerNorm(features)
-    return nn.Sequential(layers), features
-
-
-def _fresh_convolution(channels_in: int, channels_out: int, *, kernel: int) -> nn.Conv2d:
-    convolution = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return convolution

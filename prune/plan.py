@@ -1,4 +1,4 @@
-"""Deciding what goes: pure, from path weights to a plan; no network is touched."""
+"""Deciding what goes by rank, as published: from path weights to a plan; no network is touched."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,27 @@ class PrunePlan:
     """Which paths stay after a cut.
 
     Attributes:
-        removed: how many pretrained blocks were asked to go by rank.
+        name: of the cut, such as `remove-08` or `route-0.250`.
         before: the paths of the trained student.
         kept: the paths that stay, closed under the three exclusion rules.
         restored: proxies below the threshold that stay because stem and head would part.
     """
 
-    removed: int
+    name: str
     before: Wiring
     kept: Wiring
-    restored: tuple[Path, ...]
+    restored: tuple[Path, ...] = ()
 
     def describe(self) -> str:
         """One line: what stays of what was there."""
-        text = (
-            f"{len(self.kept.of_kind('block'))} of {len(self.before.of_kind('block'))} blocks and "
-            f"{len(self.kept.of_kind('proxy'))} of {len(self.before.of_kind('proxy'))} proxies stay"
-        )
+        counts = [
+            f"{len(self.kept.of_kind(kind))} of {len(self.before.of_kind(kind))} {words}"
+            for kind, words in (("block", "blocks"), ("proxy", "proxies"))
+            if self.before.of_kind(kind)
+        ]
+        text = f"{' and '.join(counts)} stay"
+        if exits := self.kept.of_kind("exit"):
+            text += f", read at {', '.join(f'x{path.source}' for path in exits)}"
         if self.restored:
             names = ", ".join(path.key for path in self.restored)
             text += f"; kept against the threshold to join stem and head: {names}"
@@ -65,4 +69,4 @@ def decide(wiring: Wiring, alpha: Sequence[float], *, threshold: float, remove: 
         route = strongest_route(by_rank, [weight[path] for path in by_rank.paths])
         restored = tuple(path for path in route if path in set(faint))
         kept = closure(by_rank.without(set(faint) - set(restored)))
-    return PrunePlan(remove, wiring, kept, restored)
+    return PrunePlan(f"remove-{remove:02d}", wiring, kept, restored)

@@ -1,6 +1,7 @@
 """Expected complexity of a student from its path weights: pure tensor arithmetic.
 
-Both forms take each path as open with probability α, independently of the others.
+`published` and `reachability` take each path as open with probability α, independently of the
+others; `route` takes α as the odds with which a node chooses one of its paths.
 """
 
 from collections.abc import Callable
@@ -73,4 +74,28 @@ def reachability(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
     return (cost * alpha * sources * targets).sum()
 
 
-FORMS: dict[str, ExpectedComplexity] = {"published": published, "reachability": reachability}
+def route(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
+    """E[C] of a route drawn backwards from the logits, where each node takes one path by its α.
+
+    O_L = 1 and O_i = Σ_{paths i→j} α_ij O_j are the odds that node i lies on the route;
+    E[C] = Σ C_ij α_ij O_j. Exact, and within the costs of the leanest and the dearest route.
+
+    Args and returns as for `published`.
+    """
+    weights = alpha.unbind()
+    zero = alpha.new_zeros(())
+    taken: dict[int, Tensor] = {}
+    on_route: list[Tensor] = [zero] * wiring.depth + [alpha.new_ones(())]
+    for node in range(wiring.depth, 0, -1):
+        for position in wiring.incoming[node]:
+            taken[position] = weights[position] * on_route[node]
+            source = wiring.paths[position].source
+            on_route[source] = on_route[source] + taken[position]
+    return (cost * torch.stack([taken[position] for position in range(len(wiring.paths))])).sum()
+
+
+FORMS: dict[str, ExpectedComplexity] = {
+    "published": published,
+    "reachability": reachability,
+    "route": route,
+}

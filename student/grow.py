@@ -8,9 +8,38 @@ from student.network import BatchNormPolicy, Student
 from student.wiring import Wiring, full_wiring
 
 
-def grow(chain: Chain, *, skips: int | Literal["dense"], batch_norm: BatchNormPolicy) -> Student:
-    """A student with every block and `skips` proxies into each node; takes over the chain."""
-    return build(chain, full_wiring(len(chain.blocks), skips), batch_norm=batch_norm)
+def grow(
+    chain: Chain,
+    *,
+    skips: int | Literal["dense"],
+    identities: bool,
+    exits: bool,
+    batch_norm: BatchNormPolicy,
+) -> Student:
+    """A student with every block, and what may stand in for it; takes over the chain.
+
+    Args:
+        chain: pretrained, or fine-tuned, with a classifier for this task.
+        skips: proxies into each node.
+        identities: in the place of every block that does not make its input narrower.
+        exits: from the end of every stage, the last one included.
+        batch_norm: see `Student`.
+    """
+    blocks = range(1, len(chain.blocks) + 1)
+    specs = node_specs(chain)
+    wiring = full_wiring(
+        len(chain.blocks),
+        skips,
+        identities=[
+            node for node in blocks if identities and specs[node - 1].channels <= specs[node].channels
+        ],
+        exits=[
+            node
+            for node, after in zip(blocks, [*chain.stages[1:], None], strict=True)
+            if exits and after != chain.stages[node - 1]
+        ],
+    )
+    return build(chain, wiring, batch_norm=batch_norm)
 
 
 def build(chain: Chain, wiring: Wiring, *, batch_norm: BatchNormPolicy) -> Student:
@@ -31,15 +60,23 @@ def path_costs(student: Student, chain: Chain, image_size: int) -> tuple[tuple[C
         UserError: the image is too small for the backbone.
     """
     costs = chain_costs(chain, image_size)
-    channels = [spec.channels for spec in node_specs(chain)]
+    specs = student.specs
     result = []
     for path in student.wiring.paths:
         if path.kind == "block":
             result.append(costs.blocks[path.target - 1])
-            continue
-        proxy = student.proxies[path.key]
-        # a proxy pools first, so its convolutions run at the target's resolution
-        side = -(-image_size // student.strides[path.target])
-        flops = module_flops(proxy, (channels[path.source], side, side))
-        result.append(Cost(flops, parameters(proxy)))
+        elif path.kind == "head":
+            result.append(Cost(*(sum(pair) for pair in zip(costs.neck, costs.classifier, strict=True))))
+        elif path.kind == "identity":
+            result.append(Cost(0, 0))
+        else:
+            # a proxy pools first, so its convolutions run at the target's resolution
+            module, node = (
+                (student.heads[path.key], path.source)
+                if path.kind == "exit"
+                else (student.proxies[path.key], path.target)
+            )
+            side = -(-image_size // specs[node].stride)
+            flops = module_flops(module, (specs[path.source].channels, side, side))
+            result.append(Cost(flops, parameters(module)))
     return tuple(result), costs.total

@@ -1,10 +1,12 @@
-"""The student: frozen pretrained blocks, proxies, and softmax path weights."""
+"""The student: pretrained blocks, what may stand in for them, and softmax path weights."""
 
 from typing import Literal, Self, cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Chain, NetOutput, NodeSpec, ProxyShape
+from student.exit import Head, exit_from
 from student.path_weights import PathWeights
 from student.proxy import Proxy, pool
 from student.wiring import Path, Wiring
@@ -13,11 +15,15 @@ BatchNormPolicy = Literal["follow", "frozen"]
 
 
 class Student(nn.Module):
-    """x_l = act_l(α_ll G_l(x_{l-1}) + Σ_p α_pl A_pl(x_p)), one forward pass end to end.
+    """x_l = act_l(α_ll G_l(x_{l-1}) + Σ_p α_pl A_pl(x_p) + α x_{l-1}), one pass end to end.
+
+    The last term, the identity in the place of a block, is there where the wiring has it; where
+    shapes differ, x_{l-1} is max-pooled and padded with channels of zeros. The logits are a
+    weighted sum too: Σ α H(x_n) over the pretrained head and the exits of the wiring.
 
     Universal, shared by all tasks and frozen: stem, blocks G_l and neck. Task-specific: proxies,
-    path weights, classifier, and the running statistics of the universal batch norms when they
-    follow the task. `train()` keeps everything that must not move in eval mode:
+    exits, path weights, classifier, and the running statistics of the universal batch norms when
+    they follow the task. `train()` keeps everything that must not move in eval mode:
 
     - "follow": universal batch norms normalise by the batch in training and their running
       statistics move; their affine weights stay frozen. These statistics belong to the task.
@@ -48,7 +54,7 @@ class Student(nn.Module):
         self.wiring = wiring
         self.batch_norm: BatchNormPolicy = batch_norm
         self.finetunes_all = False
-        self.strides = tuple(spec.stride for spec in specs)
+        self.specs = specs
         self.stem = chain.stem
         self.blocks = nn.ModuleDict(
             {path.key: chain.blocks[path.target - 1] for path in wiring.of_kind("block")}
@@ -67,18 +73,26 @@ class Student(nn.Module):
             {
                 str(node): chain.activations[node - 1]
                 for node, group in enumerate(wiring.incoming)
-                if group
+                if group and node < wiring.depth
             }
         )
-        self.neck = chain.neck
-        self.classifier = chain.classifier
+        self.heads = nn.ModuleDict(
+            {
+                path.key: Head(chain.neck, chain.classifier)
+                if path.kind == "head"
+                else exit_from(chain, specs[path.source].channels)
+                for position in wiring.incoming[-1]
+                for path in [wiring.paths[position]]
+            }
+        )
         self.path_weights = PathWeights(wiring)
         for module in self.universal():
             module.requires_grad_(False)
 
     def universal(self) -> tuple[nn.Module, ...]:
         """The modules that hold pretrained weights."""
-        return (self.stem, self.blocks, self.neck)
+        necks = [self.heads[path.key].neck for path in self.wiring.of_kind("head")]
+        return (self.stem, self.blocks, *cast(list[nn.Module], necks))
 
     def finetune_all(self) -> None:
         """Let every kept weight train: from here on the network stands alone."""
@@ -108,10 +122,12 @@ class Student(nn.Module):
                 weight = alpha[position] if len(incoming) > 1 else None
                 term = self._along(path, nodes, pooled, weight)
                 total = term if total is None else total + term
-            nodes.append(None if total is None else self.activations[str(node)](total))
-        last = nodes[-1]
-        assert last is not None, "the plan keeps stem and head connected"
-        return NetOutput(self.classifier(self.neck(last)), nodes)
+            if total is not None and node < self.wiring.depth:
+                total = self.activations[str(node)](total)
+            nodes.append(total)
+        logits = nodes.pop()
+        assert logits is not None, "the plan keeps stem and logits connected"
+        return NetOutput(logits, nodes)
 
     def _along(
         self,
@@ -122,10 +138,17 @@ class Student(nn.Module):
     ) -> Tensor:
         x = nodes[path.source]
         assert x is not None, "the plan excludes paths out of dead nodes"
-        if path.kind == "block":
-            out = cast(Tensor, self.blocks[path.key](x))
-            return out if alpha is None else out * alpha
-        stride = self.strides[path.target] // self.strides[path.source]
-        if (path.source, stride) not in pooled:
-            pooled[path.source, stride] = pool(x, stride)
-        return cast(Tensor, self.proxies[path.key](pooled[path.source, stride], alpha))
+        if path.kind in ("proxy", "identity"):
+            stride = self.specs[path.target].stride // self.specs[path.source].stride
+            if (path.source, stride) not in pooled:
+                pooled[path.source, stride] = pool(x, stride)
+            x = pooled[path.source, stride]
+        if path.kind == "proxy":
+            return cast(Tensor, self.proxies[path.key](x, alpha))
+        if path.kind == "identity":
+            missing = self.specs[path.target].channels - self.specs[path.source].channels
+            out = F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
+        else:
+            modules = self.blocks if path.kind == "block" else self.heads
+            out = cast(Tensor, modules[path.key](x))
+        return out if alpha is None else out * alpha

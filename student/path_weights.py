@@ -5,15 +5,15 @@ from torch import Tensor, nn
 
 from student.wiring import Wiring
 
-BLOCK_START = 2.0
-PROXY_START = -2.0
+PRETRAINED_START = 2.0
+OTHER_START = -2.0
 
 
 class PathWeights(nn.Module):
     """α = softmax over the paths into each node (NetTailor, section 3.2).
 
-    Starts at a = 2 for pretrained blocks and a = -2 for proxies, so that with three skips a block
-    carries e² / (e² + 3 e⁻²) = 0.948 of its node.
+    Starts at a = 2 for pretrained blocks and head and a = -2 for what may stand in for them, so
+    that with three proxies a block carries e² / (e² + 3 e⁻²) = 0.948 of its node.
 
     Attributes:
         logits: the a of every living path, shape (paths,), in the wiring's order.
@@ -25,7 +25,10 @@ class PathWeights(nn.Module):
 
     def __init__(self, wiring: Wiring) -> None:
         super().__init__()
-        start = [BLOCK_START if path.kind == "block" else PROXY_START for path in wiring.paths]
+        start = [
+            PRETRAINED_START if path.kind in ("block", "head") else OTHER_START
+            for path in wiring.paths
+        ]
         self.logits = nn.Parameter(torch.tensor(start))
         groups = [group for group in wiring.incoming if group]
         width = max(len(group) for group in groups)

@@ -3,13 +3,19 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-Kind = Literal["block", "proxy"]
+Kind = Literal["block", "identity", "proxy", "head", "exit"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Path(NamedTuple):
-    """One way into a node: the pretrained block G_l (source l-1), or a proxy A_pl."""
+    """One way into a node.
+
+    Into a node x_l: the pretrained block G_l (source l-1), the identity in its place (source l-1),
+    which costs nothing, or a proxy A_pl. Into the logits: the pretrained head (source L), or an
+    exit, a lean head that reads an earlier node.
+    """
 
     source: int
     target: int
@@ -23,22 +29,26 @@ class Path(NamedTuple):
 
 @dataclass(frozen=True)
 class Wiring:
-    """The living paths between the nodes x_0 (the stem's output) … x_depth (before the head).
+    """The living paths between the nodes x_0 (the stem's output) … x_L and the logits.
 
-    Paths are ordered by target, a node's block before its proxies, proxies by source; every
-    tensor "of paths" in this package follows that order.
+    The logits are the last node, number depth = L + 1. Paths are ordered by target, then by kind as
+    in `KINDS`, then by source; every tensor "of paths" in this package follows that order.
     """
 
     depth: int
     paths: tuple[Path, ...]
 
     def __post_init__(self) -> None:
-        ordered = tuple(sorted(set(self.paths), key=lambda p: (p.target, p.kind, p.source)))
+        ordered = tuple(
+            sorted(set(self.paths), key=lambda p: (p.target, KINDS.index(p.kind), p.source))
+        )
         for path in ordered:
             if not 0 <= path.source < path.target <= self.depth:
                 raise ValueError(f"{path} does not lead forward within {self.depth} nodes")
-            if path.kind == "block" and path.source != path.target - 1:
-                raise ValueError(f"{path}: a block leads from a node to the next one")
+            if path.kind in ("block", "identity", "head") and path.source != path.target - 1:
+                raise ValueError(f"{path}: {path.kind} leads from a node to the next one")
+            if (path.kind in ("head", "exit")) != (path.target == self.depth):
+                raise ValueError(f"{path}: heads and exits, and nothing else, lead to the logits")
         object.__setattr__(self, "paths", ordered)
 
     @cached_property
@@ -77,22 +87,36 @@ class Wiring:
         for row in rows:
             if len(row) != 3:
                 raise ValueError(f"{row!r} is no [source, target, kind]")
-            source, target, kind = row
-            if type(source) is not int or type(target) is not int or kind not in ("block", "proxy"):
+            source, target, name = row
+            kind = next((known for known in KINDS if known == name), None)
+            if type(source) is not int or type(target) is not int or kind is None:
                 raise ValueError(f"{row!r} is no [source, target, kind]")
-            paths.append(Path(source, target, "block" if kind == "block" else "proxy"))
+            paths.append(Path(source, target, kind))
         if len(set(paths)) != len(paths):
             raise ValueError("a path is listed twice")
         return cls(depth, tuple(paths))
 
 
-def full_wiring(depth: int, skips: int | Literal["dense"]) -> Wiring:
-    """Every block, and into node l proxies from the `skips` nodes before it (dense: from all).
+def full_wiring(
+    blocks: int,
+    skips: int | Literal["dense"],
+    *,
+    identities: Iterable[int] = (),
+    exits: Iterable[int] = (),
+) -> Wiring:
+    """Every block, the head, and into node l proxies from the `skips` nodes before it.
 
-    `skips` is the paper's k: p runs from max(l - k, 0) to l - 1.
+    Args:
+        blocks: the paper's L.
+        skips: the paper's k: p runs from max(l - k, 0) to l - 1; dense: from all earlier nodes.
+        identities: the nodes that the identity leads into as well.
+        exits: the nodes that an exit reads.
     """
-    reach = depth if skips == "dense" else skips
-    paths = [Path(node - 1, node, "block") for node in range(1, depth + 1)]
-    for node in range(1, depth + 1):
+    reach = blocks if skips == "dense" else skips
+    paths = [Path(node - 1, node, "block") for node in range(1, blocks + 1)]
+    for node in range(1, blocks + 1):
         paths += [Path(source, node, "proxy") for source in range(max(node - reach, 0), node)]
-    return Wiring(depth, tuple(paths))
+    paths += [Path(node - 1, node, "identity") for node in identities]
+    paths += [Path(node, blocks + 1, "exit") for node in exits]
+    paths.append(Path(blocks, blocks + 1, "head"))
+    return Wiring(blocks + 1, tuple(paths))

@@ -1,0 +1,98 @@
+"""The best route from the stem to the logits under a budget: an exact knapsack over paths."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from student.wiring import Path, Wiring
+
+_STEPS = 20_000  # of a budget of 1; a path's cost is rounded to one of them
+
+
+class Route(NamedTuple):
+    """One path into each node that is passed.
+
+    value: the sum of its paths' values. cost: the sum of their costs and what is always there.
+    """
+
+    paths: tuple[Path, ...]
+    value: float
+    cost: float
+
+
+class Routes:
+    """Every route of a student, by value and cost.
+
+    A route's value and cost are sums over its paths, so the best one within each cost follows from
+    the best ones into the nodes before: best_j(c) = max over paths i→j of best_i(c - C_ij) + V_ij,
+    on a grid of 20 000 steps of cost. Nothing is lost but what the grid rounds.
+    """
+
+    def __init__(
+        self, wiring: Wiring, value: Sequence[float], cost: Sequence[float], *, fixed: float
+    ) -> None:
+        """Solve for all costs at once.
+
+        Args:
+            wiring: a student's paths.
+            value: what it is worth that a path is kept, by path; finite.
+            cost: of each path, as a share of the budget's unit, each in [0, 1].
+            fixed: cost of what every route needs, the stem.
+        """
+        self._wiring, self._value, self._cost, self._fixed = wiring, value, cost, fixed
+        self._steps = [round(share * _STEPS) for share in cost]
+        # no route costs more than its dearest path into every node
+        top = round(fixed * _STEPS) + sum(
+            max((self._steps[position] for position in group), default=0)
+            for group in wiring.incoming
+        )
+        nodes = wiring.depth + 1
+        self._best: list[NDArray[np.float64]] = [np.full(top + 1, -np.inf) for _ in range(nodes)]
+        self._last = [np.full(top + 1, -1) for _ in range(nodes)]
+        self._best[0][round(fixed * _STEPS)] = 0.0
+        for node in range(1, nodes):
+            for position in wiring.incoming[node]:
+                steps = self._steps[position]
+                before = self._best[wiring.paths[position].source][: top + 1 - steps]
+                reached = np.full(top + 1, -np.inf)
+                reached[steps:] = before + value[position]
+                better = reached > self._best[node]
+                self._best[node][better] = reached[better]
+                self._last[node][better] = position
+
+    def best(self, most: float, *, least: float = 0.0) -> Route | None:
+        """The most valuable route whose cost lies in [least, most]; None when there is none."""
+        low, high = int(np.ceil(least * _STEPS)), int(most * _STEPS)
+        within = self._best[-1][max(low, 0) : high + 1]
+        if not np.isfinite(within).any():
+            return None
+        return self._trace(max(low, 0) + int(within.argmax()))
+
+    def frontier(self) -> list[Route]:
+        """The routes that are worth more than every cheaper one, from the leanest on."""
+        values = self._best[-1]
+        before = np.concatenate([[-np.inf], np.maximum.accumulate(values)[:-1]])
+        return [self._trace(int(step)) for step in np.flatnonzero(values > before)]
+
+    def reach(self) -> tuple[float, float]:
+        """The costs of the leanest and of the dearest route."""
+        there = np.flatnonzero(np.isfinite(self._best[-1]))
+        return self._trace(int(there[0])).cost, self._trace(int(there[-1])).cost
+
+    def _trace(self, step: int) -> Route:
+        """The route that ends at a step of the grid, with its exact cost."""
+        positions: list[int] = []
+        node, left = self._wiring.depth, step
+        while node:
+            position = int(self._last[node][left])
+            positions.append(position)
+            left -= self._steps[position]
+            node = self._wiring.paths[position].source
+        positions.reverse()
+        return Route(
+            tuple(self._wiring.paths[position] for position in positions),
+            sum(self._value[position] for position in positions),
+            self._fixed + sum(self._cost[position] for position in positions),
+        )
