@@ -75,7 +75,7 @@ def summary(
     """The content of `summary.json`.
 
     Args:
-        kind: teacher, tailored, candidate, eliminated, head-only or scratch.
+        kind: teacher, tailored, candidate, picked, eliminated, head-only or scratch.
         network: what the figures are of.
         size: bytes of `model.safetensors`.
         train_seconds: spent in training steps; for a tailored run, of every depth tried.
@@ -83,7 +83,7 @@ def summary(
         teacher: the teacher's own summary, its latency measured in turn with this network's;
             None for the teacher itself.
         eliminated: what was cut off the top, for an eliminated network.
-        tailored: mode, gamma, depth and paths, for a tailored one.
+        tailored: mode, cut, gamma, budget, depth and paths, for a tailored one.
     """
     config, scores = session.config, evidence.scores
     return {

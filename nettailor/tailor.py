@@ -3,61 +3,59 @@
 import hashlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
+from nettailor.candidates import check_budget, check_depths, try_candidates
 from nettailor.core.architecture import WEIGHTS_FILE
-from nettailor.core.config import as_settings
+from nettailor.core.config import TeacherConfig, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops
+from nettailor.core.device import place as place_on
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted
-from nettailor.evidence import gather
-from nettailor.figures import candidates_table, side_by_side, summary
+from nettailor.figures import candidates_table, side_by_side
 from nettailor.finetune import Teacher
-from nettailor.network import save_network
+from nettailor.front import Choice, Seconds, pick, read_choice, read_front
+from nettailor.hand_over import hand_over
+from nettailor.network import load_network
 from nettailor.session import Session, start_session
 from nettailor.tailoring import Candidate, Tailoring
 from nettailor.teach import ready_teacher
-from prune.depths import choose, default_depths
-from prune.plan import PrunePlan, decide
+from prune.depths import choose
+from prune.plan import PrunePlan
 from student.network import Student
+from student.wiring import Wiring
 
 DESCRIPTION = (
-    "Tailor a pretrained network to a task: train a student of frozen blocks, proxies and path "
-    "weights, cut it at several depths, and keep the leanest within tolerance of the teacher."
+    "Tailor a pretrained network to a task: train a student of its blocks, what may stand in for "
+    "them and path weights, cut it, and keep the leanest within tolerance of the teacher, or the "
+    "best one within a budget."
 )
 CANDIDATES_FILE = "candidates.json"
-
-
-def _plans(student: Student, depths: Sequence[int], threshold: float) -> list[PrunePlan]:
-    """A plan per depth that differs from the others, the deepest first."""
-    alpha = student.path_weights().tolist()
-    plans: dict[object, PrunePlan] = {}
-    for depth in sorted(set(depths), reverse=True):
-        plan = decide(student.wiring, alpha, threshold=threshold, remove=depth)
-        plans.setdefault(plan.kept.paths, plan)
-    return list(plans.values())
+OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "--pick": {
+        "metavar": "COST=SHARE",
+        "help": "from the front of the finished run of these settings, fine-tune the point of at "
+        "most this share of the backbone's cost, such as flops=0.25 or params=0.1",
+    },
+}
+# the teacher that is there counts, not the settings with which one would be trained
+_IGNORED = [f"teacher.{key}" for key in TeacherConfig.model_fields]
 
 
 def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     """The whole procedure, or what is left of it; returns the finished run's folder."""
     config, screen = session.config, session.screen
-    depths = _depths(config.prune.remove, len(session.stages))
-    folder = RunFolder(
-        session.folder("tailored", config.prune.finetune, f"gamma{config.student.gamma:g}"),
-        "python -m nettailor.tailor",
-    )
-    settings = {key: value for key, value in as_settings(config).items() if key != "eliminate"}
-    # the teacher that is there counts, not the settings with which one would be trained
-    ignored = [f"teacher.{key}" for key in settings["teacher"]]
+    folder = tailored_folder(session)
+    settings = _settings(session)
+    check_depths(config.prune.remove, len(session.stages))
     if folder.finished and not overwrite:
-        folder.open(settings, ignored=ignored, overwrite=False)
+        folder.open(settings, ignored=_IGNORED, overwrite=False)
         return folder
     teacher = ready_teacher(session)
     # whatever can be wrong with settings and images shows before anything is discarded
@@ -69,42 +67,41 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
             "train it again: python -m nettailor.teach --overwrite"
         )
     if overwrite or not folder.begun:
+        check_budget(work)
         session.check_images()
-    folder.open(settings, ignored=ignored, overwrite=overwrite)
+    folder.open(settings, ignored=_IGNORED, overwrite=overwrite)
     _same_teacher(folder, teacher.folder)
 
     student, grown, before = work.train_student()
     aim: float = teacher.figures["accuracy"]["val"]
     target = aim - config.prune.tolerance - 1e-6
     screen.say(f"student before the cut: validation {before.accuracy:.2f} %; teacher {aim:.2f} %")
-    candidates: list[Candidate] = []
-    plans = _plans(student, depths, config.prune.threshold)
-    for plan in plans:
-        screen.say(f"remove-{plan.removed:02d}: {plan.describe()}")
-        # the last one runs to its end, so that there is one to keep
-        hoped_for = None if plan is plans[-1] else target
-        candidate = work.cut_and_finetune(student, plan, hoped_for)
-        candidates.append(candidate)
-        screen.say(
-            f"{candidate.name}: straight after the cut {candidate.straight_after.accuracy:.2f} %, "
-            f"fine-tuned {candidate.scores.accuracy:.2f} %: {candidate.verdict(target)}"
-        )
-        if candidate.reaches(target):
-            break
-    _finish(work, grown, before, candidates, target, teacher)
+    spent = Seconds(grown.seconds, grown.total_seconds)
+    candidates = try_candidates(work, student, target, spent)
+    _finish(work, spent, before.accuracy, candidates, target, teacher)
     return folder
 
 
-def _depths(asked: tuple[int, ...] | None, blocks: int) -> tuple[int, ...]:
-    """The depths to try; the default ends with none, where only proxies are cut."""
-    if asked is None:
-        return (*default_depths(blocks), 0)
-    too_deep = [depth for depth in asked if depth > blocks]
-    if too_deep or not asked:
-        raise UserError(
-            f"prune.remove = {list(asked)}: give numbers from 0 to the backbone's {blocks} blocks"
-        )
-    return asked
+def _settings(session: Session) -> dict[str, Any]:
+    settings = as_settings(session.config)
+    del settings["eliminate"]
+    return settings
+
+
+def tailored_folder(session: Session) -> RunFolder:
+    """Where the tailored run of a session's settings lives."""
+    prune = session.config.prune
+    details: list[str] = [prune.finetune]
+    if prune.by == "rank":
+        details.append("rank")
+    details.append(f"gamma{session.config.student.gamma:g}")
+    if prune.max_flops is not None:
+        details.append(f"flops{prune.max_flops:g}")
+    if prune.max_params is not None:
+        details.append(f"params{prune.max_params:g}")
+    if prune.max_latency_ms is not None:
+        details.append(f"{prune.max_latency_ms:g}ms-batch{prune.batch}")
+    return RunFolder(session.folder("tailored", *details), "python -m nettailor.tailor")
 
 
 def _same_teacher(folder: RunFolder, teacher: RunFolder) -> None:
@@ -122,13 +119,18 @@ def _same_teacher(folder: RunFolder, teacher: RunFolder) -> None:
 
 def _finish(
     work: Tailoring,
-    grown: Fitted,
-    before: Scores,
+    spent: Seconds,
+    before_cut: float,
     candidates: Sequence[Candidate],
     target: float,
     teacher: Teacher,
 ) -> None:
-    """Choose on validation, then read the test split, measure, and write every summary."""
+    """Choose on validation, then read the test split, measure, and write every summary.
+
+    Args:
+        spent: on the student.
+        before_cut: its validation accuracy in %.
+    """
     session, config, folder = work.session, work.config, work.folder
     started = time.perf_counter()
     shape = (3, config.image_size, config.image_size)
@@ -145,43 +147,23 @@ def _finish(
     networks |= {candidate.name: candidate.network for candidate in candidates}
     latency = measure_latency(networks, config.image_size, work.device)
     beside = teacher.measured(latency["teacher"], work.device)
-    trained = grown.seconds + sum(candidate.fitted.seconds for candidate in candidates)
-    spent = grown.total_seconds + sum(candidate.fitted.total_seconds for candidate in candidates)
+    all_spent = spent.plus(*(candidate.fitted for candidate in candidates))
     rows = []
     order = [i for i in range(len(candidates)) if i != chosen] + [chosen]
     for position in order:
         candidate = candidates[position]
         tailored = position == chosen
         place = RunFolder(folder.path if tailored else folder.path / "candidates" / candidate.name)
-        network = candidate.network
-        weights = save_network(place.path, network, session.architecture(work.source))
-        figures = summary(
-            "tailored" if tailored else "candidate",
-            session,
-            network=network,
-            evidence=gather(
-                session,
-                place.path,
-                network,
-                latency[candidate.name],
-                # the test judges what the user gets, and nothing else
-                read_test=tailored,
-            ),
-            size=weights.stat().st_size,
-            train_seconds=trained if tailored else grown.seconds + candidate.fitted.seconds,
-            total_seconds=spent + time.perf_counter() - started,
+        figures = hand_over(
+            work,
+            place.path,
+            candidate,
+            # the test judges what the user gets, and nothing else
+            kind="tailored" if tailored else "candidate",
+            latency=latency[candidate.name],
             teacher=beside,
-            tailored={
-                "finetune": config.prune.finetune,
-                "gamma": config.student.gamma,
-                "depth": candidate.name,
-                "paths": [
-                    [path.source, path.target, path.kind, round(weight, 4)]
-                    for path, weight in zip(
-                        network.wiring.paths, network.path_weights().tolist(), strict=True
-                    )
-                ],
-            },
+            spent=all_spent if tailored else spent.plus(candidate.fitted),
+            since=started,
         )
         rows.append(
             {
@@ -190,7 +172,7 @@ def _finish(
                 "blocks": figures["blocks"],
                 "flops": figures["flops"],
                 "params": figures["params"]["total"],
-                "before_cut": before.accuracy,
+                "before_cut": before_cut,
                 "straight_after_cut": candidate.straight_after.accuracy,
                 "finetuned": candidate.scores.accuracy,
             }
@@ -202,21 +184,70 @@ def _finish(
         place.finish(figures)
     if not reached:
         session.screen.say(
-            f"warning: no depth came within {config.prune.tolerance:g} points of the teacher; "
-            f"kept the most accurate, {candidates[chosen].name}. Try more --prune.epochs, fewer "
-            "blocks in --prune.remove, or a smaller --gamma"
+            f"warning: no cut came within {config.prune.tolerance:g} points of the teacher; kept "
+            f"the most accurate, {candidates[chosen].name}. Try more --prune.epochs, a higher "
+            "budget, or a smaller --gamma"
         )
+
+
+def pick_another(session: Session, choice: Choice) -> RunFolder:
+    """Fine-tune another point of a finished run's front; returns the folder that holds it.
+
+    Raises UserError when the run is not finished, has no front, or none of its points is asked for.
+    """
+    folder = tailored_folder(session)
+    if not folder.finished:
+        raise UserError(
+            f"--pick: {folder.path} holds no finished run; give the settings of one, or tailor "
+            "first, without --pick"
+        )
+    folder.open(_settings(session), ignored=_IGNORED, overwrite=False)
+    point = pick(read_front(folder.path, len(session.stages)), choice)
+    picked = RunFolder(folder.path / "picked" / choice.name)
+    if picked.finished:
+        return picked
+    teacher = ready_teacher(session)
+    _same_teacher(folder, teacher.folder)
+    started = time.perf_counter()
+    front = read_front(folder.path, len(session.stages))
+    work = Tailoring(session, picked, teacher.network)
+    student, _ = load_network(folder.path / "student")
+    assert isinstance(student, Student), "a tailored run keeps its student"
+    student = place_on(student, work.device)
+    plan = PrunePlan(point.name, student.wiring, Wiring(student.wiring.depth, point.paths))
+    candidate = work.cut_and_finetune(student, plan, None)
+    networks = {"teacher": work.teacher, "picked": candidate.network}
+    latency = measure_latency(networks, session.config.image_size, work.device)
+    figures = hand_over(
+        work,
+        picked.path,
+        candidate,
+        kind="picked",
+        latency=latency["picked"],
+        teacher=teacher.measured(latency["teacher"], work.device),
+        spent=front.seconds.plus(candidate.fitted),
+        since=started,
+    )
+    picked.finish(figures)
+    return picked
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    config, flags = parse("python -m nettailor.tailor", DESCRIPTION, argv)
+    config, flags = parse("python -m nettailor.tailor", DESCRIPTION, argv, OWN_ARGUMENTS)
+    choice = None if flags.own["pick"] is None else read_choice(flags.own["pick"])
+    if choice and flags.overwrite:
+        raise UserError("--overwrite: a pick discards nothing; leave one of the two out")
     with Screen() as screen:
         session = start_session(config, screen)
-        folder = tailor(session, overwrite=flags.overwrite)
+        if choice:
+            folder = pick_another(session, choice)
+        else:
+            folder = tailor(session, overwrite=flags.overwrite)
     result = folder.read_summary()
     teacher = result["teacher"]
-    screen.console.print(candidates_table(read_json(folder.path / CANDIDATES_FILE), teacher))
+    if choice is None:
+        screen.console.print(candidates_table(read_json(folder.path / CANDIDATES_FILE), teacher))
     title = f"{session.task.name}, tailored ({config.prune.finetune} mode) beside its teacher"
     screen.console.print(side_by_side({"teacher": teacher, "tailored": result}, title))
     screen.say(f"run folder: {folder.path}")

@@ -1,14 +1,21 @@
 """The stages of a tailored run: grow and train the student, cut and fine-tune candidates."""
 
+import copy
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from statistics import fmean
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from nettailor.core.backbone import Chain
 from nettailor.core.device import place
+from nettailor.core.latency import measure_latency
+from nettailor.core.modes import evaluating
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
@@ -16,26 +23,30 @@ from nettailor.core.trainer import Fitted, fit
 from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import load_pretrained
 from nettailor.network import save_network
+from nettailor.path_shares import PathShares, measured_shares, shares_of
 from nettailor.session import Session, schedule_of
 from prune.depths import hopeless
+from prune.importance import by_path_weights, measured
 from prune.plan import PrunePlan
 from prune.remove import remove
+from prune.routes import Routes
 from prune.statistics import reestimate
 from student.complexity import FORMS
 from student.drawing import StudentPictures
-from student.grow import grow, path_costs
+from student.grow import grow
 from student.mimicry import DEFAULT_MIMIC, MimicryForm, node_scales
 from student.network import Student
-from student.objective import TailorObjective
+from student.objective import TailorObjective, expected_cross_entropy
 from teacher.target import as_target
 
 _STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
+_IMPORTANCE_BATCHES = 8
 
 
 @dataclass
 class Candidate:
-    """A student cut at one depth and fine-tuned.
+    """A student cut by one plan and fine-tuned.
 
     Attributes:
         straight_after: validation scores after the cut and re-estimated statistics, untrained.
@@ -48,8 +59,8 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Such as `remove-08`."""
-        return f"remove-{self.plan.removed:02d}"
+        """The plan's."""
+        return self.plan.name
 
     @property
     def scores(self) -> Scores:
@@ -79,9 +90,13 @@ class Tailoring:
         config = self.config
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
-        self.chain, self.source = load_pretrained(
+        chain, self.source = load_pretrained(
             config.backbone, len(session.task.classes), config.weights
         )
+        start = config.student.start
+        if start == "auto":
+            start = "teacher" if config.prune.finetune == "all" else "pretrained"
+        self.chain = copy.deepcopy(self.teacher) if start == "teacher" else chain
         form = config.student.mimicry
         if form == "auto":
             form = "mean-square" if self.chain.family == "resnet" else "normalized"
@@ -96,7 +111,45 @@ class Tailoring:
             scales = [
                 node_scales(form, self.target(images.to(self.device))) for images, _ in batches
             ]
-        return [sum(of_node) / len(scales) for of_node in zip(*scales, strict=True)]
+        return [fmean(of_node) for of_node in zip(*scales, strict=True)]
+
+    def grown(self) -> Student:
+        """The student before it is trained, with the weights that every session gives it."""
+        settings = self.config.student
+        self.session.seed_stage("student")
+        student = grow(
+            copy.deepcopy(self.chain),
+            skips=settings.skips,
+            identities=settings.identities,
+            exits=settings.exits,
+            batch_norm=settings.batch_norm,
+        )
+        if self.config.prune.finetune == "all" and self.config.prune.by == "route":
+            student.finetune_all()
+        return place(student, self.device)
+
+    def shares(self, student: Student) -> PathShares:
+        """What each path costs, in what the budget is in, or else in what the loss weighs."""
+        cost, prune = self.config.student.cost, self.config.prune
+        if prune.max_latency_ms is not None or cost == "latency":
+            place_of_table = self.folder.path / "latency_table.json"
+            return measured_shares(
+                place_of_table, student, self.teacher, self.config.image_size, self.device,
+                batch=prune.batch,
+            )  # fmt: skip
+        by_parameters = prune.max_params is not None or cost == "params"
+        return shares_of(
+            student, self.teacher, self.config.image_size, "params" if by_parameters else "flops"
+        )
+
+    def share_of_time(self, network: Student) -> float:
+        """The latency of a network over the backbone's, both measured now."""
+        networks = {"whole": self.teacher, "cut": network}
+        batch = self.config.prune.batch
+        times = measure_latency(
+            networks, self.config.image_size, self.device, batches=(batch,), seconds=5.0
+        )
+        return times["cut"][str(batch)]["median"] / times["whole"][str(batch)]["median"]
 
     def _fit(
         self,
@@ -106,23 +159,18 @@ class Tailoring:
         *,
         gamma: float,
         mimic: float,
+        distill: float,
         label_smoothing: float,
         keep: Literal["best", "last"],
         target: float | None = None,
     ) -> Fitted:
         """Train a student by the objective; `target` lets a hopeless one stop early."""
         session, config = self.session, self.config
-        costs, total = path_costs(network, self.teacher, config.image_size)
-        shares = [
-            cost.flops / total.flops
-            if config.student.cost == "flops"
-            else cost.parameters / total.parameters
-            for cost in costs
-        ]
         complexity = FORMS[config.student.complexity]
-        cost = torch.tensor(shares, device=self.device)
+        cost = torch.tensor(self.shares(network).paths, device=self.device)
         objective = TailorObjective(
             self.target,
+            distill=distill,
             gamma=gamma,
             complexity=complexity,
             cost=cost,
@@ -175,22 +223,21 @@ class Tailoring:
             )
 
     def train_student(self) -> tuple[Student, Fitted, Scores]:
-        """Grow the student out of the frozen pretrained blocks and train it.
+        """Grow the student and train it.
 
         Returns the student with re-estimated statistics, its course, and its validation scores
         straight before any cut.
         """
         settings = self.config.student
-        self.session.seed_stage("student")
-        student = place(
-            grow(self.chain, skips=settings.skips, batch_norm=settings.batch_norm), self.device
-        )
+        student = self.grown()
+        self.session.seed_stage("training the student")
         fitted = self._fit(
             "student",
             student,
             schedule_of(settings),
             gamma=settings.gamma,
             mimic=self.mimic,
+            distill=settings.distill,
             label_smoothing=settings.label_smoothing,
             keep="last",
         )
@@ -198,31 +245,70 @@ class Tailoring:
         save_network(self.folder.path / "student", student, self.session.architecture(self.source))
         return student, fitted, self.session.validate(student)
 
+    def routes(self, student: Student) -> Routes:
+        """Every route through the trained student, by what it is worth and what it costs."""
+        shares = self.shares(student)
+        if self.config.prune.importance == "path-weights":
+            values = by_path_weights(student.path_weights().tolist())
+        else:
+            batches = list(islice(self.session.train_loader.epoch(0), _IMPORTANCE_BATCHES))
+            values = self._unmoved(
+                student, partial(measured, student, self._loss(student, batches))
+            )
+        return Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
+
+    def _loss(self, student: Student, batches: list[tuple[Tensor, Tensor]]) -> Callable[[], float]:
+        """Cross-entropy over the batches, with the statistics of each batch."""
+
+        def loss() -> float:
+            total = 0.0
+            for images, labels in batches:
+                with self.session.accelerator.autocast():
+                    output = student(images.to(self.device, memory_format=torch.channels_last))
+                labels = labels.to(self.device)
+                total += float(expected_cross_entropy(output, student.head_weights, labels))
+            return total / len(batches)
+
+        return loss
+
+    def _unmoved(self, student: Student, look: Callable[[], list[float]]) -> list[float]:
+        """What a look at the student in training mode gives; its statistics are put back."""
+        before = {name: value.clone() for name, value in student.state_dict().items()}
+        with evaluating(student):
+            student.train()
+            seen = look()
+        student.load_state_dict(before)
+        return seen
+
     def _reestimate(self, network: Student) -> None:
         batches = islice(self.session.train_loader.epoch(0), _STATISTICS_BATCHES)
         reestimate(network, batches, self.session.accelerator)
 
+    def cut(self, student: Student, plan: PrunePlan) -> tuple[Student, Scores]:
+        """The student without what the plan drops, its statistics re-estimated, and its scores."""
+        network = remove(student, plan)
+        self._reestimate(network)
+        return network, self.session.validate(network)
+
     def cut_and_finetune(
         self, student: Student, plan: PrunePlan, target: float | None
     ) -> Candidate:
-        """Remove what the plan drops, re-estimate statistics, fine-tune with γ1 = 0.
+        """Cut and fine-tune with γ1 = 0.
 
         A candidate that has no hope to reach `target` per cent stops early; None: it never does.
         """
         settings = self.config.prune
-        network = remove(student, plan)
-        name = f"remove-{plan.removed:02d}"
-        self.session.seed_stage(name)
-        self._reestimate(network)
-        straight_after = self.session.validate(network)
+        self.session.seed_stage(plan.name)
+        network, straight_after = self.cut(student, plan)
         if settings.finetune == "all":
             network.finetune_all()
         fitted = self._fit(
-            name,
+            plan.name,
             network,
             schedule_of(settings),
             gamma=0.0,
             mimic=self.mimic if settings.mimic is None else settings.mimic,
+            distill=self.config.student.distill if settings.distill is None else settings.distill,
             label_smoothing=settings.label_smoothing,
             keep="best",
             target=target,

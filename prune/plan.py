@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prune.reachability import closure, strongest_route
-from student.wiring import Path, Wiring
+from student.wiring import Kind, Path, Wiring
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class PrunePlan:
 
     def describe(self) -> str:
         """One line: what stays of what was there."""
+        of_each: tuple[tuple[Kind, str], ...] = (("block", "blocks"), ("proxy", "proxies"))
         counts = [
             f"{len(self.kept.of_kind(kind))} of {len(self.before.of_kind(kind))} {words}"
-            for kind, words in (("block", "blocks"), ("proxy", "proxies"))
+            for kind, words in of_each
             if self.before.of_kind(kind)
         ]
         text = f"{' and '.join(counts)} stay"

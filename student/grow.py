@@ -31,7 +31,9 @@ def grow(
         len(chain.blocks),
         skips,
         identities=[
-            node for node in blocks if identities and specs[node - 1].channels <= specs[node].channels
+            node
+            for node in blocks
+            if identities and specs[node - 1].channels <= specs[node].channels
         ],
         exits=[
             node
@@ -66,7 +68,9 @@ def path_costs(student: Student, chain: Chain, image_size: int) -> tuple[tuple[C
         if path.kind == "block":
             result.append(costs.blocks[path.target - 1])
         elif path.kind == "head":
-            result.append(Cost(*(sum(pair) for pair in zip(costs.neck, costs.classifier, strict=True))))
+            result.append(
+                Cost(*(sum(pair) for pair in zip(costs.neck, costs.classifier, strict=True)))
+            )
         elif path.kind == "identity":
             result.append(Cost(0, 0))
         else:

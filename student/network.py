@@ -1,17 +1,31 @@
 """The student: pretrained blocks, what may stand in for them, and softmax path weights."""
 
-from typing import Literal, Self, cast
+from typing import Literal, NamedTuple, Self, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Chain, NetOutput, NodeSpec, ProxyShape
+from nettailor.core.backbone import Chain, NodeSpec, ProxyShape
 from student.exit import Head, exit_from
 from student.path_weights import PathWeights
 from student.proxy import Proxy, pool
 from student.wiring import Path, Wiring
 
 BatchNormPolicy = Literal["follow", "frozen"]
+
+
+class StudentOutput(NamedTuple):
+    """What a student computes for B images.
+
+    logits: (B, classes), the sum of its heads' by their path weights.
+    nodes: x_0 … x_L, each (B, C_l, H_l, W_l); None where a cut network has no such node any more.
+    by_head: the logits of each head, (B, classes) each, in the wiring's order.
+    """
+
+    logits: Tensor
+    nodes: list[Tensor | None]
+    by_head: list[Tensor]
 
 
 class Student(nn.Module):
@@ -108,26 +122,36 @@ class Student(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, images: Tensor) -> NetOutput:
-        """(B, 3, S, S) -> logits (B, classes) and nodes x_0 … x_L, None where nothing leads."""
-        alpha = self.path_weights().unbind()
+    @property
+    def head_weights(self) -> Tensor:
+        """The path weights of the heads, shape (heads,), in the wiring's order; their sum is 1."""
+        weights: Tensor = self.path_weights()
+        return weights[list(self.wiring.incoming[-1])]
+
+    def forward(self, images: Tensor) -> StudentOutput:
+        """What the student says of images (B, 3, S, S)."""
+        mixes = any(len(incoming) > 1 for incoming in self.wiring.incoming)
+        alpha = self.path_weights().unbind() if mixes else ()
         nodes: list[Tensor | None] = [self.stem(images)]
         pooled: dict[tuple[int, int], Tensor] = {}
-        for node in range(1, self.wiring.depth + 1):
+        for node in range(1, self.wiring.depth):
             incoming = self.wiring.incoming[node]
             total: Tensor | None = None
             for position in incoming:
-                path = self.wiring.paths[position]
                 # the weight of an only path is 1 by definition
                 weight = alpha[position] if len(incoming) > 1 else None
-                term = self._along(path, nodes, pooled, weight)
+                term = self._along(self.wiring.paths[position], nodes, pooled, weight)
                 total = term if total is None else total + term
-            if total is not None and node < self.wiring.depth:
-                total = self.activations[str(node)](total)
-            nodes.append(total)
-        logits = nodes.pop()
-        assert logits is not None, "the plan keeps stem and logits connected"
-        return NetOutput(logits, nodes)
+            nodes.append(None if total is None else self.activations[str(node)](total))
+        by_head = [
+            cast(Tensor, self.heads[path.key](nodes[path.source]))
+            for path in (self.wiring.paths[position] for position in self.wiring.incoming[-1])
+        ]
+        logits = by_head[0]
+        if len(by_head) > 1:
+            weighted = zip(by_head, self.wiring.incoming[-1], strict=True)
+            logits = torch.stack([one * alpha[position] for one, position in weighted]).sum(0)
+        return StudentOutput(logits, nodes, by_head)
 
     def _along(
         self,
@@ -149,6 +173,5 @@ class Student(nn.Module):
             missing = self.specs[path.target].channels - self.specs[path.source].channels
             out = F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
         else:
-            modules = self.blocks if path.kind == "block" else self.heads
-            out = cast(Tensor, modules[path.key](x))
+            out = cast(Tensor, self.blocks[path.key](x))
         return out if alpha is None else out * alpha

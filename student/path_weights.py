@@ -3,17 +3,19 @@
 import torch
 from torch import Tensor, nn
 
-from student.wiring import Wiring
+from student.wiring import Path, Wiring
 
-PRETRAINED_START = 2.0
+BLOCK_START = 2.0
 OTHER_START = -2.0
+HEAD_START = 0.0
 
 
 class PathWeights(nn.Module):
     """α = softmax over the paths into each node (NetTailor, section 3.2).
 
-    Starts at a = 2 for pretrained blocks and head and a = -2 for what may stand in for them, so
-    that with three proxies a block carries e² / (e² + 3 e⁻²) = 0.948 of its node.
+    Starts at a = 2 for pretrained blocks and a = -2 for what may stand in for them, so that with
+    three proxies a block carries e² / (e² + 3 e⁻²) = 0.948 of its node. Heads start alike: each is
+    judged by a loss of its own, and one that is hardly weighed would not learn.
 
     Attributes:
         logits: the a of every living path, shape (paths,), in the wiring's order.
@@ -25,10 +27,7 @@ class PathWeights(nn.Module):
 
     def __init__(self, wiring: Wiring) -> None:
         super().__init__()
-        start = [
-            PRETRAINED_START if path.kind in ("block", "head") else OTHER_START
-            for path in wiring.paths
-        ]
+        start = [_start(path) for path in wiring.paths]
         self.logits = nn.Parameter(torch.tensor(start))
         groups = [group for group in wiring.incoming if group]
         width = max(len(group) for group in groups)
@@ -49,3 +48,9 @@ class PathWeights(nn.Module):
         """The α of every living path, shape (paths,), in (0, 1]; each node's sum to 1."""
         table = self.logits.float()[self.rows].masked_fill(self.padding, float("-inf"))
         return table.softmax(dim=1).flatten()[self.slots]
+
+
+def _start(path: Path) -> float:
+    if path.kind == "block":
+        return BLOCK_START
+    return HEAD_START if path.kind in ("head", "exit") else OTHER_START

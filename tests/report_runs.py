@@ -14,7 +14,7 @@ CLASSES = ("circle", "square", "star")
 STAGES = [0, 1, 1, 2]
 FULL_FLOPS, FULL_PARAMS = 1_000_000, 200_000
 IMAGES = {"val": 20, "test": 30}
-PATHS = [[0, 1, "block", 1.0], [1, 3, "proxy", 0.75], [2, 3, "block", 0.25], [1, 2, "proxy", 1.0]]
+PATHS = [[0, 1, "block", 1.0], [1, 2, "identity", 1.0], [2, 3, "block", 1.0], [3, 5, "exit", 1.0]]
 
 
 def summary(kind: str, **changes: Any) -> dict[str, Any]:
@@ -45,9 +45,7 @@ def summary(kind: str, **changes: Any) -> dict[str, Any]:
         "versions": {"python": "3.11.7", "torch": "2.15.0"},
     }
     if kind == "tailored":
-        content["tailored"] = {
-            "finetune": "task", "gamma": 0.3, "depth": "remove-02", "paths": PATHS,
-        }  # fmt: skip
+        content["tailored"] = tailored()
     if kind == "eliminated":
         content["eliminated"] = cut(1)
     content |= changes
@@ -68,6 +66,12 @@ def cut(top: int, **changes: Any) -> dict[str, Any]:
     return plain | {"replacement": False, "trainable": "all"} | changes
 
 
+def tailored(**changes: Any) -> dict[str, Any]:
+    """What `tailored` holds of a route without a budget."""
+    plain = {"finetune": "task", "gamma": 0.3, "cut": "route", "budget": None}
+    return plain | {"depth": "route-0.400", "paths": PATHS} | changes
+
+
 def accuracy(val: float, test: float | None) -> dict[str, float | None]:
     """Accuracies with a training accuracy beside them."""
     return {"train": 99.5, "val": val, "test": test}
@@ -77,7 +81,11 @@ def name_of(content: Mapping[str, Any]) -> str:
     """The name of a run's folder."""
     middle = ""
     if content["tailored"]:
-        middle = f"-{content['tailored']['finetune']}-gamma{content['tailored']['gamma']:g}"
+        detail = content["tailored"]
+        middle = f"-{detail['finetune']}"
+        middle += "-rank" if detail["cut"] == "rank" else ""
+        budget = detail["budget"] or {"cost": "gamma", "most": detail["gamma"]}
+        middle += f"-{budget['cost']}{budget['most']:g}"
     if content["eliminated"]:
         detail = content["eliminated"]
         middle = f"-{detail['unit']}{detail['top']}"

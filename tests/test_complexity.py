@@ -1,4 +1,4 @@
-"""Expected complexity against hand-worked networks and brute force over all states."""
+"""Expected complexity against hand-worked networks and brute force over all states or routes."""
 
 from itertools import product
 
@@ -6,36 +6,42 @@ import pytest
 import torch
 from torch import Tensor
 
-from student.complexity import published, reachability
+from student.complexity import FORMS, ExpectedComplexity, published, reachability, route
+from student.path_weights import PathWeights
 from student.wiring import Path, Wiring, full_wiring
 
-# Three layers, one skip: from each node to the next a block and a proxy.
+# Three layers, one skip: from each node to the next a block and a proxy; then the head.
 WIRING = full_wiring(3, 1)
-BLOCK = torch.tensor([0.9, 0.6, 0.8])
-ALPHA = torch.tensor([0.9, 0.1, 0.6, 0.4, 0.8, 0.2])
-COST = torch.tensor([0.5, 0.05, 0.3, 0.03, 0.1, 0.02])
+ALPHA = torch.tensor([0.9, 0.1, 0.6, 0.4, 0.8, 0.2, 1.0])
+COST = torch.tensor([0.5, 0.05, 0.3, 0.03, 0.1, 0.02, 0.07])
 
 
 def test_published_by_hand() -> None:
-    """r = 1 - α. Into x1: .1·.9 = .09; x2: .4·.6 = .24. Out of x1: .24; out of x2: .2·.8 = .16.
+    """r = 1 - α. Into x1: .1·.9 = .09; x2: .4·.6 = .24; x3: .2·.8 = .16.
+
+    Out of x1: .24; out of x2: .16; out of x3: 0, because the head is alone.
 
     block 1: 1 - .1 - 0   - .24 = .66    proxy 1: 1 - .9 - 0   - .24 = -.14
     block 2: 1 - .4 - .09 - .16 = .35    proxy 2: 1 - .6 - .09 - .16 = .15
     block 3: 1 - .2 - .24 - 0   = .56    proxy 3: 1 - .8 - .24 - 0   = -.04
+    head:    1 - 0  - .16 - 0   = .84
     """
     by_hand = 0.5 * 0.66 + 0.05 * -0.14 + 0.3 * 0.35 + 0.03 * 0.15 + 0.1 * 0.56 + 0.02 * -0.04
+    by_hand += 0.07 * 0.84
     assert float(published(ALPHA, COST, WIRING)) == pytest.approx(by_hand, abs=1e-6)
 
 
 def test_reachability_by_hand() -> None:
     """R1 = 1 - .1·.9 = .91; R2 = 1 - (1 - .6·.91)(1 - .4·.91) = 1 - .454·.636 = .711256.
 
-    O2 = 1 - .2·.8 = .84; O1 = 1 - (1 - .6·.84)(1 - .4·.84) = 1 - .496·.664 = .670656.
+    R3 = 1 - (1 - .8·.711256)(1 - .2·.711256) = 1 - .4309952·.8577488 = .630314...
+    O3 = 1; O2 = 1 - .2·.8 = .84; O1 = 1 - (1 - .6·.84)(1 - .4·.84) = 1 - .496·.664 = .670656.
     """
     by_hand = (
         (0.5 * 0.9 + 0.05 * 0.1) * 1 * 0.670656
         + (0.3 * 0.6 + 0.03 * 0.4) * 0.91 * 0.84
         + (0.1 * 0.8 + 0.02 * 0.2) * 0.711256 * 1
+        + 0.07 * (1 - 0.4309952 * 0.8577488)
     )
     assert float(reachability(ALPHA, COST, WIRING)) == pytest.approx(by_hand, abs=1e-6)
 
@@ -62,16 +68,17 @@ def brute_force(alpha: Tensor, cost: Tensor, wiring: Wiring) -> float:
 
 def test_reachability_is_exact_on_a_chain() -> None:
     """One path into each node: the events of different nodes do not share a path."""
-    chain = Wiring(3, tuple(Path(node - 1, node, "block") for node in (1, 2, 3)))
-    cost = torch.tensor([0.5, 0.3, 0.2])
-    assert float(reachability(BLOCK, cost, chain)) == pytest.approx(0.9 * 0.6 * 0.8)
-    assert brute_force(BLOCK, cost, chain) == pytest.approx(0.9 * 0.6 * 0.8)
+    chain = full_wiring(3, 0)
+    alpha = torch.tensor([0.9, 0.6, 0.8, 1.0])
+    cost = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    assert float(reachability(alpha, cost, chain)) == pytest.approx(0.9 * 0.6 * 0.8)
+    assert brute_force(alpha, cost, chain) == pytest.approx(0.9 * 0.6 * 0.8)
 
 
 def test_reachability_is_exact_where_no_two_routes_share_a_path() -> None:
-    """Two disjoint routes from stem to head, one through x1 and one through x2."""
+    """Two disjoint routes from stem to logits, one through x1 and one through x2."""
     wiring = Wiring(
-        3, (Path(0, 1, "block"), Path(1, 3, "proxy"), Path(0, 2, "proxy"), Path(2, 3, "block"))
+        3, (Path(0, 1, "block"), Path(1, 3, "exit"), Path(0, 2, "proxy"), Path(2, 3, "head"))
     )
     alpha = torch.tensor([0.7, 0.4, 0.3, 0.9])
     cost = torch.tensor([0.4, 0.1, 0.2, 0.3])
@@ -81,22 +88,23 @@ def test_reachability_is_exact_where_no_two_routes_share_a_path() -> None:
 
 def test_published_is_exact_where_its_events_are_disjoint() -> None:
     """With every weight 0 or 1 and one route open, all three terms are certain."""
-    alpha = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+    alpha = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
     # closed paths come out at 0 and open ones at 1, up to the closed path's own r = 1
-    assert float(published(alpha, COST, WIRING)) == pytest.approx(0.5 + 0.3 + 0.1)
-    assert brute_force(alpha, COST, WIRING) == pytest.approx(0.5 + 0.3 + 0.1)
+    assert float(published(alpha, COST, WIRING)) == pytest.approx(0.5 + 0.3 + 0.1 + 0.07)
+    assert brute_force(alpha, COST, WIRING) == pytest.approx(0.5 + 0.3 + 0.1 + 0.07)
 
 
 def test_all_weight_on_the_blocks_costs_what_the_backbone_costs() -> None:
     wiring = full_wiring(5, 3)
-    alpha = torch.tensor([1.0 if path.kind == "block" else 0.0 for path in wiring.paths])
+    pretrained = ("block", "head")
+    alpha = torch.tensor([float(path.kind in pretrained) for path in wiring.paths])
     cost = torch.rand(len(wiring.paths))
-    blocks = sum(
+    backbone = sum(
         price for path, price in zip(wiring.paths, cost.tolist(), strict=True)
-        if path.kind == "block"
+        if path.kind in pretrained
     )  # fmt: skip
-    assert float(reachability(alpha, cost, wiring)) == pytest.approx(blocks)
-    assert float(published(alpha, cost, wiring)) == pytest.approx(blocks)
+    for form in FORMS.values():
+        assert float(form(alpha, cost, wiring)) == pytest.approx(backbone)
 
 
 def test_reachability_stays_within_its_range_where_published_does_not() -> None:
@@ -110,10 +118,104 @@ def test_reachability_stays_within_its_range_where_published_does_not() -> None:
     assert float(published(uniform, cost, wiring)) < 0
 
 
-@pytest.mark.parametrize("form", [published, reachability])
-def test_complexity_pulls_blocks_down(form: object) -> None:
-    assert callable(form)
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_complexity_pulls_blocks_down(form: ExpectedComplexity) -> None:
     alpha = ALPHA.clone().requires_grad_()
     form(alpha, COST, WIRING).backward()
     assert alpha.grad is not None
     assert (alpha.grad[::2] > 0).all()
+
+
+def test_route_by_hand() -> None:
+    """Into x2: block .5, identity .1, proxies from x0 .25 and from x1 .15; an exit reads x1.
+
+    O3 = 1; O2 = .6, the head's; O1 = .4 (the exit's) + .6 · (.5 + .1 + .15) = .85.
+    """
+    wiring = full_wiring(2, "dense", identities=[2], exits=[1])
+    alpha = torch.tensor([0.7, 0.3, 0.5, 0.1, 0.25, 0.15, 0.6, 0.4])
+    cost = torch.tensor([0.4, 0.1, 0.3, 0.0, 0.06, 0.05, 0.2, 0.02])
+    by_hand = (
+        (0.4 * 0.7 + 0.1 * 0.3) * 0.85
+        + (0.3 * 0.5 + 0.06 * 0.25 + 0.05 * 0.15) * 0.6
+        + 0.2 * 0.6
+        + 0.02 * 0.4
+    )
+    assert float(route(alpha, cost, wiring)) == pytest.approx(by_hand, abs=1e-6)
+
+
+WHOLE = {
+    "one skip": full_wiring(3, 1, identities=[1, 3], exits=[2]),
+    "dense": full_wiring(4, "dense", identities=[2, 3], exits=[1, 2, 4]),
+    "no proxies": full_wiring(4, 0, identities=[1, 2, 4], exits=[3]),
+}
+
+
+def all_routes(wiring: Wiring, node: int) -> list[tuple[int, ...]]:
+    """The positions of the paths of every route from the stem to a node."""
+    if node == 0:
+        return [()]
+    return [
+        (*before, position)
+        for position in wiring.incoming[node]
+        for before in all_routes(wiring, wiring.paths[position].source)
+    ]
+
+
+def drawn(wiring: Wiring, seed: int) -> tuple[Tensor, Tensor]:
+    """Path weights that sum to 1 into each node, and costs."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = PathWeights(wiring)
+    with torch.no_grad():
+        weights.logits.copy_(2 * torch.randn(len(wiring.paths), generator=generator))
+    return weights().detach(), torch.rand(len(wiring.paths), generator=generator)
+
+
+@pytest.mark.parametrize("wiring", WHOLE.values(), ids=WHOLE)
+def test_route_is_the_mean_over_all_routes(wiring: Wiring) -> None:
+    """A route is drawn with the product of its α: these add up to 1."""
+    routes = all_routes(wiring, wiring.depth)
+    assert len(set(routes)) == len(routes) > 10
+    for seed in range(20):
+        alpha, cost = drawn(wiring, seed)
+        odds = [float(alpha[list(positions)].prod()) for positions in routes]
+        prices = [float(cost[list(positions)].sum()) for positions in routes]
+        assert sum(odds) == pytest.approx(1, abs=1e-5)
+        mean = sum(odd * price for odd, price in zip(odds, prices, strict=True))
+        value = float(route(alpha, cost, wiring))
+        assert value == pytest.approx(mean, abs=1e-5)
+        assert min(prices) < value < max(prices)
+
+
+def test_route_with_all_weight_on_one_costs_what_it_costs() -> None:
+    """What the other paths weigh, at nodes that the route passes by, changes nothing."""
+    wiring = WHOLE["dense"]
+    alpha, cost = drawn(wiring, 1)
+    for positions in all_routes(wiring, wiring.depth):
+        one = alpha.clone()
+        for position in positions:
+            one[list(wiring.incoming[wiring.paths[position].target])] = 0
+            one[position] = 1
+        price = float(cost[list(positions)].sum())
+        assert float(route(one, cost, wiring)) == pytest.approx(price, abs=1e-6)
+
+
+@pytest.mark.parametrize("wiring", WHOLE.values(), ids=WHOLE)
+def test_route_has_the_gradient_of_the_mean_over_all_routes(wiring: Wiring) -> None:
+    """In the logits of the softmax, which are what trains."""
+    weights = PathWeights(wiring)
+    with torch.no_grad():
+        weights.logits.copy_(torch.randn(len(wiring.paths)))
+    cost = torch.rand(len(wiring.paths))
+    route(weights(), cost, wiring).backward()
+    grown = weights.logits.grad
+    weights.logits.grad = None
+    alpha = weights()
+    routes = [list(positions) for positions in all_routes(wiring, wiring.depth)]
+    sum((alpha[taken].prod() * cost[taken].sum() for taken in routes), torch.zeros(())).backward()
+    assert grown is not None
+    assert weights.logits.grad is not None
+    torch.testing.assert_close(grown, weights.logits.grad, rtol=1e-4, atol=1e-6)
+    alone = [group[0] for group in wiring.incoming if len(group) == 1]
+    assert (grown[alone] == 0).all()
+    others = [position for position in range(len(wiring.paths)) if position not in alone]
+    assert (grown[others] != 0).all()

@@ -206,7 +206,9 @@ def test_a_file_that_keeps_too_many_blocks_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_is_not_both_student_and_eliminated(tmp_path: Path) -> None:
-    student = grow(lively_chain("test_resnet"), skips=1, batch_norm="follow")
+    student = grow(
+        lively_chain("test_resnet"), skips=1, identities=False, exits=False, batch_norm="follow"
+    )
     structure = EliminatedStructure(blocks=2, replacement=False)
     save_network(tmp_path, student, _architecture(eliminated=structure))
     with pytest.raises(UserError, match="not both"):

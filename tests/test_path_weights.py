@@ -19,9 +19,10 @@ def plain(logits: Tensor, wiring: Wiring) -> Tensor:
     return result
 
 
+@pytest.mark.parametrize("beside", [[], [1, 4, 6]])
 @pytest.mark.parametrize("skips", [1, 3, "dense"])
-def test_each_node_sums_to_one_and_equals_a_plain_softmax(skips: object) -> None:
-    wiring = full_wiring(6, skips)  # type: ignore[arg-type]
+def test_each_node_sums_to_one_and_equals_a_plain_softmax(skips: object, beside: list[int]) -> None:
+    wiring = full_wiring(6, skips, identities=beside, exits=beside)  # type: ignore[arg-type]
     weights = PathWeights(wiring)
     with torch.no_grad():
         weights.logits.copy_(3 * torch.randn(len(wiring.paths)))
@@ -41,15 +42,33 @@ def test_start_by_hand() -> None:
         assert alpha[Path(node - 1, node, "block")] == pytest.approx(block, abs=1e-6)
         assert alpha[Path(node - 1, node, "proxy")] == pytest.approx((1 - block) / proxies)
     assert round(alpha[Path(2, 3, "block")], 3) == 0.948
+    assert alpha[Path(5, 6, "head")] == 1.0
+
+
+def test_identities_start_as_proxies_do_and_heads_alike() -> None:
+    """Into x2 lead a block, an identity and two proxies; the logits have three heads."""
+    wiring = full_wiring(3, 2, identities=[2], exits=[1, 3])
+    alpha = dict(zip(wiring.paths, PathWeights(wiring)().tolist(), strict=True))
+    block = exp(2) / (exp(2) + 3 * exp(-2))
+    assert alpha[Path(1, 2, "block")] == pytest.approx(block, abs=1e-6)
+    for path in (Path(1, 2, "identity"), Path(0, 2, "proxy"), Path(1, 2, "proxy")):
+        assert alpha[path] == pytest.approx((1 - block) / 3)
+    for path in (Path(3, 4, "head"), Path(1, 4, "exit"), Path(3, 4, "exit")):
+        assert alpha[path] == pytest.approx(1 / 3)
 
 
 def test_an_only_path_weighs_exactly_one() -> None:
-    wiring = Wiring(3, (Path(0, 1, "proxy"), Path(1, 3, "proxy"), Path(0, 3, "proxy")))
+    wiring = Wiring(
+        4,
+        (
+            Path(0, 1, "proxy"), Path(1, 3, "proxy"), Path(0, 3, "proxy"), Path(3, 4, "head"),
+        ),
+    )  # fmt: skip
     weights = PathWeights(wiring)
     for value in (-80.0, -2.0, 0.3, 80.0):
         with torch.no_grad():
-            weights.logits[0] = value
-        assert weights().tolist() == [1.0, 0.5, 0.5]
+            weights.logits[[0, 3]] = value
+        assert weights().tolist() == [1.0, 0.5, 0.5, 1.0]
 
 
 def test_gradients_are_finite_where_rows_are_padded() -> None:
@@ -66,7 +85,8 @@ def test_gradients_are_finite_where_rows_are_padded() -> None:
     assert weights.logits.grad is not None
     assert expected.grad is not None
     assert torch.isfinite(weights.logits.grad).all()
-    assert weights.logits.grad.abs().min() > 0
+    assert weights.logits.grad[:-1].abs().min() > 0
+    assert weights.logits.grad[-1] == 0  # the head is alone
     torch.testing.assert_close(weights.logits.grad, expected.grad)
 
 
@@ -75,9 +95,9 @@ def test_extreme_logits_stay_finite() -> None:
     weights = PathWeights(wiring)
     with torch.no_grad():
         for position, path in enumerate(wiring.paths):
-            weights.logits[position] = 1e4 if path.kind == "block" else -1e4
+            weights.logits[position] = 1e4 if path.kind in ("block", "head") else -1e4
     alpha = weights()
-    assert alpha.tolist() == [float(path.kind == "block") for path in wiring.paths]
+    assert alpha.tolist() == [float(path.kind in ("block", "head")) for path in wiring.paths]
     alpha.sum().backward()
     assert weights.logits.grad is not None
     assert torch.isfinite(weights.logits.grad).all()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.plan import decide
+from prune.plan import PrunePlan, decide
 from prune.reachability import closure
 from student.path_weights import PathWeights
 from student.wiring import Path, Wiring, full_wiring
@@ -20,7 +20,10 @@ def proxy(source: int, target: int) -> Path:
     return Path(source, target, "proxy")
 
 
-# three nodes, two skips
+HEAD = Path(3, 4, "head")
+
+
+# three blocks, two skips
 WIRING = full_wiring(3, 2)
 WEIGHTS = {
     block(1): 0.90,
@@ -31,6 +34,7 @@ WEIGHTS = {
     block(3): 0.60,
     proxy(1, 3): 0.01,
     proxy(2, 3): 0.39,
+    HEAD: 1.00,
 }
 ALPHA = [WEIGHTS[path] for path in WIRING.paths]
 
@@ -39,7 +43,7 @@ def test_the_threshold_takes_proxies_only() -> None:
     plan = decide(WIRING, ALPHA, threshold=0.05, remove=0)
     assert set(WIRING.paths) - set(plan.kept.paths) == {proxy(1, 2), proxy(1, 3)}
     assert plan.before == WIRING
-    assert plan.removed == 0
+    assert plan.name == "remove-00"
     assert plan.restored == ()
     # the least block is at .30, and no threshold takes it
     assert set(decide(WIRING, ALPHA, threshold=0.5, remove=0).kept.of_kind("block")) == {
@@ -56,7 +60,7 @@ def test_at_the_threshold_a_proxy_stays() -> None:
 def test_the_least_block_goes_and_takes_along_what_nobody_reads() -> None:
     """Without G_2, proxies 1-2 and 1-3, nobody reads x_1: G_1 and proxy 0-1 go too."""
     plan = decide(WIRING, ALPHA, threshold=0.05, remove=1)
-    assert plan.kept.paths == (proxy(0, 2), block(3), proxy(2, 3))
+    assert plan.kept.paths == (proxy(0, 2), block(3), proxy(2, 3), HEAD)
     assert plan.restored == ()
 
 
@@ -79,7 +83,8 @@ def test_at_a_tie_the_deepest_goes_first() -> None:
 def test_with_everything_excluded_the_strongest_route_stays() -> None:
     """All blocks asked to go, all proxies below θ: .10 · .04 · .39, .66 · .39 and .10 · .01."""
     plan = decide(WIRING, ALPHA, threshold=0.7, remove=3)
-    assert plan.kept.paths == plan.restored == (proxy(0, 2), proxy(2, 3))
+    assert plan.restored == (proxy(0, 2), proxy(2, 3))
+    assert plan.kept.paths == (*plan.restored, HEAD)
     assert "proxy-0-2, proxy-2-3" in plan.describe()
     assert plan.describe().startswith("0 of 3 blocks and 2 of 5 proxies stay")
 
@@ -91,14 +96,37 @@ def test_a_route_over_what_the_rank_leaves() -> None:
     """
     plan = decide(WIRING, ALPHA, threshold=0.7, remove=1)
     assert plan.restored == (proxy(0, 2),)
-    assert plan.kept.paths == (proxy(0, 2), block(3))
+    assert plan.kept.paths == (proxy(0, 2), block(3), HEAD)
 
 
 def test_a_start_like_any_student_keeps_every_block_and_no_proxy() -> None:
     """At its start with k = 3 a proxy weighs 0.017 (two of them 0.0177 and one 0.018)."""
     wiring = full_wiring(6, 3)
     plan = decide(wiring, PathWeights(wiring)().tolist(), threshold=0.05, remove=0)
-    assert plan.kept.paths == wiring.of_kind("block")
+    assert plan.kept.paths == (*wiring.of_kind("block"), *wiring.of_kind("head"))
+
+
+def test_what_a_cut_says() -> None:
+    """Where it is read is said as soon as there are exits."""
+    wiring = full_wiring(3, 1, identities=[2, 3], exits=[1, 2, 3])
+    gone = [block(2), HEAD, Path(3, 4, "exit"), proxy(0, 1), proxy(2, 3), proxy(1, 2)]
+    plan = PrunePlan("route-0.250", wiring, wiring.without(gone))
+    assert plan.describe() == "2 of 3 blocks and 0 of 3 proxies stay, read at x1, x2"
+    assert decide(WIRING, ALPHA, threshold=0.05, remove=0).describe() == (
+        "3 of 3 blocks and 3 of 5 proxies stay"
+    )
+    lean = full_wiring(3, 0)
+    assert PrunePlan("x", lean, lean).describe() == "3 of 3 blocks stay"
+
+
+def test_the_rank_takes_blocks_and_proxies_only() -> None:
+    """An identity and an exit stay, however faint; x1 is read by its exit."""
+    wiring = full_wiring(2, 1, identities=[2], exits=[1])
+    plan = decide(wiring, [0.01] * len(wiring.paths), threshold=0.5, remove=1)
+    assert plan.kept.paths == (
+        block(1), Path(1, 2, "identity"), Path(2, 3, "head"), Path(1, 3, "exit"),
+    )  # fmt: skip
+    assert plan.name == "remove-01"
 
 
 @pytest.mark.parametrize("remove", [-1, 4])
@@ -115,8 +143,10 @@ def test_weights_of_another_wiring_are_refused() -> None:
 @st.composite
 def students(draw: st.DrawFn) -> tuple[Wiring, list[float], float]:
     """A student of any size with any weights: fine ones, equal ones, rounded to 0 and to 1."""
-    depth = draw(st.integers(1, 7))
-    wiring = full_wiring(depth, draw(st.sampled_from([1, 2, 3, "dense"])))  # type: ignore[arg-type]
+    blocks = draw(st.integers(1, 7))
+    beside = st.lists(st.integers(1, blocks), unique=True, max_size=3)
+    skips = draw(st.sampled_from([1, 2, 3, "dense"]))
+    wiring = full_wiring(blocks, skips, identities=draw(beside), exits=draw(beside))  # type: ignore[arg-type]
     weight = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
     alpha = draw(st.lists(weight, min_size=len(wiring.paths), max_size=len(wiring.paths)))
     return wiring, alpha, draw(st.floats(0, 0.999))
@@ -129,20 +159,19 @@ def test_properties_of_every_cut(drawn: tuple[Wiring, list[float], float]) -> No
     paths, weights = wiring.paths, list(alpha)
     weight = dict(zip(paths, alpha, strict=True))
     plans = [
-        decide(wiring, alpha, threshold=threshold, remove=remove)
-        for remove in range(wiring.depth + 1)
+        decide(wiring, alpha, threshold=threshold, remove=remove) for remove in range(wiring.depth)
     ]
     assert wiring.paths == paths
     assert alpha == weights
     for remove, plan in enumerate(plans):
         kept = set(plan.kept.paths)
-        assert plan.removed == remove
+        assert plan.name == f"remove-{remove:02d}"
         assert kept
         assert kept <= set(paths)
         assert closure(plan.kept) == plan.kept  # closed; not empty, so stem and head are joined
         # at least `remove` blocks are gone, and none that stays is less than one ranked out
         blocks = [path for path in wiring.of_kind("block") if path in kept]
-        assert len(blocks) <= wiring.depth - remove
+        assert len(blocks) <= wiring.depth - 1 - remove
         ranked = sorted(weight[path] for path in wiring.of_kind("block"))
         assert all(weight[path] >= max(ranked[:remove], default=0) for path in blocks)
         # no proxy below the threshold but to join stem and head

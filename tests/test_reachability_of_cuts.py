@@ -18,33 +18,44 @@ def proxy(source: int, target: int) -> Path:
     return Path(source, target, "proxy")
 
 
+def head(node: int) -> Path:
+    return Path(node, node + 1, "head")
+
+
 def test_a_whole_student_loses_nothing() -> None:
-    wiring = full_wiring(4, 3)
-    assert closure(wiring) == wiring
+    for wiring in (full_wiring(4, 3), full_wiring(4, 3, identities=[2, 4], exits=[1, 4])):
+        assert closure(wiring) == wiring
 
 
 def test_nothing_leads_into_a_node() -> None:
     """x_1 is cut off, so what leaves it goes; x_2 and x_3 are reached past it."""
-    wiring = Wiring(3, (block(2), proxy(0, 2), proxy(1, 3), block(3)))
-    assert closure(wiring).paths == (proxy(0, 2), block(3))
+    wiring = Wiring(4, (block(2), proxy(0, 2), proxy(1, 3), block(3), head(3)))
+    assert closure(wiring).paths == (proxy(0, 2), block(3), head(3))
 
 
 def test_nothing_reads_a_node() -> None:
     """No path leaves x_2, so what leads into it goes."""
-    wiring = Wiring(3, (block(1), block(2), proxy(0, 2), proxy(1, 3)))
-    assert closure(wiring).paths == (block(1), proxy(1, 3))
+    wiring = Wiring(4, (block(1), block(2), proxy(0, 2), proxy(1, 3), head(3)))
+    assert closure(wiring).paths == (block(1), proxy(1, 3), head(3))
+
+
+def test_a_node_that_only_an_exit_reads_stays() -> None:
+    """Without the head nobody reads x_3, and x_2 neither; x_1 is read by its exit."""
+    early = Path(1, 4, "exit")
+    wiring = Wiring(4, (block(1), block(2), Path(2, 3, "identity"), block(3), early))
+    assert closure(wiring).paths == (block(1), early)
 
 
 def test_sweeps_forward_until_nothing_changes() -> None:
     """x_1 is not reached, hence not x_2, hence not x_3: three sweeps."""
-    wiring = Wiring(5, (block(2), block(3), block(4), proxy(0, 4), block(5)))
-    assert closure(wiring).paths == (proxy(0, 4), block(5))
+    wiring = Wiring(6, (block(2), block(3), block(4), proxy(0, 4), block(5), head(5)))
+    assert closure(wiring).paths == (proxy(0, 4), block(5), head(5))
 
 
 def test_sweeps_backward_until_nothing_changes() -> None:
     """Nobody reads x_4, hence nobody x_3, hence nobody x_2."""
-    wiring = Wiring(5, (block(1), block(2), block(3), block(4), proxy(1, 5)))
-    assert closure(wiring).paths == (block(1), proxy(1, 5))
+    wiring = Wiring(6, (block(1), block(2), block(3), block(4), proxy(1, 5), head(5)))
+    assert closure(wiring).paths == (block(1), proxy(1, 5), head(5))
 
 
 def test_both_rules_feed_each_other() -> None:
@@ -52,16 +63,17 @@ def test_both_rules_feed_each_other() -> None:
 
     Nobody reads x_4, so proxy 3-4 goes; x_3 is still read by proxy 3-5.
     """
-    wiring = Wiring(5, (block(2), proxy(2, 5), proxy(0, 3), proxy(2, 3), proxy(3, 4), proxy(3, 5)))
-    assert closure(wiring).paths == (proxy(0, 3), proxy(3, 5))
+    joined = (block(2), proxy(2, 5), proxy(0, 3), proxy(2, 3), proxy(3, 4), proxy(3, 5))
+    assert closure(Wiring(6, (*joined, head(5)))).paths == (proxy(0, 3), proxy(3, 5), head(5))
 
 
 def test_empty_when_stem_and_head_are_apart() -> None:
-    assert closure(Wiring(4, (block(1), block(2), block(4)))).paths == ()
-    assert closure(Wiring(4, ())).paths == ()
+    assert closure(Wiring(5, (block(1), block(2), block(4), head(4)))).paths == ()
+    assert closure(Wiring(5, (block(1), block(2), block(3), block(4)))).paths == ()
+    assert closure(Wiring(5, ())).paths == ()
 
 
-PATHS = full_wiring(5, "dense").paths
+PATHS = full_wiring(4, "dense", identities=[1, 3, 4], exits=[2, 4]).paths
 SUBSETS = st.lists(st.sampled_from(PATHS), unique=True).map(lambda paths: Wiring(5, tuple(paths)))
 
 
@@ -122,10 +134,18 @@ def test_strongest_route_by_brute_force(data: st.DataObject, wiring: Wiring) -> 
 
 def test_strongest_route_by_hand() -> None:
     """.9 · .5 = .45 along the blocks, .4 past them, .9 · .6 = .54 along a block and a proxy."""
-    wiring = Wiring(2, (block(1), block(2), proxy(1, 2), proxy(0, 2)))
-    weight = {block(1): 0.9, block(2): 0.5, proxy(1, 2): 0.6, proxy(0, 2): 0.4}
+    wiring = Wiring(3, (block(1), block(2), proxy(1, 2), proxy(0, 2), head(2)))
+    weight = {block(1): 0.9, block(2): 0.5, proxy(1, 2): 0.6, proxy(0, 2): 0.4, head(2): 1.0}
     alpha = [weight[path] for path in wiring.paths]
-    assert strongest_route(wiring, alpha) == (block(1), proxy(1, 2))
+    assert strongest_route(wiring, alpha) == (block(1), proxy(1, 2), head(2))
+
+
+def test_strongest_route_over_an_exit_by_hand() -> None:
+    """.9 · .7 past x_2, against .9 · .95 · .7 along the identity and the head."""
+    early, same = Path(1, 3, "exit"), Path(1, 2, "identity")
+    wiring = Wiring(3, (block(1), same, head(2), early))
+    weight = {block(1): 0.9, same: 0.95, head(2): 0.7, early: 0.7}
+    assert strongest_route(wiring, [weight[path] for path in wiring.paths]) == (block(1), early)
 
 
 def test_strongest_route_is_the_same_at_a_tie() -> None:
@@ -133,10 +153,10 @@ def test_strongest_route_is_the_same_at_a_tie() -> None:
     alpha = [0.5] * len(wiring.paths)
     first = strongest_route(wiring, alpha)
     assert all(strongest_route(wiring, list(alpha)) == first for _ in range(3))
-    assert len(first) == 2  # the fewest paths: three skips are the longest
+    assert len(first) == 3  # the fewest paths: three skips are the longest, and the head
 
 
 def test_a_weight_that_rounds_to_zero_still_gives_a_route() -> None:
     """A float32 softmax can end at 0; the route must not get lost over it."""
-    wiring = Wiring(2, (block(1), block(2)))
-    assert strongest_route(wiring, [1.0, 0.0]) == (block(1), block(2))
+    wiring = Wiring(3, (block(1), block(2), head(2)))
+    assert strongest_route(wiring, [1.0, 0.0, 1.0]) == (block(1), block(2), head(2))

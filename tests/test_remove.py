@@ -1,5 +1,7 @@
 """A cut network is the masked one, only smaller: in memory and on disk."""
 
+import json
+import random
 from copy import deepcopy
 from pathlib import Path
 
@@ -36,10 +38,19 @@ def images() -> Tensor:
     return torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
 
 
-def trained(backbone: str, batch_norm: BatchNormPolicy = "follow") -> Student:
-    """A student whose path weights are spread as after training."""
-    student = grow(lively_chain(backbone), skips=3, batch_norm=batch_norm)
+def trained(
+    backbone: str, batch_norm: BatchNormPolicy = "follow", *, beside: bool = False
+) -> Student:
+    """A student whose path weights are spread as after training.
+
+    beside: identities and exits are there as well.
+    """
+    student = grow(
+        lively_chain(backbone), skips=3, identities=beside, exits=beside, batch_norm=batch_norm
+    )
     enliven(student.proxies)
+    for path in student.wiring.of_kind("exit"):
+        enliven(student.heads[path.key], path.source)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         student.path_weights.logits.copy_(
@@ -51,6 +62,17 @@ def trained(backbone: str, batch_norm: BatchNormPolicy = "follow") -> Student:
 def plan_of(student: Student, count: int, threshold: float = 0.1) -> PrunePlan:
     alpha = student.path_weights().tolist()
     return decide(student.wiring, alpha, threshold=threshold, remove=count)
+
+
+def route_of(student: Student, seed: int) -> PrunePlan:
+    """One path into each node that is passed, drawn at random."""
+    generator = random.Random(seed)
+    wiring = student.wiring
+    paths, node = [], wiring.depth
+    while node:
+        paths.append(wiring.paths[generator.choice(wiring.incoming[node])])
+        node = paths[-1].source
+    return PrunePlan("route", wiring, Wiring(wiring.depth, tuple(paths)))
 
 
 def masked(student: Student, plan: PrunePlan) -> Student:
@@ -68,7 +90,19 @@ def masked(student: Student, plan: PrunePlan) -> Student:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_removed_equals_masked(backbone: str, share: float) -> None:
     student = trained(backbone)
-    plan = plan_of(student, round(share * student.wiring.depth))
+    compare_with_masked(student, plan_of(student, round(share * len(student.blocks))))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_removed_equals_masked_beside_identities_and_exits(backbone: str) -> None:
+    student = trained(backbone, beside=True)
+    compare_with_masked(student, plan_of(student, len(student.blocks) // 2))
+    for seed in range(4):
+        compare_with_masked(student, route_of(student, seed))
+
+
+def compare_with_masked(student: Student, plan: PrunePlan) -> None:
+    """The cut computes what the student does without weight on what the plan drops."""
     smaller = remove(student, plan)
     assert len(plan.kept.paths) < len(student.wiring.paths)
     with torch.no_grad():
@@ -86,11 +120,12 @@ def test_removed_equals_masked(backbone: str, share: float) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6 * scale)
 
 
+@pytest.mark.parametrize("by", ["rank", "route"])
 @pytest.mark.parametrize("backbone", ["test_resnet", "regnety_002"])
-def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone: str) -> None:
-    student = trained(backbone)
+def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone: str, by: str) -> None:
+    student = trained(backbone, beside=by == "route")
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    plan = plan_of(student, student.wiring.depth // 2)
+    plan = plan_of(student, len(student.blocks) // 2) if by == "rank" else route_of(student, 0)
     smaller = remove(student, plan)
     dropped = {path.key for path in student.wiring.paths} - {p.key for p in plan.kept.paths}
     assert dropped
@@ -100,7 +135,11 @@ def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone: str) -> 
         [name for name, _ in smaller.named_modules()],
     ):
         assert not [name for name in names if dropped & set(name.split("."))]
-    price = sum(parameters(student.get_submodule(_place(key))) for key in dropped)
+    price = sum(
+        parameters(modules[key])
+        for modules in (student.blocks, student.proxies, student.heads)
+        for key in dropped & set(modules)
+    )
     gone = len(student.wiring.paths) - len(plan.kept.paths)
     assert parameters(smaller) == parameters(student) - price - gone  # a path has one logit
     assert module_flops(smaller, (3, SIDE, SIDE)) < module_flops(student, (3, SIDE, SIDE))
@@ -117,10 +156,6 @@ def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone: str) -> 
     assert student.wiring == plan.before
     frozen = {name: p.requires_grad for name, p in student.named_parameters()}
     assert all(p.requires_grad == frozen[name] for name, p in smaller.named_parameters())
-
-
-def _place(key: str) -> str:
-    return f"{'blocks' if key.startswith('block') else 'proxies'}.{key}"
 
 
 def test_the_cut_shares_no_memory_with_the_original() -> None:
@@ -148,10 +183,18 @@ def architecture_of(backbone: str) -> Architecture:
 
 
 @pytest.mark.parametrize("mode", ["task", "all"])
+@pytest.mark.parametrize("cut", ["rank", "route", "none"])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_saved_and_reloaded_is_bit_identical(tmp_path: Path, backbone: str, mode: str) -> None:
-    student = trained(backbone, "frozen" if mode == "task" else "follow")
-    smaller = remove(student, plan_of(student, student.wiring.depth // 2))
+def test_saved_and_reloaded_is_bit_identical(
+    tmp_path: Path, backbone: str, cut: str, mode: str
+) -> None:
+    policy: BatchNormPolicy = "frozen" if mode == "task" else "follow"
+    student = trained(backbone, policy, beside=cut != "rank")
+    smaller = student
+    if cut == "rank":
+        smaller = remove(student, plan_of(student, len(student.blocks) // 2))
+    elif cut == "route":
+        smaller = remove(student, route_of(student, 2))
     if mode == "all":
         smaller.finetune_all()
     place(smaller, torch.device("cpu"))
@@ -170,6 +213,9 @@ def test_saved_and_reloaded_is_bit_identical(tmp_path: Path, backbone: str, mode
     assert architecture.preprocessing == architecture_of(backbone).preprocessing
     with torch.no_grad():
         assert torch.equal(again(images()).logits, smaller(images()).logits)
+
+    paths = json.loads((tmp_path / "architecture.json").read_text())["student"]["paths"]
+    assert Wiring.from_json(smaller.wiring.depth, paths) == smaller.wiring
 
     size, numbers = file.stat().st_size, 4 * parameters(smaller)
     assert numbers <= size <= 1.05 * numbers + 50_000
@@ -208,7 +254,7 @@ def test_weights_of_another_cut_are_refused(tmp_path: Path) -> None:
 def test_a_cut_student_trains_on() -> None:
     """Its path weights and proxies get gradients, its frozen blocks none."""
     student = trained("test_resnet")
-    plan = PrunePlan(0, student.wiring, Wiring(4, student.wiring.paths), ())
+    plan = PrunePlan("none", student.wiring, Wiring(student.wiring.depth, student.wiring.paths))
     for smaller in (remove(student, plan_of(student, 1)), remove(student, plan)):
         smaller.train()(images()).logits.square().sum().backward()
         for name, parameter in smaller.named_parameters():

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_runs import FULL_FLOPS, FULL_PARAMS, accuracy, cut, summary, timings, write_run
+from report_runs import (
+    FULL_FLOPS,
+    FULL_PARAMS,
+    accuracy,
+    cut,
+    summary,
+    tailored,
+    timings,
+    write_run,
+)
 
 from nettailor.core.errors import UserError
 from nettailor.report.measures import accuracy_test, accuracy_val, flops_ratio, latency_ratio
@@ -53,11 +62,26 @@ def test_spread_worked_out_by_hand() -> None:
         ("teacher", {}, "teacher"),
         ("head-only", {}, "head only"),
         ("scratch", {}, "from scratch"),
-        ("tailored", {}, "tailored task γ0.3"),
+        ("tailored", {}, "tailored task, γ 0.3"),
         (
             "tailored",
-            {"tailored": {"finetune": "all", "gamma": 1.0, "depth": "x", "paths": []}},
-            "tailored all γ1",
+            {"tailored": tailored(finetune="all", gamma=1.0, cut="rank")},
+            "tailored all, γ 1, by rank",
+        ),
+        (
+            "tailored",
+            {"tailored": tailored(budget={"cost": "flops", "most": 0.3})},
+            "tailored task, FLOPs ≤ 0.3",
+        ),
+        (
+            "tailored",
+            {"tailored": tailored(budget={"cost": "params", "most": 0.25})},
+            "tailored task, params ≤ 0.25",
+        ),
+        (
+            "tailored",
+            {"tailored": tailored(budget={"cost": "latency_ms", "most": 5})},
+            "tailored task, latency ≤ 5 ms",
         ),
         ("eliminated", {"eliminated": cut(2)}, "elim 2"),
         ("eliminated", {"eliminated": cut(3, unit="blocks")}, "elim 3 blocks"),
@@ -80,7 +104,7 @@ def test_seeds_are_grouped_in_the_order_of_tables(tmp_path: Path) -> None:
     methods = methods_of(tmp_path, *contents)
     assert [(method.label, method.seeds) for method in methods] == [
         ("teacher", (0,)),
-        ("tailored task γ0.3", (0,)),
+        ("tailored task, γ 0.3", (0,)),
         ("elim 1", (0,)),
         ("elim 3", (0,)),
         ("head only", (1,)),
@@ -89,6 +113,22 @@ def test_seeds_are_grouped_in_the_order_of_tables(tmp_path: Path) -> None:
     (note,) = notes(methods)
     assert "Most have seeds 0, 2" in note
     assert "head only: seed 1" in note
+
+
+def test_cuts_of_one_gamma_are_methods_of_their_own(tmp_path: Path) -> None:
+    lean, rich, small = (
+        {"cost": cost, "most": most}
+        for cost, most in (("flops", 0.25), ("flops", 0.5), ("params", 0.25))
+    )
+    changes = [{"cut": "rank"}, {"budget": small}, {"budget": rich}, {"budget": lean}, {}]
+    contents = [summary("tailored", tailored=tailored(**how)) for how in changes]
+    assert [method.label for method in methods_of(tmp_path, *contents)] == [
+        "tailored task, γ 0.3",
+        "tailored task, FLOPs ≤ 0.25",
+        "tailored task, FLOPs ≤ 0.5",
+        "tailored task, params ≤ 0.25",
+        "tailored task, γ 0.3, by rank",
+    ]
 
 
 def test_mean_and_ratios_over_seeds(tmp_path: Path) -> None:
@@ -142,9 +182,9 @@ def test_settings_that_all_kinds_share_are_noted_where_methods_differ(tmp_path: 
     write_run(tmp_path, summary("eliminated"), settings={**common, "weights": "hub"})
     # precision stands in one run only
     assert notes(group(read_runs([tmp_path])[0])) == [
-        "The methods differ in settings: augment.hflip is 0.0 in tailored task γ0.3, 0.5 in the "
-        "others; batch_size is 32 in tailored task γ0.3, 64 in the others; weights is 'hub' in "
-        "elim 1, 'package' in the others."
+        "The methods differ in settings: augment.hflip is 0.0 (tailored task, γ 0.3), 0.5 in the "
+        "others; batch_size is 32 (tailored task, γ 0.3), 64 in the others; weights is 'hub' "
+        "(elim 1), 'package' in the others."
     ]
 
 
@@ -216,18 +256,18 @@ def test_the_leanest_within_tolerance_wins_and_fixed_removal_may(tmp_path: Path)
         sized("eliminated", 94.49, 0.2, 0.05, eliminated=cut(3)),
     )
     verdict = judge(methods)
-    assert verdict.within == {"tailored task γ0.3", "elim 1", "elim 2"}
+    assert verdict.within == {"tailored task, γ 0.3", "elim 1", "elim 2"}
     assert verdict.winner is verdict.fixed
     assert verdict.winner is not None
     assert verdict.winner.label == "elim 2"
     assert verdict.tailored is not None
-    assert verdict.tailored.label == "tailored task γ0.3"
+    assert verdict.tailored.label == "tailored task, γ 0.3"
     assert verdict.sentences == (
         "elim 2 is the leanest network within 0.5 points of the teacher on validation (94.50 % "
         "against 95.00 %): 0.400 M FLOPs (0.40× the teacher's) and 0.0200 M parameters (0.10×). On "
         "the test images it reaches 93.50 %, the teacher 94.00 %.",
         "Fixed removal needs fewer FLOPs (0.400 M against 0.600 M) and fewer parameters (0.0200 M "
-        "against 0.100 M): tailored task γ0.3 beside elim 2.",
+        "against 0.100 M): tailored task, γ 0.3 beside elim 2.",
     )
 
 
@@ -240,7 +280,7 @@ def test_each_family_may_lead_in_one_count(tmp_path: Path) -> None:
     )
     assert judge(methods).sentences[1] == (
         "Tailoring needs fewer FLOPs (0.300 M against 0.400 M), fixed removal needs fewer "
-        "parameters (0.0200 M against 0.100 M): tailored task γ0.3 beside elim 1."
+        "parameters (0.0200 M against 0.100 M): tailored task, γ 0.3 beside elim 1."
     )
 
 
@@ -288,15 +328,15 @@ def test_a_lucky_seed_is_judged_by_the_teacher_of_that_seed(tmp_path: Path) -> N
         sized("eliminated", 96.0, 0.3, 0.3, seed=1, teacher=lucky),
     )  # fmt: skip
     verdict = judge(methods)
-    assert verdict.within == {"tailored task γ0.3"}
+    assert verdict.within == {"tailored task, γ 0.3"}
     # 90 and 97.5 beside 90 and 98, on the test one less each: deviations 7.5 / √2 and 8 / √2
     assert verdict.sentences == (
-        "tailored task γ0.3 is the leanest network within 0.5 points of the teacher on validation "
-        "(93.75 ± 5.30 % against 94.00 ± 5.66 %): 0.800 M FLOPs (0.80× the teacher's) and 0.160 M "
-        "parameters (0.80×). On the test images it reaches 92.75 ± 5.30 %, the teacher 93.00 ± "
-        "5.66 %.",
+        "tailored task, γ 0.3 is the leanest network within 0.5 points of the teacher on "
+        "validation (93.75 ± 5.30 % against 94.00 ± 5.66 %): 0.800 M FLOPs (0.80× the "
+        "teacher's) and 0.160 M parameters (0.80×). On the test images it reaches 92.75 ± 5.30 %, "
+        "the teacher 93.00 ± 5.66 %.",
         "No network of fixed removal is within 0.5 points (the nearest is elim 1, 96.00 % against "
-        "98.00 %); tailored task γ0.3 is: 0.800 M FLOPs (0.80× the teacher's) and 0.160 M "
+        "98.00 %); tailored task, γ 0.3 is: 0.800 M FLOPs (0.80× the teacher's) and 0.160 M "
         "parameters (0.80×).",
     )
 

@@ -19,6 +19,7 @@ from report_runs import (
     accuracy,
     cut,
     summary,
+    tailored,
     timings,
     write_run,
 )
@@ -43,7 +44,7 @@ def write_task(task: Path, classes: tuple[str, ...] = CLASSES, **common: Any) ->
         write_run(task, teacher, labels=labels, wrong={5: (5 + 1) % count})
         for kind, share, percent, changes in (
             ("tailored", 0.5, 98.8, {}),
-            ("tailored", 0.35, 97.0, {"tailored": tailored("all", 1.0)}),
+            ("tailored", 0.35, 97.0, {"tailored": tailored(finetune="all", gamma=1.0)}),
             ("eliminated", 0.9, 98.7, {"eliminated": cut(1)}),
             ("eliminated", 0.6, 98.5, {"eliminated": cut(2)}),
             ("eliminated", 0.3, 85.0, {"eliminated": cut(3)}),
@@ -62,7 +63,7 @@ def write_task(task: Path, classes: tuple[str, ...] = CLASSES, **common: Any) ->
                 params={"total": total, "universal": 0, "task": total},
                 latency_ms={"cpu": timings(2 * share, 40 * share)},
             )
-            stages = ("student", "remove-02") if kind == "tailored" else (kind, kind)
+            stages = ("student", "route-0.400") if kind == "tailored" else (kind, kind)
             write_run(
                 task,
                 content,
@@ -71,21 +72,20 @@ def write_task(task: Path, classes: tuple[str, ...] = CLASSES, **common: Any) ->
                 pictures=range(0, 24, 1 + seed),
                 epochs=[(stage, percent - 5 * late, 0.2) for late, stage in enumerate(stages)],
                 path_weights={
-                    f"path_weight/x{node}/{name}": [1.0, 0.7, 0.5]
+                    f"path_weight/{name}": [1.0, 0.7, 0.5]
                     for node in range(1, len(STAGES) + 1)
-                    for name in ("block", f"from-x{node - 1}")
+                    for name in (
+                        f"x{node}/block",
+                        f"x{node}/identity",
+                        f"x{node}/from-x{node - 1}",
+                        f"logits/exit-x{node}",
+                    )
                 }
                 if kind == "tailored"
                 else None,
             )
     half = write_run(task, summary("scratch", **common, seed=9), labels=labels)
     (half / "summary.json").unlink()
-
-
-def tailored(finetune: str, gamma: float) -> dict[str, Any]:
-    """What `tailored` holds of a network with one block and one proxy."""
-    paths = [[0, 1, "block", 1.0], [1, 4, "proxy", 1.0]]
-    return {"finetune": finetune, "gamma": gamma, "depth": "remove-02", "paths": paths}
 
 
 class Elements(HTMLParser):
@@ -140,15 +140,15 @@ def test_the_page_has_all_its_parts(report: Path) -> None:
         "Test accuracy against measured latency",
         "Validation accuracy by epoch",
         "Validation loss by epoch",
-        "Path weights through time, tailored task γ0.3, seed 0",
-        "Confusion matrix of tailored task γ0.3 on the test",
-        "The classes that got worse most, tailored task γ0.3 against the teacher",
+        "Path weights through time, tailored task, γ 0.3, seed 0",
+        "Confusion matrix of tailored task, γ 0.3 on the test",
+        "The classes that got worse most, tailored task, γ 0.3 against the teacher",
     ):
         assert titles.count(title) == 1
     # the winner is the best tailored network, too; four cut ones
     assert sum("pretrained blocks" in title for title in titles) == 5
-    assert any(title.startswith("tailored task γ0.3 (winner)") for title in titles)
-    assert "tailored task γ0.3 is the leanest network within 0.5 points" in page.text
+    assert any(title.startswith("tailored task, γ 0.3 (winner)") for title in titles)
+    assert "tailored task, γ 0.3 is the leanest network within 0.5 points" in page.text
     assert "Tailoring needs fewer FLOPs" in page.text
     assert "not finished" in page.text
     assert f"python -m nettailor.compare {report.parent}" in page.text
@@ -215,11 +215,11 @@ def test_the_command_prints_table_verdict_and_what_was_left_out(
     # without folders: the task's folder of the settings
     compare.main(["--data", "anywhere/shapes", "--image-size", "32", "--out", "."])
     text = capsys.readouterr().out
-    assert "tailored task γ0.3 is the leanest network" in text
+    assert "tailored task, γ 0.3 is the leanest network" in text
     assert "left out: shapes/scratch/tiny-32px-seed9: not finished" in text
     assert text.strip().endswith("report: " + str(report / "report.html"))
     markdown = (report / "comparison.md").read_text("utf-8")
-    assert markdown.startswith("# shapes at 32 px\n\ntailored task γ0.3 is the leanest")
+    assert markdown.startswith("# shapes at 32 px\n\ntailored task, γ 0.3 is the leanest")
     assert "| elim 2 | 2 | 98.50 ± 0.00 |" in markdown
     assert "--data anywhere/shapes --image-size 32 --out ." in markdown
     assert "\n## Left out\n\n- shapes/scratch/tiny-32px-seed9: not finished; the" in markdown

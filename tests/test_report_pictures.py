@@ -14,10 +14,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from report_runs import (
     FULL_FLOPS,
     FULL_PARAMS,
-    PATHS,
     accuracy,
     cut,
     summary,
+    tailored,
     write_run,
 )
 
@@ -38,6 +38,7 @@ from nettailor.report.svg import chart_style, inline_svg
 from nettailor.report.tradeoffs import COSTS, tradeoff
 from nettailor.report.training import accuracy_curves, kept_epochs, loss_curves
 from student.wiring import Path as WirePath
+from student.wiring import full_wiring
 
 BOUNDS = Box(0, 0, 400, 300)
 
@@ -164,11 +165,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Method]:
                     seed=seed,
                     accuracy=accuracy(95, 98.7 + wobble),
                     flops=int(FULL_FLOPS * (0.45 + 0.02 * number)),
-                    tailored={
-                        "finetune": "task", "gamma": gamma, "depth": "remove-02", "paths": PATHS
-                    },
+                    tailored=tailored(gamma=gamma),
                 ),
-                epochs=[("student", 80, 0.5), ("remove-02", 95, 0.2)],
+                epochs=[("student", 80, 0.5), ("route-0.400", 95, 0.2)],
             )  # fmt: skip
         for top, test in enumerate((99.0, 98.9, 98.8, 80.0), start=1):
             share = 1 - 0.2 * top
@@ -212,7 +211,8 @@ def test_every_network_is_named_once_and_no_name_covers_another(
 
 
 def test_curves_follow_the_student_and_the_kept_depth_only(tmp_path: Path) -> None:
-    epochs = [("student", 50, 1), ("remove-03", 60, 1), ("remove-02", 70, 1), ("remove-02", 80, 1)]
+    epochs = [("student", 50, 1), ("route-0.300", 60, 1)]
+    epochs += [("route-0.400", 70, 1), ("route-0.400", 80, 1)]
     run = run_of(tmp_path, summary("tailored"), epochs=epochs)
     assert [epoch.accuracy for epoch in kept_epochs(run)] == [50, 70, 80]
 
@@ -230,19 +230,19 @@ def test_curves_name_each_method_without_overlap(many: list[Method]) -> None:
 
 
 def boxes_in(figure: Figure) -> list[str]:
-    """Edges of the blocks drawn: `-` for those that are there, `--` for ghosts."""
+    """Edges of the boxes drawn: `-` for those that are there, `--` for ghosts."""
     patches = [patch for patch in figure.axes[0].patches if isinstance(patch, FancyBboxPatch)]
     return ["-" if patch.get_linestyle() in ("-", "solid") else "--" for patch in patches]
 
 
-def names_in(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].texts]
+def names_in(figure: Figure) -> set[str]:
+    return {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_a_cut_network_is_drawn_with_its_head_before_the_ghosts(tmp_path: Path) -> None:
     run = run_of(tmp_path, summary("eliminated", eliminated=cut(1, kept_blocks=3)))
     figure = drawing(run)
-    assert boxes_in(figure) == ["-"] * 3 + ["--"]
+    assert sorted(boxes_in(figure)) == ["-"] * 4 + ["--"]
     places = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
     assert places["stem"] < places["G1"] < places["G3"] < places["head"] < places["G4"]
 
@@ -254,50 +254,115 @@ def test_a_replacement_is_drawn_before_the_head(tmp_path: Path) -> None:
     assert places["G2"] < places["conv"] < places["head"] < places["G3"]
 
 
-def test_a_tailored_network_is_drawn_with_proxies_and_ghosts_in_place(tmp_path: Path) -> None:
+def test_a_route_is_drawn_to_its_exit_with_ghosts_in_place(tmp_path: Path) -> None:
     figure = drawing(run_of(tmp_path, summary("tailored")))
-    # blocks 1 and 3 of four are kept, and two proxies
-    assert boxes_in(figure) == ["-", "-", "--", "--"]
+    # blocks 1 and 3 of four, the identity for block 2, and an exit at the third node
+    assert sorted(boxes_in(figure)) == ["-"] * 3 + ["--"] * 2
+    assert names_in(figure) == {"stem", "exit\nx3", "G1", "G2", "G3", "G4"}
+
+
+def test_a_cut_by_rank_is_drawn_with_proxies_and_head(tmp_path: Path) -> None:
+    paths = [
+        [0, 1, "block", 1.0], [0, 2, "proxy", 0.4], [1, 2, "proxy", 0.6], [2, 3, "block", 1.0],
+        [3, 4, "block", 1.0], [4, 5, "head", 1.0],
+    ]  # fmt: skip
+    content = summary("tailored", tailored=tailored(cut="rank", depth="remove-01", paths=paths))
+    figure = drawing(run_of(tmp_path, content))
+    assert sorted(boxes_in(figure)) == ["-"] * 4 + ["--"]
     assert sum(isinstance(patch, FancyArrowPatch) for patch in figure.axes[0].patches) == 2
-    assert set(names_in(figure)) == {"stem", "head", "G1", "G2", "G3", "G4"}
+    assert names_in(figure) == {"stem", "head", "G1", "G2", "G3", "G4"}
 
 
 def test_a_whole_backbone_has_no_ghosts(tmp_path: Path) -> None:
-    assert boxes_in(drawing(run_of(tmp_path, summary("scratch")))) == ["-"] * 4
+    figure = drawing(run_of(tmp_path, summary("scratch")))
+    assert boxes_in(figure) == ["-"] * 5
+    assert names_in(figure) == {"stem", "head", "G1", "G2", "G3", "G4"}
 
 
 WEIGHTS = {
-    "path_weight/x1/block": [1.0, 0.9, 0.75],
+    "path_weight/x1/block": [0.7, 0.6, 0.5],
     "path_weight/x1/from-x0": [0.0, 0.1, 0.25],
+    "path_weight/x2/block": [0.9, 0.5, 0.2],
+    "path_weight/x2/identity": [0.1, 0.5, 0.8],
+    "path_weight/logits/head": [0.8, 0.7, 0.1],
+    "path_weight/logits/exit-x3": [0.2, 0.3, 0.9],
     "expected_complexity": [1.0, 0.8, 0.7],
 }
 
 
+def maps_of(figure: Figure) -> dict[str, Any]:
+    """The maps by their titles."""
+    return {axes.get_title(loc="left"): axes for axes in figure.axes if axes.images}
+
+
 def test_path_weights_are_read_from_the_events(tmp_path: Path) -> None:
     run = run_of(tmp_path, summary("tailored"), path_weights=WEIGHTS)
-    epochs, weights = read_path_weights(run.folder)
+    epochs, weights = read_path_weights(run)
     assert epochs == [0, 1, 2]
-    assert list(weights) == [WirePath(0, 1, "block"), WirePath(0, 1, "proxy")] or list(weights) == [
-        WirePath(0, 1, "proxy"),
-        WirePath(0, 1, "block"),
-    ]
-    assert weights[WirePath(0, 1, "block")] == pytest.approx([1.0, 0.9, 0.75])
+    assert list(weights) == [
+        WirePath(0, 1, "block"), WirePath(0, 1, "proxy"), WirePath(1, 2, "block"),
+        WirePath(1, 2, "identity"), WirePath(4, 5, "head"), WirePath(3, 5, "exit"),
+    ]  # fmt: skip
+    assert weights[WirePath(3, 5, "exit")] == pytest.approx([0.2, 0.3, 0.9])
     with chart_style():
-        figure = weights_in_time(run, epochs, weights)
-    blocks, proxies, _ = figure.axes
-    assert [label.get_text() for label in blocks.get_yticklabels()] == ["G1"]
-    assert [label.get_fontweight() for label in blocks.get_yticklabels()] == ["bold"]
-    assert [label.get_text() for label in proxies.get_yticklabels()] == ["0→1"]
-    assert np.allclose(proxies.images[0].get_array(), [[0.0, 0.1, 0.25]])
+        maps = maps_of(weights_in_time(run, epochs, weights))
+    # what the route of the run passes is bold
+    rows = {
+        title: [
+            (label.get_text(), label.get_fontweight() == "bold") for label in axes.get_yticklabels()
+        ]
+        for title, axes in maps.items()
+    }
+    assert rows == {
+        "pretrained blocks": [("G1", True), ("G2", False)],
+        "identities": [("", False), ("G2", True)],
+        "exits and head": [("x3", True), ("head", False)],
+        "proxies": [("0→1", False)],
+    }
+    assert np.allclose(maps["proxies"].images[0].get_array(), [[0.0, 0.1, 0.25]])
+    identities = np.ma.filled(maps["identities"].images[0].get_array(), np.nan)
+    assert np.isnan(identities[0]).all()
+    assert np.allclose(identities[1], [0.1, 0.5, 0.8])
+    # an identity is beside its block
+    blocks, beside = (maps[title].get_position() for title in ("pretrained blocks", "identities"))
+    assert (blocks.y0, blocks.y1) == (beside.y0, beside.y1)
+
+
+def test_a_students_only_head_has_no_map(tmp_path: Path) -> None:
+    tags = {tag: WEIGHTS[tag] for tag in ("path_weight/x1/block", "path_weight/logits/head")}
+    run = run_of(tmp_path, summary("tailored"), path_weights=tags)
+    with chart_style():
+        figure = weights_in_time(run, *read_path_weights(run))
+    assert list(maps_of(figure)) == ["pretrained blocks"]
+
+
+@pytest.mark.parametrize("skips", [0, 3, "dense"])
+@pytest.mark.parametrize("others", [(), range(1, 17)], ids=["published", "improved"])
+def test_names_beside_the_maps_do_not_overlap(tmp_path: Path, skips: Any, others: Any) -> None:
+    wiring = full_wiring(16, skips, identities=others, exits=others)
+    run = run_of(tmp_path, summary("tailored"))
+    with chart_style():
+        figure = weights_in_time(run, range(3), {path: [1.0, 0.5, 0.2] for path in wiring.paths})
+        figure.draw_without_rendering()
+        maps = list(maps_of(figure).values())
+        names = [
+            label.get_window_extent()
+            for axes in maps
+            for label in (*axes.get_yticklabels(), axes.title, axes.xaxis.label)
+            if label.get_text()
+        ]
+    assert not any(one.overlaps(other) for one, other in combinations(names, 2))
+    for axes in maps:
+        assert not any(axes.bbox.overlaps(name) for name in names)
 
 
 def test_without_readable_events_there_are_no_path_weights(tmp_path: Path) -> None:
     run = run_of(tmp_path, summary("tailored"))
-    assert read_path_weights(run.folder) == ([], {})
+    assert read_path_weights(run) == ([], {})
     events = run.folder / "events" / "student"
     events.mkdir(parents=True)
     (events / "events.out.tfevents.1.x").write_bytes(b"\x18\x00\x00\x00garbage" * 20)
-    assert read_path_weights(run.folder) == ([], {})
+    assert read_path_weights(run) == ([], {})
 
 
 def test_confusion_is_summed_over_seeds(tmp_path: Path) -> None:
@@ -369,5 +434,5 @@ def test_svg_of_a_picture_is_the_same_twice_and_its_names_are_its_own(many: list
     assert references
     assert references <= ids
     words = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert "tailored task γ0.3" in words
+    assert "tailored task, γ 0.3" in words
     assert "style>" not in one

@@ -11,11 +11,12 @@ from nettailor import compare, eliminate, tailor
 from nettailor.report.methods import group
 from nettailor.report.path_weights import read_path_weights
 from nettailor.report.runs import read_runs
+from student.wiring import KINDS
 
 SETTINGS = [
     "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "1",
     "--limit.train", "300", "--limit.test", "100", "--device", "cpu", "--workers", "0",
-    "--teacher.lr", "0.1", "--prune.threshold", "0",
+    "--teacher.lr", "0.1",
 ]  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = [*SETTINGS, "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         quick_latency(patch)
-        tailor.main([*settings, "--prune.remove", "[2, 1]", "--prune.tolerance", "100"])
+        tailor.main([*settings, "--prune.tolerance", "100"])
         eliminate.main([*settings, "--top", "[2]"])
     return out / "digits"
 
@@ -36,7 +37,7 @@ def test_every_run_is_read_whole_and_none_is_left_out(task: Path) -> None:
     assert left_out == []
     assert [method.label for method in group(runs)] == [
         "teacher",
-        "tailored task γ0.3",
+        "tailored all, γ 0.3",
         "elim 2",
         "head only",
         "from scratch",
@@ -50,17 +51,16 @@ def test_every_run_is_read_whole_and_none_is_left_out(task: Path) -> None:
 
 def test_the_students_path_weights_are_found(task: Path) -> None:
     (run,) = (run for run in read_runs([task])[0] if run.summary.tailored)
-    epochs, weights = read_path_weights(run.folder)
+    epochs, weights = read_path_weights(run)
     assert epochs == [0, 1]
-    # test_resnet has four blocks; three proxies lead into each node where there are as many before
-    assert sorted((path.source, path.target, path.kind) for path in weights) == sorted(
-        [(node - 1, node, "block") for node in range(1, 5)]
-        + [
-            (source, node, "proxy")
-            for node in range(1, 5)
-            for source in range(max(0, node - 3), node)
-        ]
-    )
+    # test_resnet has four blocks in four stages; the student has every kind of path but proxies
+    kinds = {kind: [path.target for path in weights if path.kind == kind] for kind in KINDS}
+    assert kinds["block"] == [1, 2, 3, 4]
+    assert set(kinds["identity"]) <= {1, 2, 3, 4}
+    assert kinds["identity"]
+    assert [path.source for path in weights if path.kind == "exit"] == [1, 2, 3, 4]
+    assert kinds["head"] == [5]
+    assert kinds["proxy"] == []
 
 
 def test_the_report_tells_what_the_summaries_say(task: Path) -> None:
@@ -77,5 +77,5 @@ def test_the_report_tells_what_the_summaries_say(task: Path) -> None:
     )
     assert float(rows["teacher"]["latency_ratio_1"]) == 1
     page = (task / "comparison" / "report.html").read_text("utf-8")
-    assert "Path weights through time, tailored task γ0.3, seed 0" in page
+    assert "Path weights through time, tailored all, γ 0.3, seed 0" in page
     assert page.count("data:image/png;base64") >= 3  # maps of weights and mistakes

@@ -83,7 +83,21 @@ def test_what_is_read_of_a_run(tmp_path: Path) -> None:
             "not measured on cpu",
         ),
         (lambda content: content.update(tailored=None), "kind is 'tailored', but tailored is None"),
-        (lambda content: content["tailored"]["paths"].append([1, 9, "proxy", 0.5]), "within 4"),
+        (lambda content: content["tailored"]["paths"].append([1, 9, "proxy", 0.5]), "within 5"),
+        (lambda content: content["tailored"]["paths"].append([4, 5, "block", 1.0]), "heads and ex"),
+        (lambda content: content["tailored"]["paths"].append([2, 3, "skip", 1.0]), "Input should"),
+        (lambda content: content["tailored"]["paths"].pop(), "neither head nor exit"),
+        (lambda content: content["tailored"].pop("cut"), "tailored.cut: Field required"),
+        (lambda content: content["tailored"].update(cut="both"), "tailored.cut: Input should"),
+        (lambda content: content["tailored"].pop("budget"), "tailored.budget: Field required"),
+        (
+            lambda content: content["tailored"].update(budget={"cost": "flops", "most": 0}),
+            "tailored.budget.most: Input should be greater",
+        ),
+        (
+            lambda content: content["tailored"].update(budget={"cost": "bytes", "most": 1}),
+            "tailored.budget.cost: Input should be",
+        ),
         (lambda content: content.update(kind="candidate"), "kind: Input should be 'teacher'"),
     ],
 )

@@ -29,10 +29,10 @@ class _Closed(BaseModel):
 class StudentStructure(_Closed):
     """What makes a student of a backbone.
 
-    `paths` holds rows of [source node, target node, "block" or "proxy"].
+    `paths` holds rows of [source node, target node, kind].
     """
 
-    paths: tuple[tuple[int, int, Literal["block", "proxy"]], ...]
+    paths: tuple[tuple[int, int, Literal["block", "identity", "proxy", "head", "exit"]], ...]
     batch_norm: Literal["follow", "frozen"]
     finetune: Literal["task", "all"]
 

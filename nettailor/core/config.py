@@ -136,7 +136,7 @@ class TeacherConfig(ScheduleConfig):
 
 
 class StudentConfig(ScheduleConfig):
-    """The student's paths and its loss: CE + gamma * E[C] + mimic * Ω."""
+    """The student's paths and its loss: CE + distill * KD + gamma * E[C] + mimic * Ω."""
 
     lr: Positive = Field(0.05, description="highest learning rate of proxies and classifier")
     path_lr: Positive = Field(
@@ -144,14 +144,28 @@ class StudentConfig(ScheduleConfig):
         description="highest learning rate of the path weights; "
         "after the cut, as prune.lr is to lr",
     )
-    skips: Count | Literal["dense"] = Field(
-        3, description="proxies into each node: from so many nodes back, or dense"
+    start: Literal["auto", "teacher", "pretrained"] = Field(
+        "auto",
+        description="whose weights the blocks begin with; auto: the teacher's where they train "
+        "along (prune.finetune all), else the pretrained ones",
     )
+    skips: Whole | Literal["dense"] = Field(
+        0, description="proxies into each node: from so many nodes back, or dense"
+    )
+    identities: bool = Field(
+        True, description="the identity, which costs nothing, in the place of each block"
+    )
+    exits: bool = Field(True, description="a lean head at the end of each stage")
     gamma: NonNegative = Field(0.3, description="weight γ1 of the expected complexity")
-    complexity: Literal["reachability", "published"] = Field(
-        "reachability", description="form of the expected complexity"
+    complexity: Literal["route", "reachability", "published"] = Field(
+        "route", description="form of the expected complexity"
     )
-    cost: Literal["flops", "params"] = Field("flops", description="what a path costs")
+    cost: Literal["auto", "flops", "params", "latency"] = Field(
+        "auto", description="what a path costs; auto: what the budget is in, else flops"
+    )
+    distill: NonNegative = Field(
+        0.5, description="weight of the distillation from the teacher's logits"
+    )
     mimic: NonNegative | None = Field(
         None,
         description="weight γ2 of the mimicry; null: 5 for normalized, 10 for the others",
@@ -169,17 +183,53 @@ class StudentConfig(ScheduleConfig):
 class PruneConfig(ScheduleConfig):
     """What is cut from the trained student, and the fine-tuning after it."""
 
-    threshold: float = Field(0.05, ge=0, lt=1, description="proxies below this weight go")
+    by: Literal["route", "rank"] = Field(
+        "route",
+        description="what is kept: the best route from stem to logits under a budget, or, as "
+        "published, blocks by rank and proxies above a threshold",
+    )
+    importance: Literal["measured", "path-weights"] = Field(
+        "measured",
+        description="what a path is worth on a route: the loss when its node takes it alone, or "
+        "the log of its weight",
+    )
+    max_flops: Positive | None = Field(
+        None, description="budget: multiply-adds as a share of the backbone's, or null"
+    )
+    max_params: Positive | None = Field(
+        None, description="budget: parameters as a share of the backbone's, or null"
+    )
+    max_latency_ms: Positive | None = Field(
+        None, description="budget: milliseconds a forward pass on the device, or null"
+    )
+    batch: Count = Field(1, description="images at a time for max_latency_ms")
+    threshold: float = Field(0.05, ge=0, lt=1, description="proxies below this weight go (by rank)")
     remove: Annotated[tuple[Whole, ...] | None, BeforeValidator(_from_list)] = Field(
-        None, description="numbers of pretrained blocks to try removing; null: about six depths"
+        None,
+        description="numbers of pretrained blocks to remove (by rank); null: about six depths",
     )
     tolerance: float = Field(
         0.5, ge=0, le=100, description="points of validation accuracy the teacher may be ahead"
     )
-    finetune: Literal["task", "all"] = Field(
-        "task", description="train task-specific weights only (blocks stay shared), or all"
+    finetune: Literal["all", "task"] = Field(
+        "all",
+        description="all weights train and the network stands alone; or task-specific weights "
+        "only, and the blocks stay shared",
     )
     mimic: NonNegative | None = Field(None, description="weight γ2 after the cut; null: as before")
+    distill: NonNegative | None = Field(
+        None, description="weight of the distillation after the cut; null: as before"
+    )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        budgets = [self.max_flops, self.max_params, self.max_latency_ms]
+        given = sum(budget is not None for budget in budgets)
+        if given > 1:
+            raise ValueError("give one of max_flops, max_params and max_latency_ms")
+        if given and self.by == "rank":
+            raise ValueError("a budget needs by: route")
+        return self
 
 
 class EliminateConfig(ScheduleConfig):

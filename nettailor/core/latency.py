@@ -1,11 +1,12 @@
-"""Measured time of a forward pass, networks taken in turn so that a drifting machine is fair."""
+"""Latency of networks and of their parts, measured in turn so that a shared machine's moods hit
+all of them."""
 
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nettailor.core.modes import evaluating
 
@@ -13,7 +14,6 @@ BATCHES = (1, 64)  # an image at a time, as on a device; many, as on a server
 _WARM_UP = 3
 
 
-@torch.inference_mode()
 def measure_latency(
     networks: Mapping[str, nn.Module],
     image_size: int,
@@ -22,30 +22,54 @@ def measure_latency(
     batches: Sequence[int] = BATCHES,
     seconds: float = 3.0,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Milliseconds per batch: {network: {batch: {"median", "iqr"}}}.
+    """Milliseconds a forward pass: {network: {batch size: {"median", "iqr"}}}.
 
-    float32, channels last, torch's own number of threads. The networks run one after the other,
+    The networks, each on `device` and in channels-last layout, take turns, one pass each,
     round after round, for about `seconds` per batch size; `iqr` is the range of the middle half.
     Training modes are put back afterwards.
     """
     result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in networks}
-    with evaluating(*networks.values()):
-        for batch in batches:
-            images = torch.randn(batch, 3, image_size, image_size, device=device)
-            images = images.to(memory_format=torch.channels_last)
-            times: dict[str, list[float]] = {name: [] for name in networks}
-            until = time.perf_counter() + seconds
-            rounds = 0
-            while rounds < _WARM_UP + 5 or time.perf_counter() < until:
-                for name, network in networks.items():
-                    started = time.perf_counter()
-                    network(images)
-                    if device.type == "cuda":
-                        torch.cuda.synchronize(device)
-                    if rounds >= _WARM_UP:
-                        times[name].append(1000 * (time.perf_counter() - started))
-                rounds += 1
-            for name, measured in times.items():
-                low, median, high = np.percentile(measured, [25, 50, 75]).tolist()
-                result[name][str(batch)] = {"median": round(median, 4), "iqr": round(high - low, 4)}
+    for batch in batches:
+        images = sample(batch, 3, image_size, device)
+        inputs = dict.fromkeys(networks, images)
+        for name, measured in time_in_turn(networks, inputs, device, seconds=seconds).items():
+            low, median, high = np.percentile(measured, [25, 50, 75]).tolist()
+            result[name][str(batch)] = {"median": round(median, 4), "iqr": round(high - low, 4)}
     return result
+
+
+def sample(batch: int, channels: int, side: int, device: torch.device) -> Tensor:
+    """Random activations (B, C, S, S) in channels-last layout."""
+    values = torch.randn(batch, channels, side, side, device=device)
+    return values.to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def time_in_turn(
+    modules: Mapping[str, nn.Module],
+    inputs: Mapping[str, Tensor],
+    device: torch.device,
+    *,
+    seconds: float,
+) -> dict[str, list[float]]:
+    """Milliseconds of every forward pass of each module, taken one after the other in rounds.
+
+    Args:
+        modules: on the device; put in eval mode for the while.
+        inputs: of each module, under its name.
+        seconds: for all rounds together; there are at least five, after a warm-up.
+    """
+    times: dict[str, list[float]] = {name: [] for name in modules}
+    until = time.perf_counter() + seconds
+    rounds = 0
+    with evaluating(*modules.values()):
+        while rounds < _WARM_UP + 5 or time.perf_counter() < until:
+            for name, module in modules.items():
+                started = time.perf_counter()
+                module(inputs[name])
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if rounds >= _WARM_UP:
+                    times[name].append(1000 * (time.perf_counter() - started))
+            rounds += 1
+    return times

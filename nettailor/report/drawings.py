@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from nettailor.report.runs import Run
 from student.drawing import architecture
-from student.wiring import Path, Wiring
+from student.wiring import Path, Wiring, full_wiring
 
 
 def drawing(run: Run) -> Figure:
@@ -16,14 +16,14 @@ def drawing(run: Run) -> Figure:
         weights = {
             Path(source, target, kind): min(alpha, 1.0) for source, target, kind, alpha in rows
         }
-        wiring = Wiring.from_json(len(stages), [row[:3] for row in rows])
+        wiring = Wiring.from_json(len(stages) + 1, [row[:3] for row in rows])
         alpha = [weights[path] for path in wiring.paths]
         return architecture(wiring, alpha, stages=stages, ghosts=True)
     kept = summary.eliminated.kept_blocks if summary.eliminated else len(stages)
-    wiring = Wiring(kept, tuple(Path(block - 1, block, "block") for block in range(1, kept + 1)))
+    wiring = full_wiring(kept, 0)
     return architecture(
         wiring,
-        [1.0] * kept,
+        [1.0] * len(wiring.paths),
         stages=stages,
         ghosts=True,
         replacement=summary.eliminated is not None and summary.eliminated.replacement,

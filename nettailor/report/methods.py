@@ -1,7 +1,7 @@
 """Runs that differ in their seed only are one method, with a mean and a spread."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
@@ -13,7 +13,7 @@ from nettailor.core.printable import printable
 from nettailor.core.run_folder import KINDS, Kind
 from nettailor.report.measures import latency_unrest
 from nettailor.report.runs import Run
-from nettailor.report.summary import Figures, Summary
+from nettailor.report.summary import Figures, Summary, Tailored
 
 Figure = Callable[[Run], float | None]
 
@@ -76,7 +76,7 @@ class Method:
 def label_of(summary: Summary) -> str:
     """The short name of what a run did, without backbone and seed."""
     if summary.tailored:
-        return f"tailored {summary.tailored.finetune} γ{summary.tailored.gamma:g}"
+        return ", ".join([f"tailored {summary.tailored.finetune}", *_aims(summary.tailored)])
     if summary.eliminated:
         cut = summary.eliminated
         words = [f"elim {cut.top}"]
@@ -87,11 +87,25 @@ def label_of(summary: Summary) -> str:
     return {"head-only": "head only", "scratch": "from scratch"}.get(summary.kind, summary.kind)
 
 
+def _aims(tailored: Tailored) -> Iterator[str]:
+    """What a student was cut to; where a budget is given, γ1 only guides its training."""
+    budget = tailored.budget
+    if budget is None:
+        yield f"γ {tailored.gamma:g}"
+    else:
+        words = {"flops": "FLOPs ≤ {}", "params": "params ≤ {}", "latency_ms": "latency ≤ {} ms"}
+        yield words[budget.cost].format(f"{budget.most:g}")
+    if tailored.cut == "rank":
+        yield "by rank"
+
+
 def _place(summary: Summary) -> tuple[object, ...]:
     """Where a method stands in tables: by backbone, kind and what it did."""
     detail: tuple[object, ...] = ()
     if summary.tailored:
-        detail = (summary.tailored.finetune == "all", summary.tailored.gamma)
+        how, budget = summary.tailored, summary.tailored.budget
+        limit = ("", 0.0) if budget is None else (budget.cost, budget.most)
+        detail = (how.finetune == "all", how.cut == "rank", *limit, how.gamma)
     if summary.eliminated:
         cut = summary.eliminated
         detail = (cut.unit == "blocks", cut.replacement, cut.trainable == "head", cut.top)
@@ -189,7 +203,7 @@ def _unlike_settings(methods: Sequence[Method]) -> list[str]:
         (usual, _), *others = Counter(by_label.values()).most_common()
         if others:
             rare = [
-                f"{value} in {', '.join(label for label, its in by_label.items() if its == value)}"
+                f"{value} ({'; '.join(label for label, its in by_label.items() if its == value)})"
                 for value, _ in others
             ]
             differing.append(f"{key} is {', '.join([*rare, f'{usual} in the others'])}")

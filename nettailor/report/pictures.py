@@ -56,11 +56,13 @@ def drawings(methods: Sequence[Method], verdict: Verdict) -> list[Picture]:
     found = []
     for number, method in enumerate(dict.fromkeys(method for method in chosen if method)):
         run = method.runs[0]
-        blocks = run.summary.blocks
+        blocks, tailored = run.summary.blocks, run.summary.tailored
+        exits = [row[0] for row in tailored.paths if row[2] == "exit"] if tailored else []
         words = [
             f"{method.label} ({roles[method]})" if method in roles else method.label,
             f"{blocks.universal} of {len(run.summary.stages)} pretrained blocks",
             *([f"{blocks.proxy} proxies"] if blocks.proxy else []),
+            *(f"exit at x{node}" for node in exits),
             f"{times(flops_ratio(run))} FLOPs",
             f"{times(params_ratio(run))} parameters of the teacher",
             f"seed {run.summary.seed}",
@@ -74,7 +76,7 @@ def drawings(methods: Sequence[Method], verdict: Verdict) -> list[Picture]:
 
 def training(methods: Sequence[Method], verdict: Verdict) -> list[Picture]:
     """Curves of all methods, and the path weights of the best tailored run where it has them."""
-    first = "The first seed of each. A tailored run goes on from its student to the kept depth; a "
+    first = "The first seed of each. A tailored run goes on from its student to the kept cut; a "
     pictures = [
         _picture(
             "accuracy",
@@ -91,7 +93,7 @@ def training(methods: Sequence[Method], verdict: Verdict) -> list[Picture]:
     ]
     if verdict.tailored:
         run = verdict.tailored.runs[0]
-        epochs, weights = read_path_weights(run.folder)
+        epochs, weights = read_path_weights(run)
         if weights:
             title = f"Path weights through time, {verdict.tailored.label}, seed {run.summary.seed}"
             pictures.append(

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nettailor.core.errors import UserError
 from nettailor.core.run_folder import SUMMARY_FILE, Kind
+from student.wiring import Kind as PathKind
 from student.wiring import Wiring
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -100,15 +101,22 @@ class Eliminated(_Read):
     trainable: Literal["all", "head"]
 
 
+class Budget(_Read):
+    """The most that a cut may cost: a share of the backbone's FLOPs or parameters, or ms."""
+
+    cost: Literal["flops", "params", "latency_ms"]
+    most: Positive
+
+
 class Tailored(_Read):
-    """How a student was tailored and which paths it kept, each with its weight α."""
+    """How a student was tailored and cut, and the paths it kept, each with its weight α."""
 
     finetune: Literal["task", "all"]
     gamma: NonNegative
+    cut: Literal["route", "rank"]
+    budget: Budget | None
     depth: str
-    paths: tuple[
-        tuple[int, int, Literal["block", "proxy"], Annotated[float, Field(ge=0, le=1.0001)]], ...
-    ]
+    paths: tuple[tuple[int, int, PathKind, Annotated[float, Field(ge=0, le=1.0001)]], ...]
 
 
 class Figures(_Read):
@@ -159,7 +167,9 @@ class Summary(Figures):
         if self.eliminated and self.eliminated.kept_blocks > len(self.stages):
             raise ValueError("eliminated.kept_blocks is above the number of blocks")
         if self.tailored:
-            Wiring.from_json(len(self.stages), [path[:3] for path in self.tailored.paths])
+            rows = [path[:3] for path in self.tailored.paths]
+            if not Wiring.from_json(len(self.stages) + 1, rows).incoming[-1]:
+                raise ValueError("tailored.paths has neither head nor exit")
         return self
 
     @property

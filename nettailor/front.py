@@ -1,0 +1,130 @@
+"""The accuracy-cost front of a tailored run on disk, so that another point can be picked later."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from nettailor.core.errors import UserError
+from nettailor.core.files import read_json, write_json
+from nettailor.core.trainer import Fitted
+from student.wiring import Path as Way
+from student.wiring import Wiring
+
+FRONT_FILE = "front.json"
+Unit = Literal["flops", "params"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+
+
+class Point(NamedTuple):
+    """A route through a trained student.
+
+    flops, params: shares of the backbone's. straight_after: validation accuracy in % when cut, its
+    statistics re-estimated. finetuned: the same after fine-tuning, for those that were.
+    """
+
+    name: str
+    paths: tuple[Way, ...]
+    flops: float
+    params: float
+    straight_after: float
+    finetuned: float | None = None
+
+
+class Seconds(NamedTuple):
+    """Time spent: in training steps, and with validation."""
+
+    train: float
+    total: float
+
+    def plus(self, *stages: Fitted) -> "Seconds":
+        """With that of further stages."""
+        return Seconds(
+            self.train + sum(stage.seconds for stage in stages),
+            self.total + sum(stage.total_seconds for stage in stages),
+        )
+
+
+class Front(NamedTuple):
+    """The points, the leanest first, and what training the student took."""
+
+    points: list[Point]
+    seconds: Seconds
+
+
+class Choice(NamedTuple):
+    """What a user asks for: the point of at most this share of the backbone's cost."""
+
+    unit: Unit
+    most: float
+
+    @property
+    def name(self) -> str:
+        """Such as `flops0.25`, as a part of a folder's name."""
+        return f"{self.unit}{self.most:g}"
+
+
+def read_choice(text: str) -> Choice:
+    """`flops=0.25` or `params=0.1`; UserError for anything else."""
+    unit, _, number = text.partition("=")
+    known = next((one for one in UNITS if one == unit), None)
+    try:
+        most = float(number)
+    except ValueError:
+        most = 0.0
+    if known is None or not 0 < most < float("inf"):
+        raise UserError(
+            f"--pick {text}: expected a share of the backbone's cost, such as flops=0.25 or "
+            "params=0.1"
+        )
+    return Choice(known, most)
+
+
+def pick(front: Front, choice: Choice) -> Point:
+    """The dearest point within what is asked; UserError with the range when there is none."""
+    costs = [float(getattr(point, choice.unit)) for point in front.points]
+    within = [i for i, cost in enumerate(costs) if cost <= choice.most]
+    if not within:
+        raise UserError(
+            f"--pick {choice.unit}={choice.most:g}: the front of this run goes from "
+            f"{min(costs):.3f} to {max(costs):.3f}; give a share in that range"
+        )
+    return front.points[max(within, key=lambda i: costs[i])]
+
+
+def write_front(folder: Path, front: Front) -> None:
+    """Write `front.json` into a run folder."""
+    points = [
+        {**point._asdict(), "paths": [list(path) for path in point.paths]} for point in front.points
+    ]
+    write_json(folder / FRONT_FILE, {"seconds": front.seconds._asdict(), "points": points})
+
+
+def read_front(folder: Path, blocks: int) -> Front:
+    """The front of a run; UserError when it is missing or damaged.
+
+    Args:
+        folder: of the run.
+        blocks: how many the whole backbone has.
+    """
+    file = folder / FRONT_FILE
+    content = read_json(file)
+    try:
+        return Front(
+            [_read_point(row, blocks) for row in content["points"]],
+            Seconds(float(content["seconds"]["train"]), float(content["seconds"]["total"])),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{file}: is damaged; tailor again with --overwrite") from error
+
+
+def _read_point(row: Mapping[str, Any], blocks: int) -> Point:
+    rows: Sequence[Sequence[int | str]] = row["paths"]
+    finetuned = row["finetuned"]
+    return Point(
+        str(row["name"]),
+        Wiring.from_json(blocks + 1, rows).paths,
+        float(row["flops"]),
+        float(row["params"]),
+        float(row["straight_after"]),
+        None if finetuned is None else float(finetuned),
+    )

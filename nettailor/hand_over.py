@@ -1,0 +1,70 @@
+"""A finished candidate on disk: its weights, its evidence, its figures."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from nettailor.core.config import PruneConfig
+from nettailor.evidence import gather
+from nettailor.figures import summary
+from nettailor.front import Seconds
+from nettailor.network import save_network
+from nettailor.tailoring import Candidate, Tailoring
+
+
+def hand_over(
+    work: Tailoring,
+    folder: Path,
+    candidate: Candidate,
+    *,
+    kind: Literal["tailored", "candidate", "picked"],
+    latency: Mapping[str, Mapping[str, float]],
+    teacher: Mapping[str, Any],
+    spent: Seconds,
+    since: float,
+) -> dict[str, Any]:
+    """Write a candidate into a folder; returns its summary, not yet written.
+
+    Args:
+        kind: the test split is read for all but a candidate that was not kept.
+        latency: of the network, measured in turn with the teacher's.
+        teacher: the teacher's summary.
+        spent: on training all that led to it.
+        since: when the measuring began, by `time.perf_counter`.
+    """
+    session, config, network = work.session, work.config, candidate.network
+    weights = save_network(folder, network, session.architecture(work.source))
+    evidence = gather(session, folder, network, latency, read_test=kind != "candidate")
+    return summary(
+        kind,
+        session,
+        network=network,
+        evidence=evidence,
+        size=weights.stat().st_size,
+        train_seconds=spent.train,
+        total_seconds=spent.total + time.perf_counter() - since,
+        teacher=teacher,
+        tailored={
+            "finetune": config.prune.finetune,
+            "cut": config.prune.by,
+            "gamma": config.student.gamma,
+            "budget": _budget(config.prune),
+            "depth": candidate.name,
+            "paths": [
+                [path.source, path.target, path.kind, round(weight, 4)]
+                for path, weight in zip(
+                    network.wiring.paths, network.path_weights().tolist(), strict=True
+                )
+            ],
+        },
+    )
+
+
+def _budget(prune: PruneConfig) -> dict[str, Any] | None:
+    if prune.max_latency_ms is not None:
+        return {"cost": "latency_ms", "most": prune.max_latency_ms, "batch": prune.batch}
+    for cost, most in (("flops", prune.max_flops), ("params", prune.max_params)):
+        if most is not None:
+            return {"cost": cost, "most": most, "batch": None}
+    return None

@@ -1,0 +1,91 @@
+"""What each path of a student takes of the time, measured on the device."""
+
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nettailor.core.backbone import Chain
+from nettailor.core.latency import sample, time_in_turn
+from student.network import Student
+from student.proxy import pool
+from student.wiring import Path
+
+
+class LatencyTable(NamedTuple):
+    """Milliseconds a forward pass.
+
+    paths: of each path alone, in the wiring's order. stem: of the stem. whole: of the backbone.
+    """
+
+    paths: tuple[float, ...]
+    stem: float
+    whole: float
+
+
+class _AlongPath(nn.Module):
+    """What one path does to the node that it reads."""
+
+    def __init__(self, module: nn.Module, stride: int) -> None:
+        super().__init__()
+        self.module, self.stride = module, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.module(pool(x, self.stride))
+        return out
+
+
+def measure_paths(
+    student: Student,
+    chain: Chain,
+    image_size: int,
+    device: torch.device,
+    *,
+    batch: int,
+    seconds: float = 20.0,
+) -> LatencyTable:
+    """The time of each path, scaled so that the backbone's paths add up to the whole backbone.
+
+    Parts and whole take turns. Alone, a part pays for its own start and finds its input in the
+    cache or not: the sum is off by some per cent, which the scale takes out on average.
+
+    Args:
+        student: on the device.
+        chain: the whole backbone, on the device.
+        image_size: side of the input in pixels.
+        batch: images at a time.
+        seconds: for all measurements together.
+    """
+    specs = student.specs
+
+    def side(node: int) -> int:
+        return -(-image_size // specs[node].stride)
+
+    parts: dict[str, nn.Module] = {"whole": chain, "stem": student.stem}
+    image = sample(batch, 3, image_size, device)
+    inputs = {"whole": image, "stem": image}
+    for path in student.wiring.paths:
+        if path.kind != "identity":
+            parts[path.key] = _module(student, path)
+            inputs[path.key] = sample(batch, specs[path.source].channels, side(path.source), device)
+    times = {
+        name: median(measured)
+        for name, measured in time_in_turn(parts, inputs, device, seconds=seconds).items()
+    }
+    backbone = [p.key for p in student.wiring.paths if p.kind in ("block", "head")]
+    scale = times["whole"] / (times["stem"] + sum(times[key] for key in backbone))
+    return LatencyTable(
+        tuple(scale * times.get(path.key, 0.0) for path in student.wiring.paths),
+        scale * times["stem"],
+        times["whole"],
+    )
+
+
+def _module(student: Student, path: Path) -> nn.Module:
+    if path.kind == "block":
+        return student.blocks[path.key]
+    if path.kind == "proxy":
+        stride = student.specs[path.target].stride // student.specs[path.source].stride
+        return _AlongPath(student.proxies[path.key], stride)
+    return student.heads[path.key]

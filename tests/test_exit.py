@@ -1,0 +1,114 @@
+"""Lean heads: what an exit holds, computes and begins with."""
+
+from math import log
+
+import pytest
+import torch
+from conftest import lively_chain
+from torch import nn
+
+from nettailor.core.backbone import create_chain, head_activation
+from nettailor.core.cost import parameters
+from student.exit import HEAD_EXPANSION, Head, exit_from, fresh_convolution, fresh_neck
+
+CLASSES = 5
+
+
+def test_an_exit_of_inverted_residuals_by_hand() -> None:
+    """24 channels: a convolution to 6 · 24 = 144, batch norm, and a classifier of 144 features."""
+    head = exit_from(create_chain("test_efficientnet", CLASSES), 24)
+    assert parameters(head.neck) == 24 * 144 + 2 * 144
+    assert parameters(head.classifier) == 144 * CLASSES + CLASSES
+
+
+def test_an_exit_is_no_wider_than_256_channels() -> None:
+    """42 · 6 = 252 and 43 · 6 = 258."""
+    chain = create_chain("test_efficientnet", CLASSES)
+    widths = [exit_from(chain, channels).classifier.in_features for channels in (42, 43, 320)]
+    assert widths == [252, 256, 256]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "neck"),
+    [("test_resnet", 0), ("regnety_002", 0), ("test_convnext", 2 * 48)],
+)
+def test_an_exit_of_the_other_families_pools(backbone: str, neck: int) -> None:
+    """No convolution: a classifier of the node's own channels; ConvNeXt norms them first."""
+    head = exit_from(create_chain(backbone, CLASSES), 48)
+    assert parameters(head.neck) == neck
+    assert parameters(head.classifier) == 48 * CLASSES + CLASSES
+    x = torch.randn(3, 48, 7, 5)
+    mean = x.mean(dim=(2, 3))
+    if neck:
+        mean = nn.functional.layer_norm(mean, (48,))
+    with torch.no_grad():
+        expected = mean @ head.classifier.weight.T + head.classifier.bias
+        torch.testing.assert_close(head(x), expected)
+
+
+def test_an_exit_of_inverted_residuals_computes_its_layers() -> None:
+    """1×1 convolution, batch norm, the backbone's activation, mean, linear."""
+    chain = create_chain("test_efficientnet", CLASSES)
+    assert isinstance(head_activation(chain), nn.SiLU)
+    head = exit_from(chain, 8).train()
+    x = torch.randn(4, 8, 6, 6)
+    weight = head.neck.get_submodule("conv").weight
+    with torch.no_grad():
+        y = torch.einsum("oi,bihw->bohw", weight[:, :, 0, 0], x)
+        y = (y - y.mean((0, 2, 3), keepdim=True)) / (
+            y.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5
+        ).sqrt()
+        features = (y * y.sigmoid()).mean((2, 3))
+        expected = features @ head.classifier.weight.T + head.classifier.bias
+        torch.testing.assert_close(head(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
+def test_an_exit_begins_at_the_loss_of_a_guess(backbone: str) -> None:
+    head = exit_from(create_chain(backbone, CLASSES), 32).train()
+    labels = torch.arange(10) % CLASSES
+    loss = nn.functional.cross_entropy(head(torch.randn(10, 32, 4, 4)), labels)
+    assert loss.item() == pytest.approx(log(CLASSES), abs=0.1)
+    loss.backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
+def test_exits_share_nothing(backbone: str) -> None:
+    chain = lively_chain(backbone)
+    one, other = exit_from(chain, 32), exit_from(chain, 32)
+    for mine, theirs in ((one, other), (one, chain), (other, chain)):
+        assert not {id(m) for m in mine.modules()} & {id(m) for m in theirs.modules()}
+        pointers = {tensor.data_ptr() for tensor in theirs.state_dict().values()}
+        assert not pointers & {tensor.data_ptr() for tensor in mine.state_dict().values()}
+    assert not torch.equal(one.classifier.weight, other.classifier.weight)
+
+
+@pytest.mark.parametrize("width", [16, 100])
+def test_a_fresh_neck_has_the_width_it_is_given(width: int) -> None:
+    """Of inverted residuals only: the others pool what there is."""
+    for backbone, expected in (("test_efficientnet", width), ("test_resnet", 24)):
+        neck, features = fresh_neck(create_chain(backbone, CLASSES), 24, width)
+        assert features == expected
+        assert neck.eval()(torch.randn(2, 24, 3, 3)).shape == (2, expected)
+    assert HEAD_EXPANSION == 6
+
+
+def test_a_head_is_its_neck_and_its_classifier() -> None:
+    chain = lively_chain("test_efficientnet")
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        output = chain(x)
+        assert torch.equal(Head(chain.neck, chain.classifier)(output.nodes[-1]), output.logits)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_fresh_convolution(kernel: int) -> None:
+    """It keeps the resolution; a standard deviation of √(2 / fan out), as He and others have it."""
+    convolution = fresh_convolution(16, 64, kernel=kernel)
+    assert convolution.bias is None
+    assert convolution(torch.randn(1, 16, 7, 5)).shape == (1, 64, 7, 5)
+    expected = (2 / (64 * kernel**2)) ** 0.5
+    assert convolution.weight.std().item() == pytest.approx(expected, rel=0.1)

@@ -1,0 +1,296 @@
+"""The best route under a budget, against every route there is, and against real networks."""
+
+from itertools import pairwise
+from random import Random
+
+import pytest
+from conftest import lively_chain
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nettailor.core.cost import chain_costs, module_flops, parameters
+from prune.plan import PrunePlan
+from prune.remove import remove
+from prune.routes import Route, Routes
+from student.grow import grow, path_costs
+from student.wiring import Path, Wiring, full_wiring
+
+STEP = 1 / 20_000  # of the grid
+WIRINGS = {
+    "all kinds": full_wiring(4, 2, identities=[1, 2, 4], exits=[2, 3, 4]),
+    "dense": full_wiring(4, "dense", identities=[3], exits=[1]),
+    "no proxies": full_wiring(4, 0, identities=[1, 2, 3, 4], exits=[1, 3]),
+    "cut": full_wiring(4, 2, exits=[1, 3]).without([Path(2, 3, "block"), Path(4, 5, "head")]),
+}
+
+
+def slack(wiring: Wiring) -> float:
+    """By how much a route's cost on the grid may differ from the exact one.
+
+    Half a step for each path, one into each node at most, and for the stem; and a step that a
+    budget itself loses to the grid.
+    """
+    return STEP * ((wiring.depth + 1) / 2 + 1)
+
+
+def everything(wiring: Wiring, value: list[float], cost: list[float], fixed: float) -> list[Route]:
+    """Every route from the stem to the logits, by walking back from them."""
+
+    def into(node: int) -> list[tuple[int, ...]]:
+        if node == 0:
+            return [()]
+        return [
+            (*before, position)
+            for position in wiring.incoming[node]
+            for before in into(wiring.paths[position].source)
+        ]
+
+    return [
+        Route(
+            tuple(wiring.paths[position] for position in positions),
+            sum(value[position] for position in positions),
+            fixed + sum(cost[position] for position in positions),
+        )
+        for positions in into(wiring.depth)
+    ]
+
+
+def drawn(wiring: Wiring, seed: int, *, grid: bool) -> tuple[list[float], list[float], float]:
+    """Values, costs and the stem's cost; on the grid, nothing is rounded."""
+    random = Random(seed)
+    value = [random.uniform(-1, 3) for _ in wiring.paths]
+    steps = [random.choice([random.uniform(0, 200), random.uniform(0, 6000)]) for _ in value]
+    steps = [
+        0.0 if path.kind == "identity" else s for path, s in zip(wiring.paths, steps, strict=True)
+    ]
+    fixed = random.uniform(0, 500)
+    if grid:
+        return value, [round(step) * STEP for step in steps], round(fixed) * STEP
+    return value, [step * STEP for step in steps], fixed * STEP
+
+
+def best_of(routes: list[Route], least: float, most: float) -> Route | None:
+    within = [route for route in routes if least <= route.cost <= most]
+    return max(within, key=lambda route: route.value, default=None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
+def test_best_is_the_best_of_all(wiring: Wiring, seed: int) -> None:
+    """Costs that lie on the grid: the very route, for a budget between any two routes' costs."""
+    value, cost, fixed = drawn(wiring, seed, grid=True)
+    routes = everything(wiring, value, cost, fixed)
+    assert len(routes) > 5
+    solved = Routes(wiring, value, cost, fixed=fixed)
+    costs = sorted({round(route.cost / STEP) for route in routes})
+    between = [costs[0] - 0.5, *(steps + 0.5 for steps in costs)]
+    for most in between:
+        found, expected = solved.best(most * STEP), best_of(routes, 0, most * STEP)
+        assert (found is None) == (expected is None) == (most < costs[0])
+        if found is not None and expected is not None:
+            assert found.paths == expected.paths
+            assert found.value == pytest.approx(expected.value)
+            assert found.cost == pytest.approx(expected.cost, abs=1e-12)
+    random = Random(seed)
+    for _ in range(50):
+        least, most = sorted(random.sample(between, 2))
+        found = solved.best(most * STEP, least=least * STEP)
+        expected = best_of(routes, least * STEP, most * STEP)
+        assert found is not None
+        assert expected is not None
+        assert found.paths == expected.paths
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Wiring, list[float], list[float], float]:
+    """A student of any size, with values and costs of any kind, ties and zeros too."""
+    blocks = draw(st.integers(1, 4))
+    nodes = st.lists(st.integers(1, blocks), unique=True)
+    skips = draw(st.sampled_from([0, 1, 2, "dense"]))
+    wiring = full_wiring(blocks, skips, identities=draw(nodes), exits=draw(nodes))  # type: ignore[arg-type]
+    count = len(wiring.paths)
+    worth = st.one_of(st.floats(-20, 5), st.sampled_from([0.0, -1.0]))
+    price = st.one_of(st.floats(0, 0.3), st.floats(0, 1e-4), st.sampled_from([0.0, 0.1, 1.0]))
+    value = draw(st.lists(worth, min_size=count, max_size=count))
+    cost = draw(st.lists(price, min_size=count, max_size=count))
+    return wiring, value, cost, draw(st.floats(0, 0.1))
+
+
+@given(problem=problems(), most=st.floats(0, 1.5), least=st.floats(0, 1))
+@settings(max_examples=120, deadline=None)
+def test_best_within_the_grid(
+    problem: tuple[Wiring, list[float], list[float], float], most: float, least: float
+) -> None:
+    """Whatever the costs, only what lies within the slack of a budget is up to the grid."""
+    wiring, value, cost, fixed = problem
+    routes = everything(wiring, value, cost, fixed)
+    gap = slack(wiring)
+    found = Routes(wiring, value, cost, fixed=fixed).best(most, least=least)
+    sure = best_of(routes, least + gap, most - gap)
+    possible = best_of(routes, least - gap, most + gap)
+    if found is None:
+        assert sure is None
+        return
+    assert possible is not None
+    assert least - gap <= found.cost <= most + gap
+    assert found.value <= possible.value + 1e-9
+    assert sure is None or found.value >= sure.value - 1e-9
+    # it is a route, and its value and cost are its own, not the grid's
+    assert (found.paths[0].source, found.paths[-1].target) == (0, wiring.depth)
+    assert all(before.target == after.source for before, after in pairwise(found.paths))
+    positions = [wiring.paths.index(path) for path in found.paths]
+    assert found.value == pytest.approx(sum(value[position] for position in positions))
+    exact = fixed + sum(cost[position] for position in positions)
+    assert found.cost == pytest.approx(exact, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
+def test_frontier_is_what_no_other_route_beats(wiring: Wiring, seed: int) -> None:
+    value, cost, fixed = drawn(wiring, seed, grid=True)
+    routes = everything(wiring, value, cost, fixed)
+    unbeaten: list[Route] = []
+    for route in sorted(routes, key=lambda route: (round(route.cost / STEP), -route.value)):
+        if not unbeaten or route.value > unbeaten[-1].value:
+            unbeaten.append(route)
+    frontier = Routes(wiring, value, cost, fixed=fixed).frontier()
+    assert len(frontier) >= 2
+    assert [route.paths for route in frontier] == [route.paths for route in unbeaten]
+    for leaner, richer in pairwise(frontier):
+        assert leaner.cost < richer.cost
+        assert leaner.value < richer.value
+    assert frontier[0].cost == pytest.approx(min(route.cost for route in routes))
+    assert frontier[-1].value == pytest.approx(max(route.value for route in routes))
+
+
+@given(problem=problems())
+@settings(max_examples=80, deadline=None)
+def test_frontier_within_the_grid(
+    problem: tuple[Wiring, list[float], list[float], float],
+) -> None:
+    """Values rise for certain; costs rise but for what the grid rounds."""
+    wiring, value, cost, fixed = problem
+    routes = everything(wiring, value, cost, fixed)
+    gap = slack(wiring)
+    solved = Routes(wiring, value, cost, fixed=fixed)
+    frontier = solved.frontier()
+    for leaner, richer in pairwise(frontier):
+        assert leaner.value < richer.value
+        assert leaner.cost < richer.cost + 2 * gap
+    costs = [route.cost for route in routes]
+    assert frontier[0].cost == pytest.approx(min(costs), abs=2 * gap)
+    assert frontier[-1].value == pytest.approx(max(route.value for route in routes))
+    leanest, dearest = solved.reach()
+    assert leanest == pytest.approx(min(costs), abs=2 * gap)
+    assert dearest == pytest.approx(max(costs), abs=2 * gap)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
+def test_reach_and_what_lies_outside(wiring: Wiring) -> None:
+    value, cost, fixed = drawn(wiring, 3, grid=True)
+    costs = [route.cost for route in everything(wiring, value, cost, fixed)]
+    solved = Routes(wiring, value, cost, fixed=fixed)
+    leanest, dearest = solved.reach()
+    assert leanest == pytest.approx(min(costs), abs=1e-12)
+    assert dearest == pytest.approx(max(costs), abs=1e-12)
+    half = STEP / 2
+    assert solved.best(leanest - half) is None
+    assert solved.best(0.0) is None
+    assert solved.best(9.0, least=dearest + half) is None
+    assert solved.best(leanest + half) is not None
+    assert solved.best(9.0, least=dearest - half) is not None
+    # nothing lies between bounds in the wrong order
+    assert solved.best(leanest + half, least=dearest) is None
+    middle = (leanest + dearest) / 2
+    assert solved.best(middle, least=middle + STEP) is None
+
+
+def test_a_negative_budget_holds_no_route() -> None:
+    value, cost, fixed = drawn(WIRINGS["dense"], 0, grid=True)
+    assert Routes(WIRINGS["dense"], value, cost, fixed=fixed).best(-0.1) is None
+
+
+@pytest.mark.parametrize("cost", [0.043, 0.172])
+def test_a_budget_of_just_what_a_route_costs_is_enough(cost: float) -> None:
+    """Whole steps of the grid, though 20 000 times the float is a little less."""
+    wiring = Wiring(2, (Path(0, 1, "block"), Path(1, 2, "head")))
+    found = Routes(wiring, [0.0, 0.0], [cost, 0.0], fixed=0.0).best(cost)
+    assert found is not None
+    assert found.cost == cost
+
+
+def test_routes_by_hand() -> None:
+    """Two blocks and what they may give way to; an exit reads x1.
+
+    Costs and values: block, block, head .1 + .4 + .3 + .1 = .9 and 0; an identity for the second
+    block .5 and -1; the exit after the first block .55 and -1.5; an identity for the first block,
+    then the exit .15 and -4.
+    """
+    wiring = full_wiring(2, 0, identities=[1, 2], exits=[1])
+    value = {"block-0-1": 0, "identity-0-1": -2.5, "block-1-2": 0, "identity-1-2": -1,
+             "head-2-3": 0, "exit-1-3": -1.5}  # fmt: skip
+    cost = {"block-0-1": 0.4, "identity-0-1": 0, "block-1-2": 0.3, "identity-1-2": 0,
+            "head-2-3": 0.1, "exit-1-3": 0.05}  # fmt: skip
+    keys = [path.key for path in wiring.paths]
+    solved = Routes(wiring, [value[key] for key in keys], [cost[key] for key in keys], fixed=0.1)
+    assert [
+        ([path.key for path in route.paths], round(route.value, 9), round(route.cost, 9))
+        for route in solved.frontier()
+    ] == [
+        (["identity-0-1", "exit-1-3"], -4, 0.15),
+        (["identity-0-1", "identity-1-2", "head-2-3"], -3.5, 0.2),
+        (["identity-0-1", "block-1-2", "head-2-3"], -2.5, 0.5),
+        (["block-0-1", "exit-1-3"], -1.5, 0.55),
+        (["block-0-1", "identity-1-2", "head-2-3"], -1, 0.6),
+        (["block-0-1", "block-1-2", "head-2-3"], 0, 0.9),
+    ]
+    for most, worth in ((0.16, -4), (0.49, -3.5), (0.54, -2.5), (0.58, -1.5), (0.7, -1), (2, 0)):
+        route = solved.best(most)
+        assert route is not None
+        assert route.value == pytest.approx(worth)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
+def test_a_route_costs_what_the_student_cut_to_it_computes(backbone: str, side: int) -> None:
+    """Stem and paths add up to the multiply-adds and parameters of the network that is made."""
+    chain = lively_chain(backbone)
+    student = grow(
+        lively_chain(backbone), skips=3, identities=True, exits=True, batch_norm="follow"
+    )
+    wiring = student.wiring
+    costs, total = path_costs(student, chain, side)
+    stem = chain_costs(chain, side).stem
+    by_path = dict(zip(wiring.paths, costs, strict=True))
+    assert by_path[wiring.of_kind("identity")[0]] == (0, 0)
+    shares = [cost.flops / total.flops for cost in costs]
+    seen: set[Path] = set()
+    for seed in range(6):
+        random = Random(seed)
+        value = [random.uniform(-1, 0) for _ in wiring.paths]
+        frontier = Routes(wiring, value, shares, fixed=stem.flops / total.flops).frontier()
+        for route in random.sample(frontier, min(4, len(frontier))):
+            seen |= set(route.paths)
+            kept = Wiring(wiring.depth, route.paths)
+            smaller = remove(student, PrunePlan("route", wiring, kept))
+            flops = module_flops(smaller, (3, side, side))
+            assert flops == stem.flops + sum(by_path[path].flops for path in route.paths)
+            assert route.cost * total.flops == pytest.approx(flops)
+            numbers = stem.parameters + sum(by_path[path].parameters for path in route.paths)
+            assert parameters(smaller) == numbers + len(route.paths)  # a path has one logit
+    assert {path.kind for path in seen} == {"block", "identity", "proxy", "head", "exit"}
+
+
+def test_the_route_of_the_backbone_costs_all() -> None:
+    chain = lively_chain("test_resnet")
+    student = grow(
+        lively_chain("test_resnet"), skips=1, identities=True, exits=True, batch_norm="follow"
+    )
+    costs, total = path_costs(student, chain, 32)
+    value = [0.0 if path.kind in ("block", "head") else -1.0 for path in student.wiring.paths]
+    shares = [cost.flops / total.flops for cost in costs]
+    stem = chain_costs(chain, 32).stem.flops / total.flops
+    best = Routes(student.wiring, value, shares, fixed=stem).frontier()[-1]
+    assert best.paths == full_wiring(4, 0).paths
+    assert best.cost == pytest.approx(1)
+    assert best.value == 0
