@@ -43,7 +43,7 @@ class PrunePlan:
 def decide(wiring: Wiring, alpha: Sequence[float], *, threshold: float, remove: int) -> PrunePlan:
     """The cut of NetTailor, section 3.4.
 
-    Proxies with α < `threshold` go. Pretrained blocks are ranked by α_ll and the `remove` least
+    Proxies, identities and exits with α < `threshold` go. Pretrained blocks are ranked by α_ll and the `remove` least
     go (ties: the deepest first). Then everything that is no longer led into or read goes, until
     nothing changes. Where that would part stem and head, the strongest route among what the rank
     leaves is kept.
@@ -63,7 +63,11 @@ def decide(wiring: Wiring, alpha: Sequence[float], *, threshold: float, remove: 
     weight = dict(zip(wiring.paths, alpha, strict=True))
     ranked = sorted(blocks, key=lambda path: (weight[path], -path.target))
     by_rank = wiring.without(ranked[:remove])
-    faint = [path for path in by_rank.of_kind("proxy") if weight[path] < threshold]
+    faint = [
+        path
+        for path in by_rank.paths
+        if path.kind not in ("block", "head") and weight[path] < threshold
+    ]
     kept = closure(by_rank.without(faint))
     restored: tuple[Path, ...] = ()
     if not kept.paths:

@@ -9,7 +9,7 @@ def closure(wiring: Wiring) -> Wiring:
     """Drop paths out of nodes that nothing leads into and into nodes that nothing reads.
 
     The second and third exclusion rules of the paper (section 3.4), swept until nothing changes.
-    The stem's node always counts as led into, the head's as read. Empty when the two are cut
+    The stem's node always counts as led into, the logits as read. Empty when the two are cut
     apart.
     """
     while True:
@@ -25,14 +25,14 @@ def closure(wiring: Wiring) -> Wiring:
 
 
 def strongest_route(wiring: Wiring, alpha: Sequence[float]) -> tuple[Path, ...]:
-    """The route from stem to head with the greatest product of path weights.
+    """The route from stem to logits with the greatest product of path weights.
 
     Args:
         wiring: the paths to choose from; a route must exist.
         alpha: their weights, each in (0, 1].
 
     Raises:
-        ValueError: no path leads from the stem to the head.
+        ValueError: no path leads from the stem to the logits.
     """
     best: list[tuple[float, tuple[Path, ...]] | None] = [(1.0, ())]
     for node in range(1, wiring.depth + 1):
@@ -45,5 +45,5 @@ def strongest_route(wiring: Wiring, alpha: Sequence[float]) -> tuple[Path, ...]:
         best.append(max(options, key=lambda option: option[0]) if options else None)
     route = best[-1]
     if route is None:
-        raise ValueError("no path leads from the stem to the head")
+        raise ValueError("no path leads from the stem to the logits")
     return route[1]

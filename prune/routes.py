@@ -1,5 +1,6 @@
 """The best route from the stem to the logits under a budget: an exact knapsack over paths."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from student.wiring import Path, Wiring
 
 _STEPS = 20_000  # of a budget of 1; a path's cost is rounded to one of them
+_DUST = 1e-6  # of a step
 
 
 class Route(NamedTuple):
@@ -64,11 +66,13 @@ class Routes:
 
     def best(self, most: float, *, least: float = 0.0) -> Route | None:
         """The most valuable route whose cost lies in [least, most]; None when there is none."""
-        low, high = int(np.ceil(least * _STEPS)), int(most * _STEPS)
-        within = self._best[-1][max(low, 0) : high + 1]
+        # a cost that is a step of the grid must not miss it by the last digit of a product
+        low = max(math.ceil(least * _STEPS - _DUST), 0)
+        high = math.floor(most * _STEPS + _DUST)
+        within = self._best[-1][low : max(high + 1, 0)]
         if not np.isfinite(within).any():
             return None
-        return self._trace(max(low, 0) + int(within.argmax()))
+        return self._trace(low + int(within.argmax()))
 
     def frontier(self) -> list[Route]:
         """The routes that are worth more than every cheaper one, from the leanest on."""

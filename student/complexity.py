@@ -49,7 +49,7 @@ def reachability(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
     """E[C] by the odds that a path is open, its source is reached and its target is read.
 
     R_0 = 1, R_j = 1 - Π_{paths i→j} (1 - α_ij R_i);
-    O_L = 1, O_i = 1 - Π_{paths i→j} (1 - α_ij O_j);
+    O = 1 at the logits, O_i = 1 - Π_{paths i→j} (1 - α_ij O_j);
     E[C] = Σ C_ij α_ij R_i O_j.
     Exact where no two routes share a path; always within [0, Σ C].
 
@@ -77,7 +77,7 @@ def reachability(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
 def route(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
     """E[C] of a route drawn backwards from the logits, where each node takes one path by its α.
 
-    O_L = 1 and O_i = Σ_{paths i→j} α_ij O_j are the odds that node i lies on the route;
+    O = 1 at the logits and O_i = Σ_{paths i→j} α_ij O_j are the odds that node i lies on the route;
     E[C] = Σ C_ij α_ij O_j. Exact, and within the costs of the leanest and the dearest route.
 
     Args and returns as for `published`.

@@ -84,8 +84,9 @@ def name_of(content: Mapping[str, Any]) -> str:
         detail = content["tailored"]
         middle = f"-{detail['finetune']}"
         middle += "-rank" if detail["cut"] == "rank" else ""
-        budget = detail["budget"] or {"cost": "gamma", "most": detail["gamma"]}
-        middle += f"-{budget['cost']}{budget['most']:g}"
+        middle += f"-gamma{detail['gamma']:g}"
+        if budget := detail["budget"]:
+            middle += f"-{budget['cost']}{budget['most']:g}"
     if content["eliminated"]:
         detail = content["eliminated"]
         middle = f"-{detail['unit']}{detail['top']}"

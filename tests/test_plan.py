@@ -119,14 +119,16 @@ def test_what_a_cut_says() -> None:
     assert PrunePlan("x", lean, lean).describe() == "3 of 3 blocks stay"
 
 
-def test_the_rank_takes_blocks_and_proxies_only() -> None:
-    """An identity and an exit stay, however faint; x1 is read by its exit."""
-    wiring = full_wiring(2, 1, identities=[2], exits=[1])
-    plan = decide(wiring, [0.01] * len(wiring.paths), threshold=0.5, remove=1)
-    assert plan.kept.paths == (
-        block(1), Path(1, 2, "identity"), Path(2, 3, "head"), Path(1, 3, "exit"),
-    )  # fmt: skip
-    assert plan.name == "remove-01"
+def test_faint_identities_and_exits_go_as_faint_proxies_do() -> None:
+    wiring = full_wiring(2, 0, identities=[2], exits=[1])
+    # block 1, block 2, identity 2, head, exit at x1
+    alpha = [1.0, 0.6, 0.4, 0.8, 0.2]
+    plan = decide(wiring, alpha, threshold=0.3, remove=0)
+    assert plan.kept.paths == (block(1), block(2), Path(1, 2, "identity"), Path(2, 3, "head"))
+    plan = decide(wiring, alpha, threshold=0.45, remove=1)
+    # without both ways into x2 the head reads nothing: the strongest route left is kept
+    assert plan.kept.paths == (block(1), Path(1, 2, "identity"), Path(2, 3, "head"))
+    assert plan.restored == (Path(1, 2, "identity"),)
 
 
 @pytest.mark.parametrize("remove", [-1, 4])

@@ -70,18 +70,18 @@ def test_spread_worked_out_by_hand() -> None:
         ),
         (
             "tailored",
-            {"tailored": tailored(budget={"cost": "flops", "most": 0.3})},
-            "tailored task, FLOPs ≤ 0.3",
+            {"tailored": tailored(budget={"cost": "flops", "most": 0.3, "batch": None})},
+            "tailored task, γ 0.3, FLOPs ≤ 0.3",
         ),
         (
             "tailored",
-            {"tailored": tailored(budget={"cost": "params", "most": 0.25})},
-            "tailored task, params ≤ 0.25",
+            {"tailored": tailored(budget={"cost": "params", "most": 0.25, "batch": None})},
+            "tailored task, γ 0.3, params ≤ 0.25",
         ),
         (
             "tailored",
-            {"tailored": tailored(budget={"cost": "latency_ms", "most": 5})},
-            "tailored task, latency ≤ 5 ms",
+            {"tailored": tailored(budget={"cost": "latency_ms", "most": 5, "batch": 64})},
+            "tailored task, γ 0.3, latency ≤ 5 ms, batch 64",
         ),
         ("eliminated", {"eliminated": cut(2)}, "elim 2"),
         ("eliminated", {"eliminated": cut(3, unit="blocks")}, "elim 3 blocks"),
@@ -117,16 +117,16 @@ def test_seeds_are_grouped_in_the_order_of_tables(tmp_path: Path) -> None:
 
 def test_cuts_of_one_gamma_are_methods_of_their_own(tmp_path: Path) -> None:
     lean, rich, small = (
-        {"cost": cost, "most": most}
+        {"cost": cost, "most": most, "batch": None}
         for cost, most in (("flops", 0.25), ("flops", 0.5), ("params", 0.25))
     )
     changes = [{"cut": "rank"}, {"budget": small}, {"budget": rich}, {"budget": lean}, {}]
     contents = [summary("tailored", tailored=tailored(**how)) for how in changes]
     assert [method.label for method in methods_of(tmp_path, *contents)] == [
         "tailored task, γ 0.3",
-        "tailored task, FLOPs ≤ 0.25",
-        "tailored task, FLOPs ≤ 0.5",
-        "tailored task, params ≤ 0.25",
+        "tailored task, γ 0.3, FLOPs ≤ 0.25",
+        "tailored task, γ 0.3, FLOPs ≤ 0.5",
+        "tailored task, γ 0.3, params ≤ 0.25",
         "tailored task, γ 0.3, by rank",
     ]
 

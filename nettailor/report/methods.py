@@ -88,13 +88,14 @@ def label_of(summary: Summary) -> str:
 
 
 def _aims(tailored: Tailored) -> Iterator[str]:
-    """What a student was cut to; where a budget is given, γ1 only guides its training."""
+    """What a student was trained with and cut to."""
+    yield f"γ {tailored.gamma:g}"
     budget = tailored.budget
-    if budget is None:
-        yield f"γ {tailored.gamma:g}"
-    else:
+    if budget:
         words = {"flops": "FLOPs ≤ {}", "params": "params ≤ {}", "latency_ms": "latency ≤ {} ms"}
         yield words[budget.cost].format(f"{budget.most:g}")
+        if budget.batch not in (None, 1):
+            yield f"batch {budget.batch}"
     if tailored.cut == "rank":
         yield "by rank"
 
@@ -104,8 +105,8 @@ def _place(summary: Summary) -> tuple[object, ...]:
     detail: tuple[object, ...] = ()
     if summary.tailored:
         how, budget = summary.tailored, summary.tailored.budget
-        limit = ("", 0.0) if budget is None else (budget.cost, budget.most)
-        detail = (how.finetune == "all", how.cut == "rank", *limit, how.gamma)
+        limit = ("", 0.0, 1) if budget is None else (budget.cost, budget.most, budget.batch or 1)
+        detail = (how.finetune == "all", how.cut == "rank", how.gamma, *limit)
     if summary.eliminated:
         cut = summary.eliminated
         detail = (cut.unit == "blocks", cut.replacement, cut.trainable == "head", cut.top)

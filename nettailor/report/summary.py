@@ -102,10 +102,14 @@ class Eliminated(_Read):
 
 
 class Budget(_Read):
-    """The most that a cut may cost: a share of the backbone's FLOPs or parameters, or ms."""
+    """The most that a cut may cost: a share of the backbone's FLOPs or parameters, or ms.
+
+    batch: images at a time, for ms.
+    """
 
     cost: Literal["flops", "params", "latency_ms"]
     most: Positive
+    batch: AtLeastOne | None
 
 
 class Tailored(_Read):
