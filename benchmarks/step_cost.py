@@ -6,14 +6,16 @@ The two kinds of step run in turn in one process, so that a drifting machine is 
 figure is the ratio of their medians.
 
 The floor, in passes over the backbone (forward = 1, gradient of the inputs = 1, gradient of the
-weights = 1): a plain step takes 3; a student step takes 2 with frozen blocks, and a live teacher
-adds 1 forward pass, so 1.0 beside a plain step before any proxy is computed.
+weights = 1): a plain step takes 3. A live teacher adds 1 forward pass. The default student, whose
+blocks train along, takes 3 + 1, so 1.33 beside a plain step before any exit is computed; the
+published one, with frozen blocks, 2 + 1, so 1.0 before any proxy (`--skips`) is.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -55,22 +57,35 @@ def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[T
     return (F.cross_entropy(network(images), labels),)
 
 
-def measure(backbone: str, *, batch: int, side: int, skips: int, rounds: int, device: str) -> str:
-    """One line of the table for a backbone."""
+def measure(
+    backbone: str, student_of: str, *, batch: int, side: int, skips: int, rounds: int, device: str
+) -> str:
+    """One line of the table for a backbone; the student is "default" or "published"."""
+    published = student_of == "published"
     where = torch.device(device)
     images = torch.randn(batch, 3, side, side, device=where)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (batch,), device=where)
     teacher = place(create_chain(backbone, CLASSES), where)
     target = as_target(teacher)
-    student = place(grow(create_chain(backbone, CLASSES), skips=skips, batch_norm="follow"), where)
+    student = grow(
+        create_chain(backbone, CLASSES),
+        skips=skips if published else 0,
+        identities=not published,
+        exits=not published,
+        batch_norm="follow",
+    )
+    if not published:
+        student.finetune_all()
+    place(student, where)
     costs, total = path_costs(student, teacher, side)
     form = "mean-square" if teacher.family == "resnet" else "normalized"
     scales = node_scales(form, target(images))
     objective = TailorObjective(
         target,
+        distill=0.0 if published else 0.5,
         gamma=0.3,
-        complexity=FORMS["reachability"],
+        complexity=FORMS["published" if published else "route"],
         cost=torch.tensor([cost.flops / total.flops for cost in costs], device=where),
         mimic=1.0,
         mimic_scales=scales,
@@ -93,7 +108,7 @@ def measure(backbone: str, *, batch: int, side: int, skips: int, rounds: int, de
     ratios = sorted(s / p for s, p in zip(times["student"], times["plain"], strict=True))
     low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
     return (
-        f"{backbone:<24} {median['plain']:>9.1f} {median['student']:>11.1f} "
+        f"{backbone:<22} {student_of:<10} {median['plain']:>9.1f} {median['student']:>11.1f} "
         f"{median['student'] / median['plain']:>7.2f}   {low:.2f} to {high:.2f}"
     )
 
@@ -104,7 +119,8 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=["tf_efficientnet_lite0", "resnet18"])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--side", type=int, default=64, help="pixels")
-    parser.add_argument("--skips", type=int, default=3)
+    parser.add_argument("--students", nargs="+", default=["default", "published"])
+    parser.add_argument("--skips", type=int, default=3, help="of the published student")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
@@ -113,12 +129,14 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     print(
-        f"{'backbone':<24} {'plain ms':>9} {'student ms':>11} {'ratio':>7}   middle half of pairs"
+        f"{'backbone':<22} {'student':<10} {'plain ms':>9} {'student ms':>11} {'ratio':>7}   "
+        "middle half of pairs"
     )
-    for backbone in given.backbones:
+    for backbone, student_of in product(given.backbones, given.students):
         print(
             measure(
                 backbone,
+                student_of,
                 batch=given.batch,
                 side=given.side,
                 skips=given.skips,

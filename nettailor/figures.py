@@ -32,25 +32,22 @@ def versions() -> dict[str, str]:
 def structure(network: Network, image_size: int) -> dict[str, Any]:
     """Parameters, FLOPs (multiply-adds), layers and blocks of a network.
 
-    Universal parameters are those shared with other tasks: frozen blocks, stem and neck. Once a
-    network was fine-tuned as a whole, none are. Running statistics are no parameters and are not
-    counted, though those that follow the task are its own.
+    Universal parameters are those that do not train, and so are shared with other tasks: frozen
+    blocks, stem and neck. Once a network was fine-tuned as a whole, none are. Running statistics
+    are no parameters and are not counted, though those that follow the task are its own.
     """
     total = parameters(network)
-    universal = 0
     if isinstance(network, Student):
         blocks = {
             "universal": len(network.wiring.of_kind("block")),
             "proxy": len(network.wiring.of_kind("proxy")),
         }
-        if not network.finetunes_all:
-            universal = sum(parameters(module) for module in network.universal())
     else:
         fresh = sum(isinstance(block, Replacement) for block in network.blocks)
         blocks = {"universal": len(network.blocks) - fresh, "proxy": 0}
-        universal = sum(
-            parameter.numel() for parameter in network.parameters() if not parameter.requires_grad
-        )
+    universal = sum(
+        parameter.numel() for parameter in network.parameters() if not parameter.requires_grad
+    )
     return {
         "params": {"total": total, "universal": universal, "task": total - universal},
         "flops": module_flops(network, (3, image_size, image_size)),

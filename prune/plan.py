@@ -43,10 +43,10 @@ class PrunePlan:
 def decide(wiring: Wiring, alpha: Sequence[float], *, threshold: float, remove: int) -> PrunePlan:
     """The cut of NetTailor, section 3.4.
 
-    Proxies, identities and exits with α < `threshold` go. Pretrained blocks are ranked by α_ll and the `remove` least
-    go (ties: the deepest first). Then everything that is no longer led into or read goes, until
-    nothing changes. Where that would part stem and head, the strongest route among what the rank
-    leaves is kept.
+    Proxies, identities and exits with α < `threshold` go. Pretrained blocks are ranked by α_ll and
+    the `remove` least go (ties: the deepest first). Then everything that is no longer led into or
+    read goes, until nothing changes. Where that would part stem and logits, the strongest route
+    among what the rank leaves is kept.
 
     Args:
         wiring: the trained student's paths.

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, Self, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.backbone import Chain, NodeSpec, ProxyShape
 from student.exit import Head, exit_from
@@ -12,7 +13,9 @@ from student.path_weights import PathWeights
 from student.proxy import Proxy, pool
 from student.wiring import Path, Wiring
 
-BatchNormPolicy = Literal["follow", "frozen"]
+BatchNormPolicy = Literal["train", "follow", "frozen"]
+
+_NORMS = (_BatchNorm, nn.LayerNorm)
 
 
 class StudentOutput(NamedTuple):
@@ -36,12 +39,13 @@ class Student(nn.Module):
     weighted sum too: Σ α H(x_n) over the pretrained head and the exits of the wiring.
 
     Universal, shared by all tasks and frozen: stem, blocks G_l and neck. Task-specific: proxies,
-    exits, path weights, classifier, and the running statistics of the universal batch norms when
-    they follow the task. `train()` keeps everything that must not move in eval mode:
+    exits, path weights, classifier, and what moves of the universal norms:
 
-    - "follow": universal batch norms normalise by the batch in training and their running
-      statistics move; their affine weights stay frozen. These statistics belong to the task.
-    - "frozen": universal batch norms stay in eval mode, weights and statistics as pretrained.
+    - "train": their running statistics follow the task and their affine weights train; both belong
+      to the task;
+    - "follow": batch norms normalise by the batch in training and their running statistics move,
+      the affine weights stay;
+    - "frozen": neither moves; `train()` keeps the universal modules in eval mode.
 
     A path that the wiring lacks takes no part; `prune.remove` also drops its module.
     """
@@ -102,6 +106,9 @@ class Student(nn.Module):
         self.path_weights = PathWeights(wiring)
         for module in self.universal():
             module.requires_grad_(False)
+            for part in module.modules():
+                if batch_norm == "train" and isinstance(part, _NORMS):
+                    part.requires_grad_(True)
 
     def universal(self) -> tuple[nn.Module, ...]:
         """The modules that hold pretrained weights."""

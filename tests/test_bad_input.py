@@ -346,7 +346,9 @@ def test_teacher_with_damaged_weights(taught: Shell, damage: str, tmp_path: Path
 @pytest.fixture(scope="module")
 def student_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student")
-    student = grow(create_chain("test_resnet", 3), skips=2, batch_norm="follow")
+    student = grow(
+        create_chain("test_resnet", 3), skips=2, identities=True, exits=True, batch_norm="follow"
+    )
     mean = (0.5, 0.5, 0.5)
     architecture = Architecture(
         backbone="test_resnet",

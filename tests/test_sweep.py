@@ -48,7 +48,7 @@ from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
 from nettailor.sweep import run_sweep
 
-measure_latency.__wrapped__.__kwdefaults__["seconds"] = {FIGURE_SECONDS}
+measure_latency.__kwdefaults__["seconds"] = {FIGURE_SECONDS}
 tailoring.StudentPictures = lambda *_: None
 seeds, gammas, *words = sys.argv[1:]
 config, _ = parse("test", "", words)
@@ -63,7 +63,7 @@ with Screen() as screen:
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(measure_latency.__wrapped__.__kwdefaults__, "seconds", FIGURE_SECONDS)
+        patch.setitem(measure_latency.__kwdefaults__, "seconds", FIGURE_SECONDS)
         patch.setattr(tailoring, "StudentPictures", lambda *_: None)
         patch.setattr(sweep, "_LOOK_EVERY", 0.1)
         yield

@@ -33,7 +33,7 @@ class StudentStructure(_Closed):
     """
 
     paths: tuple[tuple[int, int, Literal["block", "identity", "proxy", "head", "exit"]], ...]
-    batch_norm: Literal["follow", "frozen"]
+    batch_norm: Literal["train", "follow", "frozen"]
     finetune: Literal["task", "all"]
 
 

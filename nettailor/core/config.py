@@ -175,8 +175,10 @@ class StudentConfig(ScheduleConfig):
         description="distance to the teacher's activations: the paper's text, its authors' "
         "program, or over the teacher's variance; auto: mean-square for ResNets, else normalized",
     )
-    batch_norm: Literal["follow", "frozen"] = Field(
-        "follow", description="statistics of the frozen blocks: follow the task, or stay"
+    batch_norm: Literal["train", "follow", "frozen"] = Field(
+        "train",
+        description="norms of the frozen blocks: they train (and are the task's own), their "
+        "statistics follow the task, or nothing of them moves",
     )
 
 
