@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
 from nettailor.front import Front, Point, Seconds, write_front
 from nettailor.path_shares import shares_of
 from nettailor.tailoring import Candidate, Tailoring
-from prune.depths import default_depths
+from prune.depths import choose, default_depths
 from prune.plan import PrunePlan, decide
 from prune.remove import remove
 from prune.routes import Route, Routes
@@ -29,13 +30,17 @@ def try_candidates(
     that what a dearer route cannot reach a leaner one cannot either. The ladder is written down as
     the run's front.
 
+    A candidate stops as soon as it is known whether it reaches the target; the one that is kept is
+    then fine-tuned to its end. It is the first of those that are returned.
+
     Args:
         spent: on the student.
     """
     prune = work.config.prune
     if prune.by == "rank":
         depths = prune.remove or (*default_depths(len(work.session.stages)), 0)
-        return _leanest_first(work, student, _by_rank(student, depths, prune.threshold), target)
+        plans = _by_rank(student, depths, prune.threshold)
+        return _keep(work, student, _leanest_first(work, student, plans, target), target)
     routes = work.routes(student)
     most = budget_share(work, student)
     rungs = _ladder(routes.frontier())
@@ -45,10 +50,10 @@ def try_candidates(
     points = _points(work, student, sorted(rungs, key=lambda route: route.cost))
     write_front(work.folder.path, Front(points, spent))
     if most is None:
-        candidates = _search(work, student, points, target)
+        candidates = _keep(work, student, _search(work, student, points, target), target)
     else:
         candidates = [_try(work, student, as_plan(student, rungs[-1]), None)]
-    ends = {one.name: one.scores.accuracy for one in candidates if not one.fitted.stopped_early}
+    ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
     points = [point._replace(finetuned=ends.get(point.name)) for point in points]
     write_front(work.folder.path, Front(points, spent))
     return candidates
@@ -84,10 +89,11 @@ def check_budget(work: Tailoring) -> None:
 
 def budget_share(work: Tailoring, student: Student) -> float | None:
     """The budget as a share of the whole backbone's cost; None where there is none."""
-    prune = work.config.prune
-    if prune.max_latency_ms is not None:
-        return prune.max_latency_ms / work.shares(student).whole
-    return prune.max_params if prune.max_flops is None else prune.max_flops
+    budget = work.config.prune.budget
+    if budget is None:
+        return None
+    cost, most = budget
+    return most / work.shares(student).whole if cost == "latency_ms" else most
 
 
 def as_plan(student: Student, route: Route) -> PrunePlan:
@@ -148,13 +154,26 @@ def _ladder(frontier: Sequence[Route]) -> list[Route]:
     return rungs
 
 
+def _keep(
+    work: Tailoring, student: Student, candidates: Sequence[Candidate], target: float
+) -> list[Candidate]:
+    """Choose on validation and fine-tune the choice to its end; it comes first."""
+    size = work.config.image_size
+    costs = [module_flops(candidate.network, (3, size, size)) for candidate in candidates]
+    accuracies = [candidate.scores.accuracy for candidate in candidates]
+    chosen = candidates[choose(accuracies, costs, target)]
+    others = [candidate for candidate in candidates if candidate is not chosen]
+    if not chosen.ended:
+        chosen = _try(work, student, chosen.plan, None)
+    return [chosen, *others]
+
+
 def _leanest_first(
     work: Tailoring, student: Student, plans: Sequence[PrunePlan], target: float
 ) -> list[Candidate]:
     candidates = []
     for plan in plans:
-        # the last one runs to its end, so that there is one to keep
-        candidates.append(_try(work, student, plan, None if plan is plans[-1] else target))
+        candidates.append(_try(work, student, plan, target))
         if candidates[-1].reaches(target):
             break
     return candidates
@@ -173,11 +192,9 @@ def _search(
     near = [i for i, point in enumerate(points) if point.straight_after >= target - _NEAR]
     position, step = near[0] if near else len(points) - 1, 1
     while enough - short > 1:
-        # the dearest one runs to its end, so that there is one to keep
-        hoped_for = None if position == len(points) - 1 else target
         kept = Wiring(student.wiring.depth, points[position].paths)
         plan = PrunePlan(points[position].name, student.wiring, kept)
-        candidates.append(_try(work, student, plan, hoped_for))
+        candidates.append(_try(work, student, plan, target))
         if candidates[-1].reaches(target):
             enough = position
             position -= step
@@ -196,8 +213,8 @@ def _try(work: Tailoring, student: Student, plan: PrunePlan, target: float | Non
     candidate = work.cut_and_finetune(student, plan, target)
     verdict = "kept" if target is None else candidate.verdict(target)
     say(
-        f"{plan.name}: straight after the cut {candidate.straight_after.accuracy:.2f} %, "
-        f"fine-tuned {candidate.scores.accuracy:.2f} %: {verdict}"
+        f"{plan.name}: straight after the cut {candidate.straight_after.accuracy:.2f} %, after "
+        f"{len(candidate.fitted.history)} epochs {candidate.scores.accuracy:.2f} %: {verdict}"
     )
     return candidate
 

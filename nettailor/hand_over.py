@@ -62,9 +62,7 @@ def hand_over(
 
 
 def _budget(prune: PruneConfig) -> dict[str, Any] | None:
-    if prune.max_latency_ms is not None:
-        return {"cost": "latency_ms", "most": prune.max_latency_ms, "batch": prune.batch}
-    for cost, most in (("flops", prune.max_flops), ("params", prune.max_params)):
-        if most is not None:
-            return {"cost": cost, "most": most, "batch": None}
-    return None
+    if prune.budget is None:
+        return None
+    cost, most = prune.budget
+    return {"cost": cost, "most": most, "batch": prune.batch if cost == "latency_ms" else None}

@@ -11,7 +11,6 @@ from nettailor.candidates import check_budget, check_depths, try_candidates
 from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.config import TeacherConfig, as_settings
 from nettailor.core.console import Screen
-from nettailor.core.cost import module_flops
 from nettailor.core.device import place as place_on
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
@@ -26,7 +25,6 @@ from nettailor.network import load_network
 from nettailor.session import Session, start_session
 from nettailor.tailoring import Candidate, Tailoring
 from nettailor.teach import ready_teacher
-from prune.depths import choose
 from prune.plan import PrunePlan
 from student.network import Student
 from student.wiring import Wiring
@@ -95,12 +93,11 @@ def tailored_folder(session: Session) -> RunFolder:
     if prune.by == "rank":
         details.append("rank")
     details.append(f"gamma{session.config.student.gamma:g}")
-    if prune.max_flops is not None:
-        details.append(f"flops{prune.max_flops:g}")
-    if prune.max_params is not None:
-        details.append(f"params{prune.max_params:g}")
-    if prune.max_latency_ms is not None:
-        details.append(f"{prune.max_latency_ms:g}ms-batch{prune.batch}")
+    if prune.budget is not None:
+        cost, most = prune.budget
+        details.append(
+            f"{most:g}ms-batch{prune.batch}" if cost == "latency_ms" else f"{cost}{most:g}"
+        )
     return RunFolder(session.folder("tailored", *details), "python -m nettailor.tailor")
 
 
@@ -125,7 +122,7 @@ def _finish(
     target: float,
     teacher: Teacher,
 ) -> None:
-    """Choose on validation, then read the test split, measure, and write every summary.
+    """Read the test split for the first candidate, which is kept, measure, write every summary.
 
     Args:
         spent: on the student.
@@ -133,26 +130,15 @@ def _finish(
     """
     session, config, folder = work.session, work.config, work.folder
     started = time.perf_counter()
-    shape = (3, config.image_size, config.image_size)
-    # one that was given up half-trained is no network to hand over
-    whole = [i for i, one in enumerate(candidates) if not one.fitted.stopped_early]
-    chosen = whole[
-        choose(
-            [candidates[i].scores.accuracy for i in whole],
-            [module_flops(candidates[i].network, shape) for i in whole],
-            target,
-        )
-    ]
     networks: dict[str, nn.Module] = {"teacher": work.teacher}
     networks |= {candidate.name: candidate.network for candidate in candidates}
     latency = measure_latency(networks, config.image_size, work.device)
     beside = teacher.measured(latency["teacher"], work.device)
     all_spent = spent.plus(*(candidate.fitted for candidate in candidates))
     rows = []
-    order = [i for i in range(len(candidates)) if i != chosen] + [chosen]
-    for position in order:
-        candidate = candidates[position]
-        tailored = position == chosen
+    kept, *others = candidates
+    for candidate in (*others, kept):
+        tailored = candidate is kept
         place = RunFolder(folder.path if tailored else folder.path / "candidates" / candidate.name)
         figures = hand_over(
             work,
@@ -180,13 +166,12 @@ def _finish(
         if tailored:
             rows.sort(key=lambda row: str(row["name"]), reverse=True)
             write_json(folder.path / CANDIDATES_FILE, rows)
-            reached = candidate.reaches(target)
         place.finish(figures)
-    if not reached:
+    if config.prune.budget is None and not kept.reaches(target):
         session.screen.say(
             f"warning: no cut came within {config.prune.tolerance:g} points of the teacher; kept "
-            f"the most accurate, {candidates[chosen].name}. Try more --prune.epochs, a higher "
-            "budget, or a smaller --gamma"
+            f"the most accurate, {kept.name}. Try more --prune.epochs or a "
+            "smaller --gamma"
         )
 
 

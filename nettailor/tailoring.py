@@ -25,7 +25,7 @@ from nettailor.core.weights import load_pretrained
 from nettailor.network import save_network
 from nettailor.path_shares import PathShares, measured_shares, shares_of
 from nettailor.session import Session, schedule_of
-from prune.depths import hopeless
+from prune.depths import decided
 from prune.importance import by_path_weights, measured
 from prune.plan import PrunePlan
 from prune.remove import remove
@@ -50,12 +50,19 @@ class Candidate:
 
     Attributes:
         straight_after: validation scores after the cut and re-estimated statistics, untrained.
+        epochs: of the whole fine-tuning.
     """
 
     plan: PrunePlan
     network: Student
     straight_after: Scores
     fitted: Fitted
+    epochs: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was fine-tuned to its end."""
+        return len(self.fitted.history) == self.epochs
 
     @property
     def name(self) -> str:
@@ -75,7 +82,7 @@ class Candidate:
         """What became of it, in words."""
         if self.reaches(target):
             return "within tolerance"
-        return "ruled out early" if self.fitted.stopped_early else "short of the teacher"
+        return "short of the teacher" if self.ended else "ruled out early"
 
 
 class Tailoring:
@@ -164,7 +171,7 @@ class Tailoring:
         keep: Literal["best", "last"],
         target: float | None = None,
     ) -> Fitted:
-        """Train a student by the objective; `target` lets a hopeless one stop early."""
+        """Train a student by the objective; see `cut_and_finetune` for the target."""
         session, config = self.session, self.config
         complexity = FORMS[config.student.complexity]
         cost = torch.tensor(self.shares(network).paths, device=self.device)
@@ -217,9 +224,9 @@ class Tailoring:
                 keep=keep,
                 state_path=self.folder.state_path(stage),
                 watcher=watcher,
-                hopeless=None
+                stop=None
                 if target is None
-                else lambda epoch, best: hopeless(epoch, schedule.epochs, best.accuracy, target),
+                else lambda epoch, best: decided(epoch, schedule.epochs, best.accuracy, target),
             )
 
     def train_student(self) -> tuple[Student, Fitted, Scores]:
@@ -295,7 +302,11 @@ class Tailoring:
     ) -> Candidate:
         """Cut and fine-tune with γ1 = 0.
 
-        A candidate that has no hope to reach `target` per cent stops early; None: it never does.
+        Args:
+            student: trained.
+            plan: what stays of it.
+            target: stop as soon as a validation accuracy of so many per cent is reached or there
+                is no hope for it; None: go on to the end, from where an earlier call stopped.
         """
         settings = self.config.prune
         self.session.seed_stage(plan.name)
@@ -313,4 +324,4 @@ class Tailoring:
             keep="best",
             target=target,
         )
-        return Candidate(plan, network, straight_after, fitted)
+        return Candidate(plan, network, straight_after, fitted, settings.epochs)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prune.depths import choose, default_depths, hopeless
+from prune.depths import choose, decided, default_depths
 
 
 def test_default_depths_by_hand() -> None:
@@ -26,19 +26,18 @@ def test_default_depths_lie_within_the_backbone(blocks: int) -> None:
     assert max(depths) == max(1, int(0.75 * blocks + 0.5))
 
 
-def test_hopeless_by_hand() -> None:
-    """With 9 epochs judged from the fifth on, with 8 from the fourth."""
-    assert not hopeless(4, 9, 10.0, 90.0)
-    assert hopeless(5, 9, 10.0, 90.0)
-    assert not hopeless(3, 8, 10.0, 90.0)
-    assert hopeless(4, 8, 10.0, 90.0)
+def test_decided_by_hand() -> None:
+    """With 9 epochs hope ends after the fifth, with 8 after the fourth."""
+    assert not decided(4, 9, 10.0, 90.0)
+    assert decided(5, 9, 10.0, 90.0)
+    assert not decided(3, 8, 10.0, 90.0)
+    assert decided(4, 8, 10.0, 90.0)
     # exactly 3 points short is not more than 3 points short
-    assert not hopeless(8, 9, 87.0, 90.0)
-    assert hopeless(8, 9, 86.9, 90.0)
-    assert not hopeless(8, 9, 99.0, 90.0)
-    # after the last epoch there is nothing left to save
-    assert not hopeless(9, 9, 10.0, 90.0)
-    assert not hopeless(1, 1, 10.0, 90.0)
+    assert not decided(8, 9, 87.0, 90.0)
+    assert decided(8, 9, 86.9, 90.0)
+    # there at once, or just not
+    assert decided(1, 9, 90.0, 90.0)
+    assert not decided(1, 9, 89.9, 90.0)
 
 
 def test_the_cheapest_that_reaches_is_chosen() -> None:

@@ -71,7 +71,9 @@ def test_proxy_costs_an_eighteenth_of_a_basic_block() -> None:
     """Two 3×3 convolutions of C² weights a tap are 18 C², a proxy C²; padding changes nothing."""
     chain = create_chain("resnet18", 10)
     costs = chain_costs(chain, 64)
-    student = grow(create_chain("resnet18", 10), skips=1, batch_norm="follow")
+    student = grow(
+        create_chain("resnet18", 10), skips=1, identities=False, exits=False, batch_norm="follow"
+    )
     paths, total = path_costs(student, chain, 64)
     assert total == costs.total
     by_key = {path.key: cost for path, cost in zip(student.wiring.paths, paths, strict=True)}
@@ -86,7 +88,9 @@ def test_proxy_costs_an_eighteenth_of_a_basic_block() -> None:
 def test_proxies_cost_what_they_compute_at_an_odd_size() -> None:
     """67 px: nodes of stride 4 are 17 px, of stride 8 are 9 px."""
     chain = create_chain("resnet18", 10)
-    student = grow(create_chain("resnet18", 10), skips=3, batch_norm="follow").eval()
+    student = grow(
+        create_chain("resnet18", 10), skips=3, identities=False, exits=False, batch_norm="follow"
+    ).eval()
     paths, _ = path_costs(student, chain, 67)
     by_key = {path.key: cost for path, cost in zip(student.wiring.paths, paths, strict=True)}
     assert by_key["proxy-0-1"].flops == 64 * 64 * 17 * 17

@@ -16,7 +16,9 @@ from student.network import BatchNormPolicy, Student
 
 
 def cut_student(batch_norm: BatchNormPolicy) -> Student:
-    student = grow(lively_chain("test_resnet"), skips=3, batch_norm=batch_norm)
+    student = grow(
+        lively_chain("test_resnet"), skips=3, identities=True, exits=True, batch_norm=batch_norm
+    )
     enliven(student.proxies)
     alpha = student.path_weights().tolist()
     plan = decide(student.wiring, alpha, threshold=0.01, remove=1)

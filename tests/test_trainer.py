@@ -1,4 +1,4 @@
-"""The training loop: resume, best epoch, hopeless candidates, numbers that are not finite."""
+"""The training loop: resume, best epoch, stops, numbers that are not finite."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -113,12 +113,16 @@ def student_and_objective(seed: int) -> tuple[Student, TailorObjective]:
     target = as_target(teacher)
     chain = lively_chain("test_resnet", CLASSES)
     chain.classifier = nn.Sequential(nn.Dropout(0.3), chain.classifier)
-    student = place(grow(chain, skips=3, batch_norm="follow"), torch.device("cpu"))
+    student = place(
+        grow(chain, skips=3, identities=True, exits=False, batch_norm="follow"),
+        torch.device("cpu"),
+    )
     enliven(student.proxies, seed)
     images = next(batches().epoch(0))[0]
     costs, total = path_costs(student, teacher, SIDE)
     objective = TailorObjective(
         target,
+        distill=0.5,
         gamma=0.3,
         complexity=reachability,
         cost=torch.tensor([cost.flops / total.flops for cost in costs]),
@@ -257,7 +261,7 @@ def fit_tiny(
     watcher: Log | None = None,
     objective: Objective | None = None,
     loader: TrainLoader | None = None,
-    hopeless: Callable[[int, Scores], bool] | None = None,
+    stop: Callable[[int, Scores], bool] | None = None,
     keep: str = "best",
 ) -> tuple[Tiny, Fitted]:
     torch.manual_seed(3)
@@ -274,7 +278,7 @@ def fit_tiny(
         keep="best" if keep == "best" else "last",
         state_path=path,
         watcher=watcher or Log(),
-        hopeless=hopeless,
+        stop=stop,
     )
     return network, fitted
 
@@ -329,27 +333,26 @@ def test_moving_average_by_hand(tmp_path: Path, accelerator: Accelerator) -> Non
         assert torch.equal(log.weights[0][name], tensor)
 
 
-def test_hopeless_stops_and_stays_stopped(tmp_path: Path, accelerator: Accelerator) -> None:
+def test_stopped_and_gone_on_is_as_never_stopped(tmp_path: Path, accelerator: Accelerator) -> None:
     path, asked = tmp_path / "state.pt", []
 
-    def hopeless(epoch: int, best: Scores) -> bool:
+    def stop(epoch: int, best: Scores) -> bool:
         asked.append((epoch, best.accuracy))
         return epoch == 2
 
-    scores = [Scores(40, 0, 1), Scores(30, 0, 1), Scores(99, 0, 1), Scores(99, 0, 1)]
-    network, fitted = fit_tiny(path, accelerator, scores=scores, hopeless=hopeless)
-    assert fitted.stopped_early
+    scores = [Scores(40, 0, 1), Scores(30, 0, 1), Scores(99, 0, 1), Scores(98, 0, 1)]
+    network, fitted = fit_tiny(path, accelerator, scores=scores, stop=stop)
     assert len(fitted.history) == 2
     assert asked == [(1, 40), (2, 40)]  # judged by the best so far
     log = Log()
-    again, resumed = fit_tiny(path, accelerator, hopeless=lambda *_: False, watcher=log)
-    assert resumed.stopped_early
+    again, resumed = fit_tiny(path, accelerator, stop=stop, watcher=log)
     assert log.rows == []
     assert resumed.best == fitted.best
     assert same(again, network)
-    _, willing = fit_tiny(tmp_path / "other.pt", accelerator, hopeless=lambda *_: False)
-    assert not willing.stopped_early
-    assert len(willing.history) == 4
+    ended, whole = fit_tiny(path, accelerator, scores=scores[2:])
+    assert whole.best == Scores(99, 0, 1)
+    straight, _ = fit_tiny(tmp_path / "other.pt", accelerator, scores=scores)
+    assert same(ended, straight)
 
 
 def test_history_rows(tmp_path: Path, accelerator: Accelerator) -> None:
@@ -483,7 +486,7 @@ def test_biases_norms_and_path_weights_are_not_decayed() -> None:
         for name, module in student.proxies.named_modules()
         if isinstance(module, nn.Conv2d)
     }
-    assert decayed == convolutions | {"classifier.1.weight"}
+    assert decayed == convolutions | {"heads.head-4-5.classifier.1.weight"}
     assert len(convolutions) >= len(student.proxies)
 
     optimizer = make_optimizer(groups, schedule)

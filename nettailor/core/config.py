@@ -223,6 +223,15 @@ class PruneConfig(ScheduleConfig):
         None, description="weight of the distillation after the cut; null: as before"
     )
 
+    @property
+    def budget(self) -> tuple[Literal["flops", "params", "latency_ms"], float] | None:
+        """What is limited, and to how much: a share of the backbone's, or milliseconds."""
+        if self.max_flops is not None:
+            return "flops", self.max_flops
+        if self.max_params is not None:
+            return "params", self.max_params
+        return None if self.max_latency_ms is None else ("latency_ms", self.max_latency_ms)
+
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         budgets = [self.max_flops, self.max_params, self.max_latency_ms]

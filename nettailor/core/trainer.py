@@ -20,7 +20,6 @@ from nettailor.core.scores import Scores
 
 _STATE_KEYS = (
     "network", "optimizer", "average", "scaler", "rng", "cuda_rng", "history", "best", "kept",
-    "stopped_early",
 )  # fmt: skip
 _ADVICE = (
     "what earlier epochs saved is kept. Try a lower learning rate (other settings need --overwrite "
@@ -51,12 +50,11 @@ class Fitted:
     """The course of a stage.
 
     history: a row of metrics an epoch. best: validation scores of the epoch whose weights are
-    kept. stopped_early: it was hopeless.
+    kept.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best: Scores | None = None
-    stopped_early: bool = False
 
     @property
     def scores(self) -> Scores:
@@ -87,7 +85,7 @@ def fit(
     keep: Literal["best", "last"],
     state_path: Path,
     watcher: Watcher,
-    hopeless: Callable[[int, Scores], bool] | None = None,
+    stop: Callable[[int, Scores], bool] | None = None,
 ) -> Fitted:
     """Train a network in place; continue at the last finished epoch when `state_path` exists.
 
@@ -102,7 +100,8 @@ def fit(
         keep: the network ends with the weights of its best epoch on validation, or of its last.
         state_path: where the stage's state is kept, one file, replaced after every epoch.
         watcher: told of every look at the loss and every epoch.
-        hopeless: asked after each epoch with (epoch, best so far); True ends the stage.
+        stop: asked after each epoch with (epoch, best so far); True ends this call. Another one
+            goes on from there.
 
     Raises:
         NotFiniteError: a loss term is NaN or infinite; the state on disk stays as it was.
@@ -130,11 +129,10 @@ def fit(
             scaler.load_state_dict(state["scaler"])
         fitted.history = state["history"]
         fitted.best = Scores(*state["best"])
-        fitted.stopped_early = state["stopped_early"]
         kept = state["kept"]
     watcher.begin(fitted.history, network)
     for epoch in range(len(fitted.history) + 1, schedule.epochs + 1):
-        if fitted.stopped_early:
+        if stop is not None and fitted.history and stop(epoch - 1, fitted.scores):
             break
         started = time.perf_counter()
         row = _train_epoch(
@@ -162,8 +160,6 @@ def fit(
             fitted.best = scores
             if keep == "best":
                 kept = {name: value.detach().clone() for name, value in judged.state_dict().items()}
-        if hopeless is not None and hopeless(epoch, fitted.scores):
-            fitted.stopped_early = True
         write_state(
             state_path,
             {
@@ -177,7 +173,6 @@ def fit(
                 else None,
                 "history": fitted.history,
                 "best": tuple(fitted.scores),
-                "stopped_early": fitted.stopped_early,
                 "kept": kept,
             },
         )
