@@ -31,6 +31,7 @@ def save_network(folder: Path, network: Chain | Student, architecture: Architect
         structure = StudentStructure(
             paths=network.wiring.paths,
             batch_norm=network.batch_norm,
+            adapters=len(network.adapters) > 0,
             finetune="all" if network.finetunes_all else "task",
         )
         architecture = architecture.model_copy(update={"student": structure})
@@ -65,7 +66,7 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
             _require_connected(wiring)
         except ValueError as error:
             raise UserError(f"{file}: student.paths make no student: {error}") from error
-        network = build(chain, wiring, batch_norm=structure.batch_norm)
+        network = build(chain, wiring, batch_norm=structure.batch_norm, adapters=structure.adapters)
         if structure.finetune == "all":
             network.finetune_all()
     load_exactly(network, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)

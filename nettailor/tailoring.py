@@ -130,6 +130,9 @@ class Tailoring:
             identities=settings.identities,
             exits=settings.exits,
             batch_norm=settings.batch_norm,
+            adapters=self.config.prune.finetune == "task"
+            if settings.adapters == "auto"
+            else settings.adapters,
         )
         if self.config.prune.finetune == "all" and self.config.prune.by == "route":
             student.finetune_all()

@@ -18,7 +18,8 @@ def remove(student: Student, plan: PrunePlan) -> Student:
     assert student.wiring == plan.before, "the plan was made for another student"
     smaller = copy.deepcopy(student)
     kept = {path.key for path in plan.kept.paths} | {str(path.target) for path in plan.kept.paths}
-    for modules in (smaller.blocks, smaller.proxies, smaller.heads, smaller.activations):
+    parts = (smaller.blocks, smaller.adapters, smaller.proxies, smaller.heads, smaller.activations)
+    for modules in parts:
         for key in list(modules):
             if key not in kept:
                 del modules[key]

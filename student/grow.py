@@ -2,10 +2,12 @@
 
 from typing import Literal
 
+from torch import nn
+
 from nettailor.core.backbone import Chain, node_specs, proxy_shape
 from nettailor.core.cost import Cost, chain_costs, module_flops, parameters
 from student.network import BatchNormPolicy, Student
-from student.wiring import Wiring, full_wiring
+from student.wiring import Path, Wiring, full_wiring
 
 
 def grow(
@@ -15,6 +17,7 @@ def grow(
     identities: bool,
     exits: bool,
     batch_norm: BatchNormPolicy,
+    adapters: bool = False,
 ) -> Student:
     """A student with every block, and what may stand in for it; takes over the chain.
 
@@ -23,7 +26,7 @@ def grow(
         skips: proxies into each node.
         identities: in the place of every block that does not make its input narrower.
         exits: from the end of every stage, the last one included.
-        batch_norm: see `Student`.
+        batch_norm, adapters: see `Student`.
     """
     blocks = range(1, len(chain.blocks) + 1)
     specs = node_specs(chain)
@@ -41,13 +44,15 @@ def grow(
             if exits and after != chain.stages[node - 1]
         ],
     )
-    return build(chain, wiring, batch_norm=batch_norm)
+    return build(chain, wiring, batch_norm=batch_norm, adapters=adapters)
 
 
-def build(chain: Chain, wiring: Wiring, *, batch_norm: BatchNormPolicy) -> Student:
+def build(chain: Chain, wiring: Wiring, *, batch_norm: BatchNormPolicy, adapters: bool) -> Student:
     """A student with the given paths; takes over the chain, whose other blocks are dropped."""
     shapes = tuple(proxy_shape(chain, block) for block in range(1, len(chain.blocks) + 1))
-    return Student(chain, node_specs(chain), wiring, shapes=shapes, batch_norm=batch_norm)
+    return Student(
+        chain, node_specs(chain), wiring, shapes=shapes, batch_norm=batch_norm, adapters=adapters
+    )
 
 
 def path_costs(student: Student, chain: Chain, image_size: int) -> tuple[tuple[Cost, ...], Cost]:
@@ -63,24 +68,30 @@ def path_costs(student: Student, chain: Chain, image_size: int) -> tuple[tuple[C
     """
     costs = chain_costs(chain, image_size)
     specs = student.specs
+
+    def alone(module: nn.Module, path: Path, node: int) -> Cost:
+        side = -(-image_size // specs[node].stride)
+        flops = module_flops(module, (specs[path.source].channels, side, side))
+        return Cost(flops, parameters(module))
+
     result = []
     for path in student.wiring.paths:
         if path.kind == "block":
-            result.append(costs.blocks[path.target - 1])
+            cost = costs.blocks[path.target - 1]
+            if path.key in student.adapters:
+                cost = _sum(cost, alone(student.adapters[path.key], path, path.target))
         elif path.kind == "head":
-            result.append(
-                Cost(*(sum(pair) for pair in zip(costs.neck, costs.classifier, strict=True)))
-            )
-        elif path.kind == "identity":
-            result.append(Cost(0, 0))
-        else:
+            cost = _sum(costs.neck, costs.classifier)
+        elif path.kind == "exit":
+            cost = alone(student.heads[path.key], path, path.source)
+        elif path.kind == "proxy":
             # a proxy pools first, so its convolutions run at the target's resolution
-            module, node = (
-                (student.heads[path.key], path.source)
-                if path.kind == "exit"
-                else (student.proxies[path.key], path.target)
-            )
-            side = -(-image_size // specs[node].stride)
-            flops = module_flops(module, (specs[path.source].channels, side, side))
-            result.append(Cost(flops, parameters(module)))
+            cost = alone(student.proxies[path.key], path, path.target)
+        else:
+            cost = Cost(0, 0)
+        result.append(cost)
     return tuple(result), costs.total
+
+
+def _sum(one: Cost, other: Cost) -> Cost:
+    return Cost(one.flops + other.flops, one.parameters + other.parameters)

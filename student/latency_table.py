@@ -24,8 +24,8 @@ class LatencyTable(NamedTuple):
     whole: float
 
 
-class _AlongPath(nn.Module):
-    """What one path does to the node that it reads."""
+class _Pooled(nn.Module):
+    """A proxy with the pooling before it."""
 
     def __init__(self, module: nn.Module, stride: int) -> None:
         super().__init__()
@@ -33,6 +33,18 @@ class _AlongPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.module(pool(x, self.stride))
+        return out
+
+
+class _Both(nn.Module):
+    """A block and its adapter."""
+
+    def __init__(self, block: nn.Module, adapter: nn.Module) -> None:
+        super().__init__()
+        self.block, self.adapter = block, adapter
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.block(x) + self.adapter(x)
         return out
 
 
@@ -83,9 +95,12 @@ def measure_paths(
 
 
 def _module(student: Student, path: Path) -> nn.Module:
-    if path.kind == "block":
-        return student.blocks[path.key]
+    if path.kind in ("head", "exit"):
+        return student.heads[path.key]
+    stride = student.specs[path.target].stride // student.specs[path.source].stride
     if path.kind == "proxy":
-        stride = student.specs[path.target].stride // student.specs[path.source].stride
-        return _AlongPath(student.proxies[path.key], stride)
-    return student.heads[path.key]
+        return _Pooled(student.proxies[path.key], stride)
+    block = student.blocks[path.key]
+    if path.key not in student.adapters:
+        return block
+    return _Both(block, _Pooled(student.adapters[path.key], stride))

@@ -36,10 +36,12 @@ class Student(nn.Module):
 
     The last term, the identity in the place of a block, is there where the wiring has it; where
     shapes differ, x_{l-1} is max-pooled and padded with channels of zeros. The logits are a
-    weighted sum too: Σ α H(x_n) over the pretrained head and the exits of the wiring.
+    weighted sum too: Σ α H(x_n) over the pretrained head and the exits of the wiring. With
+    adapters, a proxy of x_{l-1} is added to every G_l(x_{l-1}) (Rebuffi and others, 2018), at first
+    zero.
 
     Universal, shared by all tasks and frozen: stem, blocks G_l and neck. Task-specific: proxies,
-    exits, path weights, classifier, and what moves of the universal norms:
+    adapters, exits, path weights, classifier, and what moves of the universal norms:
 
     - "train": their running statistics follow the task and their affine weights train; both belong
       to the task;
@@ -58,6 +60,7 @@ class Student(nn.Module):
         *,
         shapes: tuple[ProxyShape, ...],
         batch_norm: BatchNormPolicy,
+        adapters: bool = False,
     ) -> None:
         """Takes over the chain's modules.
 
@@ -66,7 +69,8 @@ class Student(nn.Module):
             specs: channels and stride of the nodes x_0 … x_L.
             wiring: the living paths.
             shapes: the proxy shape that each block calls for, L entries.
-            batch_norm: what the universal statistics do, see above.
+            batch_norm: what moves of the universal norms, see above.
+            adapters: whether each block has one.
         """
         super().__init__()
         self.wiring = wiring
@@ -77,16 +81,16 @@ class Student(nn.Module):
         self.blocks = nn.ModuleDict(
             {path.key: chain.blocks[path.target - 1] for path in wiring.of_kind("block")}
         )
-        self.proxies = nn.ModuleDict(
-            {
-                path.key: Proxy(
-                    specs[path.source].channels,
-                    specs[path.target].channels,
-                    shapes[path.target - 1],
-                )
-                for path in wiring.of_kind("proxy")
-            }
-        )
+
+        def proxy(path: Path) -> Proxy:
+            channels = specs[path.source].channels, specs[path.target].channels
+            return Proxy(*channels, shapes[path.target - 1])
+
+        self.proxies = nn.ModuleDict({path.key: proxy(path) for path in wiring.of_kind("proxy")})
+        adapted = wiring.of_kind("block") if adapters else ()
+        self.adapters = nn.ModuleDict({path.key: proxy(path) for path in adapted})
+        for adapter in self.adapters.values():
+            nn.init.zeros_(cast(Proxy, adapter).norm.weight)
         self.activations = nn.ModuleDict(
             {
                 str(node): chain.activations[node - 1]
@@ -169,16 +173,20 @@ class Student(nn.Module):
     ) -> Tensor:
         x = nodes[path.source]
         assert x is not None, "the plan excludes paths out of dead nodes"
-        if path.kind in ("proxy", "identity"):
+        adapted = path.key in self.adapters
+        small = x
+        if adapted or path.kind != "block":
             stride = self.specs[path.target].stride // self.specs[path.source].stride
             if (path.source, stride) not in pooled:
                 pooled[path.source, stride] = pool(x, stride)
-            x = pooled[path.source, stride]
+            small = pooled[path.source, stride]
         if path.kind == "proxy":
-            return cast(Tensor, self.proxies[path.key](x, alpha))
+            return cast(Tensor, self.proxies[path.key](small, alpha))
         if path.kind == "identity":
             missing = self.specs[path.target].channels - self.specs[path.source].channels
-            out = F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x
+            out = F.pad(small, (0, 0, 0, 0, 0, missing)) if missing else small
         else:
             out = cast(Tensor, self.blocks[path.key](x))
+            if adapted:
+                out = out + self.adapters[path.key](small)
         return out if alpha is None else out * alpha

@@ -34,6 +34,7 @@ class StudentStructure(_Closed):
 
     paths: tuple[tuple[int, int, Literal["block", "identity", "proxy", "head", "exit"]], ...]
     batch_norm: Literal["train", "follow", "frozen"]
+    adapters: bool
     finetune: Literal["task", "all"]
 
 

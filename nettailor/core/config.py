@@ -156,6 +156,10 @@ class StudentConfig(ScheduleConfig):
         True, description="the identity, which costs nothing, in the place of each block"
     )
     exits: bool = Field(True, description="a lean head at the end of each stage")
+    adapters: Literal["auto"] | bool = Field(
+        "auto",
+        description="a proxy added to each block's output; auto: where the blocks are shared",
+    )
     gamma: NonNegative = Field(0.3, description="weight γ1 of the expected complexity")
     complexity: Literal["route", "reachability", "published"] = Field(
         "route", description="form of the expected complexity"
