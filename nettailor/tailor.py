@@ -23,7 +23,7 @@ from nettailor.front import Choice, Seconds, pick, read_choice, read_front
 from nettailor.hand_over import hand_over
 from nettailor.network import load_network
 from nettailor.session import Session, start_session
-from nettailor.tailoring import Candidate, Tailoring
+from nettailor.tailoring import LATENCY_FILE, Candidate, Tailoring
 from nettailor.teach import ready_teacher
 from prune.plan import PrunePlan
 from student.network import Student
@@ -195,6 +195,8 @@ def pick_another(session: Session, choice: Choice) -> RunFolder:
     _same_teacher(folder, teacher.folder)
     started = time.perf_counter()
     front = read_front(folder.path, len(session.stages))
+    if (folder.path / LATENCY_FILE).exists():
+        write_json(picked.path / LATENCY_FILE, read_json(folder.path / LATENCY_FILE))
     work = Tailoring(session, picked, teacher.network)
     student, _ = load_network(folder.path / "student")
     assert isinstance(student, Student), "a tailored run keeps its student"

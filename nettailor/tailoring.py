@@ -6,7 +6,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from nettailor.core.backbone import Chain
 from nettailor.core.device import place
+from nettailor.core.files import read_json, write_json
 from nettailor.core.latency import measure_latency
 from nettailor.core.modes import evaluating
 from nettailor.core.run_folder import RunFolder
@@ -39,6 +42,7 @@ from student.network import Student
 from student.objective import TailorObjective, expected_cross_entropy
 from teacher.target import as_target
 
+LATENCY_FILE = "latency_table.json"
 _STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
 _IMPORTANCE_BATCHES = 8
@@ -94,6 +98,7 @@ class Tailoring:
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
         self.target = as_target(self.teacher)
+        self._apart = TemporaryDirectory()
         config = self.config
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
@@ -142,15 +147,26 @@ class Tailoring:
         """What each path costs, in what the budget is in, or else in what the loss weighs."""
         cost, prune = self.config.student.cost, self.config.prune
         if prune.max_latency_ms is not None or cost == "latency":
-            place_of_table = self.folder.path / "latency_table.json"
             return measured_shares(
-                place_of_table, student, self.teacher, self.config.image_size, self.device,
+                self._latency_table(), student, self.teacher, self.config.image_size, self.device,
                 batch=prune.batch,
             )  # fmt: skip
         by_parameters = prune.max_params is not None or cost == "params"
         return shares_of(
             student, self.teacher, self.config.image_size, "params" if by_parameters else "flops"
         )
+
+    def _latency_table(self) -> Path:
+        """Where the times of the paths are kept: apart, until the run has begun."""
+        apart = Path(self._apart.name) / LATENCY_FILE
+        table = self.folder.path / LATENCY_FILE
+        if table.exists():
+            return table
+        if not self.folder.begun:
+            return apart
+        if apart.exists():
+            write_json(table, read_json(apart))
+        return table
 
     def share_of_time(self, network: Student) -> float:
         """The latency of a network over the backbone's, both measured now."""

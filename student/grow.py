@@ -47,7 +47,9 @@ def grow(
     return build(chain, wiring, batch_norm=batch_norm, adapters=adapters)
 
 
-def build(chain: Chain, wiring: Wiring, *, batch_norm: BatchNormPolicy, adapters: bool) -> Student:
+def build(
+    chain: Chain, wiring: Wiring, *, batch_norm: BatchNormPolicy, adapters: bool = False
+) -> Student:
     """A student with the given paths; takes over the chain, whose other blocks are dropped."""
     shapes = tuple(proxy_shape(chain, block) for block in range(1, len(chain.blocks) + 1))
     return Student(
