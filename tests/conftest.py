@@ -23,7 +23,7 @@ from student.latency_table import measure_paths
 PUBLISHED = (
     "--prune.by", "rank", "--prune.finetune", "task", "--skips", "3", "--identities", "false",
     "--exits", "false", "--start", "pretrained", "--student.distill", "0",
-    "--complexity", "reachability",
+    "--complexity", "reachability", "--batch-norm", "follow", "--adapters", "false",
 )  # fmt: skip
 
 

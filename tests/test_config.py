@@ -51,6 +51,60 @@ def test_authors_settings(name: str) -> None:
     assert (student.gamma, student.mimic, student.mimicry) == (0.3, 10, "mean-square")
     assert (student.skips, student.complexity, config.prune.threshold) == (3, "published", 0.05)
     assert (config.image_size, config.weights) == (224, "hub")
+    published(config)
+
+
+def published(config: RunConfig) -> None:
+    """The search space, the loss and the cut are the paper's."""
+    student, prune = config.student, config.prune
+    assert (student.start, student.identities, student.exits) == ("pretrained", False, False)
+    assert (student.distill, student.skips, student.batch_norm) == (0, 3, "follow")
+    assert student.complexity in ("published", "reachability")
+    assert student.adapters is False
+    assert (prune.by, prune.finetune, prune.budget) == ("rank", "task", None)
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "folder"])
+def test_the_other_files_leave_the_improved_method_on(name: str) -> None:
+    config, default = validate(read_settings(name)), RunConfig()
+    for key in ("start", "skips", "identities", "exits", "adapters", "distill", "batch_norm"):
+        assert getattr(config.student, key) == getattr(default.student, key)
+    for key in ("by", "importance", "finetune", "budget"):
+        assert getattr(config.prune, key) == getattr(default.prune, key)
+
+
+def test_defaults_of_the_improved_method() -> None:
+    student, prune = RunConfig().student, RunConfig().prune
+    assert (student.start, student.skips) == ("auto", 0)
+    assert (student.identities, student.exits, student.batch_norm) == (True, True, "train")
+    assert student.adapters == "auto"
+    assert (student.complexity, student.cost, student.gamma) == ("route", "auto", 0.3)
+    assert student.distill == 0.5
+    assert (prune.by, prune.importance, prune.finetune) == ("route", "measured", "all")
+    assert (prune.budget, prune.batch) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("{max_flops: 0.5}", ("flops", 0.5)),
+        ("{max_params: 0.1}", ("params", 0.1)),
+        ("{max_latency_ms: 4, batch: 8}", ("latency_ms", 4)),
+    ],
+)
+def test_a_budget_is_in_one_unit(text: str, budget: tuple[str, float]) -> None:
+    assert validate(parse_yaml(f"prune: {text}")).prune.budget == budget
+
+
+def test_the_published_method_on_digits_differs_from_digits_in_nothing_else() -> None:
+    ours, theirs = (validate(read_settings(name)) for name in ("digits", "digits-published"))
+    published(theirs)
+    mine = flat(as_settings(ours))
+    assert {key for key, value in flat(as_settings(theirs)).items() if mine[key] != value} <= {
+        "student.start", "student.skips", "student.identities", "student.exits",
+        "student.adapters", "student.complexity", "student.distill", "student.batch_norm",
+        "prune.by", "prune.threshold", "prune.finetune",
+    }  # fmt: skip
 
 
 def test_defaults_alone_are_valid_and_come_back() -> None:
@@ -80,11 +134,22 @@ def test_defaults_alone_are_valid_and_come_back() -> None:
         ("student: {gamma: -1}", r"student\.gamma = -1: must be a number ≥ 0$"),
         ("student: {gamma: .nan}", r"student\.gamma = nan: must be finite: a number ≥ 0"),
         ("student: {gamma: .inf}", r"student\.gamma = inf: must be finite: a number ≥ 0"),
-        ("student: {skips: 0}", r"student\.skips = 0: must be a whole number ≥ 1, or 'dense'"),
-        ("student: {cost: time}", r"student\.cost = 'time': must be one of flops, params"),
+        ("student: {skips: -1}", r"student\.skips = -1: must be a whole number ≥ 0, or 'dense'"),
+        ("student: {cost: time}", r"cost = 'time': must be one of auto, flops, params, latency"),
         ("student: {lr: 0}", r"student\.lr = 0: must be a number > 0"),
         ("prune: {tolerance: 101}", r"tolerance = 101: must be a number ≥ 0 and ≤ 100"),
         ("prune: {tolerance: -0.1}", r"tolerance = -0\.1: must be a number ≥ 0 and ≤ 100"),
+        ("prune: {by: luck}", r"prune\.by = 'luck': must be one of route, rank"),
+        ("prune: {importance: taylor}", r"importance = 'taylor': .* measured, path-weights"),
+        ("prune: {max_flops: 0}", r"prune\.max_flops = 0: must be a number > 0"),
+        ("prune: {max_latency_ms: .nan}", r"max_latency_ms = nan: must be finite"),
+        ("prune: {batch: 0}", r"prune\.batch = 0: must be a whole number ≥ 1"),
+        (
+            "prune: {max_flops: 0.5, max_params: 0.5}",
+            r"prune: give one of max_flops, max_params and max_latency_ms$",
+        ),
+        ("prune: {max_params: 0.5, max_latency_ms: 4}", r"prune: give one of max_flops"),
+        ("prune: {max_latency_ms: 4, by: rank}", r"prune: a budget needs by: route$"),
         ("prune: {threshold: 1}", r"threshold = 1: must be a number ≥ 0 and < 1"),
         ("prune: {threshold: -1e-3}", r"threshold = -0\.001: must be a number ≥ 0 and < 1"),
         (

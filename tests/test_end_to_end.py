@@ -1,26 +1,31 @@
-"""The commands whole: teach, tailor, go on after an interrupt, and the files they leave."""
+"""The commands whole: teach, tailor, pick, go on after an interrupt, and the files they leave."""
 
 import csv
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import quick_latency
+from conftest import PUBLISHED, quick_latency
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nettailor import finetune, tailor, tailoring, teach
+from nettailor import finetune, predict, tailor, tailoring, teach
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_weights
-from nettailor.core.flags import parse
+from nettailor.core.flags import parse, run_command
 from nettailor.core.trainer import Fitted
+from nettailor.front import Point, read_front
 from nettailor.network import load_network
 from nettailor.session import start_session
 from student.network import Student
@@ -32,10 +37,10 @@ SMALL = [
     "--limit.train", "300", "--limit.test", "100", "--device", "cpu", "--workers", "0",
     "--teacher.epochs", "6", "--teacher.lr", "0.1", "--prune.threshold", "0",
 ]  # fmt: skip
-# out of reach, so that both depths are tried
-TASK = ["--prune.remove", "[3, 1]", "--prune.tolerance", "0"]
-# within reach of anything, so that the first depth is kept
-ALL = ["--prune.remove", "[2, 1]", "--prune.tolerance", "100", "--prune.finetune", "all"]
+# as published; out of reach, so that both depths are tried
+TASK = [*PUBLISHED, "--prune.remove", "[3, 1]", "--prune.tolerance", "0"]
+# within reach of anything, so that the leanest route is kept
+ALL = ["--prune.tolerance", "100"]
 
 KEYS = {
     "kind", "backbone", "dataset", "image_size", "seed", "classes", "accuracy", "macro_f1", "loss",
@@ -72,7 +77,8 @@ def teacher_of(out: Path) -> Path:
 
 
 def tailored_of(out: Path, mode: str = "task", gamma: str = "0.3") -> Path:
-    return out / "digits" / "tailored" / f"{NAME}-{mode}-gamma{gamma}-seed0"
+    cut = "task-rank" if mode == "task" else mode
+    return out / "digits" / "tailored" / f"{NAME}-{cut}-gamma{gamma}-seed0"
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -180,7 +186,7 @@ def test_task_mode_leaves_universal_weights_as_the_student_had_them(out: Path) -
         same = [
             torch.equal(parameter, before[name])
             for name, parameter in network.named_parameters()
-            if name.startswith(("stem.", "blocks.", "neck."))
+            if name.startswith(("stem.", "blocks."))
         ]
         assert same
         assert all(same) if mode == "task" else not any(same)
@@ -193,12 +199,49 @@ def test_metrics_have_a_row_a_stage_and_epoch(out: Path) -> None:
     assert stages(teacher_of(out)) == [("teacher", str(epoch)) for epoch in range(1, 7)]
     expected = [("student", "1"), ("remove-03", "1"), ("remove-01", "1")]
     assert stages(tailored_of(out)) == expected
-    assert stages(tailored_of(out, "all")) == [("student", "1"), ("remove-02", "1")]
-    student, cut, _ = rows_of(tailored_of(out))
-    terms = sum(float(student[term]) for term in ("cross_entropy", "complexity", "mimicry"))
-    assert float(student["loss"]) == pytest.approx(terms)
-    assert cut["complexity"] == ""  # γ1 is 0 after the cut
-    assert float(cut["val_accuracy"]) >= 0
+    leanest = front_of(out)[0].name
+    assert stages(tailored_of(out, "all")) == [("student", "1"), (leanest, "1")]
+    terms = {
+        "task": ("cross_entropy", "complexity", "mimicry"),
+        "all": ("cross_entropy", "distillation", "complexity", "mimicry"),
+    }
+    for mode in ("task", "all"):
+        student, cut, *_ = rows_of(tailored_of(out, mode))
+        for row in (student, cut):
+            there = [term for term in terms[mode] if row is student or term != "complexity"]
+            assert float(row["loss"]) == pytest.approx(sum(float(row[term]) for term in there))
+        assert cut["complexity"] == ""  # γ1 is 0 after the cut
+        assert float(cut["val_accuracy"]) >= 0
+    assert "distillation" not in rows_of(tailored_of(out))[0]
+
+
+def front_of(out: Path) -> list[Point]:
+    """Of the run by route."""
+    return read_front(tailored_of(out, "all"), 4).points
+
+
+def test_how_a_network_was_tailored_is_told(out: Path) -> None:
+    by_rank, by_route = (summary_of(tailored_of(out, m))["tailored"] for m in ("task", "all"))
+    assert (by_rank["cut"], by_rank["finetune"], by_rank["budget"]) == ("rank", "task", None)
+    assert (by_route["cut"], by_route["finetune"], by_route["budget"]) == ("route", "all", None)
+    leanest = front_of(out)[0]
+    assert by_route["depth"] == leanest.name
+    # one path into every node that is passed, with all of the weight
+    assert by_route["paths"] == [[*path, 1.0] for path in leanest.paths]
+    assert {row[2] for row in by_rank["paths"]} <= {"block", "proxy", "head"}
+
+
+def test_the_front_holds_what_was_fine_tuned_and_what_could_be(out: Path) -> None:
+    points = front_of(out)
+    figures = summary_of(tailored_of(out, "all"))
+    assert len(points) >= 3
+    assert points[0].finetuned == pytest.approx(figures["accuracy"]["val"], abs=1e-3)
+    assert [point.finetuned for point in points[1:]] == [None] * (len(points) - 1)
+    teacher = summary_of(teacher_of(out))
+    assert points[0].flops == pytest.approx(figures["flops"] / teacher["flops"])
+    numbers = figures["params"]["total"] - len(points[0].paths)  # without the path weights
+    assert points[0].params == pytest.approx(numbers / teacher["params"]["total"])
+    assert not (tailored_of(out) / "front.json").exists()
 
 
 def test_candidates_are_listed(out: Path) -> None:
@@ -221,8 +264,8 @@ def test_events_hold_path_weights_and_pictures(out: Path) -> None:
         tags = events.Tags()
         names = {tag for tag in tags["scalars"] if tag.startswith("path_weight/")}
         if stage == "student":
-            # k = 3 over four nodes: 1 + 2 + 3 + 3 proxies and a block each
-            assert len(names) == 4 + 9
+            # k = 3 over four nodes: 1 + 2 + 3 + 3 proxies and a block each; and the head
+            assert len(names) == 4 + 9 + 1
             assert {"path_weight/x4/block", "path_weight/x4/from-x1"} <= names
             start = events.Scalars("path_weight/x4/block")[0]
             assert start.value == pytest.approx(0.948, abs=1e-3)
@@ -271,7 +314,7 @@ def test_again_it_returns_at_once(
     mode = "all" if flags is ALL else "task"
     shown = capsys.readouterr().out
     assert "accuracy, validation %" in shown
-    assert f"{NAME}-{mode}-gamma0.3-seed0" in shown.replace("\n", "")
+    assert tailored_of(out, mode).name in shown.replace("\n", "")
 
 
 @pytest.mark.parametrize(
@@ -279,6 +322,7 @@ def test_again_it_returns_at_once(
     [
         (["--student.epochs", "2"], "student.epochs is 1 there and 2 here"),
         (["--student.lr", "0.5", "--skips", "1"], "student.skips is 3 there and 1 here"),
+        (["--identities", "true"], "student.identities is False there and True here"),
         (["--prune.remove", "[1]"], r"prune.remove is \[3, 1\] there and \[1\] here"),
         # another task: the teacher does not fit it either
         (["--limit.train", "200"], "limit.train is 300 there and 200 here"),
@@ -371,7 +415,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
 ) -> None:
     """Once in the student's training, once in the second candidate's: one of two epochs is done."""
     # else a candidate this weak would be given up after its first epoch
-    monkeypatch.setattr(tailoring, "hopeless", lambda *_: False)
+    monkeypatch.setattr(tailoring, "decided", lambda *_: False)
     flags = [*SMALL, *TASK, "--student.epochs", "2", "--prune.epochs", "2"]
     straight = with_teacher(out, tmp_path / "straight")
     tailor.main([*flags, "--out", str(straight)])
@@ -393,9 +437,146 @@ def test_interrupted_and_gone_on_is_bit_identical(
     assert len(rows_of(folder)) == 6
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in the student's training, once when the kept route is fine-tuned to its end."""
+    flags = [*SMALL, *ALL, "--student.epochs", "2", "--prune.epochs", "2"]
+    straight = with_teacher(out, tmp_path / "straight")
+    tailor.main([*flags, "--out", str(straight)])
+    pieces = with_teacher(out, tmp_path / "pieces")
+    folder = tailored_of(pieces, "all")
+    for call, epoch in ((1, 1), (3, 2)):
+        torch.manual_seed(99)
+        with monkeypatch.context() as patch:
+            patch.setattr(tailoring, "fit", interrupted_at(call, epoch))
+            with pytest.raises(KeyboardInterrupt):
+                tailor.main([*flags, "--out", str(pieces)])
+        assert not (folder / "summary.json").exists()
+        assert (folder / "front.json").exists() == (call == 3)
+    tailor.main([*flags, "--out", str(pieces)])
+    same_bytes(straight, pieces, partial(tailored_of, mode="all"))
+    assert front_of(straight) == front_of(pieces)
+    leanest = front_of(pieces)[0].name
+    stages = [row["stage"] for row in rows_of(folder)]
+    assert stages == ["student", "student", leanest, leanest]
+
+
+# Another point of the front
+
+
+def command_of(point: Point) -> str:
+    """The least share of the FLOPs, in whole thousandths, that lets a point in."""
+    return f"flops={math.ceil(1000 * point.flops) / 1000:g}"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_pick_is_a_network_of_its_own_and_leaves_the_run_alone(
+    out: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = shutil.copytree(out, tmp_path / "runs")
+    before = files_in(runs)
+    point = front_of(runs)[1]
+    argv = [*SMALL, *ALL, "--pick", command_of(point), "--out", str(runs)]
+    tailor.main(argv)
+    after = files_in(runs)
+    picked = tailored_of(runs, "all") / "picked" / command_of(point).replace("=", "")
+    assert {name: after[name] for name in before} == before
+    assert all((runs / name).is_relative_to(picked) for name in after.keys() - before.keys())
+
+    summary = summary_of(picked)
+    assert summary.keys() == KEYS
+    assert summary["kind"] == "picked"
+    assert summary["tailored"]["depth"] == point.name
+    assert summary["flops"] == pytest.approx(point.flops * summary["teacher"]["flops"])
+    assert all(0 <= summary["accuracy"][split] <= 100 for split in ("train", "val", "test"))
+    assert summary["seconds"]["train"] > read_front(tailored_of(runs, "all"), 4).seconds.train
+    network, _ = load_network(picked)
+    assert isinstance(network, Student)
+    assert network.wiring.paths == point.paths
+    assert not (picked / "state").exists()
+    capsys.readouterr()
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    predict.main([
+        str(tmp_path / "image.png"), "--run", str(picked), "--device", "cpu", "--format", "json",
+    ])  # fmt: skip
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    assert image["predictions"]
+
+    with monkeypatch.context() as patch:
+        for module in (finetune, tailoring):
+            patch.setattr(module, "fit", no_training)
+        tailor.main(argv)
+    assert files_in(runs) == after
+    assert picked.name in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            [*ALL, "--pick", "flops=0.01"],
+            r"--pick flops=0\.01: the front of this run goes from 0\.",
+        ),
+        ([*ALL, "--pick", "flops=0.9", "--overwrite"], "--overwrite: a pick discards nothing"),
+        ([*ALL, "--pick", "lots"], "--pick lots: expected a share"),
+        ([*ALL, "--gamma", "0.7", "--pick", "flops=0.9"], "holds no finished run"),
+        ([*ALL, "--student.lr", "0.7", "--pick", "flops=0.9"], "a run of other settings"),
+        ([*TASK, "--pick", "flops=0.9"], r"front\.json: "),
+    ],
+)
+def test_a_pick_that_cannot_be(
+    out: Path,
+    flags: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = files_in(out)
+    shown = refusal(monkeypatch, capsys, *SMALL, *flags, "--out", str(out))
+    assert re.search(words, shown), shown
+    assert files_in(out) == before
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line with which `tailor` ends, as a shell would see it."""
+    monkeypatch.setattr("sys.argv", ["tailor", *argv])
+    with pytest.raises(SystemExit) as left:
+        run_command(tailor.main)
+    shown = capsys.readouterr().err
+    assert left.value.code == 2, shown
+    assert re.fullmatch(r"error: [^\n]+\n", shown), shown
+    return shown
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_pick_from_a_run_that_is_half_done(
+    out: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = with_teacher(out, tmp_path / "runs")
+    argv = [*SMALL, *ALL, "--out", str(runs)]
+    with monkeypatch.context() as patch:
+        patch.setattr(tailoring, "fit", interrupted_at(2, 1))
+        with pytest.raises(KeyboardInterrupt):
+            tailor.main(argv)
+    assert (tailored_of(runs, "all") / "front.json").exists()
+    before = files_in(runs)
+    shown = refusal(monkeypatch, capsys, *argv, "--pick", "flops=0.9")
+    assert "holds no finished run; give the settings of one, or tailor first" in shown
+    assert files_in(runs) == before
+
+
 @pytest.mark.slow
 def test_the_embedded_default_meets_its_demands(tmp_path: Path) -> None:
-    """EfficientNet-Lite0 on digits: within 0.5 points at 0.70 of the FLOPs and 0.65 of the weights.
+    """EfficientNet-Lite0 on digits: within 0.5 points at 0.45 of the FLOPs and 0.40 of the weights.
 
     Minutes on two cores; validation only, the split on which the choice was made.
     """
@@ -405,7 +586,7 @@ def test_the_embedded_default_meets_its_demands(tmp_path: Path) -> None:
     teacher = result["teacher"]
     assert teacher["accuracy"]["val"] >= 95
     assert result["accuracy"]["val"] >= teacher["accuracy"]["val"] - 0.5
-    assert result["flops"] <= 0.70 * teacher["flops"]
-    assert result["params"]["total"] <= 0.65 * teacher["params"]["total"]
-    assert result["bytes"] <= 0.65 * teacher["bytes"] + 50_000
-    assert result["params"]["universal"] > 0
+    assert result["flops"] <= 0.45 * teacher["flops"]
+    assert result["params"]["total"] <= 0.40 * teacher["params"]["total"]
+    assert result["bytes"] <= 0.40 * teacher["bytes"] + 50_000
+    assert result["params"]["universal"] == 0  # it stands alone

@@ -17,7 +17,7 @@ def test_teach_and_tailor_on_a_gpu(tmp_path: Path) -> None:
         "--device", "cuda", "--workers", "2", "--out", str(tmp_path),
     ]  # fmt: skip
     teach.main(argv)
-    tailor.main([*argv, "--remove", "[1]"])
+    tailor.main([*argv, "--tolerance", "100"])
     (folder,) = (tmp_path / "digits" / "tailored").iterdir()
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["latency_ms"]) == {"cuda"}

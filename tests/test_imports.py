@@ -50,3 +50,15 @@ def test_import_direction(path: Path) -> None:
             target = package_of(name)
             allowed = {own, *BELOW[own]}
             assert target is None or target in allowed, f"line {node.lineno}: {own} imports {name}"
+
+
+# what makes a tailored run, from the bottom up
+TAILORING = ("front", "path_shares", "tailoring", "candidates", "hand_over", "tailor", "sweep")
+
+
+@pytest.mark.parametrize("module", TAILORING)
+def test_the_parts_of_tailoring_build_on_each_other(module: str) -> None:
+    tree = ast.parse((ROOT / "nettailor" / f"{module}.py").read_text(encoding="utf-8"))
+    names = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    above = {f"nettailor.{other}" for other in TAILORING[TAILORING.index(module) :]}
+    assert not names & above

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import lively_chain, quick_latency
+from conftest import PUBLISHED, lively_chain, quick_latency
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -654,11 +654,14 @@ def test_accuracy_is_that_of_the_runs(
         "--weights", "none", "--image-size", "32", "--epochs", "1", "--teacher.epochs", "6",
         "--teacher.lr", "0.1", "--device", "cpu", "--workers", "0", "--out", str(tmp_path),
     ]  # fmt: skip
-    tailor.main([*flags, "--prune.threshold=0", "--prune.remove=[3, 1]", "--prune.tolerance=0"])
+    tailor.main([*flags, "--prune.tolerance=100"])
+    tailor.main([
+        *flags, *PUBLISHED, "--prune.threshold=0", "--prune.remove=[3, 1]", "--prune.tolerance=0",
+    ])  # fmt: skip
     eliminate.main([*flags, "--top", "[1]", "--references", "[]"])
     capsys.readouterr()
     folders = [path.parent for path in tmp_path.rglob("summary.json")]
-    assert len(folders) >= 3, "teacher, tailored, eliminated; the other depth, if it got so far"
+    assert len(folders) >= 4, "teacher, two tailored, eliminated; other depths, if it got so far"
     for folder in folders:
         images = as_json(capsys, digits / "test", "--run", folder, "--top-k", 1)["images"]
         right = [

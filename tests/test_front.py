@@ -1,0 +1,151 @@
+"""The front of a run on disk, and which of its points a user gets."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nettailor.core.errors import UserError
+from nettailor.core.trainer import Fitted
+from nettailor.front import (
+    Choice,
+    Front,
+    Point,
+    Seconds,
+    pick,
+    read_choice,
+    read_front,
+    write_front,
+)
+from student.wiring import Path as Way
+
+BLOCKS = 2
+LEAN = (Way(0, 1, "identity"), Way(1, 3, "exit"))
+WHOLE = (Way(0, 1, "block"), Way(1, 2, "block"), Way(2, 3, "head"))
+# the middle one has more parameters than the dearest
+FRONT = Front(
+    [
+        Point("route-0.150", LEAN, 0.15, 0.05, 40.0, None),
+        Point("route-0.400", (*WHOLE[:1], Way(1, 3, "exit")), 0.4, 0.9, 80.25, 91.5),
+        Point("route-0.800", WHOLE, 0.8, 0.7, 1 / 3, 92.0),
+    ],
+    Seconds(1.25, 2.5),
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    write_front(tmp_path, FRONT)
+    assert [path.name for path in tmp_path.iterdir()] == ["front.json"]
+    assert read_front(tmp_path, BLOCKS) == FRONT
+
+
+def test_seconds_add_up() -> None:
+    stages = [Fitted([{"seconds": 2.0, "val_seconds": 0.5}] * 2), Fitted([])]
+    assert Seconds(1.0, 1.5).plus(*stages) == Seconds(5.0, 6.5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "most", "name"),
+    [
+        ("flops", 0.15, "route-0.150"),
+        ("flops", 0.399, "route-0.150"),
+        ("flops", 0.41, "route-0.400"),
+        ("flops", 7, "route-0.800"),
+        ("params", 0.06, "route-0.150"),
+        ("params", 0.89, "route-0.800"),
+        ("params", 0.95, "route-0.400"),
+    ],
+)
+def test_the_nearest_that_is_not_above(unit: Any, most: float, name: str) -> None:
+    assert pick(FRONT, Choice(unit, most)).name == name
+
+
+@given(st.sampled_from(["flops", "params"]), st.floats(0.01, 1.2))
+def test_no_other_point_lies_between(unit: Any, most: float) -> None:
+    costs = [getattr(point, unit) for point in FRONT.points]
+    if most < min(costs):
+        with pytest.raises(UserError):
+            pick(FRONT, Choice(unit, most))
+        return
+    cost = getattr(pick(FRONT, Choice(unit, most)), unit)
+    assert cost <= most
+    assert not any(cost < other <= most for other in costs)
+
+
+def test_below_the_leanest_the_range_is_told() -> None:
+    with pytest.raises(UserError, match=r"^--pick flops=0\.1: .* from 0\.150 to 0\.800; give"):
+        pick(FRONT, Choice("flops", 0.1))
+    with pytest.raises(UserError, match=r"^--pick params=0\.01: .* from 0\.050 to 0\.900; give"):
+        pick(FRONT, Choice("params", 0.01))
+
+
+@pytest.mark.parametrize(
+    ("text", "choice", "name"),
+    [
+        ("flops=0.25", Choice("flops", 0.25), "flops0.25"),
+        ("params=1e-1", Choice("params", 0.1), "params0.1"),
+        ("flops=2", Choice("flops", 2.0), "flops2"),
+    ],
+)
+def test_a_choice_is_read(text: str, choice: Choice, name: str) -> None:
+    assert read_choice(text) == choice
+    assert choice.name == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "flops", "0.25", "=0.25", "flops=", "flops=x", "flops=0", "flops=-1", "flops=nan",
+     "flops=inf", "latency=4", "FLOPS=0.2", "flops=0.2=3", "params=0,1"],
+)  # fmt: skip
+def test_what_is_no_choice(text: str) -> None:
+    with pytest.raises(UserError, match=r"^--pick .*expected a share .*flops=0\.25 or params=0\.1"):
+        read_choice(text)
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    point = {
+        "name": "a", "paths": [list(way) for way in WHOLE], "flops": 1.0, "params": 1.0,
+        "straight_after": 50.0, "finetuned": None,
+    }  # fmt: skip
+    return {"seconds": {"train": 1.0, "total": 2.0}, "points": [{**point, **changes}]}
+
+
+def test_the_undamaged_content_is_read(tmp_path: Path) -> None:
+    (tmp_path / "front.json").write_text(json.dumps(content()), encoding="utf-8")
+    assert read_front(tmp_path, BLOCKS).points[0].paths == WHOLE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        json.dumps({"points": []}),
+        json.dumps({**content(), "points": 3}),
+        json.dumps({**content(), "points": [3]}),
+        json.dumps({**content(), "seconds": {"train": 1}}),
+        json.dumps(content(flops="much")),
+        json.dumps(content(straight_after=None)),
+        json.dumps(content(paths=3)),
+        json.dumps(content(paths=[[0, 1]])),
+        json.dumps(content(paths=[[0, 1, "magic"]])),
+        json.dumps(content(paths=[[0, 9, "proxy"]])),
+        json.dumps(content(paths=[[0, 2, "block"]])),
+        json.dumps(content(paths=[[0, 1, "block"], [0, 1, "block"]])),
+    ],
+)
+def test_a_damaged_front(tmp_path: Path, text: str) -> None:
+    (tmp_path / "front.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"front\.json: [^\n]+$"):
+        read_front(tmp_path, BLOCKS)
+
+
+def test_no_front(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"front\.json: [^\n]+$"):
+        read_front(tmp_path, BLOCKS)

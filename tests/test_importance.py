@@ -1,0 +1,212 @@
+"""What a path is worth: measured, against losses worked out path by path, and by its weight."""
+
+import copy
+import math
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import enliven, lively_chain
+from torch import Tensor
+
+from nettailor.core.backbone import create_chain
+from nettailor.core.console import Screen
+from nettailor.core.flags import parse
+from nettailor.core.run_folder import RunFolder
+from nettailor.session import start_session
+from nettailor.tailoring import Tailoring
+from prune.importance import by_path_weights, measured
+from prune.routes import Routes
+from student.grow import grow
+from student.network import Student
+from student.objective import expected_cross_entropy
+from student.proxy import pool
+from student.wiring import Path as Way
+
+CLASSES = 5
+SETTINGS = [
+    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--limit.train", "100",
+    "--limit.test", "20", "--batch-size", "16", "--device", "cpu", "--workers", "0", "--skips", "1",
+]  # fmt: skip
+
+
+def lively_student() -> Student:
+    student = grow(
+        lively_chain("test_resnet", CLASSES),
+        skips=1,
+        identities=True,
+        exits=True,
+        batch_norm="follow",
+    )
+    enliven(student.proxies)
+    enliven(student.heads)
+    with torch.no_grad():
+        student.path_weights.logits.normal_()
+    return student.eval()
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    images = torch.randn(12, 3, 32, 32, generator=generator)
+    return images, torch.randint(CLASSES, (12,), generator=generator)
+
+
+def softmax_by_node(student: Student) -> dict[Way, float]:
+    alpha = {}
+    for group in student.wiring.incoming:
+        powers = [math.exp(student.path_weights.logits[position].item()) for position in group]
+        for position, power in zip(group, powers, strict=True):
+            alpha[student.wiring.paths[position]] = power / sum(powers)
+    return alpha
+
+
+@torch.no_grad()
+def loss_by_hand(
+    student: Student, alpha: Mapping[Way, float], images: Tensor, labels: Tensor
+) -> float:
+    """Σ w CE over the heads, every node from its own layers with these path weights."""
+    wiring, nodes, loss = student.wiring, [student.stem(images)], 0.0
+    for node in range(1, wiring.depth + 1):
+        total = torch.zeros(())
+        for path in (path for path in wiring.paths if path.target == node):
+            x = nodes[path.source]
+            if node == wiring.depth:
+                logits = student.heads[path.key](x)
+                loss += alpha[path] * float(F.cross_entropy(logits, labels))
+                continue
+            if path.kind != "block":
+                stride = student.specs[node].stride // student.specs[path.source].stride
+                x = pool(x, stride)
+            if path.kind == "identity":
+                wide = student.specs[node].channels
+                zeros = x.new_zeros(x.shape[0], wide - x.shape[1], *x.shape[2:])
+                term = torch.cat([x, zeros], dim=1)
+            elif path.kind == "proxy":
+                term = student.proxies[path.key](x)
+            else:
+                term = student.blocks[path.key](x)
+            total = total + alpha[path] * term
+        if node < wiring.depth:
+            nodes.append(student.activations[str(node)](total))
+    return loss
+
+
+def test_measured_is_the_loss_as_it_is_less_the_loss_with_the_path_alone() -> None:
+    student = lively_student()
+    images, labels = batch()
+    wiring = student.wiring
+    assert {path.kind for path in wiring.paths} == {"block", "identity", "proxy", "head", "exit"}
+
+    def loss() -> float:
+        output = student(images)
+        return float(expected_cross_entropy(output, student.head_weights, labels))
+
+    values = measured(student, loss)
+    alpha = softmax_by_node(student)
+    as_it_is = loss_by_hand(student, alpha, images, labels)
+    assert len(values) == len(wiring.paths)
+    for path, value in zip(wiring.paths, values, strict=True):
+        alone = {
+            other: float(other == path) if other.target == path.target else weight
+            for other, weight in alpha.items()
+        }
+        expected = as_it_is - loss_by_hand(student, alone, images, labels)
+        assert value == pytest.approx(expected, abs=2e-4), path.key
+    assert len({round(value, 3) for value in values}) > len(values) / 2, "they must be told apart"
+
+
+def test_nothing_of_the_student_moves() -> None:
+    student = lively_student()
+    images, _ = batch()
+    before = copy.deepcopy(student.state_dict())
+    measured(student, lambda: float(student(images).logits.square().mean()))
+    for name, value in student.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_nodes_only_path_is_worth_nothing() -> None:
+    """Without proxies, identities and exits every node has one path; nothing is left to look at."""
+    chain = lively_chain("test_resnet", CLASSES)
+    student = grow(chain, skips=0, identities=False, exits=False, batch_norm="follow")
+    calls = []
+
+    def loss() -> float:
+        calls.append(1)
+        return float(len(calls))
+
+    assert measured(student, loss) == [0.0] * 5
+    # beside nodes of two paths; the last block makes its node narrower, so that nothing else fits
+    chain = lively_chain("test_resnet", CLASSES)
+    student = grow(chain, skips=0, identities=True, exits=False, batch_norm="follow")
+    calls.clear()
+    values = measured(student, loss)
+    by_key = dict(zip((path.key for path in student.wiring.paths), values, strict=True))
+    assert [key for key, value in by_key.items() if value == 0] == ["block-3-4", "head-4-5"]
+    assert len(calls) == 1 + 6
+
+
+def test_by_path_weights() -> None:
+    values = by_path_weights([1.0, 0.5, 1e-3, 0.0])
+    assert values == pytest.approx([0, -0.6931472, -6.9077553, -27.6310211])
+    assert all(math.isfinite(value) for value in values)
+
+
+def tailoring_of(folder: Path, *flags: str) -> Tailoring:
+    config, _ = parse("test", "", [*SETTINGS, *flags, "--out", str(folder)])
+    session = start_session(config, Screen())
+    teacher = create_chain("test_resnet", len(session.task.classes))
+    enliven(teacher)
+    return Tailoring(session, RunFolder(folder / "run"), teacher)
+
+
+@pytest.mark.parametrize("mode", ["task", "all"])
+def test_routes_leave_weights_statistics_and_mode_as_they_were(tmp_path: Path, mode: str) -> None:
+    work = tailoring_of(tmp_path, "--finetune", mode)
+    student = work.grown()
+    student.eval()
+    before = copy.deepcopy(student.state_dict())
+    modes = {name: module.training for name, module in student.named_modules()}
+    moved = copy.deepcopy(student).train()
+    moved(next(work.session.train_loader.epoch(0))[0])
+    assert any(not torch.equal(v, before[n]) for n, v in moved.state_dict().items()), "it would"
+    work.routes(student)
+    for name, value in student.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert {name: module.training for name, module in student.named_modules()} == modes
+
+
+def test_routes_are_worth_what_was_measured_on_training_batches(tmp_path: Path) -> None:
+    work = tailoring_of(tmp_path)
+    student = work.grown()
+    enliven(student, 2)
+    twin = copy.deepcopy(student).train()
+    batches = list(islice(work.session.train_loader.epoch(0), 8))
+    assert len(batches) > 1
+
+    def loss() -> float:
+        losses = [
+            float(expected_cross_entropy(twin(images), twin.head_weights, labels))
+            for images, labels in batches
+        ]
+        return sum(losses) / len(losses)
+
+    values = measured(twin, loss)
+    shares = work.shares(student)
+    expected = Routes(student.wiring, values, shares.paths, fixed=shares.fixed).frontier()
+    found = work.routes(student).frontier()
+    assert [route.paths for route in found] == [route.paths for route in expected]
+    assert [route.value for route in found] == pytest.approx([r.value for r in expected], abs=1e-4)
+    assert len(found) > 2
+
+
+def test_routes_by_path_weights_take_no_look_at_images(tmp_path: Path) -> None:
+    work = tailoring_of(tmp_path, "--importance", "path-weights")
+    student = work.grown()
+    with torch.no_grad():
+        student.path_weights.logits.normal_()
+    best = work.routes(student).frontier()[-1]
+    alpha = softmax_by_node(student)
+    assert best.value == pytest.approx(sum(math.log(alpha[path]) for path in best.paths))

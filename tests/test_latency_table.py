@@ -1,0 +1,81 @@
+"""The table of times: additive by construction, in order, and of the paths that it names."""
+
+import time
+
+import pytest
+import torch
+from conftest import lively_chain
+from torch import nn
+
+from nettailor.core.backbone import Chain
+from student.grow import grow
+from student.latency_table import LatencyTable, measure_paths
+from student.network import Student
+
+BRIEF = 0.05  # seconds for all measurements
+
+
+def pair(backbone: str) -> tuple[Chain, Student]:
+    student = grow(
+        lively_chain(backbone), skips="dense", identities=True, exits=True, batch_norm="follow"
+    )
+    return lively_chain(backbone), student
+
+
+def table_of(chain: Chain, student: Student, batch: int = 1) -> LatencyTable:
+    return measure_paths(student, chain, 32, torch.device("cpu"), batch=batch, seconds=BRIEF)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
+def test_the_backbones_paths_add_up_to_the_whole(backbone: str, batch: int) -> None:
+    chain, student = pair(backbone)
+    student.train()
+    table = table_of(chain, student, batch)
+    paths = student.wiring.paths
+    assert len(table.paths) == len(paths)
+    own = [
+        share
+        for path, share in zip(paths, table.paths, strict=True)
+        if path.kind in ("block", "head")
+    ]
+    assert table.stem + sum(own) == pytest.approx(table.whole, abs=1e-9)
+    assert table.stem > 0
+    assert table.whole > 0
+    for path, milliseconds in zip(paths, table.paths, strict=True):
+        assert milliseconds == 0 if path.kind == "identity" else milliseconds > 0
+    assert {path.kind for path in paths} == {"block", "identity", "proxy", "head", "exit"}
+    assert student.training
+    assert not chain.training
+
+
+def sleep(*_: object) -> None:
+    time.sleep(0.02)
+
+
+def test_each_time_is_that_of_its_own_path() -> None:
+    """One path at a time is made to sleep, and the table says which."""
+    chain, student = pair("test_resnet")
+    keys = [path.key for path in student.wiring.paths]
+    modules: dict[str, nn.Module] = {}
+    for path in student.wiring.paths:
+        for parts in (student.blocks, student.proxies, student.heads):
+            if path.key in parts:
+                modules[path.key] = parts[path.key]
+    assert len(modules) == len(keys) - len(student.wiring.of_kind("identity"))
+    for key in ("block-1-2", "proxy-0-4", "exit-2-5", "head-4-5"):
+        hook = modules[key].register_forward_hook(sleep)
+        table = table_of(chain, student)
+        hook.remove()
+        assert max(zip(table.paths, keys, strict=True))[1] == key
+    hook = student.stem.register_forward_hook(sleep)
+    table = table_of(chain, student)
+    hook.remove()
+    assert table.stem > max(table.paths)
+
+
+def test_the_whole_is_the_chain_that_is_given() -> None:
+    """20 ms of sleep, which no path of the student has, are in the whole and in the scale."""
+    chain, student = pair("test_resnet")
+    chain.register_forward_hook(sleep)
+    assert 20 < table_of(chain, student).whole < 200

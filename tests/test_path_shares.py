@@ -1,0 +1,136 @@
+"""What paths cost as shares of the whole backbone: counted, and measured once."""
+
+import json
+import os
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import pytest
+import torch
+from conftest import lively_chain
+
+from nettailor import path_shares
+from nettailor.core.backbone import Chain
+from nettailor.core.cost import module_flops, parameters
+from nettailor.core.errors import UserError
+from nettailor.path_shares import PathShares, measured_shares, shares_of
+from prune.plan import PrunePlan
+from prune.remove import remove
+from prune.routes import Routes
+from student.grow import grow
+from student.latency_table import measure_paths
+from student.network import Student
+from student.wiring import Wiring
+
+BACKBONES = ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050"]
+CPU = torch.device("cpu")
+
+
+def pair(backbone: str) -> tuple[Chain, Student]:
+    student = grow(
+        lively_chain(backbone), skips=2, identities=True, exits=True, batch_norm="follow"
+    )
+    return lively_chain(backbone), student
+
+
+@pytest.mark.parametrize("unit", ["flops", "params"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_backbones_own_paths_are_all_of_it(
+    backbone: str, unit: Literal["flops", "params"]
+) -> None:
+    chain, student = pair(backbone)
+    shares = shares_of(student, chain, 64, unit)
+    assert shares.whole == (
+        module_flops(chain, (3, 64, 64)) if unit == "flops" else parameters(chain)
+    )
+    own = [path for path in student.wiring.paths if path.kind in ("block", "head")]
+    assert shares.of(student, own) == pytest.approx(1, abs=1e-9)
+    by_path = dict(zip(student.wiring.paths, shares.paths, strict=True))
+    assert shares.fixed + sum(by_path[path] for path in own) == pytest.approx(1, abs=1e-9)
+    assert shares.fixed > 0
+    for path, share in by_path.items():
+        assert share == 0 if path.kind == "identity" else 0 < share < 1
+
+
+@pytest.mark.parametrize("backbone", BACKBONES[:2])
+def test_the_share_of_a_route_is_that_of_the_network_cut_to_it(backbone: str) -> None:
+    chain, student = pair(backbone)
+    by_flops, by_params = (shares_of(student, chain, 64, unit) for unit in ("flops", "params"))
+    seen = set()
+    for seed in range(4):
+        random = Random(seed)
+        value = [random.uniform(-1, 0) for _ in student.wiring.paths]
+        solved = Routes(student.wiring, value, by_flops.paths, fixed=by_flops.fixed)
+        for route in solved.frontier():
+            seen |= {path.kind for path in route.paths}
+            kept = Wiring(student.wiring.depth, route.paths)
+            network = remove(student, PrunePlan("route", student.wiring, kept))
+            flops = module_flops(network, (3, 64, 64))
+            assert by_flops.of(student, route.paths) == pytest.approx(flops / by_flops.whole)
+            # path logits are no cost of a network that takes one path into every node
+            numbers = parameters(network) - len(route.paths)
+            assert by_params.of(student, route.paths) == pytest.approx(numbers / by_params.whole)
+    assert seen >= {"block", "identity", "exit"}
+
+
+def measure(file: Path, chain: Chain, student: Student) -> PathShares:
+    return measured_shares(file, student, chain, 32, CPU, batch=2)
+
+
+def test_times_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain, student = pair("test_resnet")
+    asked: list[dict[str, Any]] = []
+
+    def briefly(*arguments: Any, **settings: Any) -> Any:
+        asked.append(settings)
+        return measure_paths(*arguments, **settings, seconds=0.02)
+
+    monkeypatch.setattr(path_shares, "measure_paths", briefly)
+    file = tmp_path / "latency_table.json"
+    first = measure(file, chain, student)
+    assert asked == [{"batch": 2}]
+    before = (file.read_bytes(), os.stat(file).st_mtime_ns)
+    assert measure(file, chain, student) == first
+    assert len(asked) == 1
+    assert (file.read_bytes(), os.stat(file).st_mtime_ns) == before
+
+    table = json.loads(file.read_text(encoding="utf-8"))
+    assert list(table["paths"]) == [path.key for path in student.wiring.paths]
+    assert first.whole == table["whole"] > 0
+    assert first.fixed == table["stem"] / table["whole"]
+    own = [path for path in student.wiring.paths if path.kind in ("block", "head")]
+    assert first.of(student, own) == pytest.approx(1, abs=1e-9)
+
+    # a cut student finds its paths in the table of the whole one
+    kept = Wiring(student.wiring.depth, tuple(own))
+    smaller = remove(student, PrunePlan("route", student.wiring, kept))
+    by_path = dict(zip(student.wiring.paths, first.paths, strict=True))
+    assert measure(file, chain, smaller).paths == [by_path[path] for path in kept.paths]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table | {"whole": 0},
+        lambda table: table | {"whole": None},
+        lambda table: table | {"paths": {}},
+        lambda table: table | {"paths": [1, 2]},
+        lambda table: table | {"stem": "fast"},
+        lambda table: {},
+        lambda table: [],
+    ],
+)
+def test_a_damaged_table(tmp_path: Path, change: Any) -> None:
+    chain, student = pair("test_resnet")
+    file = tmp_path / "latency_table.json"
+    table = {
+        "paths": {path.key: 1.0 for path in student.wiring.paths},
+        "stem": 1.0,
+        "whole": 5.0,
+    }
+    file.write_text(json.dumps(table), encoding="utf-8")
+    measure(file, chain, student)
+    file.write_text(json.dumps(change(table)), encoding="utf-8")
+    with pytest.raises(UserError, match=r"latency_table\.json: is damaged; give --overwrite"):
+        measure(file, chain, student)
