@@ -47,6 +47,7 @@ from nettailor.eliminate import eliminated_runs, train_beside_teacher
 from nettailor.front import Seconds
 from nettailor.hand_over import hand_over
 from nettailor.network import load_network
+from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
 from nettailor.tailor import tailor
 from nettailor.tailoring import Tailoring
@@ -167,7 +168,8 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     started = time.perf_counter()
     there = replace(session, config=_with(session.config, prune__epochs=epochs))
     teacher = ready_teacher(session)
-    work = Tailoring(there, folder, teacher.network)
+    costs = PathCosts(there, folder.path / "latency_table.json", fresh=False)
+    work = Tailoring(there, folder, teacher.network, costs)
     student = work.grown()
     kept = kept_blocks(session.stages, "stages", top)
     route = [Way(node - 1, node, "block") for node in range(1, kept + 1)]

@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 
+from nettailor.core.backbone import create_chain
+from nettailor.core.config import PruneConfig
 from nettailor.core.cost import module_flops
+from nettailor.core.device import place
 from nettailor.core.errors import UserError
-from nettailor.front import Front, Point, Seconds, write_front
-from nettailor.path_shares import shares_of
-from nettailor.tailoring import Candidate, Tailoring
-from prune.depths import choose, default_depths
+from nettailor.front import FRONT_FILE, Front, Point, Seconds, read_front, write_front
+from nettailor.path_shares import PathCosts, PathShares, shares_of
+from nettailor.session import Session
+from nettailor.tailoring import Candidate, Tailoring, grow_student
+from prune.depths import choose, default_depths, find_leanest
 from prune.plan import PrunePlan, decide
 from prune.remove import remove
 from prune.routes import Route, Routes
 from student.network import Student
+from student.wiring import Path as Way
 from student.wiring import Wiring
 
 _WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
@@ -26,9 +31,9 @@ def try_candidates(
     """Cut and fine-tune until the leanest cut that reaches `target` per cent is known.
 
     By rank: from the deepest cut on. By route: within the budget where there is one; else along a
-    ladder of routes, each worth more and at least 8 % dearer than the one before, on the assumption
-    that what a dearer route cannot reach a leaner one cannot either. The ladder is written down as
-    the run's front.
+    ladder of routes, each worth more and, the last one apart, at least 8 % dearer than the one
+    before, on the assumption that what a dearer route cannot reach a leaner one cannot either. The
+    ladder is written down as the run's front.
 
     A candidate stops as soon as it is known whether it reaches the target; the one that is kept is
     then fine-tuned to its end. It is the first of those that are returned.
@@ -41,22 +46,35 @@ def try_candidates(
         depths = prune.remove or (*default_depths(len(work.session.stages)), 0)
         plans = _by_rank(student, depths, prune.threshold)
         return _keep(work, student, _leanest_first(work, student, plans, target), target)
-    routes = work.routes(student)
-    most = budget_share(work, student)
-    rungs = _ladder(routes.frontier())
-    if most is not None:
-        within = _by_the_clock if prune.max_latency_ms is not None else _within
-        rungs.append(within(work, student, routes, most))
-    points = _points(work, student, sorted(rungs, key=lambda route: route.cost))
-    write_front(work.folder.path, Front(points, spent))
-    if most is None:
-        candidates = _keep(work, student, _search(work, student, points, target), target)
+    front = _front(work, student, spent)
+    if front.chosen is None:
+        candidates = _keep(work, student, _search(work, student, front.points, target), target)
     else:
-        candidates = [_try(work, student, as_plan(student, rungs[-1]), None)]
+        (point,) = (point for point in front.points if point.name == front.chosen)
+        candidates = [_try(work, student, _plan(student, point.name, point.paths), None)]
     ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
-    points = [point._replace(finetuned=ends.get(point.name)) for point in points]
-    write_front(work.folder.path, Front(points, spent))
+    points = [point._replace(finetuned=ends.get(point.name)) for point in front.points]
+    write_front(work.folder.path, front._replace(points=points))
     return candidates
+
+
+def _front(work: Tailoring, student: Student, spent: Seconds) -> Front:
+    """The ladder of a student, and what the budget asks for; written down once."""
+    if (work.folder.path / FRONT_FILE).exists():
+        return read_front(work.folder.path, student.wiring)
+    routes = work.routes(student)
+    rungs = _ladder(routes.frontier())
+    most = _budget_share(work.config.prune, work.costs.shares(student))
+    chosen = None
+    if most is not None:
+        timed = work.config.prune.max_latency_ms is not None
+        route = (_by_the_clock if timed else _within)(work, student, routes, most)
+        chosen = _name(route)
+        rungs = [rung for rung in rungs if _name(rung) != chosen] + [route]
+    rungs.sort(key=lambda route: route.cost)
+    front = Front(_points(work, student, rungs), spent, chosen)
+    write_front(work.folder.path, front)
+    return front
 
 
 def check_depths(asked: tuple[int, ...] | None, blocks: int) -> None:
@@ -67,46 +85,60 @@ def check_depths(asked: tuple[int, ...] | None, blocks: int) -> None:
         )
 
 
-def check_budget(work: Tailoring) -> None:
+def check_budget(session: Session, costs: PathCosts) -> None:
     """Raise UserError, before anything is trained, for a budget that no route meets."""
-    student = work.grown()
-    most = budget_share(work, student)
-    if most is None:
+    config = session.config
+    if config.prune.budget is None:
         return
-    shares = work.shares(student)
+    chain = create_chain(config.backbone, len(session.task.classes))
+    student = place(grow_student(config, chain), session.accelerator.device)
+    shares = costs.shares(student)
+    most = _budget_share(config.prune, shares)
+    assert most is not None, "there is a budget"
     routes = Routes(student.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed)
-    if routes.best(most, least=(1 - _WITHIN) * most) is None:
-        leanest, dearest = routes.reach()
-        given = work.config.prune.max_latency_ms
-        unit = shares.whole if given is not None else 1.0
-        name = "share of the backbone" if given is None else "ms"
-        raise UserError(
-            f"no network of this backbone costs {(1 - _WITHIN) * most * unit:.4g} to "
-            f"{most * unit:.4g} ({name}): expected a budget from {leanest * unit:.4g} to "
-            f"{dearest * unit:.4g}"
-        )
+    if _best_within(routes, most) is not None:
+        return
+    in_ms = config.prune.max_latency_ms is not None
+    unit, name = (shares.whole, " ms") if in_ms else (1.0, " of the backbone's")
+    leanest, dearest = (cost * unit for cost in routes.reach())
+    # a budget may be up to 2 % above what is there: three digits, rounded up
+    lowest, highest = f"{leanest * 1.005:.3g}", f"{dearest * 1.005:.3g}"
+    advice = f"give a budget from {lowest} to {highest}{name}"
+    if leanest <= most * unit <= dearest:
+        below, above = (f"{cost * unit:.4g}" for cost in routes.nearest(most))
+        advice = f"the nearest cost {below} and {above}{name}"
+    raise UserError(
+        f"no network of this backbone costs {(1 - _WITHIN) * most * unit:.4g} to "
+        f"{most * unit:.4g}{name}: {advice}"
+    )
 
 
-def budget_share(work: Tailoring, student: Student) -> float | None:
+def _budget_share(prune: PruneConfig, shares: PathShares) -> float | None:
     """The budget as a share of the whole backbone's cost; None where there is none."""
-    budget = work.config.prune.budget
-    if budget is None:
+    if prune.budget is None:
         return None
-    cost, most = budget
-    return most / work.shares(student).whole if cost == "latency_ms" else most
+    cost, most = prune.budget
+    return most / shares.whole if cost == "latency_ms" else most
 
 
-def as_plan(student: Student, route: Route) -> PrunePlan:
-    """The cut that leaves a route, named by its cost."""
-    kept = Wiring(student.wiring.depth, route.paths)
-    return PrunePlan(f"route-{route.cost:.3f}", student.wiring, kept)
+def _name(route: Route) -> str:
+    return f"route-{route.cost:.3f}"
+
+
+def _plan(student: Student, name: str, paths: tuple[Way, ...]) -> PrunePlan:
+    """The cut that leaves a route."""
+    return PrunePlan(name, student.wiring, Wiring(student.wiring.depth, paths))
 
 
 def _within(work: Tailoring, student: Student, routes: Routes, most: float) -> Route:
     """The best route that costs `most` of the backbone, or up to 2 % of that less."""
-    route = routes.best(most, least=(1 - _WITHIN) * most)
+    route = _best_within(routes, most)
     assert route is not None, "the budget was checked before training"
     return route
+
+
+def _best_within(routes: Routes, most: float) -> Route | None:
+    return routes.best(most + routes.slack, least=(1 - _WITHIN) * most - routes.slack)
 
 
 def _by_the_clock(work: Tailoring, student: Student, routes: Routes, most: float) -> Route:
@@ -124,7 +156,7 @@ def _by_the_clock(work: Tailoring, student: Student, routes: Routes, most: float
         route = routes.best(aim, least=(1 - _WITHIN) * aim) or routes.best(aim)
         if route is None:
             break
-        share = work.share_of_time(remove(student, as_plan(student, route)))
+        share = work.share_of_time(remove(student, _plan(student, _name(route), route.paths)))
         tried.append((share, route))
         if (1 - _WITHIN) * most <= share <= most:
             break
@@ -174,7 +206,7 @@ def _leanest_first(
     candidates = []
     for plan in plans:
         candidates.append(_try(work, student, plan, target))
-        if candidates[-1].reaches(target):
+        if candidates[-1].reached(target):
             break
     return candidates
 
@@ -184,26 +216,17 @@ def _search(
 ) -> list[Candidate]:
     """Fine-tune points of a ladder until the leanest that reaches the target is known.
 
-    Begins with the leanest that is near the target straight after the cut, goes on in steps that
-    double, and halves what is left once both sides are known.
+    Begins with the leanest that is near the target straight after the cut.
     """
     candidates = []
-    short, enough = -1, len(points)  # the dearest known to fall short, the leanest known to reach
+
+    def reaches(position: int) -> bool:
+        point = points[position]
+        candidates.append(_try(work, student, _plan(student, point.name, point.paths), target))
+        return candidates[-1].reached(target)
+
     near = [i for i, point in enumerate(points) if point.straight_after >= target - _NEAR]
-    position, step = near[0] if near else len(points) - 1, 1
-    while enough - short > 1:
-        kept = Wiring(student.wiring.depth, points[position].paths)
-        plan = PrunePlan(points[position].name, student.wiring, kept)
-        candidates.append(_try(work, student, plan, target))
-        if candidates[-1].reaches(target):
-            enough = position
-            position -= step
-        else:
-            short = position
-            position += step
-        step *= 2
-        if not short < position < enough:
-            position = (short + enough) // 2
+    find_leanest(len(points), near[0] if near else len(points) - 1, reaches)
     return candidates
 
 
@@ -226,8 +249,7 @@ def _points(work: Tailoring, student: Student, routes: Sequence[Route]) -> list[
     by_params = shares_of(student, work.teacher, size, "params")
     points = []
     for route in routes:
-        plan = as_plan(student, route)
-        _, scores = work.cut(student, plan)
+        _, scores = work.cut(student, _plan(student, _name(route), route.paths))
         flops, params = by_flops.of(student, route.paths), by_params.of(student, route.paths)
-        points.append(Point(plan.name, route.paths, flops, params, scores.accuracy))
+        points.append(Point(_name(route), route.paths, flops, params, scores.accuracy))
     return points

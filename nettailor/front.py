@@ -45,10 +45,14 @@ class Seconds(NamedTuple):
 
 
 class Front(NamedTuple):
-    """The points, the leanest first, and what training the student took."""
+    """The points, the leanest first, and what training the student took.
+
+    chosen: the name of the point that a budget asks for; None where tolerance chooses.
+    """
 
     points: list[Point]
     seconds: Seconds
+    chosen: str | None
 
 
 class Choice(NamedTuple):
@@ -96,33 +100,41 @@ def write_front(folder: Path, front: Front) -> None:
     points = [
         {**point._asdict(), "paths": [list(path) for path in point.paths]} for point in front.points
     ]
-    write_json(folder / FRONT_FILE, {"seconds": front.seconds._asdict(), "points": points})
+    content = {"seconds": front.seconds._asdict(), "chosen": front.chosen, "points": points}
+    write_json(folder / FRONT_FILE, content)
 
 
-def read_front(folder: Path, blocks: int) -> Front:
-    """The front of a run; UserError when it is missing or damaged.
+def read_front(folder: Path, student: Wiring) -> Front:
+    """The front of a run; UserError when it is missing, damaged or of another student.
 
     Args:
         folder: of the run.
-        blocks: how many the whole backbone has.
+        student: the paths of its student.
     """
     file = folder / FRONT_FILE
     content = read_json(file)
     try:
-        return Front(
-            [_read_point(row, blocks) for row in content["points"]],
-            Seconds(float(content["seconds"]["train"]), float(content["seconds"]["total"])),
-        )
+        points = [_read_point(row, student) for row in content["points"]]
+        chosen = content["chosen"]
+        if not points or chosen not in (None, *(point.name for point in points)):
+            raise ValueError("a point is missing")
+        seconds = content["seconds"]
+        return Front(points, Seconds(float(seconds["train"]), float(seconds["total"])), chosen)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{file}: is damaged; tailor again with --overwrite") from error
 
 
-def _read_point(row: Mapping[str, Any], blocks: int) -> Point:
+def _read_point(row: Mapping[str, Any], student: Wiring) -> Point:
     rows: Sequence[Sequence[int | str]] = row["paths"]
+    paths = Wiring.from_json(student.depth, rows).paths
+    sources = [path.source for path in paths]
+    targets = [path.target for path in paths]
+    if not set(paths) <= set(student.paths) or [0, *targets] != [*sources, student.depth]:
+        raise ValueError(f"{rows!r} is no route through the student")
     finetuned = row["finetuned"]
     return Point(
         str(row["name"]),
-        Wiring.from_json(blocks + 1, rows).paths,
+        paths,
         float(row["flops"]),
         float(row["params"]),
         float(row["straight_after"]),

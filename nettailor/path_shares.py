@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Literal, NamedTuple
 
-import torch
-
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.cost import chain_costs
+from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
+from nettailor.session import Session
 from student.grow import path_costs
-from student.latency_table import measure_paths
+from student.latency_table import LatencyTable, measure_paths
 from student.network import Student
 from student.wiring import Path
 
@@ -44,31 +44,75 @@ def shares_of(
     return PathShares([cost[column] / whole for cost in costs], stem[column] / whole, whole)
 
 
-def measured_shares(
-    table: FilePath,
-    student: Student,
-    chain: Chain,
-    image_size: int,
-    device: torch.device,
-    *,
-    batch: int,
-) -> PathShares:
-    """Shares of the time of a forward pass, measured once and kept in a file.
+class PathCosts:
+    """The shares that a run goes by: of what its budget is in, or else of what its loss weighs.
 
-    Args:
-        table: the file; a run that goes on must not see other times than it began with.
-        student: grown, every path alive when the file is not there yet.
+    Times are measured once and kept in a file of the run: one that goes on must not see others.
     """
-    keys = [path.key for path in student.wiring.paths]
-    if not table.exists():
-        times = measure_paths(student, chain, image_size, device, batch=batch)
-        paths = dict(zip(keys, times.paths, strict=True))
-        write_json(table, {"paths": paths, "stem": times.stem, "whole": times.whole})
+
+    def __init__(self, session: Session, table: FilePath, *, fresh: bool) -> None:
+        """Nothing is measured yet.
+
+        Args:
+            session: of the run.
+            table: where the run keeps its times.
+            fresh: what the file holds does not count, the run begins anew.
+        """
+        config = session.config
+        self._session, self._file = session, table
+        cost, prune = config.student.cost, config.prune
+        self._unit: Literal["flops", "params", "latency"] = "flops" if cost == "auto" else cost
+        if prune.budget is not None:
+            budgeted = prune.budget[0]
+            self._unit = "latency" if budgeted == "latency_ms" else budgeted
+        self._chain = place(
+            create_chain(config.backbone, len(session.task.classes)), session.accelerator.device
+        )
+        self._times: LatencyTable | None = None
+        if self._unit == "latency" and table.exists() and not fresh:
+            self._times = _read(table)
+
+    def shares(self, student: Student) -> PathShares:
+        """Of a student's paths; of a whole one where times are still to be measured."""
+        size = self._session.config.image_size
+        if self._unit != "latency":
+            return shares_of(student, self._chain, size, self._unit)
+        if self._times is None:
+            self._times = measure_paths(
+                student,
+                self._chain,
+                size,
+                self._session.accelerator.device,
+                batch=self._session.config.prune.batch,
+            )
+        times = self._times
+        try:
+            paths = [times.paths[path.key] / times.whole for path in student.wiring.paths]
+        except KeyError as error:
+            raise UserError(
+                f"{self._file}: lacks the path {error.args[0]}; give --overwrite to tailor again"
+            ) from error
+        return PathShares(paths, times.stem / times.whole, times.whole)
+
+    def keep(self, student: Student) -> None:
+        """Write the times, where time is what counts, into the run's file.
+
+        Args:
+            student: a whole one, for times that are still to be measured.
+        """
+        if self._unit == "latency" and not self._file.exists():
+            self.shares(student)
+            assert self._times is not None, "they were measured just now"
+            write_json(self._file, self._times._asdict())
+
+
+def _read(table: FilePath) -> LatencyTable:
     content = read_json(table)
     try:
-        whole = float(content["whole"])
-        return PathShares(
-            [content["paths"][key] / whole for key in keys], content["stem"] / whole, whole
-        )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        paths = {str(key): float(value) for key, value in content["paths"].items()}
+        times = LatencyTable(paths, float(content["stem"]), float(content["whole"]))
+        if not times.whole > 0:
+            raise ValueError("no time at all")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{table}: is damaged; give --overwrite to tailor again") from error
+    return times

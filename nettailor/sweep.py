@@ -60,6 +60,8 @@ class Job:
         what: str = self.kind
         if self.kind == "tailored":
             what += f" {config.prune.finetune}, gamma {config.student.gamma:g}"
+            what += ", by rank" * (config.prune.by == "rank")
+            what += f", {config.prune.limit}" * (config.prune.budget is not None)
         elif self.kind == "eliminated":
             what += f" {config.eliminate.unit} {self._top}"
             what += ", convolution instead" * config.eliminate.replacement

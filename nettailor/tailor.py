@@ -22,8 +22,9 @@ from nettailor.finetune import Teacher
 from nettailor.front import Choice, Seconds, pick, read_choice, read_front
 from nettailor.hand_over import hand_over
 from nettailor.network import load_network
+from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
-from nettailor.tailoring import LATENCY_FILE, Candidate, Tailoring
+from nettailor.tailoring import Candidate, Tailoring
 from nettailor.teach import ready_teacher
 from prune.plan import PrunePlan
 from student.network import Student
@@ -35,6 +36,7 @@ DESCRIPTION = (
     "best one within a budget."
 )
 CANDIDATES_FILE = "candidates.json"
+LATENCY_FILE = "latency_table.json"
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "--pick": {
         "metavar": "COST=SHARE",
@@ -55,9 +57,12 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     if folder.finished and not overwrite:
         folder.open(settings, ignored=_IGNORED, overwrite=False)
         return folder
+    # whatever can be wrong with settings and images shows before anything is trained or discarded
+    costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
+    if overwrite or not folder.begun:
+        check_budget(session, costs)
     teacher = ready_teacher(session)
-    # whatever can be wrong with settings and images shows before anything is discarded
-    work = Tailoring(session, folder, teacher.network)
+    work = Tailoring(session, folder, teacher.network, costs)
     if work.source.digest != teacher.architecture.weights_digest:
         raise UserError(
             f"{teacher.folder.path} was fine-tuned from other weights "
@@ -65,9 +70,9 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
             "train it again: python -m nettailor.teach --overwrite"
         )
     if overwrite or not folder.begun:
-        check_budget(work)
         session.check_images()
     folder.open(settings, ignored=_IGNORED, overwrite=overwrite)
+    costs.keep(work.grown())
     _same_teacher(folder, teacher.folder)
 
     student, grown, before = work.train_student()
@@ -94,10 +99,7 @@ def tailored_folder(session: Session) -> RunFolder:
         details.append("rank")
     details.append(f"gamma{session.config.student.gamma:g}")
     if prune.budget is not None:
-        cost, most = prune.budget
-        details.append(
-            f"{most:g}ms-batch{prune.batch}" if cost == "latency_ms" else f"{cost}{most:g}"
-        )
+        details.append(prune.limit)
     return RunFolder(session.folder("tailored", *details), "python -m nettailor.tailor")
 
 
@@ -187,19 +189,18 @@ def pick_another(session: Session, choice: Choice) -> RunFolder:
             "first, without --pick"
         )
     folder.open(_settings(session), ignored=_IGNORED, overwrite=False)
-    point = pick(read_front(folder.path, len(session.stages)), choice)
+    student, _ = load_network(folder.path / "student")
+    assert isinstance(student, Student), "a tailored run keeps its student"
+    front = read_front(folder.path, student.wiring)
+    point = pick(front, choice)
     picked = RunFolder(folder.path / "picked" / choice.name)
     if picked.finished:
         return picked
     teacher = ready_teacher(session)
     _same_teacher(folder, teacher.folder)
     started = time.perf_counter()
-    front = read_front(folder.path, len(session.stages))
-    if (folder.path / LATENCY_FILE).exists():
-        write_json(picked.path / LATENCY_FILE, read_json(folder.path / LATENCY_FILE))
-    work = Tailoring(session, picked, teacher.network)
-    student, _ = load_network(folder.path / "student")
-    assert isinstance(student, Student), "a tailored run keeps its student"
+    costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)
+    work = Tailoring(session, picked, teacher.network, costs)
     student = place_on(student, work.device)
     plan = PrunePlan(point.name, student.wiring, Wiring(student.wiring.depth, point.paths))
     candidate = work.cut_and_finetune(student, plan, None)

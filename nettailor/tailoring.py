@@ -6,17 +6,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nettailor.core.backbone import Chain
+from nettailor.core.config import RunConfig
 from nettailor.core.device import place
-from nettailor.core.files import read_json, write_json
 from nettailor.core.latency import measure_latency
 from nettailor.core.modes import evaluating
 from nettailor.core.run_folder import RunFolder
@@ -26,7 +24,7 @@ from nettailor.core.trainer import Fitted, fit
 from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import load_pretrained
 from nettailor.network import save_network
-from nettailor.path_shares import PathShares, measured_shares, shares_of
+from nettailor.path_shares import PathCosts
 from nettailor.session import Session, schedule_of
 from prune.depths import decided
 from prune.importance import by_path_weights, measured
@@ -42,7 +40,6 @@ from student.network import Student
 from student.objective import TailorObjective, expected_cross_entropy
 from teacher.target import as_target
 
-LATENCY_FILE = "latency_table.json"
 _STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
 _IMPORTANCE_BATCHES = 8
@@ -82,6 +79,18 @@ class Candidate:
         """Whether it is at least `target` per cent accurate on validation."""
         return self.scores.accuracy >= target
 
+    def reached(self, target: float) -> bool:
+        """The same when it was decided, whatever later epochs brought.
+
+        A search that goes on in another session has to take the turns that it took before.
+        """
+        best = 0.0
+        for row in self.fitted.history:
+            best = max(best, row["val_accuracy"])
+            if decided(int(row["epoch"]), self.epochs, best, target):
+                break
+        return best >= target
+
     def verdict(self, target: float) -> str:
         """What became of it, in words."""
         if self.reaches(target):
@@ -89,16 +98,33 @@ class Candidate:
         return "short of the teacher" if self.ended else "ruled out early"
 
 
+def grow_student(config: RunConfig, chain: Chain) -> Student:
+    """The student that the settings ask for; takes over the chain."""
+    settings, shared = config.student, config.prune.finetune == "task"
+    student = grow(
+        chain,
+        skips=settings.skips,
+        identities=settings.identities,
+        exits=settings.exits,
+        batch_norm=settings.batch_norm,
+        adapters=shared if settings.adapters == "auto" else settings.adapters,
+    )
+    if not shared and config.prune.by == "route":
+        student.finetune_all()
+    return student
+
+
 class Tailoring:
     """The stages of one tailored run; each continues where an earlier session stopped."""
 
-    def __init__(self, session: Session, folder: RunFolder, teacher: Chain) -> None:
-        self.session, self.folder = session, folder
+    def __init__(
+        self, session: Session, folder: RunFolder, teacher: Chain, costs: PathCosts
+    ) -> None:
+        self.session, self.folder, self.costs = session, folder, costs
         self.config = session.config
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
         self.target = as_target(self.teacher)
-        self._apart = TemporaryDirectory()
         config = self.config
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
@@ -127,46 +153,8 @@ class Tailoring:
 
     def grown(self) -> Student:
         """The student before it is trained, with the weights that every session gives it."""
-        settings = self.config.student
         self.session.seed_stage("student")
-        student = grow(
-            copy.deepcopy(self.chain),
-            skips=settings.skips,
-            identities=settings.identities,
-            exits=settings.exits,
-            batch_norm=settings.batch_norm,
-            adapters=self.config.prune.finetune == "task"
-            if settings.adapters == "auto"
-            else settings.adapters,
-        )
-        if self.config.prune.finetune == "all" and self.config.prune.by == "route":
-            student.finetune_all()
-        return place(student, self.device)
-
-    def shares(self, student: Student) -> PathShares:
-        """What each path costs, in what the budget is in, or else in what the loss weighs."""
-        cost, prune = self.config.student.cost, self.config.prune
-        if prune.max_latency_ms is not None or cost == "latency":
-            return measured_shares(
-                self._latency_table(), student, self.teacher, self.config.image_size, self.device,
-                batch=prune.batch,
-            )  # fmt: skip
-        by_parameters = prune.max_params is not None or cost == "params"
-        return shares_of(
-            student, self.teacher, self.config.image_size, "params" if by_parameters else "flops"
-        )
-
-    def _latency_table(self) -> Path:
-        """Where the times of the paths are kept: apart, until the run has begun."""
-        apart = Path(self._apart.name) / LATENCY_FILE
-        table = self.folder.path / LATENCY_FILE
-        if table.exists():
-            return table
-        if not self.folder.begun:
-            return apart
-        if apart.exists():
-            write_json(table, read_json(apart))
-        return table
+        return place(grow_student(self.config, copy.deepcopy(self.chain)), self.device)
 
     def share_of_time(self, network: Student) -> float:
         """The latency of a network over the backbone's, both measured now."""
@@ -193,7 +181,7 @@ class Tailoring:
         """Train a student by the objective; see `cut_and_finetune` for the target."""
         session, config = self.session, self.config
         complexity = FORMS[config.student.complexity]
-        cost = torch.tensor(self.shares(network).paths, device=self.device)
+        cost = torch.tensor(self.costs.shares(network).paths, device=self.device)
         objective = TailorObjective(
             self.target,
             distill=distill,
@@ -273,7 +261,7 @@ class Tailoring:
 
     def routes(self, student: Student) -> Routes:
         """Every route through the trained student, by what it is worth and what it costs."""
-        shares = self.shares(student)
+        shares = self.costs.shares(student)
         if self.config.prune.importance == "path-weights":
             values = by_path_weights(student.path_weights().tolist())
         else:

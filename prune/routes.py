@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from student.wiring import Path, Wiring
 
-_STEPS = 20_000  # of a budget of 1; a path's cost is rounded to one of them
+_STEPS = 200_000  # of a budget of 1; a path's cost is rounded to one of them
 _DUST = 1e-6  # of a step
 
 
@@ -29,7 +29,7 @@ class Routes:
 
     A route's value and cost are sums over its paths, so the best one within each cost follows from
     the best ones into the nodes before: best_j(c) = max over paths i→j of best_i(c - C_ij) + V_ij,
-    on a grid of 20 000 steps of cost. Nothing is lost but what the grid rounds.
+    on a grid of 200 000 steps of cost. Nothing is lost but what the grid rounds.
     """
 
     def __init__(
@@ -84,6 +84,22 @@ class Routes:
         """The costs of the leanest and of the dearest route."""
         there = np.flatnonzero(np.isfinite(self._best[-1]))
         return self._trace(int(there[0])).cost, self._trace(int(there[-1])).cost
+
+    def nearest(self, cost: float) -> tuple[float, float]:
+        """The costs of the dearest route up to a cost and of the leanest one from there on.
+
+        The cost must lie between those of `reach`.
+        """
+        there = np.flatnonzero(np.isfinite(self._best[-1]))
+        # the ends of the grid may differ from those of `reach` by what it rounds
+        step = int(np.clip(round(cost * _STEPS), there[0], there[-1]))
+        below, above = there[there <= step][-1], there[there >= step][0]
+        return self._trace(int(below)).cost, self._trace(int(above)).cost
+
+    @property
+    def slack(self) -> float:
+        """By how much the grid can be off from a route's exact cost: half a step a path."""
+        return (self._wiring.depth + 1) / (2 * _STEPS)
 
     def _trace(self, step: int) -> Route:
         """The route that ends at a step of the grid, with its exact cost."""

@@ -16,10 +16,10 @@ from student.wiring import Path
 class LatencyTable(NamedTuple):
     """Milliseconds a forward pass.
 
-    paths: of each path alone, in the wiring's order. stem: of the stem. whole: of the backbone.
+    paths: of each path alone, by its key. stem: of the stem. whole: of the backbone.
     """
 
-    paths: tuple[float, ...]
+    paths: dict[str, float]
     stem: float
     whole: float
 
@@ -88,7 +88,7 @@ def measure_paths(
     backbone = [p.key for p in student.wiring.paths if p.kind in ("block", "head")]
     scale = times["whole"] / (times["stem"] + sum(times[key] for key in backbone))
     return LatencyTable(
-        tuple(scale * times.get(path.key, 0.0) for path in student.wiring.paths),
+        {path.key: scale * times.get(path.key, 0.0) for path in student.wiring.paths},
         scale * times["stem"],
         times["whole"],
     )

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ from nettailor import finetune, path_shares, tailor, tailoring
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency
+from nettailor.front import Front, read_front
+from nettailor.network import load_network
 from student.latency_table import measure_paths
+from student.network import Student
 
 # the paper's method; `tailor` does better without any flag
 PUBLISHED = (
@@ -81,3 +85,10 @@ def lively_chain(backbone: str, classes: int = 5) -> Chain:
     chain = create_chain(backbone, classes)
     enliven(chain)
     return chain.eval()
+
+
+def front_in(folder: Path) -> Front:
+    """The front of a tailored run, held against its student."""
+    student, _ = load_network(folder / "student")
+    assert isinstance(student, Student)
+    return read_front(folder, student.wiring)

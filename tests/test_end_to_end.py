@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED, quick_latency
+from conftest import PUBLISHED, front_in, quick_latency
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,7 +25,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import read_weights
 from nettailor.core.flags import parse, run_command
 from nettailor.core.trainer import Fitted
-from nettailor.front import Point, read_front
+from nettailor.front import Point
 from nettailor.network import load_network
 from nettailor.session import start_session
 from student.network import Student
@@ -217,7 +217,7 @@ def test_metrics_have_a_row_a_stage_and_epoch(out: Path) -> None:
 
 def front_of(out: Path) -> list[Point]:
     """Of the run by route."""
-    return read_front(tailored_of(out, "all"), 4).points
+    return front_in(tailored_of(out, "all")).points
 
 
 def test_how_a_network_was_tailored_is_told(out: Path) -> None:
@@ -494,7 +494,7 @@ def test_a_pick_is_a_network_of_its_own_and_leaves_the_run_alone(
     assert summary["tailored"]["depth"] == point.name
     assert summary["flops"] == pytest.approx(point.flops * summary["teacher"]["flops"])
     assert all(0 <= summary["accuracy"][split] <= 100 for split in ("train", "val", "test"))
-    assert summary["seconds"]["train"] > read_front(tailored_of(runs, "all"), 4).seconds.train
+    assert summary["seconds"]["train"] > front_in(tailored_of(runs, "all")).seconds.train
     network, _ = load_network(picked)
     assert isinstance(network, Student)
     assert network.wiring.paths == point.paths
@@ -541,6 +541,49 @@ def test_a_pick_that_cannot_be(
     shown = refusal(monkeypatch, capsys, *SMALL, *flags, "--out", str(out))
     assert re.search(words, shown), shown
     assert files_in(out) == before
+
+
+def no_points(front: dict[str, Any]) -> None:
+    front["points"] = []
+
+
+def a_path_too_far(front: dict[str, Any]) -> None:
+    """The student of these settings has no exit that skips this much."""
+    front["points"][-1]["paths"] = [[0, 1, "block"], [1, 4, "proxy"], [4, 5, "head"]]
+
+
+def disconnected(front: dict[str, Any]) -> None:
+    del front["points"][-1]["paths"][1]
+
+
+def an_unknown_choice(front: dict[str, Any]) -> None:
+    front["chosen"] = "route-9.999"
+
+
+@pytest.mark.parametrize("damage", [no_points, a_path_too_far, disconnected, an_unknown_choice])
+def test_a_pick_from_a_damaged_front(
+    out: Path,
+    tmp_path: Path,
+    damage: Callable[[dict[str, Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also where the point that is asked for is sound."""
+    runs = shutil.copytree(out, tmp_path / "runs")
+    file = tailored_of(runs, "all") / "front.json"
+    front = json.loads(file.read_text(encoding="utf-8"))
+    student, _ = load_network(file.parent / "student")
+    assert isinstance(student, Student)
+    assert "proxy-1-4" not in {path.key for path in student.wiring.paths}
+    least = command_of(front_of(runs)[0])
+    damage(front)
+    file.write_text(json.dumps(front), encoding="utf-8")
+    before = files_in(runs)
+    for pick in (least, "flops=1"):
+        argv = [*SMALL, *ALL, "--pick", pick, "--out", str(runs)]
+        shown = refusal(monkeypatch, capsys, *argv)
+        assert "front.json: is damaged; tailor again with --overwrite" in shown
+    assert files_in(runs) == before
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *argv: str) -> str:

@@ -21,8 +21,9 @@ from nettailor.front import (
     write_front,
 )
 from student.wiring import Path as Way
+from student.wiring import full_wiring
 
-BLOCKS = 2
+STUDENT = full_wiring(2, 0, identities=[1], exits=[1])  # two blocks
 LEAN = (Way(0, 1, "identity"), Way(1, 3, "exit"))
 WHOLE = (Way(0, 1, "block"), Way(1, 2, "block"), Way(2, 3, "head"))
 # the middle one has more parameters than the dearest
@@ -33,13 +34,16 @@ FRONT = Front(
         Point("route-0.800", WHOLE, 0.8, 0.7, 1 / 3, 92.0),
     ],
     Seconds(1.25, 2.5),
+    None,
 )
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    write_front(tmp_path, FRONT)
+@pytest.mark.parametrize("chosen", [None, "route-0.400"])
+def test_round_trip(tmp_path: Path, chosen: str | None) -> None:
+    front = FRONT._replace(chosen=chosen)
+    write_front(tmp_path, front)
     assert [path.name for path in tmp_path.iterdir()] == ["front.json"]
-    assert read_front(tmp_path, BLOCKS) == FRONT
+    assert read_front(tmp_path, STUDENT) == front
 
 
 def test_seconds_add_up() -> None:
@@ -110,12 +114,14 @@ def content(**changes: Any) -> dict[str, Any]:
         "name": "a", "paths": [list(way) for way in WHOLE], "flops": 1.0, "params": 1.0,
         "straight_after": 50.0, "finetuned": None,
     }  # fmt: skip
-    return {"seconds": {"train": 1.0, "total": 2.0}, "points": [{**point, **changes}]}
+    return {
+        "seconds": {"train": 1.0, "total": 2.0}, "chosen": None, "points": [{**point, **changes}],
+    }  # fmt: skip
 
 
 def test_the_undamaged_content_is_read(tmp_path: Path) -> None:
     (tmp_path / "front.json").write_text(json.dumps(content()), encoding="utf-8")
-    assert read_front(tmp_path, BLOCKS).points[0].paths == WHOLE
+    assert read_front(tmp_path, STUDENT).points[0].paths == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -138,14 +144,37 @@ def test_the_undamaged_content_is_read(tmp_path: Path) -> None:
         json.dumps(content(paths=[[0, 9, "proxy"]])),
         json.dumps(content(paths=[[0, 2, "block"]])),
         json.dumps(content(paths=[[0, 1, "block"], [0, 1, "block"]])),
+        json.dumps({**content(), "points": []}),
+        json.dumps({**content(), "points": {}}),
+        json.dumps({key: value for key, value in content().items() if key != "chosen"}),
+        json.dumps({**content(), "chosen": "b"}),
+        json.dumps({**content(), "chosen": ["a"]}),
+        # paths that the student lacks
+        json.dumps(content(paths=[[0, 2, "proxy"], [2, 3, "head"]])),
+        json.dumps(content(paths=[[0, 1, "block"], [1, 2, "identity"], [2, 3, "head"]])),
+        json.dumps(content(paths=[[0, 1, "block"], [1, 2, "block"], [2, 3, "exit"]])),
+        # its own paths, but no whole route
+        json.dumps(content(paths=[])),
+        json.dumps(content(paths=[[0, 1, "block"], [2, 3, "head"]])),
+        json.dumps(content(paths=[[1, 2, "block"], [2, 3, "head"]])),
+        json.dumps(content(paths=[[0, 1, "block"], [1, 2, "block"]])),
+        json.dumps(content(paths=[[0, 1, "block"], [0, 1, "identity"], [1, 3, "exit"]])),
+        json.dumps(content(paths=[list(way) for way in (*WHOLE, Way(1, 3, "exit"))])),
     ],
 )
 def test_a_damaged_front(tmp_path: Path, text: str) -> None:
     (tmp_path / "front.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"front\.json: [^\n]+$"):
-        read_front(tmp_path, BLOCKS)
+        read_front(tmp_path, STUDENT)
+
+
+def test_the_front_of_another_student(tmp_path: Path) -> None:
+    write_front(tmp_path, FRONT)
+    for other in (full_wiring(2, 0, exits=[1]), full_wiring(3, "dense", identities=[1, 2, 3])):
+        with pytest.raises(UserError, match=r"front\.json: is damaged; tailor again"):
+            read_front(tmp_path, other)
 
 
 def test_no_front(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"front\.json: [^\n]+$"):
-        read_front(tmp_path, BLOCKS)
+        read_front(tmp_path, STUDENT)

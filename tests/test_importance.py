@@ -16,6 +16,7 @@ from nettailor.core.backbone import create_chain
 from nettailor.core.console import Screen
 from nettailor.core.flags import parse
 from nettailor.core.run_folder import RunFolder
+from nettailor.path_shares import PathCosts
 from nettailor.session import start_session
 from nettailor.tailoring import Tailoring
 from prune.importance import by_path_weights, measured
@@ -159,7 +160,8 @@ def tailoring_of(folder: Path, *flags: str) -> Tailoring:
     session = start_session(config, Screen())
     teacher = create_chain("test_resnet", len(session.task.classes))
     enliven(teacher)
-    return Tailoring(session, RunFolder(folder / "run"), teacher)
+    costs = PathCosts(session, folder / "run" / "latency_table.json", fresh=False)
+    return Tailoring(session, RunFolder(folder / "run"), teacher, costs)
 
 
 @pytest.mark.parametrize("mode", ["task", "all"])
@@ -194,7 +196,7 @@ def test_routes_are_worth_what_was_measured_on_training_batches(tmp_path: Path) 
         return sum(losses) / len(losses)
 
     values = measured(twin, loss)
-    shares = work.shares(student)
+    shares = work.costs.shares(student)
     expected = Routes(student.wiring, values, shares.paths, fixed=shares.fixed).frontier()
     found = work.routes(student).frontier()
     assert [route.paths for route in found] == [route.paths for route in expected]

@@ -7,14 +7,16 @@ from random import Random
 from typing import Any, Literal
 
 import pytest
-import torch
 from conftest import lively_chain
 
 from nettailor import path_shares
 from nettailor.core.backbone import Chain
+from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
-from nettailor.path_shares import PathShares, measured_shares, shares_of
+from nettailor.core.flags import parse
+from nettailor.path_shares import PathCosts, shares_of
+from nettailor.session import Session, start_session
 from prune.plan import PrunePlan
 from prune.remove import remove
 from prune.routes import Routes
@@ -24,7 +26,11 @@ from student.network import Student
 from student.wiring import Wiring
 
 BACKBONES = ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050"]
-CPU = torch.device("cpu")
+SMALL = [
+    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--limit.train", "100",
+    "--limit.test", "20", "--device", "cpu", "--workers", "0",
+]  # fmt: skip
+TIMED = ["--student.cost", "latency", "--batch", "2"]
 
 
 def pair(backbone: str) -> tuple[Chain, Student]:
@@ -74,24 +80,43 @@ def test_the_share_of_a_route_is_that_of_the_network_cut_to_it(backbone: str) ->
     assert seen >= {"block", "identity", "exit"}
 
 
-def measure(file: Path, chain: Chain, student: Student) -> PathShares:
-    return measured_shares(file, student, chain, 32, CPU, batch=2)
+def session_of(folder: Path, *flags: str) -> Session:
+    return start_session(parse("test", "", [*SMALL, *flags, "--out", str(folder)])[0], Screen())
 
 
-def test_times_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain, student = pair("test_resnet")
-    asked: list[dict[str, Any]] = []
+def timed(file: Path, *, fresh: bool = False) -> PathCosts:
+    return PathCosts(session_of(file.parent, *TIMED), file, fresh=fresh)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The settings of every measurement, which is brief."""
+    seen: list[dict[str, Any]] = []
 
     def briefly(*arguments: Any, **settings: Any) -> Any:
-        asked.append(settings)
+        seen.append(settings)
         return measure_paths(*arguments, **settings, seconds=0.02)
 
     monkeypatch.setattr(path_shares, "measure_paths", briefly)
+    return seen
+
+
+def test_times_are_measured_once(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    _, student = pair("test_resnet")
     file = tmp_path / "latency_table.json"
-    first = measure(file, chain, student)
+    costs = timed(file)
+    assert asked == []
+    first = costs.shares(student)
     assert asked == [{"batch": 2}]
+    assert costs.shares(student) == first
+    assert not any(tmp_path.iterdir()), "a run that is refused leaves nothing"
+    costs.keep(student)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
     before = (file.read_bytes(), os.stat(file).st_mtime_ns)
-    assert measure(file, chain, student) == first
+    costs.keep(student)
+    again = timed(file)
+    assert again.shares(student) == first
+    again.keep(student)
     assert len(asked) == 1
     assert (file.read_bytes(), os.stat(file).st_mtime_ns) == before
 
@@ -106,7 +131,54 @@ def test_times_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     kept = Wiring(student.wiring.depth, tuple(own))
     smaller = remove(student, PrunePlan("route", student.wiring, kept))
     by_path = dict(zip(student.wiring.paths, first.paths, strict=True))
-    assert measure(file, chain, smaller).paths == [by_path[path] for path in kept.paths]
+    for found in (costs, timed(file)):
+        assert found.shares(smaller).paths == [by_path[path] for path in kept.paths]
+
+
+def test_a_run_that_begins_anew_measures_anew(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    _, student = pair("test_resnet")
+    file = tmp_path / "latency_table.json"
+    file.write_text("damaged", encoding="utf-8")
+    costs = timed(file, fresh=True)
+    costs.shares(student)
+    assert len(asked) == 1
+    file.unlink()  # as the folder does when it is opened
+    costs.keep(student)
+    assert timed(file).shares(student) == costs.shares(student)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "unit"),
+    [
+        ([], "flops"),
+        (["--student.cost", "params"], "params"),
+        (["--max-params", "0.5"], "params"),
+        (["--student.cost", "params", "--max-flops", "0.5"], "flops"),
+        (["--student.cost", "latency", "--max-flops", "0.5"], "flops"),
+        (["--max-latency-ms", "4", "--batch", "3"], "latency"),
+        (["--student.cost", "params", "--max-latency-ms", "4", "--batch", "3"], "latency"),
+    ],
+)
+def test_what_a_run_goes_by(
+    tmp_path: Path, asked: list[dict[str, Any]], flags: list[str], unit: Any
+) -> None:
+    _, student = pair("test_resnet")
+    file = tmp_path / "latency_table.json"
+    if unit != "latency":
+        file.write_text("of no account", encoding="utf-8")
+    costs = PathCosts(session_of(tmp_path, *flags), file, fresh=False)
+    costs.shares(student)
+    assert asked == ([{"batch": 3}] if unit == "latency" else [])
+    if unit != "latency":
+        # its own chain has as many classes as the task, 10
+        ten = grow(
+            lively_chain("test_resnet", 10),
+            skips=2, identities=True, exits=True, batch_norm="follow",
+        )  # fmt: skip
+        assert costs.shares(ten) == shares_of(ten, lively_chain("test_resnet", 10), 32, unit)
+        costs.keep(student)
+        assert file.read_text(encoding="utf-8") == "of no account"
 
 
 @pytest.mark.parametrize(
@@ -121,8 +193,8 @@ def test_times_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         lambda table: [],
     ],
 )
-def test_a_damaged_table(tmp_path: Path, change: Any) -> None:
-    chain, student = pair("test_resnet")
+def test_a_damaged_table(tmp_path: Path, change: Any, asked: list[dict[str, Any]]) -> None:
+    _, student = pair("test_resnet")
     file = tmp_path / "latency_table.json"
     table = {
         "paths": {path.key: 1.0 for path in student.wiring.paths},
@@ -130,7 +202,9 @@ def test_a_damaged_table(tmp_path: Path, change: Any) -> None:
         "whole": 5.0,
     }
     file.write_text(json.dumps(table), encoding="utf-8")
-    measure(file, chain, student)
+    timed(file).shares(student)
     file.write_text(json.dumps(change(table)), encoding="utf-8")
-    with pytest.raises(UserError, match=r"latency_table\.json: is damaged; give --overwrite"):
-        measure(file, chain, student)
+    words = r"latency_table\.json: (is damaged|lacks the path \S+); give --overwrite"
+    with pytest.raises(UserError, match=words):
+        timed(file).shares(student)
+    assert asked == []

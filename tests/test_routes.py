@@ -15,7 +15,7 @@ from prune.routes import Route, Routes
 from student.grow import grow, path_costs
 from student.wiring import Path, Wiring, full_wiring
 
-STEP = 1 / 20_000  # of the grid
+STEP = 1 / 200_000  # of the grid
 WIRINGS = {
     "all kinds": full_wiring(4, 2, identities=[1, 2, 4], exits=[2, 3, 4]),
     "dense": full_wiring(4, "dense", identities=[3], exits=[1]),
@@ -205,6 +205,31 @@ def test_reach_and_what_lies_outside(wiring: Wiring) -> None:
     assert solved.best(middle, least=middle + STEP) is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
+def test_the_nearest_costs_on_both_sides(wiring: Wiring, seed: int) -> None:
+    """Just below and above each route's cost, on it, and anywhere between two."""
+    value, cost, fixed = drawn(wiring, seed, grid=True)
+    costs = sorted({round(r.cost / STEP) for r in everything(wiring, value, cost, fixed)})
+    solved = Routes(wiring, value, cost, fixed=fixed)
+    for steps in costs:
+        assert solved.nearest(steps * STEP) == pytest.approx((steps * STEP, steps * STEP))
+    gaps = [(below, above) for below, above in pairwise(costs) if above - below > 1]
+    assert len(gaps) > 3
+    for below, above in gaps:
+        expected = pytest.approx((below * STEP, above * STEP), abs=1e-12)
+        for steps in (below + 1, (below + above) // 2, above - 1):
+            assert solved.nearest(steps * STEP) == expected
+
+
+def test_the_nearest_to_the_leanest_cost_itself() -> None:
+    """0.6 steps and 0.6 steps: 2 on the grid, 1.2 in truth."""
+    wiring = Wiring(2, (Path(0, 1, "block"), Path(1, 2, "head")))
+    solved = Routes(wiring, [0.0, 0.0], [0.6 * STEP, 0.6 * STEP], fixed=0.0)
+    leanest, _ = solved.reach()
+    assert solved.nearest(leanest) == (leanest, leanest)
+
+
 def test_a_negative_budget_holds_no_route() -> None:
     value, cost, fixed = drawn(WIRINGS["dense"], 0, grid=True)
     assert Routes(WIRINGS["dense"], value, cost, fixed=fixed).best(-0.1) is None
@@ -212,7 +237,7 @@ def test_a_negative_budget_holds_no_route() -> None:
 
 @pytest.mark.parametrize("cost", [0.043, 0.172])
 def test_a_budget_of_just_what_a_route_costs_is_enough(cost: float) -> None:
-    """Whole steps of the grid, though 20 000 times the float is a little less."""
+    """Whole steps of the grid, though 200 000 times the float is a little less."""
     wiring = Wiring(2, (Path(0, 1, "block"), Path(1, 2, "head")))
     found = Routes(wiring, [0.0, 0.0], [cost, 0.0], fixed=0.0).best(cost)
     assert found is not None

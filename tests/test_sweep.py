@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -161,6 +162,28 @@ def test_the_jobs_of_a_comparison(tmp_path: Path) -> None:
     last = jobs[14].config
     assert (last.seed, last.student.gamma, last.prune.finetune) == (0, 1.0, "all")
     assert not list(tmp_path.iterdir())
+
+
+def test_jobs_of_different_runs_have_different_names(tmp_path: Path) -> None:
+    """What parts two tailored runs' folders parts their names: the journal is that of all."""
+    settings = {
+        "": [],
+        ", by rank": ["--prune.by", "rank"],
+        ", flops0.6": ["--max-flops", "0.6"],
+        ", flops0.61": ["--max-flops", "0.61"],
+        ", params0.6": ["--max-params", "0.6"],
+        ", 4ms-batch1": ["--max-latency-ms", "4"],
+        ", 4ms-batch8": ["--max-latency-ms", "4", "--batch", "8"],
+    }
+    names, folders = [], set()
+    for part, flags in settings.items():
+        session = start_session(config_of(tmp_path, *flags), Screen())
+        teacher, job, *_ = list_jobs(session, seeds=[0], gammas=[0.3], modes=["task"])
+        assert job.name == f"{TAILORED}{part}, seed 0"
+        assert teacher.name == f"{TEACHER}, seed 0"
+        names.append(job.name)
+        folders.add(tailor.tailored_folder(replace(session, config=job.config)).path)
+    assert len(set(names)) == len(folders) == len(settings)
 
 
 @pytest.mark.parametrize(

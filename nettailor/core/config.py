@@ -236,6 +236,14 @@ class PruneConfig(ScheduleConfig):
             return "params", self.max_params
         return None if self.max_latency_ms is None else ("latency_ms", self.max_latency_ms)
 
+    @property
+    def limit(self) -> str:
+        """The budget as a part of a name, such as `flops0.3` or `4ms-batch1`."""
+        if self.budget is None:
+            return ""
+        cost, most = self.budget
+        return f"{most:g}ms-batch{self.batch}" if cost == "latency_ms" else f"{cost}{most:g}"
+
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         budgets = [self.max_flops, self.max_params, self.max_latency_ms]
