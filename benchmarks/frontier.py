@@ -21,7 +21,6 @@ import csv
 import io
 import math
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -45,17 +44,16 @@ from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import read_settings, set_key, validate
 from nettailor.eliminate import eliminated_runs, train_beside_teacher
 from nettailor.front import Seconds
-from nettailor.hand_over import hand_over
+from nettailor.hand_over import hand_over_alone
 from nettailor.network import load_network
 from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
-from nettailor.tailor import tailor
+from nettailor.tailor import LATENCY_FILE, tailor
 from nettailor.tailoring import Tailoring
 from nettailor.teach import ready_teacher
 from prune.eliminate import kept_blocks, units
 from prune.plan import PrunePlan
 from student.wiring import Path as Way
-from student.wiring import Wiring
 
 RATES = (0.02, 0.05, 0.1)
 COLUMNS = ("val", "test", "flops", "params", "latency")
@@ -165,34 +163,17 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     folder = RunFolder(Path(session.config.out) / "distilled" / name)
     if folder.finished:
         return folder
-    started = time.perf_counter()
     there = replace(session, config=_with(session.config, prune__epochs=epochs))
     teacher = ready_teacher(session)
-    costs = PathCosts(there, folder.path / "latency_table.json", fresh=False)
+    costs = PathCosts(there, folder.path / LATENCY_FILE, fresh=False)
     work = Tailoring(there, folder, teacher.network, costs)
     student = work.grown()
     kept = kept_blocks(session.stages, "stages", top)
     route = [Way(node - 1, node, "block") for node in range(1, kept + 1)]
     route.append(Way(kept, student.wiring.depth, "exit"))
-    plan = PrunePlan(f"elim-{top}", student.wiring, Wiring(student.wiring.depth, tuple(route)))
+    plan = PrunePlan.keeping(f"elim-{top}", student.wiring, route)
     candidate = work.cut_and_finetune(student, plan, None)
-    latency = measure_latency(
-        {"teacher": work.teacher, "cut": candidate.network},
-        session.config.image_size,
-        work.device,
-    )
-    folder.finish(
-        hand_over(
-            work,
-            folder.path,
-            candidate,
-            kind="picked",
-            latency=latency["cut"],
-            teacher=teacher.measured(latency["teacher"], work.device),
-            spent=Seconds(0, 0).plus(candidate.fitted),
-            since=started,
-        )
-    )
+    hand_over_alone(work, folder, candidate, teacher, Seconds(0, 0).plus(candidate.fitted))
     return folder
 
 

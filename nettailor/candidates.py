@@ -16,8 +16,6 @@ from prune.plan import PrunePlan, decide
 from prune.remove import remove
 from prune.routes import Route, Routes
 from student.network import Student
-from student.wiring import Path as Way
-from student.wiring import Wiring
 
 _WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
 _NEAR = 10.0  # points of accuracy that fine-tuning is trusted to bring back, for a first guess
@@ -51,7 +49,9 @@ def try_candidates(
         candidates = _keep(work, student, _search(work, student, front.points, target), target)
     else:
         (point,) = (point for point in front.points if point.name == front.chosen)
-        candidates = [_try(work, student, _plan(student, point.name, point.paths), None)]
+        candidates = [
+            _try(work, student, PrunePlan.keeping(point.name, student.wiring, point.paths), None)
+        ]
     ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
     points = [point._replace(finetuned=ends.get(point.name)) for point in front.points]
     write_front(work.folder.path, front._replace(points=points))
@@ -125,9 +125,8 @@ def _name(route: Route) -> str:
     return f"route-{route.cost:.3f}"
 
 
-def _plan(student: Student, name: str, paths: tuple[Way, ...]) -> PrunePlan:
-    """The cut that leaves a route."""
-    return PrunePlan(name, student.wiring, Wiring(student.wiring.depth, paths))
+def _plan(student: Student, route: Route) -> PrunePlan:
+    return PrunePlan.keeping(_name(route), student.wiring, route.paths)
 
 
 def _within(work: Tailoring, student: Student, routes: Routes, most: float) -> Route:
@@ -153,10 +152,10 @@ def _by_the_clock(work: Tailoring, student: Student, routes: Routes, most: float
     tried: list[tuple[float, Route]] = []
     aim = most
     for _ in range(_CORRECTIONS):
-        route = routes.best(aim, least=(1 - _WITHIN) * aim) or routes.best(aim)
+        route = _best_within(routes, aim) or routes.best(aim)
         if route is None:
             break
-        share = work.share_of_time(remove(student, _plan(student, _name(route), route.paths)))
+        share = work.share_of_time(remove(student, _plan(student, route)))
         tried.append((share, route))
         if (1 - _WITHIN) * most <= share <= most:
             break
@@ -222,7 +221,9 @@ def _search(
 
     def reaches(position: int) -> bool:
         point = points[position]
-        candidates.append(_try(work, student, _plan(student, point.name, point.paths), target))
+        candidates.append(
+            _try(work, student, PrunePlan.keeping(point.name, student.wiring, point.paths), target)
+        )
         return candidates[-1].reached(target)
 
     near = [i for i, point in enumerate(points) if point.straight_after >= target - _NEAR]
@@ -249,7 +250,7 @@ def _points(work: Tailoring, student: Student, routes: Sequence[Route]) -> list[
     by_params = shares_of(student, work.teacher, size, "params")
     points = []
     for route in routes:
-        _, scores = work.cut(student, _plan(student, _name(route), route.paths))
+        _, scores = work.cut(student, _plan(student, route))
         flops, params = by_flops.of(student, route.paths), by_params.of(student, route.paths)
         points.append(Point(_name(route), route.paths, flops, params, scores.accuracy))
     return points

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nettailor.core.config import PruneConfig
+from nettailor.core.latency import measure_latency
+from nettailor.core.run_folder import RunFolder
 from nettailor.evidence import gather
 from nettailor.figures import summary
+from nettailor.finetune import Teacher
 from nettailor.front import Seconds
 from nettailor.network import save_network
 from nettailor.tailoring import Candidate, Tailoring
@@ -59,6 +62,30 @@ def hand_over(
             ],
         },
     )
+
+
+def hand_over_alone(
+    work: Tailoring, folder: RunFolder, candidate: Candidate, teacher: Teacher, spent: Seconds
+) -> None:
+    """Measure one candidate beside its teacher, write it into a folder, and finish that.
+
+    Args:
+        spent: on training all that led to it.
+    """
+    started = time.perf_counter()
+    networks = {"teacher": work.teacher, "cut": candidate.network}
+    latency = measure_latency(networks, work.config.image_size, work.device)
+    figures = hand_over(
+        work,
+        folder.path,
+        candidate,
+        kind="picked",
+        latency=latency["cut"],
+        teacher=teacher.measured(latency["teacher"], work.device),
+        spent=spent,
+        since=started,
+    )
+    folder.finish(figures)
 
 
 def _budget(prune: PruneConfig) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from nettailor.core.run_folder import RunFolder
 from nettailor.figures import candidates_table, side_by_side
 from nettailor.finetune import Teacher
 from nettailor.front import Choice, Seconds, pick, read_choice, read_front
-from nettailor.hand_over import hand_over
+from nettailor.hand_over import hand_over, hand_over_alone
 from nettailor.network import load_network
 from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
@@ -28,7 +28,6 @@ from nettailor.tailoring import Candidate, Tailoring
 from nettailor.teach import ready_teacher
 from prune.plan import PrunePlan
 from student.network import Student
-from student.wiring import Wiring
 
 DESCRIPTION = (
     "Tailor a pretrained network to a task: train a student of its blocks, what may stand in for "
@@ -72,7 +71,6 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     if overwrite or not folder.begun:
         session.check_images()
     folder.open(settings, ignored=_IGNORED, overwrite=overwrite)
-    costs.keep(work.grown())
     _same_teacher(folder, teacher.folder)
 
     student, grown, before = work.train_student()
@@ -198,25 +196,12 @@ def pick_another(session: Session, choice: Choice) -> RunFolder:
         return picked
     teacher = ready_teacher(session)
     _same_teacher(folder, teacher.folder)
-    started = time.perf_counter()
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)
     work = Tailoring(session, picked, teacher.network, costs)
     student = place_on(student, work.device)
-    plan = PrunePlan(point.name, student.wiring, Wiring(student.wiring.depth, point.paths))
+    plan = PrunePlan.keeping(point.name, student.wiring, point.paths)
     candidate = work.cut_and_finetune(student, plan, None)
-    networks = {"teacher": work.teacher, "picked": candidate.network}
-    latency = measure_latency(networks, session.config.image_size, work.device)
-    figures = hand_over(
-        work,
-        picked.path,
-        candidate,
-        kind="picked",
-        latency=latency["picked"],
-        teacher=teacher.measured(latency["teacher"], work.device),
-        spent=front.seconds.plus(candidate.fitted),
-        since=started,
-    )
-    picked.finish(figures)
+    hand_over_alone(work, picked, candidate, teacher, front.seconds.plus(candidate.fitted))
     return picked
 
 

@@ -16,7 +16,7 @@ from nettailor.core.backbone import Chain
 from nettailor.core.config import RunConfig
 from nettailor.core.device import place
 from nettailor.core.latency import measure_latency
-from nettailor.core.modes import evaluating
+from nettailor.core.modes import training
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
@@ -244,6 +244,7 @@ class Tailoring:
         """
         settings = self.config.student
         student = self.grown()
+        self.costs.keep(student)
         self.session.seed_stage("training the student")
         fitted = self._fit(
             "student",
@@ -288,8 +289,7 @@ class Tailoring:
     def _unmoved(self, student: Student, look: Callable[[], list[float]]) -> list[float]:
         """What a look at the student in training mode gives; its statistics are put back."""
         before = {name: value.clone() for name, value in student.state_dict().items()}
-        with evaluating(student):
-            student.train()
+        with training(student):
             seen = look()
         student.load_state_dict(before)
         return seen

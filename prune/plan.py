@@ -1,6 +1,6 @@
 """Deciding what goes by rank, as published: from path weights to a plan; no network is touched."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prune.reachability import closure, strongest_route
@@ -22,6 +22,11 @@ class PrunePlan:
     before: Wiring
     kept: Wiring
     restored: tuple[Path, ...] = ()
+
+    @classmethod
+    def keeping(cls, name: str, before: Wiring, paths: Iterable[Path]) -> "PrunePlan":
+        """The cut that leaves these paths, a route say."""
+        return cls(name, before, Wiring(before.depth, tuple(paths)))
 
     def describe(self) -> str:
         """One line: what stays of what was there."""

@@ -6,6 +6,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from nettailor.core.modes import training
+
 
 @torch.no_grad()
 def reestimate(
@@ -20,20 +22,18 @@ def reestimate(
         network: on the accelerator's device; its training mode is put back afterwards.
         batches: training batches (images (B, 3, S, S), labels), at least one.
     """
-    was_training = network.training
-    network.train()
-    norms = [
-        module
-        for module in network.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
-    ]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a cumulative average
-    for images, _ in batches:
-        with accelerator.autocast():
-            network(images.to(accelerator.device, memory_format=torch.channels_last))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.train(was_training)
+    with training(network):
+        norms = [
+            module
+            for module in network.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+        ]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch's word for a cumulative average
+        for images, _ in batches:
+            with accelerator.autocast():
+                network(images.to(accelerator.device, memory_format=torch.channels_last))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from nettailor import finetune, path_shares, tailor, tailoring
+from nettailor import finetune, hand_over, path_shares, tailor, tailoring
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency
@@ -43,7 +43,7 @@ def quick_latency(patch: pytest.MonkeyPatch) -> None:
     def briefly(*arguments: Any, **settings: Any) -> Any:
         return measure_latency(*arguments, **{**settings, "seconds": 0.05})
 
-    for module in (finetune, tailor, tailoring):
+    for module in (finetune, hand_over, tailor, tailoring):
         patch.setattr(module, "measure_latency", briefly)
     patch.setattr(path_shares, "measure_paths", partial(measure_paths, seconds=0.05))
 
