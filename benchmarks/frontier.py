@@ -52,6 +52,7 @@ from nettailor.tailor import LATENCY_FILE, tailor
 from nettailor.tailoring import Tailoring
 from nettailor.teach import ready_teacher
 from prune.eliminate import kept_blocks, units
+from prune.fold import fold
 from prune.plan import PrunePlan
 from student.wiring import Path as Way
 
@@ -178,10 +179,10 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
 
 
 def _measured(session: Session, runs: Mapping[str, RunFolder]) -> Iterator[Entry]:
-    """Every run's figures, all latencies measured now and in turn, at batch 1."""
+    """Every run's figures; latency at batch 1 is of the folded networks, all in turn, now."""
     device = session.accelerator.device
     networks: dict[str, nn.Module] = {
-        name: place(load_network(run.path)[0], device) for name, run in runs.items()
+        name: place(fold(load_network(run.path)[0]), device) for name, run in runs.items()
     }
     times = measure_latency(
         networks, session.config.image_size, device, batches=(1,), seconds=5.0 * len(networks)

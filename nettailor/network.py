@@ -15,7 +15,7 @@ from nettailor.core.architecture import (
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
-from nettailor.core.files import load_exactly, read_weights, write_weights
+from nettailor.core.files import load_exactly, read_weights, require_exactly, write_weights
 from prune.eliminate import eliminate
 from student.grow import build
 from student.network import Student
@@ -47,30 +47,49 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
         UserError: a file is missing, damaged, or of another network.
     """
     architecture = read_architecture(folder)
-    file = folder / ARCHITECTURE_FILE
+    file, weights = folder / ARCHITECTURE_FILE, folder / WEIGHTS_FILE
+    with torch.device("meta"):  # a damaged file may ask for a network of any size
+        shapes = _bare(architecture, file).state_dict()
+    tensors = read_weights(weights)
+    require_exactly(shapes, tensors, weights)
+    network = _bare(architecture, file)
+    load_exactly(network, tensors, weights)
+    return place(network, torch.device("cpu")).eval(), architecture
+
+
+def _bare(architecture: Architecture, file: Path) -> Chain | Student:
+    """The network with random weights; UserError where `file` describes none."""
     try:
         chain = create_chain(architecture.backbone, len(architecture.classes))
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    network: Chain | Student = chain
     if architecture.eliminated is not None:
         left = architecture.eliminated
         try:
-            network = eliminate(chain, left.blocks, replacement=left.replacement)
+            return eliminate(chain, left.blocks, replacement=left.replacement)
         except ValueError as error:
             raise UserError(f"{file}: eliminated.blocks: {error}") from error
-    elif architecture.student is not None:
-        structure = architecture.student
-        try:
-            wiring = Wiring.from_json(len(chain.blocks) + 1, structure.paths)
-            _require_connected(wiring)
-        except ValueError as error:
-            raise UserError(f"{file}: student.paths make no student: {error}") from error
-        network = build(chain, wiring, batch_norm=structure.batch_norm, adapters=structure.adapters)
-        if structure.finetune == "all":
-            network.finetune_all()
-    load_exactly(network, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
-    return place(network, torch.device("cpu")).eval(), architecture
+    structure = architecture.student
+    if structure is None:
+        return chain
+    wiring = student_wiring(structure, len(chain.blocks), file)
+    network = build(chain, wiring, batch_norm=structure.batch_norm, adapters=structure.adapters)
+    if structure.finetune == "all":
+        network.finetune_all()
+    return network
+
+
+def student_wiring(structure: StudentStructure, blocks: int, file: Path) -> Wiring:
+    """The wiring of a student of a backbone with so many blocks.
+
+    Raises UserError, which names the file, for paths that make no student of it.
+    """
+    try:
+        wiring = Wiring.from_json(blocks + 1, structure.paths)
+        _require_connected(wiring)
+    except ValueError as error:
+        raise UserError(f"{file}: student.paths make no student: {error}") from error
+    return wiring
 
 
 def _require_connected(wiring: Wiring) -> None:

@@ -1,4 +1,4 @@
-"""`python -m nettailor.predict`: name what is on images, by a run's network or an untouched one."""
+"""`python -m nettailor.predict`: name what is on images, by a tailored or an untouched network."""
 
 import argparse
 import csv
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -20,39 +20,32 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from nettailor.core.architecture import ARCHITECTURE_FILE
+from nettailor.classifier import (
+    Classifier,
+    classifier_of_library,
+    classifier_of_run,
+    untouched_classifier,
+)
 from nettailor.core.console import Screen
 from nettailor.core.device import place, start_accelerator
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_atomically
 from nettailor.core.flags import EXIT_SOME_FAILED, Parser, as_called, run_command
 from nettailor.core.image_paths import find_images
-from nettailor.core.imagenet import pretrained_labels, pretrained_preprocessing
-from nettailor.core.images import in_one_line
-from nettailor.core.preprocessing import Preprocessing, eval_transform
+from nettailor.core.images import as_rgb, in_one_line
+from nettailor.core.preprocessing import eval_transform
 from nettailor.core.printable import printable
-from nettailor.core.weights import load_with_classifier
-from nettailor.network import load_network
+from nettailor.library import Library
 
-DESCRIPTION = "Say what is on images: a run's network, or a pretrained one with its own classes."
+DESCRIPTION = (
+    "Say what is on images: the network of a run or of a library's task, or a pretrained one with "
+    "its own classes."
+)
 _TOP = 5
 _BACKBONE = "tf_efficientnet_lite0"
 # Where Pillow takes an image for an attack. Resizing the shorter side of a strip can end there too.
 _MOST_PIXELS = 178_956_970
 _UNBROKEN = 1_000_000  # columns: lines in a file are as long as they need to be
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A network in eval mode, its classes' names by index, how its images are prepared.
-
-    about: what and whence it is, for the output.
-    """
-
-    network: nn.Module
-    labels: tuple[str, ...]
-    preprocessing: Preprocessing
-    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,30 +66,6 @@ class Failed:
 
     path: Path
     reason: str
-
-
-def classifier_of_run(folder: Path) -> Classifier:
-    """The network of a run folder, or of one inside; UserError when missing or damaged."""
-    if not (folder / ARCHITECTURE_FILE).is_file():
-        raise UserError(
-            f"--run {folder}: holds no network ({ARCHITECTURE_FILE} is not there); give the folder "
-            "of a finished run, or one of those inside"
-        )
-    network, architecture = load_network(folder)
-    about = {
-        "run": str(folder),
-        "backbone": architecture.backbone,
-        "weights": architecture.weights_origin,
-    }
-    return Classifier(network, architecture.classes, architecture.preprocessing, about)
-
-
-def untouched_classifier(backbone: str, weights: str) -> Classifier:
-    """A backbone as it was pretrained on ImageNet; UserError as in `load_with_classifier`."""
-    labels = pretrained_labels(backbone)
-    chain, source = load_with_classifier(backbone, len(labels), weights)
-    about = {"run": None, "backbone": backbone, "weights": source.origin}
-    return Classifier(chain.eval(), labels, pretrained_preprocessing(backbone), about)
 
 
 def predict(
@@ -141,6 +110,12 @@ class _Prepared(NamedTuple):
 def _warm_up(classifier: Classifier, batch_size: int, top_k: int, device: torch.device) -> None:
     """Do once, off the clock, what is slow the first time only."""
     size = classifier.preprocessing.image_size
+    shorter_side = size / classifier.preprocessing.crop_pct
+    if shorter_side**2 > _MOST_PIXELS:
+        raise UserError(
+            f"the network asks for images of {shorter_side:.0f} pixels, of which it would see the "
+            f"middle {size}: its crop_pct is damaged; restore it"
+        )
     try:
         blank = _Prepared(Path(), torch.zeros(3, size, size), 0.0)
         list(_answers(classifier, [blank] * batch_size, top_k, device))
@@ -152,7 +127,7 @@ def _warm_up(classifier: Classifier, batch_size: int, top_k: int, device: torch.
     Image.init()
     file = io.BytesIO()
     Image.new("RGB", (2 * size, 2 * size)).save(file, "PNG")
-    eval_transform(classifier.preprocessing)(_read(file, size))
+    eval_transform(classifier.preprocessing)(_read(file, shorter_side))
 
 
 def _answers(
@@ -181,7 +156,7 @@ def _read(file: Path | io.BytesIO, shorter_side: float) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(file) as image:
-            rgb = image.convert("RGB")
+            rgb = as_rgb(image)
     if max(rgb.size) / min(rgb.size) * shorter_side**2 > _MOST_PIXELS:
         raise ValueError(f"{rgb.width} × {rgb.height} pixels are too long a strip to be resized")
     return rgb
@@ -305,7 +280,7 @@ def _build_parser() -> Parser:
         epilog="The ms of an image is the time to read and prepare it plus its share of the "
         "network's time for its batch, after one unmeasured pass to warm up. Images that cannot be "
         "read are named on standard error and skipped. Exit codes: 0 done, 2 bad input, 4 some "
-        "images could not be read, 130 interrupted.",
+        "images could not be read, 130 or 143 interrupted.",
     )
     parser.add_argument(
         "images",
@@ -321,10 +296,16 @@ def _build_parser() -> Parser:
         "candidates/remove-08 or student",
     )
     parser.add_argument(
+        "--library",
+        metavar="FOLDER",
+        help="the library of task packs whose --task answers",
+    )
+    parser.add_argument("--task", metavar="NAME", help="the task's name in the library")
+    parser.add_argument(
         "--backbone",
         metavar="NAME",
-        help=f"without --run: the timm network that answers, untouched, with its own ImageNet "
-        f"classes (unless set: {_BACKBONE})",
+        help="without --run and --library: the timm network that answers, untouched, with its own "
+        f"ImageNet classes (unless set: {_BACKBONE})",
     )
     parser.add_argument(
         "--weights",
@@ -364,14 +345,23 @@ def _check_output(output: Path, images: Sequence[Path]) -> None:
 
 
 def _choose_classifier(arguments: argparse.Namespace) -> Classifier:
-    if arguments.run is None:
+    chosen = next(
+        (flag for flag in ("run", "library") if getattr(arguments, flag) is not None), None
+    )
+    for flag in ("library", "backbone", "weights"):
+        if chosen not in (None, flag) and getattr(arguments, flag) is not None:
+            has = "a run has its own network" if chosen == "run" else "its tasks have their own"
+            raise UserError(f"--{chosen} and --{flag} were both given: {has}; leave one out")
+    if chosen != "library" and arguments.task is not None:
+        raise UserError("--task is the name of a library's task: give --library as well")
+    if chosen == "run":
+        return classifier_of_run(Path(arguments.run))
+    if chosen is None:
         return untouched_classifier(arguments.backbone or _BACKBONE, arguments.weights or "auto")
-    for flag in ("backbone", "weights"):
-        if getattr(arguments, flag) is not None:
-            raise UserError(
-                f"--run and --{flag} were both given: a run has its own network; leave one out"
-            )
-    return classifier_of_run(Path(arguments.run))
+    if arguments.task is None:
+        tasks = ", ".join(Library(arguments.library).tasks) or "none"
+        raise UserError(f"--library {arguments.library}: say which --task; there is {tasks}")
+    return classifier_of_library(Path(arguments.library), arguments.task)
 
 
 def main(argv: Sequence[str]) -> None:

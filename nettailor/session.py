@@ -1,6 +1,6 @@
 """What every command needs before it can train: the task's images, the device, the screen."""
 
-import zlib
+import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,9 @@ from nettailor.core.backbone import create_chain, data_defaults
 from nettailor.core.config import RunConfig, ScheduleConfig
 from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
-from nettailor.core.data import Task, load_task
+from nettailor.core.data import Task, load_task, without_broken
 from nettailor.core.device import start_accelerator, worker_count
+from nettailor.core.files import write_json
 from nettailor.core.images import Images
 from nettailor.core.loader import EvalLoader, TrainLoader
 from nettailor.core.preprocessing import (
@@ -26,13 +27,18 @@ from nettailor.core.preprocessing import (
 )
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Predictions, Scores, classify
+from nettailor.core.seeding import seed_stage
 from nettailor.core.weights import WeightsSource
 
 # The keys that make the task: a teacher serves every run that agrees on them.
 TASK_KEYS = (
-    "data", "backbone", "weights", "image_size", "crop_pct", "seed",
+    "data", "on_bad_image", "backbone", "weights", "image_size", "crop_pct", "seed",
     "split.val", "split.test", "split.seed", "limit.train", "limit.test",
 )  # fmt: skip
+
+
+SKIPPED_FILE = "skipped_images.json"
+_SHOWN = 10  # broken images on the screen
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class Session:
 
         Raises UserError that names the first one that cannot be read whole.
         """
-        if self.task.name in self._checked:
+        if self.task.name in self._checked or self.config.on_bad_image == "skip":
             return
         parts = (self.task.train, self.task.val, self.task.test)
         bar = self.screen.start_stage("reading images", sum(len(part) for part in parts), 0)
@@ -114,7 +120,7 @@ class Session:
 
     def seed_stage(self, stage: str) -> None:
         """Seed torch for a stage, the same whether the stages before ran in this session or not."""
-        torch.manual_seed(zlib.crc32(f"{self.config.seed} {stage}".encode()))
+        seed_stage(self.config.seed, stage)
 
     @property
     def task_folder(self) -> Path:
@@ -166,10 +172,28 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
         limit_train=config.limit.train,
         limit_test=config.limit.test,
     )
+    if config.on_bad_image == "skip":
+        task = _readable(task, Path(config.out), screen)
     with torch.device("meta"):
         chain = create_chain(config.backbone, len(task.classes))
     check_image_size(chain, config.image_size)
     return Session(config, screen, accelerator, task, preprocessing, chain.stages)
+
+
+def _readable(task: Task, out: Path, screen: Screen) -> Task:
+    """The task without its broken images, which are counted, shown and listed in a file."""
+    count = sum(len(part) for part in (task.train, task.val, task.test))
+    bar = screen.start_stage("reading images", count, 0)
+    read = itertools.count(1)
+    task, broken = without_broken(task, lambda: screen.advance(bar, next(read), ""))
+    screen.end_stage(bar)
+    if broken:
+        listed = out / task.name / SKIPPED_FILE
+        write_json(listed, [one._asdict() for one in broken])
+        screen.say(f"left out {len(broken)} of {count} images, listed in {listed}:")
+        for one in broken[:_SHOWN]:
+            screen.say(f"  {one.part}: {one.reason}")
+    return task
 
 
 def schedule_of(stage: ScheduleConfig) -> Schedule:

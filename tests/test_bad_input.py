@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,10 +25,11 @@ from nettailor.__main__ import dispatch
 from nettailor.core.architecture import Architecture, read_architecture
 from nettailor.core.backbone import create_chain, make_network
 from nettailor.core.errors import UserError
-from nettailor.core.files import read_state, write_state
 from nettailor.core.flags import run_command
+from nettailor.core.interruption import Interrupted
 from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing
+from nettailor.core.state import read_state, write_state
 from nettailor.core.watch import StageWatcher
 from nettailor.network import load_network, save_network
 from student.grow import grow
@@ -213,7 +215,7 @@ def test_unreadable_image(shell: Shell, pictures: Path, part: str, content: byte
     broken.write_bytes(broken.read_bytes()[:-200] if content is None else content)
     shown = shell.refusal(*SMALL, "--data", str(pictures), "--batch-size", "4")
     assert f"{broken} cannot be read as an image (" in shown
-    assert "replace or remove it" in shown
+    assert "replace it, remove it" in shown
 
 
 def test_image_that_breaks_in_the_middle_of_training(
@@ -455,14 +457,14 @@ def test_loss_that_is_not_finite_later_keeps_the_epoch_before(
 
     def interrupt(watcher: StageWatcher, *arguments: Any) -> None:
         epoch(watcher, *arguments)
-        raise KeyboardInterrupt
+        raise Interrupted(signal.SIGINT)
 
     argv = (*DIGITS, "--epochs", "2")
     with monkeypatch.context() as patched:
         patched.setattr(StageWatcher, "epoch", interrupt)
         code, err = shell(*argv)
     assert code == 130
-    assert re.fullmatch(r"interrupted: [^\n]+ goes on after the last whole epoch [^\n]+\n", err)
+    assert re.fullmatch(r"interrupted: [^\n]+ [^\n]+ goes on from what is saved\n", err)
 
     path = run_of(shell, "digits") / "state" / "teacher.pt"
     state = read_state(path)
@@ -522,7 +524,7 @@ def test_a_state_that_lacks_a_part_is_refused(shell: Shell, taught: Shell) -> No
     folder = run_of(taught, "digits")
     (folder / "summary.json").unlink()
     write_state(folder / "state" / "teacher.pt", {"network": {}, "history": []})
-    assert re.search(r"teacher\.pt: holds no training state", shell.refusal(*DIGITS))
+    assert re.search(r"teacher\.pt: damaged, or no training state", shell.refusal(*DIGITS))
 
 
 def test_a_cut_deeper_than_the_backbone_is_refused_before_a_teacher_is_trained(

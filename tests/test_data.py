@@ -313,7 +313,7 @@ def test_unreadable_image_is_named_in_one_line(tmp_path, keep, workers):
     )
     message = fault_of(batches)
     assert message.startswith(f"{bad.resolve()} cannot be read as an image (")
-    assert message.endswith("): replace or remove it")
+    assert message.endswith("left out by --on-bad-image skip")
     assert "\n" not in message
 
 

@@ -19,14 +19,13 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import (
     load_exactly,
     read_json,
-    read_state,
     read_weights,
     write_atomically,
     write_json,
-    write_state,
     write_text,
     write_weights,
 )
+from nettailor.core.state import read_state, write_state
 
 resource = pytest.importorskip("resource", reason="file size limits are a POSIX thing")
 
@@ -151,7 +150,7 @@ def test_truncated_state(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "s.pt"
     write_state(path, {"tensor": torch.arange(300)})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"s\.pt: damaged or no training state .*delete it"):
+    with pytest.raises(UserError, match=r"s\.pt: damaged, or no training state .*delete it"):
         read_state(path)
 
 
@@ -168,7 +167,7 @@ def test_nothing_in_a_state_runs(tmp_path: Path, dump: Callable[[object, Path], 
 
 def test_state_of_another_kind(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "s.pt")
-    with pytest.raises(UserError, match=r"s\.pt: holds no training state"):
+    with pytest.raises(UserError, match=r"s\.pt: damaged, or no training state"):
         read_state(tmp_path / "s.pt")
 
 

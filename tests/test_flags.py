@@ -1,6 +1,7 @@
 """Command lines: every key is a flag, flags win over files, and faults are named."""
 
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nettailor.__main__ import dispatch
 from nettailor.core.config import RunConfig, keys
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command, short_names
+from nettailor.core.interruption import Interrupted
 from nettailor.core.settings import read_settings, validate
 from nettailor.core.trainer import NotFiniteError
 
@@ -220,7 +222,12 @@ def raising(error: BaseException) -> Callable[[list[str]], None]:
     [
         (UserError("line [1]\nline [2]" + " x" * 200), 2, "error: line [1]\nline [2]" + " x" * 200),
         (NotFiniteError("the loss term 'ce'"), 3, "error: the loss term 'ce'"),
-        (KeyboardInterrupt(), 130, "interrupted: what trains goes on after the last [^\n]+"),
+        (
+            Interrupted(signal.SIGINT),
+            130,
+            "interrupted: the same command[^\n]+ goes on from [^\n]+",
+        ),
+        (Interrupted(signal.SIGTERM), 143, "interrupted: [^\n]+"),
     ],
 )
 def test_ends(

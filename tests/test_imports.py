@@ -54,11 +54,18 @@ def test_import_direction(path: Path) -> None:
 
 # what makes a tailored run, from the bottom up
 TAILORING = ("front", "path_shares", "tailoring", "candidates", "hand_over", "tailor", "sweep")
+# task packs: on disk, and above that in memory, or made of runs
+PACKS = ("network", "packs", "library", "classifier", "predict")
+PACKING = ("network", "packs", "packing", "export")
 
 
-@pytest.mark.parametrize("module", TAILORING)
-def test_the_parts_of_tailoring_build_on_each_other(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "row"),
+    [(module, row) for row in (TAILORING, PACKS, PACKING) for module in row],
+    ids=lambda value: value if isinstance(value, str) else value[-1],
+)
+def test_parts_build_on_each_other(module: str, row: tuple[str, ...]) -> None:
     tree = ast.parse((ROOT / "nettailor" / f"{module}.py").read_text(encoding="utf-8"))
     names = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
-    above = {f"nettailor.{other}" for other in TAILORING[TAILORING.index(module) :]}
+    above = {f"nettailor.{other}" for other in row[row.index(module) :]}
     assert not names & above

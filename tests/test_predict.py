@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -537,7 +538,35 @@ def test_runs_that_are_not_there_or_damaged(run: Path, photos: Path, tmp_path: P
     (damaged / "architecture.json").write_text(
         structure.replace('"image_size": 32', '"image_size": 4000000'), encoding="utf-8"
     )
-    assert "give a smaller --batch-size" in refusal(photos, "--run", damaged)
+    assert "image_size is 4000000, expected 1 to 4096" in refusal(photos, "--run", damaged)
+    (damaged / "architecture.json").write_text(
+        structure.replace('"crop_pct": 0.8', '"crop_pct": 1e-9'), encoding="utf-8"
+    )
+    assert "its crop_pct is damaged" in refusal(photos, "--run", damaged)
+
+
+def test_a_batch_that_does_not_fit(tmp_path: Path) -> None:
+    """64 images of 1024 pixels take 0.8 GB, and half a gigabyte is left: one at a time will do."""
+    architecture = Architecture(
+        backbone="test_resnet",
+        classes=("yes", "no"),
+        preprocessing=Preprocessing(1024, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0),
+        weights_origin="random",
+        weights_digest="none",
+    )
+    run = tmp_path / "run"
+    save_network(run, lively_chain("test_resnet", 2), architecture)
+    images = [picture(tmp_path / "images" / f"{number}.png") for number in range(64)]
+    in_use = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (in_use * resource.getpagesize() + (1 << 29), hard))
+    try:
+        said = refusal(*images, "--run", run, "--batch-size", 64)
+        assert "cannot take 64 images of 1024 pixels at once (" in said
+        assert "give a smaller --batch-size" in said
+        assert run_it(*images[:4], "--run", run, "--batch-size", 1) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def test_exit_codes(

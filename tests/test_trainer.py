@@ -1,7 +1,11 @@
 """The training loop: resume, best epoch, stops, numbers that are not finite."""
 
+import random
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from math import cos, log, pi
 from pathlib import Path
 
@@ -11,11 +15,15 @@ import torch
 from accelerate import Accelerator
 from conftest import enliven, lively_chain
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
+from nettailor.core import trainer
 from nettailor.core.backbone import NetOutput
+from nettailor.core.console import Screen
 from nettailor.core.device import place
-from nettailor.core.files import read_state
+from nettailor.core.errors import UserError
 from nettailor.core.loader import EvalLoader, TrainLoader
 from nettailor.core.objective import Objective
 from nettailor.core.preprocessing import (
@@ -24,9 +32,12 @@ from nettailor.core.preprocessing import (
     eval_transform,
     train_transform,
 )
+from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler, parameter_groups
 from nettailor.core.scores import Scores, classify
-from nettailor.core.trainer import Fitted, NotFiniteError, fit
+from nettailor.core.state import read_state, write_state
+from nettailor.core.trainer import Fitted, NotFiniteError, Watcher, fit
+from nettailor.core.watch import StageWatcher
 from student.complexity import reachability
 from student.grow import grow, path_costs
 from student.mimicry import node_scales
@@ -88,9 +99,15 @@ class Log:
         self.rows: list[Mapping[str, float]] = []
         self.weights: list[dict[str, Tensor]] = []
         self.steps: list[tuple[int, int]] = []
+        self.warnings: list[str] = []
 
-    def begin(self, history: Sequence[Mapping[str, float]], network: nn.Module) -> None:
-        self.found = len(history)
+    def begin(
+        self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
+    ) -> None:
+        self.found, self.within = len(history), within
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         self.steps.append((epoch, step))
@@ -208,7 +225,7 @@ def test_two_and_two_epochs_are_four(
     assert [row["epoch"] for row in rest.history] == [1, 2, 3, 4]
     assert rest.best == course.best
     mine, theirs = read_state(path), read_state(tmp_path / "straight.pt")
-    assert torch.equal(mine["rng"], theirs["rng"])
+    assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
 
     # a third call finds nothing to do
     log = Log()
@@ -229,13 +246,201 @@ def test_the_comparison_can_fail(tmp_path: Path, accelerator: Accelerator) -> No
             fit_student(path, accelerator, watcher=Log(after_epoch=2))
         state = read_state(path)
         if forgotten == "rng":
-            state["rng"] = torch.Generator().manual_seed(123).get_state()
+            state["random"]["torch"] = torch.Generator().manual_seed(123).get_state()
         else:
             for slots in state["optimizer"]["state"].values():
                 slots["momentum_buffer"].zero_()
-        torch.save(state, path)
+        write_state(path, state)
         resumed, _ = fit_student(path, accelerator)
         assert not same(one, resumed), forgotten
+
+
+class CutAtTheSecondStep(Log):
+    """The power goes before the second step of a session is saved: each gets one step further."""
+
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
+        super().step(epoch, step, loss)
+        if len(self.steps) == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("schedule", "keep"),
+    [
+        (replace(COSINE, epochs=2, ema=0.8), "last"),
+        (replace(COSINE, epochs=2, ema=0.8, optimizer="adamw", lr=0.003, clip_norm=1.0), "best"),
+        (replace(COSINE, epochs=3, shape="step", step_epochs=1, warmup_epochs=0), "best"),
+    ],
+    ids=["momentum and average", "adamw, average and clipping", "momentum, best epoch"],
+)
+def test_cut_at_every_step_is_as_never_cut(
+    tmp_path: Path,
+    accelerator: Accelerator,
+    monkeypatch: pytest.MonkeyPatch,
+    schedule: Schedule,
+    keep: str,
+) -> None:
+    """Bit for bit, though every session begins with other generators and other weights."""
+    straight, course = fit_student(
+        tmp_path / "straight.pt", accelerator, schedule=schedule, keep=keep
+    )
+    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    path = tmp_path / "cut.pt"
+    began, places = [], []
+    while True:
+        seed = 100 + len(began)
+        random.seed(seed)
+        np.random.seed(seed)
+        log = CutAtTheSecondStep()
+        try:
+            cut, rest = fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=log)
+            break
+        except KeyboardInterrupt:
+            began.append(log.steps[0])
+            state = read_state(path)
+            places.append((len(state["history"]), len(state["course"])))
+            assert log.within == (began[-1][1] > 1)
+    steps = batches().steps_per_epoch
+    every = [(epoch, step) for epoch in range(schedule.epochs) for step in range(steps)]
+    # no session began with the last step of all: its one step is not the second
+    assert began == [(epoch + 1, step + 1) for epoch, step in every[:-1]]
+    assert [place for place in places if place[1]] == [place for place in every if place[1]]
+    assert same(cut, straight)
+    assert timeless(rest.history) == timeless(course.history)
+    assert rest.best == course.best
+    mine, theirs = read_state(path), read_state(tmp_path / "straight.pt")
+    assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
+
+
+@pytest.mark.parametrize("forgotten", ["position", "rng", "momentum", "average", "one bit"])
+def test_a_state_within_an_epoch_that_forgets_gives_others(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch, forgotten: str
+) -> None:
+    schedule = replace(COSINE, epochs=2, ema=0.8)
+    straight, _ = fit_student(tmp_path / "straight.pt", accelerator, schedule=schedule)
+    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    path = tmp_path / "cut.pt"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fit_student(path, accelerator, schedule=schedule, watcher=CutAtTheSecondStep())
+    state = read_state(path)
+    assert len(state["course"]) == 2
+    if forgotten == "position":
+        state["course"] = state["course"][:1]
+    elif forgotten == "rng":
+        state["random"]["torch"] = torch.Generator().manual_seed(123).get_state()
+    elif forgotten == "momentum":
+        for slots in state["optimizer"]["state"].values():
+            slots["momentum_buffer"].zero_()
+    elif forgotten == "average":
+        state["average"] = state["network"]
+    else:
+        weight = state["network"]["classifier.1.weight"]
+        weight.view(torch.int32).view(-1)[0] ^= 1
+    write_state(path, state)
+    resumed, _ = fit_student(path, accelerator, schedule=schedule)
+    assert not same(straight, resumed)
+
+
+def test_a_damaged_state_goes_on_from_the_one_before(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the same bits, and says so; a state of another network is refused."""
+    schedule = replace(COSINE, epochs=2, ema=0.8)
+    straight, course = fit_student(tmp_path / "straight.pt", accelerator, schedule=schedule)
+    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    path = tmp_path / "cut.pt"
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            fit_student(path, accelerator, schedule=schedule, watcher=CutAtTheSecondStep())
+    path.write_bytes(path.read_bytes()[:-1])
+    log = Log()
+    resumed, rest = fit_student(path, accelerator, schedule=schedule, watcher=log)
+    assert log.warnings == [
+        f"warning: {path} is damaged; training goes on from the state before it"
+    ]
+    assert same(straight, resumed)
+    assert timeless(rest.history) == timeless(course.history)
+    with pytest.raises(UserError, match=r"cut\.pt: the state of another network .*delete it"):
+        fit_tiny(path, accelerator)
+
+
+class Power(StageWatcher):
+    """A real watcher that loses power at one moment of one epoch."""
+
+    def __init__(self, folder: Path, epochs: int, moment: tuple[str, int] | None) -> None:
+        def pictures(writer: SummaryWriter, epoch: int, network: nn.Module) -> None:
+            if (moment := self.moment) == ("half of the events", epoch):
+                writer.flush()
+                raise KeyboardInterrupt
+            writer.add_scalar("picture", float(next(network.parameters()).sum()), epoch)
+            if moment == ("the events not flushed", epoch):
+                # what is still queued goes with the process
+                self._writer = None
+                raise KeyboardInterrupt
+
+        run = RunFolder(folder)
+        super().__init__("stage", run, Screen(), epochs=epochs, steps_per_epoch=3)
+        self._pictures, self.moment = pictures, moment
+
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
+        super().step(epoch, step, loss)
+        if self.moment == (f"step {step}", epoch):
+            raise KeyboardInterrupt
+
+    def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
+        if self.moment == ("before the events", row["epoch"]):
+            raise KeyboardInterrupt
+        super().epoch(row, network)
+        if self.moment == ("after the events", row["epoch"]):
+            raise KeyboardInterrupt
+
+
+def test_events_and_rows_have_no_gap_and_none_twice(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    schedule = replace(PLAIN, epochs=4)
+    moments = [
+        *(("half of the events", 0), ("the events not flushed", 0), ("step 1", 1), ("step 3", 1)),
+        *(("before the events", 1), ("half of the events", 2), ("the events not flushed", 2)),
+        *(("step 2", 3), ("after the events", 3), ("before the events", 4), None),
+    ]
+    clock = count(int(time.time()))
+    for moment in moments:
+        # files of one second are read in the order of their processes' numbers, not of their times
+        with monkeypatch.context() as patch, closing(Power(tmp_path, 4, moment)) as watcher:
+            second = float(next(clock))
+            patch.setattr("time.time", lambda second=second: second)
+            if moment is not None:
+                with pytest.raises(KeyboardInterrupt):
+                    fit_tiny(tmp_path / "s.pt", accelerator, schedule=schedule, watcher=watcher)
+            else:
+                fit_tiny(tmp_path / "s.pt", accelerator, schedule=schedule, watcher=watcher)
+    straight = Power(tmp_path / "straight", 4, None)
+    with closing(straight):
+        fit_tiny(tmp_path / "t.pt", accelerator, schedule=schedule, watcher=straight)
+    assert curves(tmp_path) == curves(tmp_path / "straight")
+    assert [step for step, _ in curves(tmp_path)["picture"]] == [0, 1, 2, 3, 4]
+    assert [step for step, _ in curves(tmp_path)["loss/total"]] == [1, 2, 3, 4]
+    rows = [line.split(",")[:5] for line in (tmp_path / "metrics.csv").read_text().splitlines()]
+    other = (tmp_path / "straight" / "metrics.csv").read_text().splitlines()
+    assert rows == [line.split(",")[:5] for line in other]
+    assert [row[1] for row in rows] == ["epoch", "1", "2", "3", "4"]
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder / "events" / "stage"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if not tag.startswith("seconds/")
+    }
 
 
 class Tiny(nn.Module):
@@ -258,7 +463,7 @@ def fit_tiny(
     *,
     scores: list[Scores] | None = None,
     schedule: Schedule = PLAIN,
-    watcher: Log | None = None,
+    watcher: Watcher | None = None,
     objective: Objective | None = None,
     loader: TrainLoader | None = None,
     stop: Callable[[int, Scores], bool] | None = None,

@@ -1,8 +1,7 @@
 """Structure as data: everything but the weights that rebuilding a network takes."""
 
-from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -17,16 +16,28 @@ from timm.data.transforms import str_to_pil_interp
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.preprocessing import Preprocessing
+from nettailor.core.printable import printable
 
 ARCHITECTURE_FILE = "architecture.json"
 WEIGHTS_FILE = "model.safetensors"
 
+# Far beyond what anybody trains, and below what takes gigabytes to say no to.
+_MOST_PIXELS_A_SIDE = 4096
+_MOST_CLASSES = 65_536
+_LARGEST = 1e6  # of a mean or a standard deviation; its inverse is the least one
+_LONGEST_FAULT = 200  # characters of what a message quotes from a file
 
-class _Closed(BaseModel):
+
+class Closed(BaseModel):
+    """The content of a JSON file: no key may be missing, and none may be there besides."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StudentStructure(_Closed):
+Content = TypeVar("Content", bound=Closed)
+
+
+class StudentStructure(Closed):
     """What makes a student of a backbone.
 
     `paths` holds rows of [source node, target node, kind].
@@ -38,7 +49,7 @@ class StudentStructure(_Closed):
     finetune: Literal["task", "all"]
 
 
-class EliminatedStructure(_Closed):
+class EliminatedStructure(Closed):
     """What is left of a backbone whose top was cut off: its first `blocks` blocks.
 
     replacement: one fresh convolution stands in the place of the others.
@@ -48,7 +59,7 @@ class EliminatedStructure(_Closed):
     replacement: bool
 
 
-class Architecture(_Closed):
+class Architecture(Closed):
     """The content of `architecture.json`.
 
     `student` and `eliminated` are null for a whole backbone; at most one of them is set.
@@ -56,7 +67,7 @@ class Architecture(_Closed):
 
     format: Literal[1] = 1
     backbone: str
-    classes: tuple[str, ...] = Field(min_length=2)
+    classes: tuple[str, ...] = Field(min_length=2, max_length=_MOST_CLASSES)
     preprocessing: Preprocessing
     weights_origin: str
     weights_digest: str
@@ -82,14 +93,16 @@ class Architecture(_Closed):
     @field_validator("preprocessing")
     @classmethod
     def _usable(cls, preprocessing: Preprocessing) -> Preprocessing:
-        if preprocessing.image_size < 1:
-            raise ValueError(f"image_size is {preprocessing.image_size}, expected at least 1")
-        for name in ("mean", "std"):
+        size = preprocessing.image_size
+        if not 1 <= size <= _MOST_PIXELS_A_SIDE:
+            raise ValueError(f"image_size is {size}, expected 1 to {_MOST_PIXELS_A_SIDE}")
+        for name, sign, least in (("mean", "", -_LARGEST), ("std", " above 0,", 1 / _LARGEST)):
             numbers = getattr(preprocessing, name)
-            if len(numbers) != 3 or not all(map(isfinite, numbers)):
-                raise ValueError(f"{name} is {numbers}, expected three numbers")
-        if min(preprocessing.std) <= 0:
-            raise ValueError(f"std is {preprocessing.std}, expected numbers above 0")
+            if len(numbers) != 3 or not all(least <= number <= _LARGEST for number in numbers):
+                raise ValueError(
+                    f"{name} is {numbers}, expected three numbers{sign} from {least:g} to "
+                    f"{_LARGEST:g}"
+                )
         if not 0 < preprocessing.crop_pct <= 1:
             raise ValueError(f"crop_pct is {preprocessing.crop_pct}, expected a share in (0, 1]")
         try:
@@ -106,14 +119,23 @@ def write_architecture(folder: Path, architecture: Architecture) -> None:
 
 def read_architecture(folder: Path) -> Architecture:
     """Read `architecture.json`; raises UserError when missing, damaged or of another format."""
-    path = folder / ARCHITECTURE_FILE
+    remedy = "restore it, or train again with --overwrite"
+    return read_closed(folder / ARCHITECTURE_FILE, Architecture, remedy)
+
+
+def read_closed(path: Path, kind: type[Content], remedy: str) -> Content:
+    """Read a JSON file of one kind.
+
+    Raises UserError, which ends in the remedy, when it is missing, damaged or of another format.
+    """
     try:
-        return Architecture.model_validate(read_json(path))
+        return kind.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "content"
-        reason = first["msg"].removeprefix("Value error, ")
+        fault = printable(f"{place}: {first['msg'].removeprefix('Value error, ')}")
+        if len(fault) > _LONGEST_FAULT:
+            fault = f"{fault[:_LONGEST_FAULT]}…"
         raise UserError(
-            f"{path}: {place}: {reason}; it is damaged or of another version: restore it, or train "
-            "again with --overwrite"
+            f"{path}: {fault}; it is damaged or of another version: {remedy}"
         ) from error

@@ -283,6 +283,10 @@ class RunConfig(Section):
     )
     data_dir: str = Field("data", description="folder of torchvision's data sets")
     download: bool = Field(False, description="fetch a torchvision data set that is missing")
+    on_bad_image: Literal["error", "skip"] = Field(
+        "error",
+        description="an image that cannot be read stops the command, or is left out and listed",
+    )
     backbone: str = Field("tf_efficientnet_lite0", description="a timm network")
     weights: str = Field(
         "auto",

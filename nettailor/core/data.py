@@ -1,19 +1,21 @@
 """A task's images: scikit-learn's digits, a folder or a torchvision set, parted and limited."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from sklearn.datasets import load_digits
 
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.image_folder import read_folder
-from nettailor.core.images import ArrayImages, FileImages, Images, ImageSet
+from nettailor.core.images import ArrayImages, ChosenImages, FileImages, Images, ImageSet
 from nettailor.core.split import require_for_parts, stratified_split, stratified_subset
 from nettailor.core.torchvision_sets import SET_NAMES, read_torchvision_set
+
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,50 @@ class Task:
     train: Images
     val: Images
     test: Images
+
+
+class Broken(NamedTuple):
+    """An image that cannot be read, and why, in one line."""
+
+    part: str
+    reason: str
+
+
+def without_broken(task: Task, advance: Callable[[], None]) -> tuple[Task, list[Broken]]:
+    """The task without the images that cannot be read whole; each is read once.
+
+    Args:
+        advance: called after each image.
+
+    Raises UserError where a part, or a class of the training images, has none left.
+    """
+    broken: list[Broken] = []
+    parts: dict[str, Images] = {}
+    for part in PARTS:
+        images: Images = getattr(task, part)
+        good = []
+        for index in range(len(images)):
+            try:
+                images[index]
+            except UserError as fault:
+                broken.append(Broken(part, str(fault)))
+            else:
+                good.append(index)
+            advance()
+        parts[part] = images if len(good) == len(images) else ChosenImages(images, tuple(good))
+        if not good:
+            raise UserError(
+                f"none of the {len(images)} {part} images can be read: {broken[-1].reason}"
+            )
+    left = set(parts["train"].labels)
+    gone = [name for label, name in enumerate(task.classes) if label not in left]
+    if gone:
+        raise UserError(
+            f"no training image of class {', '.join(map(repr, gone))} can be read: replace them, "
+            "or remove the class"
+        )
+    read = replace(task, train=parts["train"], val=parts["val"], test=parts["test"])
+    return read, broken
 
 
 def load_task(
@@ -108,37 +154,18 @@ def _digits() -> ImageSet:
     return ImageSet("digits", classes, {"train": images})
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Some of the images, by their indices."""
-
-    images: Images
-    indices: tuple[int, ...]
-
-    @property
-    def labels(self) -> Sequence[int]:
-        labels = self.images.labels
-        return tuple(labels[index] for index in self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return self.images[self.indices[index]]
-
-
 def _cut(
     images: Images, part: str, fraction: float, classes: Sequence[str], seed: int
 ) -> tuple[Images, Images]:
     indices = stratified_split(
         images.labels, {"train": 1 - fraction, part: fraction}, seed, classes
     )
-    return _Chosen(images, tuple(indices["train"])), _Chosen(images, tuple(indices[part]))
+    return ChosenImages(images, tuple(indices["train"])), ChosenImages(images, tuple(indices[part]))
 
 
 def _limited(images: Images, limit: int | None, sorted_by_class: bool, seed: int) -> Images:
     if limit is None or limit >= len(images):
         return images
     if sorted_by_class:
-        return _Chosen(images, tuple(stratified_subset(images.labels, limit, seed)))
-    return _Chosen(images, tuple(range(limit)))
+        return ChosenImages(images, tuple(stratified_subset(images.labels, limit, seed)))
+    return ChosenImages(images, tuple(range(limit)))

@@ -2,21 +2,29 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from nettailor.core.errors import UserError
+from nettailor.core.printable import printable
+
+_FAULTS_SHOWN = 5
+_LONGEST_FAULT = 200  # characters; a name in a file can be of any length
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, before: Path | None = None
+) -> None:
     """Call `write` with a temporary neighbour of `path`, then move it into place.
+
+    Args:
+        before: where the file that is replaced is kept, if anywhere.
 
     Raises UserError when the file cannot be written; what it held before stays.
     """
@@ -26,7 +34,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
+        if before is not None and path.exists():
+            os.replace(path, before)
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     # On a full disk torch raises RuntimeError and safetensors its own kind.
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -36,6 +47,24 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):  # there is none where the folder could not be made
             temporary.unlink()
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what a process that was killed while it wrote has left.
+
+    safetensors writes beside its target, too, and calls it `.tmp` and some letters.
+    """
+    return path.name.startswith(".tmp") or (path.name[:1] == "." and path.suffix == ".tmp")
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring a move to the disk, where the system lets a folder be flushed."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,33 +87,16 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no readable JSON ({error}); delete it or restore it") from error
 
 
-def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a training state (tensors, numbers, text, lists, dicts) atomically."""
-    write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
-
-
-def read_state(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
-    """Read a training state without running anything from it.
-
-    Raises UserError for a damaged file, one that holds more than plain data, or one that lacks one
-    of `keys`.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can make the reader fail in any way
-        raise UserError(
-            f"{path}: damaged or no training state (nothing in it was run); delete it to train "
-            "this stage again, or give --overwrite"
-        ) from error
-    if not isinstance(state, dict) or not state.keys() >= set(keys):
-        raise UserError(f"{path}: holds no training state; delete it to train this stage again")
-    return state
-
-
 def write_weights(path: Path, network: nn.Module) -> None:
     """Write every parameter and buffer of a network's state as safetensors, atomically."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    write_tensors(path, network.state_dict())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by name as safetensors, atomically."""
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    # not safetensors' own writer, whose files nobody else may read
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(plain)))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -94,27 +106,35 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found") from error
     except (SafetensorError, OSError, ValueError) as error:
+        reason = printable(str(error)[:_LONGEST_FAULT])
         raise UserError(
-            f"{path}: no readable safetensors file ({error}); nothing was loaded from it"
+            f"{path}: no readable safetensors file ({reason}); nothing was loaded from it"
         ) from error
 
 
-def load_exactly(network: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Load a state whose keys and shapes match the network's one to one.
+def require_exactly(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path | str
+) -> None:
+    """Raise UserError unless names, shapes and data types of two states match one to one.
 
-    Raises UserError that lists what is missing, unexpected or of another shape.
+    It lists what is missing, unexpected or of another shape or type. Values are not looked at:
+    `own` may be on the meta device.
     """
-    own = network.state_dict()
-    faults = [f"missing {name}" for name in own if name not in tensors]
-    faults += [f"unexpected {name}" for name in tensors if name not in own]
-    faults += [
-        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
+    faults = [f"missing {name}" for name in own if name not in given]
+    faults += [f"unexpected {name}" for name in given if name not in own]
+    for name in filter(given.__contains__, own):
+        mine, theirs = own[name], given[name]
+        if theirs.shape != mine.shape:
+            faults.append(f"{name} is {tuple(theirs.shape)}, expected {tuple(mine.shape)}")
+        elif theirs.dtype != mine.dtype:
+            faults.append(f"{name} is {theirs.dtype}, expected {mine.dtype}")
     if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise UserError(
-            f"{source}: weights of another network or class count: {'; '.join(faults[:5])}{more}"
-        )
+        shown = printable("; ".join(fault[:_LONGEST_FAULT] for fault in faults[:_FAULTS_SHOWN]))
+        more = f" and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+        raise UserError(f"{source}: weights of another network or class count: {shown}{more}")
+
+
+def load_exactly(network: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Load a state that matches the network's one to one; UserError as in `require_exactly`."""
+    require_exactly(network.state_dict(), tensors, source)
     network.load_state_dict(tensors)

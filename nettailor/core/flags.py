@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from nettailor.core.config import RunConfig, keys
 from nettailor.core.errors import UserError, nearest
+from nettailor.core.interruption import Interrupted, catch_signals
 from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
 from nettailor.core.trainer import NotFiniteError
 
@@ -19,7 +20,6 @@ _STAGES = ("teacher", "student", "prune", "eliminate")
 EXIT_BAD_INPUT = 2
 EXIT_NOT_FINITE = 3
 EXIT_SOME_FAILED = 4  # of the images, or of the runs of a sweep; the others are done
-EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Lists are written as in YAML: --prune.remove '[4, 8]'. A value that begins with a "
         "minus\nsign needs an equals sign: --gamma=-1e-3. Exit codes: 0 done, 2 bad input,\n"
-        "3 training stopped by a number that is not finite, 4 some runs of a sweep failed,\n130 "
-        "interrupted.",
+        "3 training stopped by a number that is not finite, 4 some runs of a sweep failed,\n130 or "
+        "143 interrupted or terminated: the same command goes on from what is saved.",
     )
     for name, options in own.items():
         parser.add_argument(name, **options)
@@ -216,6 +216,7 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
     What a user can mend becomes plain text on stderr, without a traceback.
     """
     code = 0
+    catch_signals()
     try:
         main(sys.argv[1:])
     except UserError as error:
@@ -224,11 +225,11 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
     except NotFiniteError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_NOT_FINITE
-    except KeyboardInterrupt:
+    except Interrupted as interruption:
         print(
-            "interrupted: what trains goes on after the last whole epoch when the same command is "
-            "given again, without --overwrite",
+            "interrupted: the same command, given again without --overwrite, goes on from what is "
+            "saved",
             file=sys.stderr,
         )
-        code = EXIT_INTERRUPTED
+        code = interruption.code
     sys.exit(code)

@@ -1,9 +1,10 @@
 """A folder of images as a data set: a subfolder per class, in one tree or one for each part."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
 from nettailor.core.errors import UserError
 from nettailor.core.images import FileImages, ImageSet
@@ -71,13 +72,31 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
 
 
+def _files_under(folder: Path) -> Iterator[str]:
+    """All files below, in order; links are followed into each folder once, but never up."""
+    entered = {os.path.realpath(above) for above in folder.parents}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        yield from (os.path.join(place, name) for name in sorted(files))
+
+
 def _images_under(root: Path, classes: Sequence[str]) -> FileImages:
     def is_image(path: str) -> bool:
         hidden = any(part.startswith(".") for part in Path(path).relative_to(root).parts)
         return not hidden and has_file_allowed_extension(path, IMG_EXTENSIONS)
 
     index_of = {name: index for index, name in enumerate(classes)}
-    images = FileImages.of(make_dataset(root, index_of, is_valid_file=is_image, allow_empty=True))
+    images = FileImages.of(
+        (path, index)
+        for name, index in index_of.items()
+        for path in _files_under(root / name)
+        if is_image(path)
+    )
     found = set(images.labels)
     empty = [name for index, name in enumerate(classes) if index not in found]
     if empty:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nettailor.core.errors import UserError
+from nettailor.core.printable import printable
+
+_GREATEST_OF_16_BITS = 65535
 
 
 class Images(Protocol):
@@ -74,11 +77,48 @@ class FileImages:
         path = self.paths[index]
         try:
             with Image.open(path) as image:
-                return image.convert("RGB"), self.labels[index]
+                return as_rgb(image), self.labels[index]
         except Exception as fault:  # a decoder fed with broken bytes raises any kind
             raise UserError(
-                f"{path} cannot be read as an image ({in_one_line(fault)}): replace or remove it"
+                f"{printable(str(path))} cannot be read as an image ({in_one_line(fault)}): "
+                "replace it, remove it, or have such images left out by --on-bad-image skip"
             ) from fault
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """Some of the images, by their indices."""
+
+    images: Images
+    indices: tuple[int, ...]
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """See `Images`."""
+        labels = self.images.labels
+        return tuple(labels[index] for index in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return self.images[self.indices[index]]
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in 8 bits a channel; of an animation the first frame.
+
+    Greys of 16 bits are scaled, where Pillow alone would cut them off at 255. Raises ValueError for
+    pixels whose range nothing tells: floating-point numbers, or more than 16 bits.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it in 8 or 16 bits")
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image, dtype=np.int64)
+        if pixels.min() < 0 or pixels.max() > _GREATEST_OF_16_BITS:
+            raise ValueError("its pixels have more than 16 bits; save it in 8 or 16 bits")
+        image = Image.fromarray((pixels * 255 / _GREATEST_OF_16_BITS).round().astype(np.uint8))
+    return image.convert("RGB")
 
 
 def in_one_line(fault: Exception) -> str:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nettailor.core.errors import UserError
 from nettailor.core.images import Images
+from nettailor.core.interruption import leave_if_asked
 from nettailor.core.preprocessing import Transform
 
 Batch = tuple[Tensor, Tensor]
@@ -52,13 +53,15 @@ class TrainLoader:
         """Batches in every epoch."""
         return len(self._order)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number` (>= 0); finish or drop one epoch before the next.
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number` (>= 0) from the one numbered `start`, counted from 0, on.
+
+        Finish or drop one epoch before the next.
 
         Each is float32 images (B, 3, S, S), channels last, and int64 labels (B,).
         Raises UserError, in this process and in one line, where an image cannot be read.
         """
-        self._order.epoch = number
+        self._order.epoch, self._order.start = number, start
         yield from _checked(self._loader)
 
 
@@ -98,7 +101,7 @@ class _EpochOrder:
         self._count = count
         self._batch_size = batch_size
         self._seed = seed
-        self.epoch = 0
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return self._count // self._batch_size
@@ -107,8 +110,9 @@ class _EpochOrder:
         epoch = self.epoch
         seeds = np.random.SeedSequence(self._seed, spawn_key=(epoch,))
         order = np.random.default_rng(seeds).permutation(self._count).tolist()
-        for start in range(0, len(self) * self._batch_size, self._batch_size):
-            yield [(epoch, index) for index in order[start : start + self._batch_size]]
+        size = self._batch_size
+        for start in range(self.start * size, len(self) * size, size):
+            yield [(epoch, index) for index in order[start : start + size]]
 
 
 class _FixedOrder:
@@ -185,12 +189,16 @@ def _collate(items: list[_Item | UserError]) -> Batch | UserError:
 
 
 def _checked(loader: "DataLoader[_Item | UserError]") -> Iterator[Batch]:
-    for batch in loader:
-        if isinstance(batch, UserError):
-            # A new one: a frame that holds what it raises is a cycle, and workers that the garbage
-            # collector takes down with a cycle keep it waiting for seconds.
-            raise UserError(str(batch))
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, UserError):
+                # A new one: a frame that holds what it raises is a cycle, and workers that the
+                # garbage collector takes down with a cycle keep it waiting for seconds.
+                raise UserError(str(batch))
+            yield batch
+    except Exception:
+        leave_if_asked()  # the signal has ended the workers
+        raise
 
 
 def _data_loader(

@@ -4,6 +4,7 @@ import csv
 import io
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,7 +12,7 @@ import yaml
 
 from nettailor.core.config import EXECUTION_KEYS, RunConfig, flat
 from nettailor.core.errors import UserError
-from nettailor.core.files import read_json, write_json, write_text
+from nettailor.core.files import is_leftover, read_json, write_json, write_text
 from nettailor.core.settings import parse_yaml
 
 Kind = Literal["teacher", "tailored", "eliminated", "head-only", "scratch"]
@@ -63,7 +64,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path}: a file is in the way of the run folder; move it")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self._entries():
             return
         if not self.begun or not self._is_run():
             raise UserError(
@@ -75,7 +76,13 @@ class RunFolder:
 
     def _untrained(self) -> bool:
         """Whether there is a run that stopped before it had trained: it binds nobody."""
-        return self.begun and [entry.name for entry in self.path.iterdir()] == [CONFIG_FILE]
+        return self._entries() == [CONFIG_FILE]
+
+    def _entries(self) -> list[str]:
+        """The names of all that the folder holds, but for what a killed process has left."""
+        if not self.path.is_dir():
+            return []
+        return [entry.name for entry in self.path.iterdir() if not is_leftover(entry)]
 
     def _is_run(self) -> bool:
         """Whether `config.yaml` is NetTailor's: it has keys of the settings, and no others."""
@@ -84,6 +91,13 @@ class RunFolder:
 
     def _discard(self) -> None:
         try:
+            # settings last: what is left of this where it is cut short is a run, and unfinished
+            (self.path / SUMMARY_FILE).unlink(missing_ok=True)
+            for entry in self.path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != CONFIG_FILE:
+                    entry.unlink()
             shutil.rmtree(self.path)
         except OSError as error:
             raise UserError(
@@ -154,7 +168,14 @@ class RunFolder:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, which marks the run as finished, and drop the stages' states."""
         write_json(self.path / SUMMARY_FILE, summary)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop what a finished run needs no more, and what killed processes have left in it."""
         shutil.rmtree(self.path / _STATE_FOLDER, ignore_errors=True)
+        for path in filter(is_leftover, self.path.rglob(".*")):
+            with suppress(OSError):
+                path.unlink()
 
     def read_summary(self) -> dict[str, Any]:
         """The figures of a finished run."""

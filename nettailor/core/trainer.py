@@ -12,15 +12,23 @@ from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from nettailor.core.files import read_state, write_state
+from nettailor.core.errors import UserError
+from nettailor.core.interruption import Interrupted, deferred
 from nettailor.core.loader import TrainLoader
 from nettailor.core.objective import Objective
+from nettailor.core.random_state import random_state, set_random_state
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler
 from nettailor.core.scores import Scores
+from nettailor.core.state import latest_state, write_state
 
 _STATE_KEYS = (
-    "network", "optimizer", "average", "scaler", "rng", "cuda_rng", "history", "best", "kept",
+    "network", "optimizer", "average", "scaler", "random", "history", "best", "kept", "course",
+    "seconds",
 )  # fmt: skip
+# Within an epoch a state is saved when at least so many seconds have passed, and fifty times what
+# the last one took, so that saving costs at most 2 % of the time.
+_LEAST_SECONDS = 30.0
+_LEAST_RATIO = 50.0
 _ADVICE = (
     "what earlier epochs saved is kept. Try a lower learning rate (other settings need --overwrite "
     "or another --out)"
@@ -35,8 +43,16 @@ class NotFiniteError(Exception):
 class Watcher(Protocol):
     """Sees a stage train: progress bar, TensorBoard, metrics.csv."""
 
-    def begin(self, history: Sequence[Mapping[str, float]], network: nn.Module) -> None:
-        """Before the first epoch of this session, with the epochs of earlier ones."""
+    def begin(
+        self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
+    ) -> None:
+        """Before the first step of this session, with the epochs of earlier ones.
+
+        network: as it is judged. within: it has taken steps since the last of these epochs.
+        """
+
+    def warn(self, message: str) -> None:
+        """Something that the user should know."""
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
         """After a step, counted from 1 within the epoch; the loss is given after some only."""
@@ -87,7 +103,10 @@ def fit(
     watcher: Watcher,
     stop: Callable[[int, Scores], bool] | None = None,
 ) -> Fitted:
-    """Train a network in place; continue at the last finished epoch when `state_path` exists.
+    """Train a network in place; continue at the last saved step when there is a state.
+
+    A state is saved after every epoch, now and then within one, and when a signal asks to stop.
+    What continues takes the very steps that it would have taken.
 
     Args:
         network: on the device; trains in `train()` mode.
@@ -98,51 +117,35 @@ def fit(
         accelerator: device and mixed precision.
         validate: scores on the validation split.
         keep: the network ends with the weights of its best epoch on validation, or of its last.
-        state_path: where the stage's state is kept, one file, replaced after every epoch.
+        state_path: where the stage's state is kept; the one before it beside it.
         watcher: told of every look at the loss and every epoch.
         stop: asked after each epoch with (epoch, best so far); True ends this call. Another one
             goes on from there.
 
     Raises:
         NotFiniteError: a loss term is NaN or infinite; the state on disk stays as it was.
+        Interrupted: a signal asked to stop, and the state is saved.
+        UserError: no state that is there can be read, or none can be written; a GPU is too small for
+            the batch.
     """
     accelerator.free_memory()  # it would hold on to the optimizers of the stages before
-    optimizer = accelerator.prepare_optimizer(make_optimizer(groups, schedule))
-    scaler = accelerator.scaler
-    if scaler is not None:
-        scaler.load_state_dict(torch.amp.GradScaler().state_dict())
-    steps = loader.steps_per_epoch
-    scheduler = make_scheduler(optimizer, schedule, steps)
-    average = ModelEmaV3(network, decay=schedule.ema) if schedule.ema else None
-    fitted = Fitted()
-    kept: dict[str, Tensor] | None = None
-    if state_path.exists():
-        state = read_state(state_path, _STATE_KEYS)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.module.load_state_dict(state["average"])
-        torch.set_rng_state(state["rng"])
-        if accelerator.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"])
-        if scaler is not None and state["scaler"] is not None:
-            scaler.load_state_dict(state["scaler"])
-        fitted.history = state["history"]
-        fitted.best = Scores(*state["best"])
-        kept = state["kept"]
-    watcher.begin(fitted.history, network)
+    stage = _Stage(network, objective, loader, groups, schedule, accelerator, state_path, watcher)
+    fitted = stage.fitted
+    state = latest_state(state_path, _STATE_KEYS, watcher.warn)
+    if state is not None:
+        stage.restore(state)
+    watcher.begin(fitted.history, stage.judged, within=bool(stage.course))
     for epoch in range(len(fitted.history) + 1, schedule.epochs + 1):
         if stop is not None and fitted.history and stop(epoch - 1, fitted.scores):
             break
-        started = time.perf_counter()
-        row = _train_epoch(
-            network, objective, loader, epoch, optimizer, scheduler, schedule, accelerator,
-            average, watcher,
-        )  # fmt: skip
-        seconds = time.perf_counter() - started
-        judged = network if average is None else average.module
-        scores = validate(judged)
-        val_seconds = time.perf_counter() - started - seconds
+        try:
+            row = stage.train_epoch(epoch)
+            started = time.perf_counter()
+            scores = validate(stage.judged)
+        except Interrupted:
+            stage.save()
+            raise
+        val_seconds = time.perf_counter() - started
         if not math.isfinite(scores.loss):
             raise NotFiniteError(
                 f"the validation loss became {scores.loss} after epoch {epoch}: its last steps "
@@ -152,93 +155,185 @@ def fit(
             "val_accuracy": scores.accuracy,
             "val_macro_f1": scores.macro_f1,
             "val_loss": scores.loss,
-            "seconds": seconds,
+            "seconds": stage.seconds,
             "val_seconds": val_seconds,
         }
-        fitted.history.append(row)
-        if keep == "last" or scores.better_than(fitted.best):
-            fitted.best = scores
-            if keep == "best":
-                kept = {name: value.detach().clone() for name, value in judged.state_dict().items()}
-        write_state(
-            state_path,
-            {
-                "network": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": None if average is None else average.module.state_dict(),
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state()
-                if accelerator.device.type == "cuda"
-                else None,
-                "history": fitted.history,
-                "best": tuple(fitted.scores),
-                "kept": kept,
-            },
-        )
-        watcher.epoch(row, judged)
-    if kept is not None:
-        network.load_state_dict(kept)
-    elif average is not None:
-        network.load_state_dict(average.module.state_dict())
+        with deferred():
+            stage.end_epoch(row, scores, keep)
+            watcher.epoch(row, stage.judged)
+    if stage.kept is not None:
+        network.load_state_dict(stage.kept)
+    elif stage.average is not None:
+        network.load_state_dict(stage.average.module.state_dict())
     return fitted
 
 
-def _train_epoch(
-    network: nn.Module,
-    objective: Objective,
-    loader: TrainLoader,
-    epoch: int,
-    optimizer: Any,
-    scheduler: Any,
-    schedule: Schedule,
-    accelerator: Accelerator,
-    average: ModelEmaV3 | None,
-    watcher: Watcher,
-) -> dict[str, float]:
-    """One pass over the training images; returns epoch, lr and the mean of each loss term."""
-    network.train()
-    steps = loader.steps_per_epoch
-    course = torch.zeros(steps, len(objective.terms), device=accelerator.device)
-    first_step = (epoch - 1) * steps
-    looked_at = 0
-    for step, (images, labels) in enumerate(loader.epoch(epoch)):
-        scheduler.step_update(first_step + step)
-        images = images.to(accelerator.device, non_blocking=True, memory_format=torch.channels_last)
-        labels = labels.to(accelerator.device, non_blocking=True)
-        with accelerator.autocast():
-            terms = objective(network, images, labels)
+class _Stage:
+    """A network in training: all that its next step depends on.
+
+    kept: the weights of the best epoch on validation. course: the loss terms of the epoch's steps
+    so far. seconds: spent on them, over all sessions.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        loader: TrainLoader,
+        groups: list[dict[str, Any]],
+        schedule: Schedule,
+        accelerator: Accelerator,
+        state_path: Path,
+        watcher: Watcher,
+    ) -> None:
+        self.network, self.objective, self.loader = network, objective, loader
+        self.schedule, self.accelerator = schedule, accelerator
+        self.state_path, self.watcher = state_path, watcher
+        self.optimizer = accelerator.prepare_optimizer(make_optimizer(groups, schedule))
+        self.scaler = accelerator.scaler
+        if self.scaler is not None:
+            self.scaler.load_state_dict(torch.amp.GradScaler().state_dict())
+        self.scheduler = make_scheduler(self.optimizer, schedule, loader.steps_per_epoch)
+        self.average = ModelEmaV3(network, decay=schedule.ema) if schedule.ema else None
+        self.fitted = Fitted()
+        self.kept: dict[str, Tensor] | None = None
+        self.course: list[Tensor] = []
+        self.seconds = 0.0
+        self._looked_at = 0
+        self._saved = time.perf_counter()
+        self._saving = 0.0
+
+    @property
+    def judged(self) -> nn.Module:
+        """What validation looks at: the average of the weights where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `save` was called; UserError for the state of another network."""
+        try:
+            self._restore(state)
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.state_path}: the state of another network than is trained here; delete it "
+                "to train this stage again, or give --overwrite"
+            ) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        set_random_state(state["random"])
+        if self.scaler is not None and state["scaler"] is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        self.fitted.history = state["history"]
+        self.fitted.best = None if state["best"] is None else Scores(*state["best"])
+        self.kept = state["kept"]
+        self.course = list(state["course"].to(self.accelerator.device))
+        self._looked_at = len(self.course)
+        self.seconds = state["seconds"]
+
+    def save(self) -> None:
+        """Write the state; steps that broke the weights raise NotFiniteError instead."""
+        started = time.perf_counter()
+        self._look(len(self.fitted.history) + 1)
+        best = self.fitted.best
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "random": random_state(),
+            "history": self.fitted.history,
+            "best": None if best is None else tuple(best),
+            "kept": self.kept,
+            "course": torch.stack(self.course) if self.course else torch.empty(0),
+            "seconds": self.seconds,
+        }
+        write_state(self.state_path, state)
+        self._saved = time.perf_counter()
+        self._saving = self._saved - started
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """What is left of an epoch; returns its number, lr and the mean of each loss term.
+
+        Raises Interrupted after the step at which a signal came.
+        """
+        self.network.train()
+        steps = self.loader.steps_per_epoch
+        before = self.seconds
+        started = time.perf_counter()
+        with deferred() as asked:
+            for images, labels in self.loader.epoch(epoch, len(self.course)):
+                try:
+                    self._step(epoch, images, labels)
+                except torch.OutOfMemoryError as fault:
+                    raise UserError(
+                        f"the GPU has not enough memory for {len(images)} images a step: give "
+                        f"--batch-size {max(1, len(images) // 2)} and --overwrite, or --device cpu"
+                    ) from fault
+                self.seconds = before + time.perf_counter() - started
+                done = len(self.course)
+                if done % _CHECK_EVERY == 0 or done == steps:
+                    self._look(epoch)
+                    self.watcher.step(epoch, done, float(self.course[-1].sum()))
+                else:
+                    self.watcher.step(epoch, done, None)
+                if asked() is not None:
+                    break
+                waited = time.perf_counter() - self._saved
+                if done < steps and waited > max(_LEAST_SECONDS, _LEAST_RATIO * self._saving):
+                    self.save()
+        means = torch.stack(self.course).mean(dim=0).tolist()
+        return {
+            "epoch": epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": math.fsum(means),
+            **dict(zip(self.objective.terms, means, strict=True)),
+        }
+
+    def _step(self, epoch: int, images: Tensor, labels: Tensor) -> None:
+        device = self.accelerator.device
+        steps = self.loader.steps_per_epoch
+        self.scheduler.step_update((epoch - 1) * steps + len(self.course))
+        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        labels = labels.to(device, non_blocking=True)
+        with self.accelerator.autocast():
+            terms = self.objective(self.network, images, labels)
         loss = torch.stack(terms)
-        course[step] = loss.detach()
-        optimizer.zero_grad()
-        accelerator.backward(loss.sum())
-        if schedule.clip_norm is not None:
-            accelerator.clip_grad_norm_(network.parameters(), schedule.clip_norm)
-        optimizer.step()
-        if average is not None:
-            average.update(network)
-        if (step + 1) % _CHECK_EVERY == 0 or step + 1 == steps:
-            _check_finite(course[looked_at : step + 1], objective.terms, epoch, looked_at)
-            looked_at = step + 1
-            watcher.step(epoch, step + 1, float(course[step].sum()))
-        else:
-            watcher.step(epoch, step + 1, None)
-    means = course.mean(dim=0).tolist()
-    return {
-        "epoch": epoch,
-        "lr": optimizer.param_groups[0]["lr"],
-        "loss": math.fsum(means),
-        **dict(zip(objective.terms, means, strict=True)),
-    }
+        self.course.append(loss.detach())
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss.sum())
+        if self.schedule.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.schedule.clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.network)
 
+    def end_epoch(
+        self, row: dict[str, float], scores: Scores, keep: Literal["best", "last"]
+    ) -> None:
+        """Take an epoch's metrics, keep its weights if they are the best, save."""
+        self.fitted.history.append(row)
+        if keep == "last" or scores.better_than(self.fitted.best):
+            self.fitted.best = scores
+            if keep == "best":
+                state = self.judged.state_dict()
+                self.kept = {name: value.detach().clone() for name, value in state.items()}
+        self.course, self._looked_at, self.seconds = [], 0, 0.0
+        self.save()
 
-def _check_finite(course: Tensor, terms: tuple[str, ...], epoch: int, first: int) -> None:
-    """Raise for the first step and term that is not finite; waits for the device once."""
-    bad = (~torch.isfinite(course)).nonzero()
-    if len(bad):
-        step, term = bad[0].tolist()
-        value = float(course[step, term])
-        raise NotFiniteError(
-            f"the loss term {terms[term]!r} became {value} at epoch {epoch}, step "
-            f"{first + step + 1}; {_ADVICE}"
-        )
+    def _look(self, epoch: int) -> None:
+        """Raise for the first step and term that is not finite; waits for the device once."""
+        new = self.course[self._looked_at :]
+        if not new:
+            return
+        course = torch.stack(new)
+        bad = (~torch.isfinite(course)).nonzero()
+        if len(bad):
+            step, term = bad[0].tolist()
+            raise NotFiniteError(
+                f"the loss term {self.objective.terms[term]!r} became {float(course[step, term])} "
+                f"at epoch {epoch}, step {self._looked_at + step + 1}; {_ADVICE}"
+            )
+        self._looked_at = len(self.course)

@@ -1,12 +1,15 @@
 """Who sees a stage train: the screen, metrics.csv and TensorBoard."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from rich.progress import TaskID
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from nettailor.core.console import Screen
+from nettailor.core.errors import UserError
 from nettailor.core.run_folder import RunFolder
 
 # (writer, epoch, network): further curves and pictures of an epoch
@@ -27,7 +30,8 @@ class StageWatcher:
     """The `Watcher` of a stage: a bar, a line an epoch, a row an epoch, TensorBoard events.
 
     Each stage has its own folder under `events/`, so TensorBoard lays the stages of a run over
-    each other. After a resume, events of epochs that will come again are purged.
+    each other. After a resume, events of epochs that will come again are purged, and those of the
+    last epoch are written again: the end may have come before they were.
     """
 
     def __init__(
@@ -44,8 +48,11 @@ class StageWatcher:
         self._epochs, self._steps = epochs, steps_per_epoch
         self._pictures = pictures
         self._bar: TaskID | None = None
+        self._writer: SummaryWriter | None = None
 
-    def begin(self, history: Sequence[Mapping[str, float]], network: nn.Module) -> None:
+    def begin(
+        self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
+    ) -> None:
         """See `nettailor.core.trainer.Watcher`; a network before its first epoch is epoch 0."""
         self._history = list(history)
         self._note = ""
@@ -53,12 +60,16 @@ class StageWatcher:
         self._bar = self._screen.start_stage(
             self._stage, self._epochs * self._steps, done * self._steps
         )
-        self._writer = SummaryWriter(
-            log_dir=str(self._folder.path / "events" / self._stage), purge_step=done + 1
-        )
         self._folder.record(self._stage, self._history)
-        if self._pictures is not None and not self._history:
-            self._pictures(self._writer, 0, network)
+        events = self._folder.path / "events" / self._stage
+        with _told(events):
+            self._writer = SummaryWriter(log_dir=str(events), purge_step=done + within)
+        if not within:
+            self._write_events(network)
+
+    def warn(self, message: str) -> None:
+        """See `nettailor.core.trainer.Watcher`."""
+        self._screen.say(message)
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
         """See `nettailor.core.trainer.Watcher`."""
@@ -71,19 +82,41 @@ class StageWatcher:
         """See `nettailor.core.trainer.Watcher`."""
         self._history.append(row)
         self._folder.record(self._stage, self._history)
+        self._write_events(network)
         number = int(row["epoch"])
-        for name, value in row.items():
-            if name != "epoch":
-                self._writer.add_scalar(_PLACES.get(name, f"loss/{name}"), value, number)
-        if self._pictures is not None:
-            self._pictures(self._writer, number, network)
         self._screen.say(
             f"{self._stage:<14} epoch {number:>3}/{self._epochs}  loss {row['loss']:<8.4f} "
             f"validation {row['val_accuracy']:.2f} %  {row['seconds']:.1f} s"
         )
 
+    def _write_events(self, network: nn.Module) -> None:
+        """The events of the last epoch, or of the start, on their way to the disk at once."""
+        assert self._writer is not None, "a stage begins before its first epoch"
+        number = len(self._history)
+        with _told(self._folder.path / "events" / self._stage):
+            for name, value in self._history[-1].items() if self._history else ():
+                if name != "epoch":
+                    self._writer.add_scalar(_PLACES.get(name, f"loss/{name}"), value, number)
+            if self._pictures is not None:
+                self._pictures(self._writer, number, network)
+            self._writer.flush()
+
     def close(self) -> None:
-        """Take the bar down and flush the events, if there are any yet."""
+        """Take the bar down and close the events, if there are any yet."""
         if self._bar is not None:
             self._screen.end_stage(self._bar)
-            self._writer.close()
+        if self._writer is not None:
+            with suppress(OSError):  # all that was to be written has been flushed
+                self._writer.close()
+
+
+@contextmanager
+def _told(events: Path) -> Iterator[None]:
+    """Inside, a disk that is full or read-only is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {events}: {error.strerror or error}; free the disk, or choose another "
+            "place"
+        ) from error

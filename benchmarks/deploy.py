@@ -1,0 +1,216 @@
+"""How fast networks are where they are used: modules, .pt2 and ONNX files, interleaved.
+
+    python benchmarks/deploy.py TEACHER_RUN RUN… --out DIR
+
+Times every run's network as trained, folded, as .pt2, and as ONNX in float32 and int8 in ONNX
+Runtime, at batch 1 and 64, with `--threads` threads. All of them take turns, pass by pass; the
+table gives medians, the range of the middle half, and the ratio to the first run in the same form
+beside the ratio of FLOPs. `--profile` adds where ONNX Runtime spends its time. On a GPU the folded
+networks run there too, in bf16 and channels last, as they are and as a CUDA graph.
+Writes `deploy.md` and `deploy.csv`.
+"""
+
+import argparse
+import copy
+import csv
+import io
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from nettailor.core.console import Screen
+from nettailor.core.cost import module_flops
+from nettailor.core.device import place
+from nettailor.core.files import write_text
+from nettailor.core.latency import sample, time_in_turn
+from nettailor.deploy.check_images import check_images
+from nettailor.deploy.int8 import to_int8
+from nettailor.deploy.onnx_file import load_onnx, to_onnx
+from nettailor.deploy.pt2_file import load_pt2, to_pt2
+from nettailor.export import find_run
+from nettailor.network import load_network
+from prune.fold import fold
+
+BATCHES = (1, 64)
+LIMIT = 1.15  # latency's ratio over that of FLOPs; rows beyond are marked "above"
+CPU = torch.device("cpu")
+
+
+class Form(NamedTuple):
+    """A network as it is run."""
+
+    run: str
+    form: str
+
+
+class Row(NamedTuple):
+    """flops, ratio: over those of the first run; ratio is of the medians in the same form."""
+
+    run: str
+    form: str
+    batch: int
+    flops: float
+    median_ms: float
+    middle_half_ms: float
+    ratio: float
+
+
+class Deployed(NamedTuple):
+    """One run: its folded network, its ONNX content, its other forms, its FLOPs and image side."""
+
+    plain: nn.Module
+    content: bytes
+    forms: dict[str, nn.Module]
+    flops: int
+    side: int
+
+
+class Called(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, call: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self._call = call
+
+    def forward(self, images: Tensor) -> object:
+        return self._call(images)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="the first is what others are over")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of measuring, each batch size")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("runs/deploy"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    folders = [find_run(run) for run in arguments.runs]
+    runs = {
+        f"{folder.parent.name}/{folder.name}": deployed(folder, arguments.threads)
+        for folder in folders
+    }
+    rows = [row for batch in BATCHES for row in measured(runs, batch, arguments.seconds)]
+    lines = [
+        "| run | form | batch | FLOPs | latency, ms | over the first | over its FLOPs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row.run} | {row.form} | {row.batch} | {row.flops:.3f} | {row.median_ms:.3f} "
+            f"± {row.middle_half_ms / 2:.3f} | {row.ratio:.3f} | "
+            f"{row.ratio / row.flops:.2f}{' (above)' if row.ratio > LIMIT * row.flops else ''} |"
+        )
+    if arguments.profile:
+        for batch in BATCHES:
+            lines += ["", *profile(runs, batch, arguments.threads)]
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows(rows)
+    write_text(arguments.out / "deploy.csv", table.getvalue())
+    write_text(arguments.out / "deploy.md", "\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def deployed(folder: Path, threads: int) -> Deployed:
+    """A run's network in every form."""
+    network, architecture = load_network(folder)
+    side = architecture.preprocessing.image_size
+    plain = place(fold(network), CPU)
+    content = to_onnx(plain, side, {})
+    forms = {
+        "as trained": network,
+        "folded": plain,
+        "pt2": load_pt2(to_pt2(plain, side, {})),
+        "onnx": load_onnx(content, threads=threads),
+    }
+    with Screen() as screen:
+        images = check_images(folder, architecture, screen)
+    if images.session is not None:
+        in_int8 = to_int8(content, images.calibration(), {})
+        forms["onnx int8"] = load_onnx(in_int8, threads=threads)
+    return Deployed(plain, content, forms, module_flops(plain, (3, side, side)), side)
+
+
+def measured(runs: dict[str, Deployed], batch: int, seconds: float) -> Iterator[Row]:
+    """Every form of every run at one batch size, in turn; on the GPU after the CPU."""
+    side = next(iter(runs.values())).side
+    on_cpu = {
+        Form(name, form): module for name, run in runs.items() for form, module in run.forms.items()
+    }
+    images = sample(batch, 3, side, CPU)
+    times = time_in_turn(on_cpu, dict.fromkeys(on_cpu, images), CPU, seconds=seconds)
+    if torch.cuda.is_available():
+        device = torch.device("cuda")
+        images = sample(batch, 3, side, device).to(torch.bfloat16)
+        on_gpu = {
+            Form(name, form): module
+            for name, run in runs.items()
+            for form, module in cuda_forms(run.plain, images)
+        }
+        times |= time_in_turn(on_gpu, dict.fromkeys(on_gpu, images), device, seconds=seconds)
+    first, *_ = runs
+    for key, passes in times.items():
+        low, median, high = np.percentile(passes, [25, 50, 75]).tolist()
+        ratio = median / float(np.median(times[Form(first, key.form)]))
+        flops = runs[key.run].flops / runs[first].flops
+        yield Row(key.run, key.form, batch, flops, median, high - low, ratio)
+
+
+def cuda_forms(plain: nn.Module, images: Tensor) -> Iterator[tuple[str, nn.Module]]:
+    """A folded network in bf16 on the GPU, as it is and as a graph for these images."""
+    module = place(copy.deepcopy(plain), images.device).to(torch.bfloat16)
+    yield "folded, cuda bf16", module
+    with torch.inference_mode():
+        side_stream = torch.cuda.Stream()
+        with torch.cuda.stream(side_stream):
+            for _ in range(3):
+                module(images)
+        torch.cuda.current_stream().wait_stream(side_stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            module(images)
+    yield "folded, cuda bf16 graph", Called(lambda _: graph.replay())
+
+
+def profile(runs: dict[str, Deployed], batch: int, threads: int) -> Iterator[str]:
+    """Milliseconds a pass by operator and output side, in ONNX Runtime."""
+    yield f"ONNX Runtime, batch {batch}, ms a pass by operator:"
+    yield ""
+    passes = 20
+    for name, run in runs.items():
+        with tempfile.TemporaryDirectory() as folder:
+            options = onnxruntime.SessionOptions()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            options.intra_op_num_threads = threads
+            session = onnxruntime.InferenceSession(
+                run.content, options, providers=["CPUExecutionProvider"]
+            )
+            images = sample(batch, 3, run.side, CPU).contiguous().numpy()
+            for _ in range(passes):
+                session.run(None, {"images": images})
+            events = json.loads(Path(session.end_profiling()).read_text())
+        spent: Counter[str] = Counter()
+        for event in events:
+            arguments = event.get("args", {})
+            if event.get("cat") == "Node" and "output_type_shape" in arguments:
+                (shape,) = arguments["output_type_shape"][0].values()
+                sides = "×".join(map(str, shape[1:]))
+                spent[f"{arguments['op_name']} → {sides}"] += event["dur"] / 1000 / passes
+        most = ", ".join(f"{where} {ms:.3f}" for where, ms in spent.most_common(8))
+        yield f"- {name}: {sum(spent.values()):.3f} in all; {most}"
+
+
+if __name__ == "__main__":
+    main()

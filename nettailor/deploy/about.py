@@ -1,0 +1,84 @@
+"""What a file says of itself: classes, preprocessing, layout and where it came from."""
+
+import json
+from collections.abc import Mapping
+from math import floor
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nettailor.core.architecture import Architecture
+from nettailor.core.errors import UserError
+from nettailor.core.files import read_json
+from nettailor.core.run_folder import SUMMARY_FILE
+from nettailor.report.summary import AtLeastOne, Parameters, Percents
+
+
+class _Figures(BaseModel):
+    model_config = ConfigDict(strict=True)
+    accuracy: Percents
+    params: Parameters
+    flops: AtLeastOne
+
+
+class _Summary(_Figures):
+    """What is told of a run; its kind and all else do not matter here."""
+
+    dataset: str
+    teacher: _Figures | None
+
+
+def read_figures(run: Path) -> dict[str, Any] | None:
+    """The summary of a run, None where there is none; UserError where it is damaged."""
+    file = run / SUMMARY_FILE
+    if not file.is_file():
+        return None
+    content = read_json(file)
+    try:
+        _Summary.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "content"
+        raise UserError(
+            f"{file}: {place}: {first['msg']}; it is damaged: restore it, or train again with "
+            "--overwrite"
+        ) from error
+    return dict(content)
+
+
+def without_places(architecture: Architecture) -> Architecture:
+    """The architecture without the folders of this machine that its weights came from."""
+    kind, _, place = architecture.weights_origin.partition(" ")
+    if kind not in ("file", "teacher"):
+        return architecture
+    return architecture.model_copy(update={"weights_origin": f"{kind} {Path(place).name}"})
+
+
+def describe(architecture: Architecture, summary: Mapping[str, Any] | None) -> dict[str, str]:
+    """Texts by name, for the metadata of a file; lists and numbers are JSON.
+
+    Args:
+        summary: of the finished run, or None for a network without figures.
+    """
+    preprocessing = architecture.preprocessing
+    size = preprocessing.image_size
+    texts = {
+        "producer": "nettailor",
+        "backbone": architecture.backbone,
+        "weights_origin": architecture.weights_origin,
+        "class_names": json.dumps(architecture.classes, ensure_ascii=False),
+        "image_size": json.dumps(size),
+        "resize": json.dumps(floor(size / preprocessing.crop_pct)),
+        "interpolation": preprocessing.interpolation,
+        "mean": json.dumps(preprocessing.mean),
+        "std": json.dumps(preprocessing.std),
+        "input": f"images, float32 (batch, 3, {size}, {size}), RGB: shorter side to `resize`, "
+        "centre crop to `image_size`, values in 0..1, minus mean, over std",
+        "output": f"logits, float32 (batch, {len(architecture.classes)}), in the order of "
+        "class_names; softmax gives probabilities",
+    }
+    if summary is not None:
+        texts["task"] = str(summary["dataset"])
+        texts["accuracy"] = json.dumps(summary["accuracy"])
+    return texts

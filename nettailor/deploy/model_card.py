@@ -1,0 +1,171 @@
+"""`README.md` and `config.json` beside an exported network, as model hubs expect them."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, metadata
+from typing import Any, NamedTuple
+
+import yaml
+from timm.models import get_pretrained_cfg
+
+from nettailor.core.architecture import Architecture
+
+_UNSTATED = "not stated"
+
+
+class Written(NamedTuple):
+    """An exported file.
+
+    parity: its largest difference from the network's logits over the largest of them; for int8 its
+    validation accuracy in % is given instead, and the float network's.
+    latency: milliseconds at batch 1, the median.
+    """
+
+    name: str
+    size: int
+    parity: float | None
+    latency: float | None
+    accuracy: tuple[float, float] | None = None
+
+
+def licence_of(architecture: Architecture) -> str:
+    """The licence of the pretrained weights, as their source states it."""
+    words = architecture.weights_origin.split()
+    if words[:1] == ["package"]:
+        try:
+            stated = metadata(words[1]).json.get("license")
+        except PackageNotFoundError:
+            return _UNSTATED
+        return stated if isinstance(stated, str) and stated != "UNKNOWN" else _UNSTATED
+    if words[:2] == ["timm", "hub"]:
+        return get_pretrained_cfg(architecture.backbone).license or _UNSTATED
+    return _UNSTATED
+
+
+def hub_config(architecture: Architecture) -> dict[str, Any]:
+    """`config.json` under timm's names."""
+    preprocessing = architecture.preprocessing
+    size = preprocessing.image_size
+    return {
+        "architecture": architecture.backbone,
+        "num_classes": len(architecture.classes),
+        "label_names": list(architecture.classes),
+        "pretrained_cfg": {
+            "input_size": [3, size, size],
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
+            "interpolation": preprocessing.interpolation,
+            "crop_pct": preprocessing.crop_pct,
+            "num_classes": len(architecture.classes),
+        },
+        "library": "nettailor",
+        "tailored": architecture.student is not None,
+    }
+
+
+def model_card(
+    architecture: Architecture,
+    about: Mapping[str, str],
+    summary: Mapping[str, Any] | None,
+    written: Sequence[Written],
+    checked_on: str,
+) -> str:
+    """The card in Markdown, with a hub's front matter.
+
+    Args:
+        about: the texts in the files' metadata.
+        summary: of the finished run, None for a network without figures.
+        written: the exported files.
+        checked_on: the images that outputs were compared on, in words.
+    """
+    licence = licence_of(architecture)
+    front: dict[str, Any] = {
+        "library_name": "nettailor",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "nettailor", "timm"],
+    }
+    if architecture.weights_origin.startswith("timm hub"):
+        front["base_model"] = f"timm/{architecture.backbone}"
+    if licence != _UNSTATED:
+        front["license"] = licence.lower()
+    task = "its task" if summary is None else str(summary["dataset"])
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False).rstrip(),
+        "---",
+        "",
+        f"# {architecture.backbone}, {_kind(architecture)} to {task}",
+        "",
+        f"Classes ({len(architecture.classes)}): {_listed(architecture.classes)}.",
+        "",
+    ]
+    if summary is not None:
+        lines += [*_figures(summary), ""]
+    lines += [
+        "## Files",
+        "",
+        "| file | bytes | latency, batch 1, ms | outputs |",
+        "|---|---|---|---|",
+        *map(_row, written),
+        "",
+        f"Compared on {checked_on}; the difference is the largest one over the largest logit.",
+        "",
+        "## Input and output",
+        "",
+        f"- input: {about['input']}; resize {about['resize']} ({about['interpolation']}), "
+        f"mean {about['mean']}, std {about['std']}",
+        f"- output: {about['output']}",
+        "",
+        "The same texts are in the metadata of the ONNX file and in `metadata.json` inside the "
+        ".pt2 file.",
+        "",
+        "## Whence",
+        "",
+        f"Pretrained weights: {architecture.weights_origin}; their licence: {licence}. Trained and "
+        "cut with NetTailor.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _kind(architecture: Architecture) -> str:
+    if architecture.student is not None:
+        return "tailored"
+    return "cut" if architecture.eliminated is not None else "fine-tuned"
+
+
+def _listed(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:20])
+    return f"{shown}, … (all are in config.json)" if len(classes) > 20 else shown
+
+
+def _figures(summary: Mapping[str, Any]) -> list[str]:
+    accuracy = summary["accuracy"]
+    teacher = summary.get("teacher")
+    rows = [
+        ("accuracy, validation %", accuracy["val"], teacher and teacher["accuracy"]["val"]),
+        ("accuracy, test %", accuracy["test"], teacher and teacher["accuracy"]["test"]),
+        ("parameters", summary["params"]["total"], teacher and teacher["params"]["total"]),
+        ("FLOPs (multiply-adds)", summary["flops"], teacher and teacher["flops"]),
+    ]
+    columns = "| | this network |" + (" its teacher |" if teacher else "")
+    lines = ["## Figures", "", columns, "|---" * (3 if teacher else 2) + "|"]
+    for name, own, whole in rows:
+        cells = [_number(own), *([_number(whole)] if teacher else [])]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+
+
+def _row(file: Written) -> str:
+    outputs = "–"
+    if file.parity is not None:
+        outputs = f"differ by {file.parity:.1e}"
+    if file.accuracy is not None:
+        outputs = f"{file.accuracy[0]:.2f} % on validation ({file.accuracy[1]:.2f} in float)"
+    latency = "–" if file.latency is None else f"{file.latency:.3f}"
+    return f"| {file.name} | {file.size:,} | {latency} | {outputs} |"

@@ -1,0 +1,445 @@
+"""The plain network says what the trained one says, with its norms and path weights folded."""
+
+import random
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import enliven, lively_chain
+from timm.models.regnet import RegNet, RegNetCfg
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nettailor.core.backbone import Chain, cut
+from nettailor.core.console import Screen
+from nettailor.core.cost import parameters
+from nettailor.core.flags import parse
+from nettailor.core.weights import load_with_classifier
+from nettailor.session import start_session
+from prune.eliminate import eliminate
+from prune.fold import Graph, fold
+from prune.plan import PrunePlan, decide
+from prune.remove import remove
+from student.grow import build, grow
+from student.network import BatchNormPolicy, Student
+from student.wiring import Path, Wiring
+
+CLASSES = 5
+EXACT = 1e-12  # of the largest logit, in float64
+CHAINS = (
+    "test_resnet",  # basic blocks and a bottleneck, deep stem
+    "resnet26d",
+    "seresnet18",
+    "test_efficientnet",
+    "test_efficientnet_gn",  # norms that cannot be folded
+    "test_efficientnet_evos",
+    "tf_efficientnet_lite0",
+    "efficientnet_b0",  # squeeze and excitation
+    "lcnet_035",
+    "mnasnet_small",
+    "mobilenetv3_small_050",
+    "mobilenetv4_conv_small_035",
+    "mixnet_s",  # a norm after several convolutions side by side
+    "test_convnext",
+    "regnetx_002",
+    "regnety_002",
+    "regnetz_005",
+    "small-regnetv",  # norms before convolutions
+)
+_SHALLOW = RegNetCfg(depth=6, w0=16, wa=16.0, wm=2.0, group_size=8)
+# timm's own of these have 13 blocks and more
+SMALL = {
+    "small-regnetx": _SHALLOW,
+    "small-regnetv": replace(_SHALLOW, preact=True, se_ratio=0.25, act_layer="silu"),
+}
+STUDENTS = (
+    "test_resnet",
+    "test_efficientnet",
+    "mobilenetv3_small_050",
+    "test_convnext",
+    "small-regnetx",
+    "small-regnetv",
+)
+
+
+def settle(network: Chain | Student) -> None:
+    """Statistics of batch norms that are the activations', as after training.
+
+    Random ones make deep networks amplify rounding until it is all that is compared.
+    """
+    parts = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    momenta = [part.momentum for part in parts]
+    for part in parts:
+        part.momentum = 1.0
+        part.train()
+    with torch.no_grad():
+        network(images(8, 64, torch.float32))
+    for part, momentum in zip(parts, momenta, strict=True):
+        part.momentum = momentum
+    network.eval()
+
+
+def chain_of(backbone: str) -> Chain:
+    """A random chain whose every layer shows."""
+    if backbone in SMALL:
+        chain = cut(RegNet(SMALL[backbone], num_classes=CLASSES))
+        enliven(chain)
+    else:
+        chain = lively_chain(backbone, CLASSES)
+    settle(chain)
+    return chain
+
+
+def lively(student: Student) -> Student:
+    """Path weights spread as after training, and every layer shows in the output."""
+    enliven(student)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        drawn = torch.randn(len(student.wiring.paths), generator=generator)
+        student.path_weights.logits.copy_(drawn)
+    settle(student)
+    return student
+
+
+def student_of(
+    backbone: str,
+    *,
+    skips: int | str = 2,
+    beside: bool = True,
+    batch_norm: BatchNormPolicy = "follow",
+    adapters: bool = False,
+) -> Student:
+    """beside: identities and exits are there as well."""
+    return lively(
+        grow(
+            chain_of(backbone),
+            skips=skips,  # type: ignore[arg-type]
+            identities=beside,
+            exits=beside,
+            batch_norm=batch_norm,
+            adapters=adapters,
+        )
+    )
+
+
+def images(batch: int, side: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(batch, 3, side, side, generator=generator).to(dtype)
+
+
+@torch.inference_mode()
+def apart(network: Chain | Student, plain: nn.Module, batch: Tensor) -> float:
+    """The largest difference of logits over the largest logit."""
+    expected, found = network(batch).logits, plain(batch)
+    assert found.shape == expected.shape == (len(batch), CLASSES)
+    assert expected.isfinite().all()
+    # else images would not show in the logits, and any network were as good
+    assert len(batch) == 1 or float(expected.std(0).max()) > 1e-6 * float(expected.abs().max())
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def check(network: Chain | Student, sides: tuple[int, int] = (32, 48)) -> nn.Module:
+    """The network folded in float64, after comparing at two batch sizes and sides, and float32."""
+    exact = deepcopy(network).double()
+    plain, single = fold(exact), fold(network)
+    for batch, side in ((1, sides[0]), (7, sides[1])):
+        assert apart(exact, plain, images(batch, side)) < EXACT
+    assert apart(network, single, images(7, sides[1], torch.float32)) < 1e-4
+    return plain
+
+
+def norms(network: nn.Module) -> list[str]:
+    return [name for name, part in network.named_modules() if isinstance(part, _BatchNorm)]
+
+
+# Equal to the network
+
+
+@pytest.mark.parametrize("backbone", CHAINS)
+def test_chains(backbone: str) -> None:
+    chain = chain_of(backbone)
+    plain = check(chain)
+    assert isinstance(plain, nn.Sequential)
+    # those that stay: before a convolution, and after a concatenation
+    assert bool(norms(plain)) == (backbone in ("small-regnetv", "mixnet_s"))
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
+def test_eliminated_chains(backbone: str, replacement: bool) -> None:
+    left = eliminate(chain_of(backbone), 2, replacement=replacement)
+    enliven(left)
+    settle(left)
+    plain = check(left)
+    assert isinstance(plain, nn.Sequential)
+    assert not norms(plain)
+
+
+@pytest.mark.parametrize("skips", [1, "dense"])
+@pytest.mark.parametrize("backbone", STUDENTS)
+def test_students_by_the_published_wiring(backbone: str, skips: int | str) -> None:
+    plain = check(student_of(backbone, skips=skips, beside=False))
+    assert isinstance(plain, Graph)
+
+
+@pytest.mark.parametrize("backbone", STUDENTS)
+def test_students_with_identities_exits_and_adapters(backbone: str) -> None:
+    student = student_of(backbone, skips=0, adapters=True)
+    assert len({path.kind for path in student.wiring.paths}) == 4
+    check(student)
+
+
+@pytest.mark.parametrize("finetune", ["task", "all"])
+@pytest.mark.parametrize("batch_norm", ["train", "follow", "frozen"])
+def test_whatever_trained(batch_norm: BatchNormPolicy, finetune: str) -> None:
+    """One step of training, so that statistics and weights are what training leaves."""
+    student = student_of("test_resnet", batch_norm=batch_norm, adapters=True)
+    if finetune == "all":
+        student.finetune_all()
+    before = student(images(4, 32, torch.float32)).logits.detach()
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-3)
+    student.train()
+    student(images(4, 32, torch.float32)).logits.square().mean().backward()
+    optimizer.step()
+    student.eval()
+    assert not torch.allclose(student(images(4, 32, torch.float32)).logits, before)
+    check(student)
+
+
+def cuts(student: Student) -> list[PrunePlan]:
+    """By rank with sums left, and routes of one path into each node."""
+    wiring, alpha = student.wiring, student.path_weights().tolist()
+    blocks = len(wiring.of_kind("block"))
+    plans = [
+        decide(wiring, alpha, threshold=0.1, remove=count) for count in (blocks // 3, blocks // 2)
+    ]
+    generator = random.Random(0)
+    for number in range(3):
+        paths, node = [], wiring.depth
+        while node:
+            paths.append(wiring.paths[generator.choice(wiring.incoming[node])])
+            node = paths[-1].source
+        plans.append(PrunePlan.keeping(f"route-{number}", wiring, paths))
+    return plans
+
+
+@pytest.mark.parametrize(
+    ("backbone", "adapters"),
+    [*((backbone, False) for backbone in STUDENTS), ("test_resnet", True), ("small-regnetv", True)],
+)
+def test_removed_and_masked_students(backbone: str, adapters: bool) -> None:
+    """A cut folds to what it was; so does the whole student without weight on what is cut."""
+    student = student_of(backbone, adapters=adapters).double()
+    batch = images(7, 32)
+    plans = cuts(student)
+    for plan in plans:
+        assert len(plan.kept.paths) < len(student.wiring.paths)
+        smaller = remove(student, plan)
+        plain = fold(smaller)
+        assert apart(smaller, plain, batch) < EXACT
+        # a block and its adapter are two terms
+        route = plan.name.startswith("route")
+        assert isinstance(plain, nn.Sequential) or not route or adapters
+        if plan is plans[0]:
+            masked = deepcopy(student)
+            gone = set(student.wiring.paths) - set(plan.kept.paths)
+            with torch.no_grad():
+                for position, path in enumerate(student.wiring.paths):
+                    if path in gone:
+                        masked.path_weights.logits[position] = -1e9
+            assert apart(masked, fold(masked), batch) < EXACT
+            assert apart(smaller, fold(masked), batch) < EXACT
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_wiring(seed: int) -> None:
+    """Subsets of all paths, as removal leaves them: dead nodes, no head, several proxies."""
+    generator = random.Random(seed)
+    backbone = generator.choice(["test_resnet", "test_efficientnet"])
+    student = student_of(backbone, skips="dense", adapters=generator.random() < 0.5).double()
+    wiring = student.wiring
+    alpha = [generator.random() for _ in wiring.paths]
+    remove_blocks = generator.randint(0, len(wiring.of_kind("block")))
+    threshold = generator.uniform(0.2, 0.9)
+    plan = decide(wiring, alpha, threshold=threshold, remove=remove_blocks)
+    smaller = remove(student, plan)
+    for batch, side in ((1, 48), (7, 32)):
+        assert apart(smaller, fold(smaller), images(batch, side)) < EXACT
+
+
+# The comparison sees everything that is folded
+
+
+def moved(plain: nn.Module, network: Chain | Student, change: Callable[[nn.Module], None]) -> float:
+    """How far a change of the network takes it from what was folded before."""
+    changed = deepcopy(network)
+    with torch.no_grad():
+        change(changed)
+    return apart(changed, plain, images(2, 32))
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "small-regnetv"])
+def test_no_norm_and_no_path_weight_can_be_skipped(backbone: str) -> None:
+    student = student_of(backbone, skips=1, beside=False, adapters=True).double()
+    plain = fold(student)
+    assert apart(student, plain, images(2, 32)) < EXACT
+    for name in norms(student):
+
+        def skip(network: nn.Module, name: str = name) -> None:
+            """The norm lets its input through."""
+            norm = network.get_submodule(name)
+            assert isinstance(norm, _BatchNorm)
+            norm.running_mean.zero_()  # type: ignore[union-attr]
+            norm.running_var.fill_(1)  # type: ignore[union-attr]
+            norm.weight.fill_(1)
+            norm.bias.zero_()
+
+        assert moved(plain, student, skip) > 100 * EXACT, name
+    for position, path in enumerate(student.wiring.paths):
+        if len(student.wiring.incoming[path.target]) == 1:
+            continue
+
+        def shift(network: nn.Module, position: int = position) -> None:
+            assert isinstance(network, Student)
+            network.path_weights.logits[position] += 0.1
+
+        assert moved(plain, student, shift) > 100 * EXACT, path
+
+
+def test_a_wrong_path_weight_in_one_term_is_seen() -> None:
+    """What `fold` scales, scaled once more: each parameter of the folded network counts."""
+    student = student_of("test_resnet", skips=1, adapters=True).double()
+    plain = fold(student)
+    for name, parameter in plain.named_parameters():
+        kept = parameter.clone()
+        parameter.mul_(1.05)
+        assert apart(student, plain, images(2, 32)) > 100 * EXACT, name
+        parameter.copy_(kept)
+    assert apart(student, plain, images(2, 32)) < EXACT
+
+
+# In the precisions of use
+
+
+def coarsely(network: nn.Module, expected: Tensor, batch: Tensor) -> float:
+    """How far a network in bfloat16 is from logits in float32, over the largest of them."""
+    out = deepcopy(network).bfloat16()(batch.bfloat16())
+    logits: Tensor = out if isinstance(out, Tensor) else out.logits
+    return float((logits.float() - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+def test_bfloat16_on_a_shallow_network() -> None:
+    """Two blocks that are left of a tailored network: within 1e-2."""
+    student = student_of("test_resnet", skips=0)
+    depth = student.wiring.depth
+    route = (Path(0, 1, "block"), Path(1, 2, "block"), Path(2, depth, "exit"))
+    network = remove(student, PrunePlan("cut", student.wiring, Wiring(depth, route)))
+    settle(network)
+    batch = images(7, 32, torch.float32)
+    assert coarsely(fold(network), network(batch).logits, batch) < 1e-2
+
+
+@torch.no_grad()
+def test_pretrained_weights_on_real_images() -> None:
+    """EfficientNet-Lite 0 as it was trained on ImageNet; digits through the project's own data.
+
+    Its 16 blocks in bfloat16 are some percent off, whether they are folded or not: folding must not
+    add to that.
+    """
+    chain, _ = load_with_classifier("tf_efficientnet_lite0", 1000, "package")
+    chain.eval()
+    config, _ = parse("test", "", [
+        "--weights", "none", "--image-size", "64", "--device", "cpu", "--workers", "0",
+        "--limit.train", "200",
+    ])  # fmt: skip
+    digits = next(iter(start_session(config, Screen()).val_loader))[0][:7]
+    plain = fold(chain)
+    for batch in (digits[:1], digits, nn.functional.interpolate(digits, 96)):
+        expected = chain(batch).logits
+        worst = float((plain(batch) - expected).abs().max() / expected.abs().max())
+        assert worst < 1e-4
+        assert torch.equal(plain(batch).argmax(1), expected.argmax(1))
+        folded, unfolded = (coarsely(network, expected, batch) for network in (plain, chain))
+        assert folded < max(1e-2, 1.25 * unfolded)
+
+
+# What is left
+
+
+def test_parameters_by_hand() -> None:
+    """The stem and two blocks of test_resnet, max-pooled past by a proxy, with an exit."""
+    chain = lively_chain("test_resnet", CLASSES)
+    wiring = Wiring(5, (Path(0, 1, "block"), Path(1, 3, "proxy"), Path(3, 5, "exit")))
+    student = lively(build(chain, wiring, batch_norm="follow"))
+    plain = check(student)
+    stem = (3 * 16 * 9 + 16) + (16 * 16 * 9 + 16) + (16 * 32 * 9 + 32)
+    block = 2 * (32 * 32 * 9 + 32)
+    proxy = (32 * 16 + 16) + (16 * 192 + 192)  # a bottleneck of max(192 / 32, 16) channels
+    exit_ = 192 * CLASSES + CLASSES
+    assert parameters(plain) == stem + block + proxy + exit_
+    assert isinstance(plain, nn.Sequential)
+    assert list(dict(plain.named_children())) == [
+        "x0", "sum1", "x1", "x1_by4", "sum3", "x3", "logits",
+    ]  # fmt: skip
+    assert not list(plain.buffers())
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050"])
+def test_no_norm_is_left_behind_a_convolution(backbone: str) -> None:
+    student = student_of(backbone, adapters=True)
+    assert norms(student)
+    assert not norms(fold(student))
+
+
+def test_a_node_that_others_read_keeps_its_value() -> None:
+    """The stem of a RegNetV is a convolution, and the first block's norm reads what it gives."""
+    chain = chain_of("small-regnetv")
+    assert isinstance(chain.stem, nn.Conv2d)
+    depth = len(chain.blocks) + 1
+    wiring = Wiring(depth, (Path(0, 1, "block"), Path(0, 1, "proxy"), Path(1, depth, "exit")))
+    student = lively(build(chain, wiring, batch_norm="follow")).double()
+    plain = fold(student)
+    assert isinstance(plain, Graph)
+    assert apart(student, plain, images(2, 32)) < EXACT
+    stem = next(iter(plain.parts))
+    assert torch.equal(stem(images(2, 32)), student.stem(images(2, 32)))
+    assert "norm1" in {name.split(".")[-1] for name in norms(plain)}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", ["chain", "student"])
+def test_the_network_stays_as_it_was(kind: str, training: bool) -> None:
+    network: Chain | Student = chain_of("test_efficientnet")
+    if kind == "student":
+        network = student_of("test_efficientnet", adapters=True)
+    network.train(training)
+    parts = {name: (part, part.training) for name, part in network.named_modules()}
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    trains = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    plain = fold(network)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.zero_()
+    assert {name: (part, part.training) for name, part in network.named_modules()} == parts
+    after = network.state_dict()
+    assert after.keys() == state.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
+    assert {name: one.requires_grad for name, one in network.named_parameters()} == trains
+    assert not any(part._forward_hooks for part in network.modules())
+    assert any(trains.values())
+    assert not any(parameter.requires_grad for parameter in plain.parameters())
+    assert not any(part.training for part in plain.modules())
+    assert not any(part._forward_hooks for part in plain.modules())
+
+
+def test_it_leaves_its_images_alone() -> None:
+    student = student_of("test_resnet", skips="dense").double()
+    plain = fold(student)
+    batch = images(3, 32)
+    kept = batch.clone()
+    plain(batch)
+    assert torch.equal(batch, kept)

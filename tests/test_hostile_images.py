@@ -1,0 +1,233 @@
+"""Images as people have them: damaged, odd, hostile. None of them may end in a traceback."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from nettailor.core.data import Task, load_task, without_broken
+from nettailor.core.errors import UserError
+from nettailor.core.images import FileImages, as_rgb
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+PATTERN = np.arange(32 * 24, dtype=np.uint8).reshape(24, 32)
+
+
+def encoded(kind: str, mode: str = "RGB") -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(PATTERN).convert(mode).save(content, kind)
+    return content.getvalue()
+
+
+WHOLE = {kind: encoded(kind) for kind in FORMATS}
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that says it is of this size, and holds nothing."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def look_at(path: Path) -> Image.Image | str:
+    """The image, or the one line that refuses it."""
+    try:
+        image, _ = FileImages((path,), (0,))[0]
+    except UserError as fault:
+        message = str(fault)
+        assert message.isprintable(), "one line that a terminal can show"
+        assert "cannot be read as an image" in message
+        return message
+    assert image.mode == "RGB"
+    return image
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_whole_images_are_read(tmp_path: Path, kind: str) -> None:
+    """The controls: what the mutations below start from is fine."""
+    path = tmp_path / f"image.{kind.lower()}"
+    path.write_bytes(WHOLE[kind])
+    image = look_at(path)
+    assert isinstance(image, Image.Image)
+    assert image.size == (32, 24)
+
+
+@settings(
+    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    kind=st.sampled_from(FORMATS),
+    cut=st.floats(0, 1),
+    flips=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8),
+)
+def test_mutated_files(tmp_path: Path, kind: str, cut: float, flips: list[tuple[int, int]]) -> None:
+    content = bytearray(WHOLE[kind][: round(cut * len(WHOLE[kind]))])
+    for place, value in flips:
+        if content:
+            content[place % len(content)] = value
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    look_at(path)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=st.binary(max_size=200))
+@example(b"")
+@example(b"\x80\x04\x95")
+@example(png_of(60_000, 60_000))
+@example(png_of(0, 0))
+def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    assert isinstance(look_at(path), str)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of(60_000, 60_000))
+    assert "decompression bomb" in str(look_at(path))
+
+
+def test_sixteen_bits_are_scaled() -> None:
+    """Pillow's own conversion cuts all but the darkest 256 of 65536 greys off at white."""
+    grey = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
+    content = io.BytesIO()
+    Image.fromarray(grey).save(content, "PNG")
+    with Image.open(content) as image:
+        assert np.asarray(as_rgb(image))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.full((2, 2), 0.5, np.float32),
+        np.full((2, 2), 70_000, np.int32),
+        -np.ones((2, 2), np.int32),
+    ],
+    ids=["floating", "beyond 16 bits", "negative"],
+)
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
+    path = tmp_path / "image.tiff"
+    Image.fromarray(pixels).save(path)
+    assert "save it in 8 or 16 bits" in str(look_at(path))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB"])
+def test_modes(mode: str) -> None:
+    whole = Image.new("LAB", (32, 24)) if mode == "LAB" else Image.fromarray(PATTERN).convert(mode)
+    assert as_rgb(whole).size == (32, 24)
+
+
+def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    path = tmp_path / "moving.webp"
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
+    image = look_at(path)
+    assert isinstance(image, Image.Image)
+    assert image.getpixel((0, 0)) == (255, 0, 0)
+
+
+NAMES = ("a b", "new\nline", "größe", "日本", "'quoted'", "semi;colon")
+
+
+def tree(root: Path, classes: int = 2, each: int = 12) -> Path:
+    for label in range(classes):
+        for number in range(each):
+            path = root / f"class {label}" / f"{NAMES[number % len(NAMES)]} {number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (20 * number, 0, 90 * label)).save(path)
+    return root
+
+
+def task_of(root: Path) -> Task:
+    return load_task(
+        str(root), data_dir=root, download=False, val_fraction=0.25, test_fraction=0.25,
+        split_seed=0, limit_train=None, limit_test=None,
+    )  # fmt: skip
+
+
+def count(task: Task) -> int:
+    return sum(len(part) for part in (task.train, task.val, task.test))
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        lambda root: os.symlink(".", root / "class 0" / "loop"),
+        lambda root: os.symlink("..", root / "class 0" / "up"),
+        lambda root: os.symlink("../class 0", root / "class 0" / "again"),
+        lambda root: os.symlink("nowhere", root / "class 0" / "dangling"),
+    ],
+    ids=["itself", "above", "by its name", "nothing"],
+)
+def test_links_that_lead_nowhere_new(tmp_path: Path, link: Callable[[Path], None]) -> None:
+    """Each image counts once: one that stood in two splits would make the test a lie."""
+    root = tree(tmp_path / "set")
+    link(root)
+    assert count(task_of(root)) == 24
+
+
+def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:
+    root, elsewhere = tree(tmp_path / "set"), tree(tmp_path / "more", classes=1, each=5)
+    os.symlink(elsewhere / "class 0", root / "class 0" / "more")
+    assert count(task_of(root)) == 29
+
+
+def test_broken_images_are_left_out_and_told(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set")
+    broken = sorted((root / "class 0").iterdir())[:3]
+    for path in broken:
+        path.write_bytes(WHOLE["PNG"][:50])
+    read = []
+    task, told = without_broken(task_of(root), lambda: read.append(1))
+    assert len(read) == 24
+    assert count(task) == 21
+    assert len(told) == 3
+    assert all(one.reason.isprintable() for one in told)
+    for part in (task.train, task.val, task.test):
+        for index, label in enumerate(part.labels):
+            assert part[index][1] == label
+
+
+def test_a_class_that_is_all_broken_is_refused(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", each=40)
+    task = task_of(root)
+    for path in (root / "class 1").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"no training image of class 'class 1' can be read"):
+        without_broken(task, lambda: None)
+
+
+def test_a_part_that_is_all_broken_is_refused(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set")
+    task = task_of(root)
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the \d+ train images can be read: "):
+        without_broken(task, lambda: None)
+
+
+def test_ten_thousand_classes(tmp_path: Path) -> None:
+    content = encoded("PNG", "L")
+    for label in range(10_000):
+        folder = tmp_path / "set" / f"{label:05}"
+        folder.mkdir(parents=True)
+        for number in range(3):
+            (folder / f"{number}.png").write_bytes(content)
+    task = task_of(tmp_path / "set")
+    assert len(task.classes) == 10_000
+    assert (len(task.train), len(task.val), len(task.test)) == (10_000, 10_000, 10_000)

@@ -1,0 +1,667 @@
+"""Many tasks on one backbone: packs on disk, shared tensors in memory, and what is refused."""
+
+import json
+import shutil
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import PUBLISHED, enliven, quick_latency
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nettailor import predict, tailor, tailoring, teach
+from nettailor.core.architecture import Architecture
+from nettailor.core.backbone import make_network
+from nettailor.core.errors import UserError
+from nettailor.core.preprocessing import Preprocessing
+from nettailor.core.weights import load_pretrained
+from nettailor.library import Library
+from nettailor.network import load_network, save_network
+from nettailor.packing import add_to_library
+from nettailor.packs import shared_names
+from prune.plan import PrunePlan
+from prune.remove import remove
+from student.grow import grow
+from student.network import BatchNormPolicy, Student
+from student.wiring import Path as Way
+from student.wiring import Wiring
+
+_NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, _NO_CUDA])]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The file of a backbone's pretrained weights."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def of(backbone: str) -> Path:
+        path = folder / f"{backbone}.safetensors"
+        if not path.exists():
+            save_file(enliven(make_network(backbone, 7)).state_dict(), path)
+        return path
+
+    return of
+
+
+def run_of(
+    folder: Path,
+    weights: Path,
+    *,
+    seed: int = 1,
+    classes: int = 4,
+    image_size: int = 32,
+    skips: int = 0,
+    beside: bool = True,
+    batch_norm: BatchNormPolicy = "train",
+    adapters: bool = False,
+    cut: Wiring | None = None,
+) -> Path:
+    """A run as far as packs are concerned: what the task owns has values of its own."""
+    backbone = weights.stem
+    chain, source = load_pretrained(backbone, classes, str(weights))
+    student = grow(
+        chain, skips=skips, identities=beside, exits=beside, batch_norm=batch_norm,
+        adapters=adapters,
+    )  # fmt: skip
+    if cut is not None:
+        student = remove(student, PrunePlan("cut", student.wiring, cut))
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    enliven(student, seed)
+    shared = before.keys() & shared_names(student).keys()
+    student.load_state_dict({name: before[name] for name in shared}, strict=False)
+    architecture = Architecture(
+        backbone=backbone,
+        classes=tuple(f"class {index}" for index in range(classes)),
+        preprocessing=Preprocessing(image_size, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0),
+        weights_origin=source.origin,
+        weights_digest=source.digest,
+    )
+    save_network(folder, student, architecture)
+    settings = {"data": f"photos/{folder.name}", "weights": str(weights), "seed": 0}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return folder
+
+
+def images(side: int = 32, count: int = 3) -> Tensor:
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(3))
+
+
+def own_logits(run: Path, batch: Tensor) -> Tensor:
+    with torch.no_grad():
+        return load_network(run)[0](batch).logits
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    return dict(network.named_parameters()) | dict(network.named_buffers())
+
+
+def stored(*tensors: Tensor) -> int:
+    """Bytes of the distinct storages behind tensors."""
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "settings"),
+    [
+        ("test_resnet", {"adapters": True}),
+        ("test_resnet", {"skips": 2, "beside": False, "batch_norm": "follow"}),
+        ("test_resnet", {"skips": 1, "batch_norm": "frozen"}),
+        ("test_efficientnet", {"adapters": True, "skips": 1}),
+        ("test_efficientnet", {"batch_norm": "follow"}),
+        ("test_convnext", {"adapters": True}),
+        ("resnetblur50", {}),  # its filters for blurring are in no file
+    ],
+)
+def test_a_task_says_what_its_run_says(
+    weights: Callable[[str], Path], tmp_path: Path, backbone: str, settings: dict[str, Any]
+) -> None:
+    run = run_of(tmp_path / "zoo", weights(backbone), **settings)
+    add_to_library(run, tmp_path / "library")
+    library = Library(tmp_path / "library")
+    assert library.tasks == ("zoo",)
+    for side, count in ((32, 3), (64, 1)):
+        logits = library["zoo"](images(side, count))
+        assert torch.equal(logits, own_logits(run, images(side, count)))
+        assert logits.shape == (count, 4)
+        assert logits.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "affine", "statistics"),
+    [("train", True, True), ("follow", False, True), ("frozen", False, False)],
+)
+def test_a_pack_holds_what_the_task_owns(
+    weights: Callable[[str], Path],
+    tmp_path: Path,
+    batch_norm: BatchNormPolicy,
+    affine: bool,
+    statistics: bool,
+) -> None:
+    """Even where a value equals the backbone's: seed 1 wrote both."""
+    run = run_of(tmp_path / "zoo", weights("test_resnet"), batch_norm=batch_norm, adapters=True)
+    pack = load_file(add_to_library(run, tmp_path / "library") / "pack.safetensors")
+    whole = load_file(run / "model.safetensors")
+    universal = {name for name in whole if name.startswith(("stem.", "blocks."))}
+    inside = universal & pack.keys()
+    norms = {name.rpartition(".")[0] for name in whole if name.endswith("running_mean")}
+    assert norms
+    expected = set()
+    for norm in norms:
+        if affine:
+            expected |= {f"{norm}.weight", f"{norm}.bias"}
+        if statistics:
+            parts = ("running_mean", "running_var", "num_batches_tracked")
+            expected |= {f"{norm}.{part}" for part in parts}
+    assert inside == expected & universal
+    assert pack.keys() - inside == whole.keys() - universal
+    assert all(torch.equal(pack[name], whole[name]) for name in pack)
+
+
+def test_what_a_pack_costs(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    """By hand: block 1 of test_resnet, an adapter beside it, an exit."""
+    depth = 5
+    cut = Wiring(depth, (Way(0, 1, "block"), Way(1, depth, "exit")))
+    run = run_of(tmp_path / "zoo", weights("test_resnet"), adapters=True, cut=cut)
+    folder = add_to_library(run, tmp_path / "library")
+    cost = json.loads((folder / "pack.json").read_text(encoding="utf-8"))["cost"]
+    network, _ = load_network(run)
+    parameters = {name: p.numel() for name, p in network.named_parameters()}
+    convolutions = sum(p.numel() for name, p in network.named_parameters()
+                       if name.startswith(("stem", "blocks")) and p.ndim == 4)  # fmt: skip
+    assert cost["shared"] == convolutions
+    assert cost["own"] == sum(parameters.values()) - convolutions
+    assert cost["bytes"] == (folder / "pack.safetensors").stat().st_size
+    assert cost["flops"] > 0
+
+
+@pytest.fixture(scope="module")
+def ten(weights: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of ten tasks, of all policies, of several wirings, class counts and sizes."""
+    folder = tmp_path_factory.mktemp("ten")
+    short = Wiring(5, (Way(0, 1, "block"), Way(1, 2, "block"), Way(2, 5, "exit")))
+    for number in range(10):
+        run = run_of(
+            folder / f"task-{number}",
+            weights("test_resnet"),
+            seed=number,
+            classes=2 + number,
+            image_size=32 if number % 2 else 64,
+            batch_norm=("train", "follow", "frozen")[number % 3],  # type: ignore[arg-type]
+            adapters=number % 2 == 0,
+            cut=short if number > 6 else None,
+        )
+        add_to_library(run, folder / "library")
+    return folder
+
+
+def held_by(library: Library) -> dict[str, Tensor]:
+    """The backbone's tensors in memory, by their names in the chain."""
+    assert library._shared is not None
+    return dict(library._shared._held)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_pretrained_tensors_are_one_and_the_same(ten: Path, device: str) -> None:
+    library = Library(ten / "library").to(device)
+    assert len(library.tasks) == 10
+    for task in library.tasks:  # each is placed after the others were loaded
+        run = ten / task
+        torch.testing.assert_close(library[task](images()).cpu(), own_logits(run, images()))
+    for task in library.tasks:  # and unmoved by what came after it
+        torch.testing.assert_close(library[task](images()).cpu(), own_logits(ten / task, images()))
+    pointers: dict[str, set[int]] = {}
+    for task in library.tasks:
+        student = library[task].network
+        values = tensors_of(student)
+        assert all(value.device.type == device for value in values.values())
+        for name, shared in shared_names(student).items():
+            pointers.setdefault(shared, set()).add(values[name].data_ptr())
+            if values[name].ndim == 4:
+                assert values[name].is_contiguous(memory_format=torch.channels_last)
+    assert len(pointers) > 10
+    assert all(len(places) == 1 for places in pointers.values())
+    own = [
+        value.data_ptr()
+        for task in library.tasks
+        for name, value in tensors_of(library[task].network).items()
+        if name not in shared_names(library[task].network)
+    ]
+    assert len(set(own)) == len(own), "what a task owns is its alone"
+
+
+def test_ten_tasks_cost_one_backbone_and_ten_packs(ten: Path) -> None:
+    library = Library(ten / "library")
+    networks = [library[task].network for task in library.tasks]
+    values = [value for network in networks for value in tensors_of(network).values()]
+    held = stored(*values)
+    assert stored(*values, *held_by(library).values()) == held
+    backbone = load_file(ten / "library" / "backbone" / "backbone.safetensors")
+    packs = [load_file(path) for path in ten.glob("library/packs/*/pack.safetensors")]
+    assert len(packs) == 10
+    numbers = sum(t.nbytes for tensors in (backbone, *packs) for t in tensors.values())
+    # of positions, which are worked out
+    tables = sum(b.nbytes for network in networks for b in network.path_weights.buffers())
+    assert held == numbers + tables
+    apart = [load_network(ten / task)[0] for task in library.tasks]
+    assert held < stored(*(v for network in apart for v in tensors_of(network).values())) / 3
+
+
+def test_blocks_that_nobody_uses_cost_nothing(ten: Path) -> None:
+    """Tasks 7 and 8 end after two blocks of four; 7 and 1 own the same kind of tensors."""
+    library = Library(ten / "library")
+    values = tensors_of(library["task-7"].network)
+    names = shared_names(library["task-7"].network)
+    short = held_by(library)
+    assert short.keys() == set(names.values())
+    assert not any(name.startswith(("blocks.2.", "blocks.3.")) for name in short)
+    library["task-1"]
+    whole = held_by(library)
+    assert whole.keys() > short.keys()
+    assert all(whole[name] is tensor for name, tensor in short.items())
+    assert all(values[name] is whole[chain] for name, chain in names.items())
+
+
+def test_eviction_frees_the_blocks_that_no_other_task_uses(ten: Path) -> None:
+    library = Library(ten / "library")
+    expected = library["task-1"](images())
+    top = next(tensor for name, tensor in held_by(library).items() if name.startswith("blocks.3."))
+    gone = weakref.ref(top)
+    del top
+    library["task-7"]
+    library.evict("task-1")
+    short = set(shared_names(library["task-7"].network).values())
+    assert held_by(library).keys() == short
+    assert gone() is None
+    handed_out = library["task-7"].network
+    library.evict("task-7")
+    assert held_by(library).keys() == short, "whoever holds a network holds its blocks"
+    assert torch.equal(library["task-1"](images()), expected)
+    mine, again = (tensors_of(network) for network in (handed_out, library["task-1"].network))
+    assert all(mine[name] is again[name] for name in shared_names(handed_out))
+    del handed_out, mine, again
+    library.evict("task-1")
+    assert held_by(library) == {}
+
+
+def test_switching_is_a_look_up(ten: Path) -> None:
+    library = Library(ten / "library")
+    first = library["task-1"]
+    assert library["task-2"] is not first
+    assert library["task-1"] is first
+    assert library.loaded == ("task-1", "task-2")
+    assert list(library) == list(library.tasks)
+    assert "task-1" in library
+    assert "task-11" not in library
+
+
+def test_nothing_is_read_before_it_is_used(ten: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(ten / "library", tmp_path / "library")
+    pack = folder / "packs" / "task-1" / "pack.safetensors"
+    kept = pack.read_bytes()
+    pack.write_bytes(b"garbage")
+    library = Library(folder)
+    assert library.loaded == ()
+    with pytest.raises(UserError, match=r"pack\.safetensors: no readable safetensors file"):
+        library["task-1"]
+    assert library.loaded == ()
+    pack.write_bytes(kept)
+    expected = library["task-1"](images())
+    shutil.rmtree(pack.parent)  # what is loaded needs its files no more
+    (folder / "backbone" / "backbone.safetensors").unlink()
+    assert torch.equal(library["task-1"](images()), expected)
+    assert library["task-4"](images()).shape == (3, 6), "of the same blocks and policy"
+    library.evict("task-1")
+    assert library.loaded == ("task-4",)
+    library.evict("task-1")  # it was not there any more
+    with pytest.raises(UserError, match="not found"):
+        library["task-1"]
+
+
+def test_evicted_tensors_are_freed_and_the_task_comes_back(ten: Path) -> None:
+    library = Library(ten / "library")
+    expected = library["task-1"](images())
+    gone = weakref.ref(library["task-1"].network.path_weights.logits)
+    library.evict("task-1")
+    assert gone() is None
+    assert torch.equal(library["task-1"](images()), expected)
+
+
+def test_packs_that_lie_elsewhere(ten: Path, tmp_path: Path) -> None:
+    library = Library(ten / "library")
+    elsewhere = shutil.copytree(ten / "library" / "packs" / "task-4", tmp_path / "other")
+    assert library.add(elsewhere) == "other"
+    assert library.add(str(elsewhere), "again") == "again"
+    assert library.loaded == ()
+    for task in ("other", "again"):
+        assert torch.equal(library[task](images()), library["task-4"](images()))
+    with pytest.raises(
+        UserError, match=r"there is a task 'other' in .* already: give another name"
+    ):
+        library.add(elsewhere)
+    with pytest.raises(UserError, match="'a/b' is no name for a task"):
+        library.add(elsewhere, "a/b")
+    assert len(library.tasks) == 12
+    assert len(Library(ten / "library").tasks) == 10, "nothing was copied"
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    edit(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def bring_nan(folder: Path) -> None:
+    tensors = load_file(folder / "pack.safetensors")
+    save_file({n: t * float("nan") if t.is_floating_point() else t for n, t in tensors.items()},
+              folder / "pack.safetensors")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / "pack.json").unlink(), r"pack\.json: not found"),
+        (lambda f: (f / "pack.json").write_text("{"), r"pack\.json: no readable JSON"),
+        (lambda f: (f / "pack.json").write_text("[]"), r"pack\.json: content: "),
+        (
+            lambda f: change(
+                f / "pack.json", lambda c: c["architecture"].update(weights_digest="")
+            ),
+            "made from another backbone: test_resnet, weights ''; .* holds test_resnet, weights ",
+        ),
+        (
+            lambda f: change(f / "pack.json", lambda c: c["architecture"].update(backbone="x")),
+            "made from another backbone: x, weights",
+        ),
+        (
+            lambda f: change(f / "pack.json", lambda c: c["architecture"].update(backbone="\nx")),
+            r"made from another backbone: \\nx, weights",
+        ),
+        (lambda f: change(f / "pack.json", lambda c: c.update(sha256=5)), "sha256: "),
+    ],
+)
+def test_a_pack_that_is_refused_leaves_nothing_behind(
+    ten: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    library = Library(ten / "library")
+    folder = shutil.copytree(ten / "library" / "packs" / "task-4", tmp_path / "pack")
+    before = library.tasks
+    damage(folder)
+    with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):
+        library.add(folder)
+    assert library.tasks == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (bring_nan, "damaged, or not the weights"),
+        (lambda f: (f / "pack.safetensors").unlink(), "not found"),
+        (
+            lambda f: change(f / "pack.json", lambda c: c["architecture"]["classes"].append("new")),
+            r"weights of another network or class count: heads\.",
+        ),
+        (
+            lambda f: change(
+                f / "pack.json", lambda c: c["architecture"]["student"].update(adapters=False)
+            ),
+            r"unexpected adapters\.",
+        ),
+        (
+            lambda f: change(
+                f / "pack.json", lambda c: c["architecture"]["student"].update(finetune="all")
+            ),
+            "holds a network that stands alone",
+        ),
+        (
+            lambda f: change(
+                f / "pack.json", lambda c: c["architecture"]["student"].update(paths=[])
+            ),
+            "student.paths make no student",
+        ),
+    ],
+)
+def test_a_pack_that_turns_out_damaged_is_not_loaded(
+    ten: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    library = Library(ten / "library")
+    folder = shutil.copytree(ten / "library" / "packs" / "task-4", tmp_path / "pack")
+    damage(folder)
+    library.add(folder)
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):
+            library["pack"]
+    assert library.loaded == ()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / "backbone.json").unlink(), "holds no library"),
+        (lambda f: change(f / "backbone.json", lambda c: c.update(digest="0")), "another backbone"),
+        (
+            lambda f: change(f / "backbone.json", lambda c: c.update(backbone="resnet18")),
+            "another backbone",
+        ),
+        (lambda f: (f / "backbone.safetensors").write_bytes(b""), "no readable safetensors"),
+        (
+            lambda f: save_file(
+                {n: t + (t.ndim == 4) for n, t in load_file(f / "backbone.safetensors").items()},
+                f / "backbone.safetensors",
+            ),
+            "damaged, or other weights",
+        ),
+        (
+            lambda f: save_file({"stem.x": torch.ones(1)}, f / "backbone.safetensors"),
+            "weights of another network",
+        ),
+    ],
+)
+def test_a_damaged_backbone(
+    ten: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    folder = shutil.copytree(ten / "library", tmp_path / "library")
+    damage(folder / "backbone")
+    with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):
+        Library(folder)["task-1"]
+
+
+def test_no_such_task_and_no_images(ten: Path) -> None:
+    library = Library(ten / "library")
+    for look in (library.__getitem__, library.evict):
+        with pytest.raises(UserError, match=r"no task 'task-11'; did you mean 'task-1'.*task-9$"):
+            look("task-11")
+    raw = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    for wrong in (torch.zeros(3, 32, 32), torch.zeros(1, 4, 32, 32), raw):
+        with pytest.raises(UserError, match=r"expected float32 \(B, 3, S, S\)"):
+            library["task-1"](wrong)
+
+
+# Runs that have no pack
+
+
+def test_a_run_whose_blocks_moved(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    run = run_of(tmp_path / "zoo", weights("test_resnet"))
+    tensors = load_file(run / "model.safetensors")
+    name = next(name for name in tensors if name.startswith("blocks.") and tensors[name].ndim == 4)
+    tensors[name].flatten()[5] = torch.nextafter(tensors[name].flatten()[5], torch.tensor(9.0))
+    save_file(tensors, run / "model.safetensors")
+    with pytest.raises(UserError, match=r"1 of its shared tensors.*`.*tailor --finetune task`"):
+        add_to_library(run, tmp_path / "library")
+    assert not (tmp_path / "library").exists()
+
+
+def test_runs_that_share_nothing(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    run = run_of(tmp_path / "zoo", weights("test_resnet"))
+    network, architecture = load_network(run)
+    assert isinstance(network, Student)
+    network.finetune_all()
+    save_network(run, network, architecture)
+    with pytest.raises(
+        UserError, match=r"stands alone.*`python -m nettailor.tailor --finetune tas"
+    ):
+        add_to_library(run, tmp_path / "library")
+    chain, _ = load_pretrained("test_resnet", 4, str(weights("test_resnet")))
+    plain = architecture.model_copy(update={"student": None})
+    save_network(tmp_path / "teacher", chain, plain)
+    with pytest.raises(UserError, match="holds no tailored network"):
+        add_to_library(tmp_path / "teacher", tmp_path / "library")
+    with pytest.raises(UserError, match=r"architecture\.json: not found"):
+        add_to_library(tmp_path / "nowhere", tmp_path / "library")
+    assert not (tmp_path / "library").exists()
+
+
+def test_weights_that_are_no_longer_there(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    mine = Path(shutil.copy(weights("test_resnet"), tmp_path))
+    run = run_of(tmp_path / "zoo", mine)
+    save_file(enliven(make_network("test_resnet", 7), 99).state_dict(), mine)
+    with pytest.raises(UserError, match="are no longer those that the run was made from"):
+        add_to_library(run, tmp_path / "library")
+    mine.unlink()
+    with pytest.raises(UserError, match="no such file"):
+        add_to_library(run, tmp_path / "library")
+    (run / "config.yaml").write_text("[", encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.yaml: unreadable"):
+        add_to_library(run, tmp_path / "library")
+    (run / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"config\.yaml: not found"):
+        add_to_library(run, tmp_path / "library")
+    (run / "config.yaml").write_text("data: zoo", encoding="utf-8")
+    with pytest.raises(UserError, match="weights is missing"):
+        add_to_library(run, tmp_path / "library")
+    assert not (tmp_path / "library").exists()
+
+
+def test_a_run_of_another_backbone(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    add_to_library(run_of(tmp_path / "zoo", weights("test_resnet")), library)
+    other = run_of(tmp_path / "other", weights("test_efficientnet"))
+    with pytest.raises(
+        UserError, match=r"made from another backbone: test_efficientnet, .* give another lib"
+    ):
+        add_to_library(other, library)
+    file = tmp_path / "test_resnet.safetensors"
+    save_file(enliven(make_network("test_resnet", 7), 99).state_dict(), file)
+    with pytest.raises(UserError, match=r"another backbone: test_resnet, .* another library"):
+        add_to_library(run_of(tmp_path / "elsewhere", file), library)
+    assert Library(library).tasks == ("zoo",)
+
+
+def test_names(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    run, library = run_of(tmp_path / "zoo", weights("test_resnet")), tmp_path / "library"
+    for wrong in ("", ".", "..", "a/b", "/a", ".hidden", "a\n", "a\0", "x" * 101, "end."):
+        with pytest.raises(UserError, match="is no name for a task"):
+            add_to_library(run, library, wrong)
+    assert not library.exists()
+    for good in ("tiere 2", "Füchse", "v1.5_a-b"):
+        assert add_to_library(run, library, good).name == good
+    assert add_to_library(run, library) == library / "packs" / "zoo"
+    assert Library(library).tasks == tuple(sorted(["tiere 2", "Füchse", "v1.5_a-b", "zoo"]))
+
+
+def test_a_pack_is_not_overwritten_unasked(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    folder = add_to_library(run_of(tmp_path / "one", weights("test_resnet")), library, "zoo")
+    before = {path: path.read_bytes() for path in library.rglob("*.*") if path.is_file()}
+    other = run_of(tmp_path / "two", weights("test_resnet"), seed=5)
+    with pytest.raises(UserError, match="of that name; give another name with --task, or --ov"):
+        add_to_library(other, library, "zoo")
+    assert before == {path: path.read_bytes() for path in library.rglob("*.*") if path.is_file()}
+    assert add_to_library(other, library, "zoo", overwrite=True) == folder
+    assert torch.equal(Library(library)["zoo"](images()), own_logits(other, images()))
+    assert [path.name for path in (library / "packs").iterdir()] == ["zoo"]
+
+
+def test_a_library_that_cannot_be_written(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        add_to_library(run_of(tmp_path / "zoo", weights("test_resnet")), tmp_path / "file")
+
+
+# Real runs, and the command
+
+SMALL = [
+    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "1",
+    "--limit.train", "100", "--limit.test", "50", "--device", "cpu", "--workers", "0",
+    "--prune.tolerance", "100",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Tailored runs that share blocks: by route, and as published."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        quick_latency(patch)
+        patch.setattr(tailoring, "StudentPictures", lambda *_: None)
+        teach.main([*SMALL, "--out", str(out)])
+        tailor.main([*SMALL, "--finetune", "task", "--out", str(out)])
+        tailor.main([*SMALL, *PUBLISHED, "--prune.remove", "[1]", "--out", str(out)])
+    return sorted((out / "digits" / "tailored").iterdir())
+
+
+def test_real_runs(runs: list[Path], tmp_path: Path) -> None:
+    """The default settings' norms are trained and the published ones' follow."""
+    names = ["digits", "published"]
+    assert len(runs) == 2
+    for run, name in zip(runs, names, strict=True):
+        add_to_library(run, tmp_path, None if name == "digits" else name)
+    add_to_library(runs[0] / "student", tmp_path, "whole")
+    library = Library(tmp_path)
+    for run, name in zip((*runs, runs[0] / "student"), (*names, "whole"), strict=True):
+        assert torch.equal(library[name](images()), own_logits(run, images()))
+
+
+def test_predict_by_a_library(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    for number in range(2):
+        Image.fromarray(pixels[number]).save(tmp_path / f"{number}.png")
+    library = tmp_path / "library"
+    add_to_library(runs[0], library)
+
+    def said(*argv: object) -> dict[str, Any]:
+        words = [str(tmp_path), *map(str, argv), "--format", "json", "--device", "cpu"]
+        predict.main(words)
+        content: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return content
+
+    by_run, by_library = said("--run", runs[0]), said("--library", library, "--task", "digits")
+    assert [i["predictions"] for i in by_library["images"]] == [
+        i["predictions"] for i in by_run["images"]
+    ]
+    assert by_library["network"] == {
+        "library": str(library), "task": "digits", "backbone": "test_resnet",
+        "weights": "random initialisation", "classes": 10, "image_size": 32,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--library", "{}"], "say which --task; there is task-0, task-1"),
+        (["--library", "{}", "--task", "cats"], "no task 'cats'; there is task-0"),
+        (["--library", ".", "--task", "cats"], r"\.: holds no library .*`python -m nettailor.expo"),
+        (["--task", "cats"], "--task is the name of a library's task: give --library as well"),
+        (["--run", "{}", "--task", "cats"], "--task is the name of a library's task"),
+        (["--library", "{}", "--run", "{}"], "--run and --library were both given"),
+        (["--library", "{}", "--backbone", "resnet18"], "--library and --backbone were both given"),
+        (["--library", "{}", "--weights", "auto"], "--library and --weights were both given"),
+    ],
+)
+def test_flags_that_do_not_go_together(
+    ten: Path, tmp_path: Path, flags: list[str], words: str
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    argv = [flag.format(ten / "library") for flag in flags]
+    with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):
+        predict.main([str(tmp_path / "image.png"), *argv, "--device", "cpu"])
