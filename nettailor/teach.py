@@ -48,7 +48,9 @@ def ready_teacher(session: Session) -> Teacher:
             "training it first"
         )
         train_teacher(session, overwrite=False)
-    return load_teacher(folder, session)
+    teacher = load_teacher(folder, session)
+    folder.tidy()
+    return teacher
 
 
 def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:

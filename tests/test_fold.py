@@ -19,7 +19,8 @@ from nettailor.core.flags import parse
 from nettailor.core.weights import load_with_classifier
 from nettailor.session import start_session
 from prune.eliminate import eliminate
-from prune.fold import Graph, fold
+from prune.fold import fold
+from prune.plain import Graph
 from prune.plan import PrunePlan, decide
 from prune.remove import remove
 from student.grow import build, grow

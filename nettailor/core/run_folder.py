@@ -54,6 +54,8 @@ class RunFolder:
             config.unlink()
         if not config.is_file():
             write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+        if self.finished:
+            self.tidy()
 
     def check(self, settings: Mapping[str, Any] | None, *, ignored: Collection[str] = ()) -> None:
         """Raise UserError where `open` would, and write nothing.
@@ -91,6 +93,8 @@ class RunFolder:
 
     def _discard(self) -> None:
         try:
+            if self.path.is_symlink():
+                raise OSError("a symbolic link")
             # settings last: what is left of this where it is cut short is a run, and unfinished
             (self.path / SUMMARY_FILE).unlink(missing_ok=True)
             for entry in self.path.iterdir():
@@ -168,9 +172,9 @@ class RunFolder:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, which marks the run as finished, and drop the stages' states."""
         write_json(self.path / SUMMARY_FILE, summary)
-        self._tidy()
+        self.tidy()
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """Drop what a finished run needs no more, and what killed processes have left in it."""
         shutil.rmtree(self.path / _STATE_FOLDER, ignore_errors=True)
         for path in filter(is_leftover, self.path.rglob(".*")):

@@ -125,8 +125,8 @@ def fit(
     Raises:
         NotFiniteError: a loss term is NaN or infinite; the state on disk stays as it was.
         Interrupted: a signal asked to stop, and the state is saved.
-        UserError: no state that is there can be read, or none can be written; a GPU is too small for
-            the batch.
+        UserError: no state that is there can be read, or none can be written; or the batch is too
+            large for the GPU.
     """
     accelerator.free_memory()  # it would hold on to the optimizers of the stages before
     stage = _Stage(network, objective, loader, groups, schedule, accelerator, state_path, watcher)

@@ -1,5 +1,6 @@
 """Who sees a stage train: the screen, metrics.csv and TensorBoard."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,6 +63,7 @@ class StageWatcher:
         )
         self._folder.record(self._stage, self._history)
         events = self._folder.path / "events" / self._stage
+        threading.excepthook = _not_twice
         with _told(events):
             self._writer = SummaryWriter(log_dir=str(events), purge_step=done + within)
         if not within:
@@ -108,6 +110,12 @@ class StageWatcher:
         if self._writer is not None:
             with suppress(OSError):  # all that was to be written has been flushed
                 self._writer.close()
+
+
+def _not_twice(fault: threading.ExceptHookArgs) -> None:
+    """No traceback of a thread that could not write: who asked for the events is told, too."""
+    if not isinstance(fault.exc_value, OSError):
+        threading.__excepthook__(fault)
 
 
 @contextmanager
