@@ -96,7 +96,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     folders = [find_run(run) for run in arguments.runs]
     runs = {
-        f"{folder.parent.name}/{folder.name}": deployed(folder, arguments.threads)
+        "/".join(folder.absolute().parts[-3:]): deployed(folder, arguments.threads)
         for folder in folders
     }
     rows = [row for batch in BATCHES for row in measured(runs, batch, arguments.seconds)]
