@@ -2,8 +2,9 @@
 
 import os
 
-# Two test processes on two cores would otherwise wait for each other's threads.
-os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+# A test process a core: with more threads each they would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 from functools import partial
 from pathlib import Path
