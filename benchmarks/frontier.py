@@ -300,8 +300,8 @@ def _picture(by_method: Mapping[str, Sequence[Entry]]) -> Figure:
         axes.set_ylabel("test accuracy, %")
         axes.set_xlim(0, None)
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
-    figure.tight_layout()
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="lower center", ncols=4)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     return figure
 
 

@@ -23,7 +23,7 @@ from nettailor.core.backbone import Chain
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.errors import UserError
-from nettailor.core.files import write_atomically, write_json, write_text
+from nettailor.core.files import write_bytes, write_json, write_text
 from nettailor.core.flags import Parser, as_called, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import CONFIG_FILE, SUMMARY_FILE
@@ -142,10 +142,12 @@ def export(
         batches=(1,),
         seconds=_SECONDS * len(made),
     )
+    weights = 4 * parameters(network)
     written = [
         Written(
             name,
             len(one.content),
+            len(one.content) / weights,
             parity.get(name),
             times[name]["1"]["median"],
             accuracy if name == _INT8_FILE else None,
@@ -153,7 +155,7 @@ def export(
         for name, one in made.items()
     ]
     for name, one in made.items():
-        _write_bytes(to / name, one.content)
+        write_bytes(to / name, one.content)
     if "safetensors" in formats:
         write_architecture(to, architecture)
     write_json(to / _HUB_CONFIG, hub_config(architecture))
@@ -192,12 +194,8 @@ def _unfolded(network: Chain | Student, architecture: Architecture) -> _Export:
         return _Export(file.read_bytes(), load_network(Path(folder))[0])
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
-
-
-def _table(written: Sequence[Written], parameters: int) -> Table:
-    """What was written; sizes beside 4 bytes for every parameter."""
+def _table(written: Sequence[Written]) -> Table:
+    """What was written."""
     table = Table(header_style="bold")
     table.add_column("file")
     for column in ("bytes", "over the weights'", "latency, batch 1, ms", "outputs"):
@@ -209,7 +207,7 @@ def _table(written: Sequence[Written], parameters: int) -> Table:
         table.add_row(
             file.name,
             f"{file.size:,}",
-            f"{file.size / (4 * parameters):.2f}×",
+            f"{file.over_weights:.2f}×",
             f"{file.latency:.3f}",
             outputs,
         )
@@ -288,8 +286,7 @@ def main(argv: Sequence[str]) -> None:
             overwrite=arguments.overwrite,
             screen=screen,
         )
-        parameters_of_run = parameters(load_network(run)[0])
-        screen.console.print(_table(written, parameters_of_run))
+        screen.console.print(_table(written))
         screen.say(f"written to {to}")
 
 

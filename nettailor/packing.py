@@ -10,7 +10,7 @@ from torch import Tensor
 from nettailor.core.architecture import Architecture, read_architecture
 from nettailor.core.backbone import Chain
 from nettailor.core.errors import UserError
-from nettailor.core.run_folder import CONFIG_FILE
+from nettailor.core.run_folder import CONFIG_FILE, settings_of
 from nettailor.core.seeding import seed_stage
 from nettailor.core.settings import parse_yaml
 from nettailor.core.weights import load_pretrained
@@ -80,14 +80,13 @@ def add_to_library(
 
 def _settings_of(run: Path) -> Path:
     """The `config.yaml` of a run, in its folder or one above."""
-    folders = (run, *run.resolve().parents[:2])
-    for path in (folder / CONFIG_FILE for folder in folders):
-        if path.is_file():
-            return path
-    raise UserError(
-        f"{run / CONFIG_FILE}: not found; it says where the backbone's weights come from: give a "
-        "whole run folder"
-    )
+    settings = settings_of(run)
+    if settings is None:
+        raise UserError(
+            f"{run / CONFIG_FILE}: not found; it says where the backbone's weights come from: give "
+            "a whole run folder"
+        )
+    return settings
 
 
 def _setting(settings: Path, key: str, kind: type) -> Any:

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nettailor.core.architecture import Architecture, Closed, StudentStructure, read_closed
+from nettailor.core.architecture import Architecture, Closed, StudentStructure, read_checked
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
@@ -158,7 +158,7 @@ def read_backbone(library: Path) -> Backbone:
             f"`{_MAKE} {library}`"
         )
     path = library / "backbone" / BACKBONE_FILE
-    return read_closed(path, Backbone, f"restore it, or make the library again with `{_MAKE} DIR`")
+    return read_checked(path, Backbone, f"restore it, or make the library again with `{_MAKE} DIR`")
 
 
 def backbone_shapes(library: Path, entry: Backbone) -> Chain:
@@ -237,7 +237,7 @@ def packs_in(library: Path) -> dict[str, Path]:
 
 def read_pack(folder: Path) -> Pack:
     """What a pack says of itself; UserError where it is missing or damaged."""
-    return read_closed(
+    return read_checked(
         folder / PACK_FILE, Pack, f"make the pack again with `{_MAKE} DIR --overwrite`"
     )
 

@@ -29,7 +29,7 @@ from nettailor.classifier import (
 from nettailor.core.console import Screen
 from nettailor.core.device import place, start_accelerator
 from nettailor.core.errors import UserError
-from nettailor.core.files import write_atomically
+from nettailor.core.files import write_bytes
 from nettailor.core.flags import EXIT_SOME_FAILED, Parser, as_called, run_command
 from nettailor.core.image_paths import find_images
 from nettailor.core.images import as_rgb, in_one_line
@@ -249,7 +249,7 @@ def _deliver(text: str, output: Path | None) -> None:
     """
     content = text.encode("utf-8", "surrogateescape")
     if output is not None:
-        write_atomically(output, lambda temporary: temporary.write_bytes(content))
+        write_bytes(output, content)
         return
     try:
         sys.stdout.flush()

@@ -34,7 +34,7 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Content = TypeVar("Content", bound=Closed)
+Content = TypeVar("Content", bound=BaseModel)
 
 
 class StudentStructure(Closed):
@@ -120,10 +120,10 @@ def write_architecture(folder: Path, architecture: Architecture) -> None:
 def read_architecture(folder: Path) -> Architecture:
     """Read `architecture.json`; raises UserError when missing, damaged or of another format."""
     remedy = "restore it, or train again with --overwrite"
-    return read_closed(folder / ARCHITECTURE_FILE, Architecture, remedy)
+    return read_checked(folder / ARCHITECTURE_FILE, Architecture, remedy)
 
 
-def read_closed(path: Path, kind: type[Content], remedy: str) -> Content:
+def read_checked(path: Path, kind: type[Content], remedy: str) -> Content:
     """Read a JSON file of one kind.
 
     Raises UserError, which ends in the remedy, when it is missing, damaged or of another format.

@@ -38,9 +38,8 @@ def write_atomically(
             os.replace(path, before)
         os.replace(temporary, path)
         _flush_folder(path.parent)
-    # On a full disk torch raises RuntimeError and safetensors its own kind.
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
         raise UserError(
             f"cannot write {path}: {reason}; free the disk, or choose another place"
         ) from error
@@ -50,11 +49,8 @@ def write_atomically(
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file is what a process that was killed while it wrote has left.
-
-    safetensors writes beside its target, too, and calls it `.tmp` and some letters.
-    """
-    return path.name.startswith(".tmp") or (path.name[:1] == "." and path.suffix == ".tmp")
+    """Whether a file is what a process that was killed while it wrote has left."""
+    return path.name[:1] == "." and path.suffix == ".tmp"
 
 
 def _flush_folder(folder: Path) -> None:
@@ -70,6 +66,11 @@ def _flush_folder(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file's content atomically."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_json(path: Path, content: object) -> None:
@@ -96,7 +97,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors by name as safetensors, atomically."""
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     # not safetensors' own writer, whose files nobody else may read
-    write_atomically(path, lambda temporary: temporary.write_bytes(save(plain)))
+    write_bytes(path, save(plain))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -24,6 +24,12 @@ SUMMARY_FILE = "summary.json"
 _STATE_FOLDER = "state"
 
 
+def settings_of(folder: Path) -> Path | None:
+    """The `config.yaml` of the run that a folder is, or lies in as `candidates/<cut>` does."""
+    places = (folder, *folder.resolve().parents[:2])
+    return next((path for place in places if (path := place / CONFIG_FILE).is_file()), None)
+
+
 class RunFolder:
     """The folder `runs/<task>/<kind>/<name>` of one run."""
 

@@ -6,11 +6,9 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from nettailor.core.architecture import Architecture
-from nettailor.core.errors import UserError
-from nettailor.core.files import read_json
+from nettailor.core.architecture import Architecture, read_checked
 from nettailor.core.run_folder import SUMMARY_FILE
 from nettailor.report.summary import AtLeastOne, Parameters, Percents
 
@@ -30,21 +28,12 @@ class _Summary(_Figures):
 
 
 def read_figures(run: Path) -> dict[str, Any] | None:
-    """The summary of a run, None where there is none; UserError where it is damaged."""
+    """What is told of a run, None where it has no summary; UserError where that is damaged."""
     file = run / SUMMARY_FILE
     if not file.is_file():
         return None
-    content = read_json(file)
-    try:
-        _Summary.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "content"
-        raise UserError(
-            f"{file}: {place}: {first['msg']}; it is damaged: restore it, or train again with "
-            "--overwrite"
-        ) from error
-    return dict(content)
+    remedy = "restore it, or train again with --overwrite"
+    return read_checked(file, _Summary, remedy).model_dump()
 
 
 def without_places(architecture: Architecture) -> Architecture:

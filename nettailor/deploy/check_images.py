@@ -11,7 +11,7 @@ from torch import Tensor
 from nettailor.core.architecture import Architecture
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
-from nettailor.core.run_folder import CONFIG_FILE
+from nettailor.core.run_folder import CONFIG_FILE, settings_of
 from nettailor.core.settings import read_settings, set_key, validate
 from nettailor.session import Session, start_session
 
@@ -61,14 +61,7 @@ def check_images(run: Path, architecture: Architecture, screen: Screen) -> Check
 
 def _session(run: Path, architecture: Architecture, screen: Screen) -> Session:
     """The run's session on the CPU; UserError where its settings or data are gone or others."""
-    settings = next(
-        (
-            folder / CONFIG_FILE
-            for folder in (run, *run.absolute().parents[:2])
-            if (folder / CONFIG_FILE).is_file()
-        ),
-        None,
-    )
+    settings = settings_of(run)
     if settings is None:
         raise UserError(f"{run}: holds no {CONFIG_FILE}")
     content = read_settings(str(settings))

@@ -15,6 +15,7 @@ _UNSTATED = "not stated"
 class Written(NamedTuple):
     """An exported file.
 
+    size: in bytes. over_weights: the size over 4 bytes for every parameter.
     parity: its largest difference from the network's logits over the largest of them; for int8 its
     validation accuracy in % is given instead, and the float network's.
     latency: milliseconds at batch 1, the median.
@@ -22,6 +23,7 @@ class Written(NamedTuple):
 
     name: str
     size: int
+    over_weights: float
     parity: float | None
     latency: float | None
     accuracy: tuple[float, float] | None = None
