@@ -7,6 +7,7 @@ from nettailor.core.config import PruneConfig
 from nettailor.core.cost import module_flops
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
+from nettailor.core.ranks import from_main
 from nettailor.front import FRONT_FILE, Front, Point, Seconds, read_front, write_front
 from nettailor.path_shares import PathCosts, PathShares, shares_of
 from nettailor.session import Session
@@ -44,7 +45,7 @@ def try_candidates(
         depths = prune.remove or (*default_depths(len(work.session.stages)), 0)
         plans = _by_rank(student, depths, prune.threshold)
         return _keep(work, student, _leanest_first(work, student, plans, target), target)
-    front = _front(work, student, spent)
+    front = from_main(lambda: _front(work, student, spent))
     if front.chosen is None:
         candidates = _keep(work, student, _search(work, student, front.points, target), target)
     else:

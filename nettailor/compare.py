@@ -12,6 +12,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import write_text
 from nettailor.core.flags import EXIT_SOME_FAILED, as_called, parse, run_command
 from nettailor.core.printable import printable
+from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import KINDS
 from nettailor.report.comparison import Comparison, compare_folders, require_comparable
 from nettailor.report.page import page_html
@@ -111,6 +112,7 @@ def show(comparison: Comparison, screen: Screen) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
+    require_alone()
     config, flags = parse(PROG, DESCRIPTION, argv, OWN_ARGUMENTS)
     own = flags.own
     if flags.overwrite:

@@ -26,6 +26,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import write_bytes, write_json, write_text
 from nettailor.core.flags import Parser, as_called, run_command
 from nettailor.core.latency import measure_latency
+from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import CONFIG_FILE, SUMMARY_FILE
 from nettailor.deploy.about import describe, read_figures, without_places
 from nettailor.deploy.check_images import check_images
@@ -264,6 +265,7 @@ def _build_parser() -> Parser:
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
+    require_alone()
     arguments = _build_parser().parse_args(list(argv))
     if arguments.task is not None and arguments.library is None:
         raise UserError("--task names a pack in a library: give --library as well")

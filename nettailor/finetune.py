@@ -14,6 +14,7 @@ from nettailor.core.backbone import Chain
 from nettailor.core.config import ScheduleConfig
 from nettailor.core.device import place
 from nettailor.core.latency import measure_latency
+from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.schedule import parameter_groups
 from nettailor.core.trainer import fit
@@ -125,7 +126,7 @@ def finetune(
         kind,
         session,
         network=chain,
-        evidence=gather(session, folder.path, chain, latency[kind]),
+        evidence=from_main(lambda: gather(session, folder.path, chain, latency[kind])),
         size=weights.stat().st_size,
         train_seconds=fitted.seconds,
         total_seconds=fitted.total_seconds + time.perf_counter() - started,

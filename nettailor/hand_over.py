@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from nettailor.core.config import PruneConfig
 from nettailor.core.latency import measure_latency
+from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import RunFolder
 from nettailor.evidence import gather
 from nettailor.figures import summary
@@ -38,7 +39,9 @@ def hand_over(
     """
     session, config, network = work.session, work.config, candidate.network
     weights = save_network(folder, network, session.architecture(work.source))
-    evidence = gather(session, folder, network, latency, read_test=kind != "candidate")
+    evidence = from_main(
+        lambda: gather(session, folder, network, latency, read_test=kind != "candidate")
+    )
     return summary(
         kind,
         session,

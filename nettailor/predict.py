@@ -35,6 +35,7 @@ from nettailor.core.image_paths import find_images
 from nettailor.core.images import as_rgb, in_one_line
 from nettailor.core.preprocessing import eval_transform
 from nettailor.core.printable import printable
+from nettailor.core.ranks import require_alone
 from nettailor.library import Library
 
 DESCRIPTION = (
@@ -366,6 +367,7 @@ def _choose_classifier(arguments: argparse.Namespace) -> Classifier:
 
 def main(argv: Sequence[str]) -> None:
     """Run the command; SystemExit with 4 when some images could not be read."""
+    require_alone()
     arguments = _build_parser().parse_intermixed_args(list(argv))
     device = start_accelerator(arguments.device, "float32").device
     images = find_images(arguments.images)

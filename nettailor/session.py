@@ -2,13 +2,14 @@
 
 import itertools
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from nettailor.core import ranks
 from nettailor.core.architecture import Architecture, EliminatedStructure
 from nettailor.core.backbone import create_chain, data_defaults
 from nettailor.core.config import RunConfig, ScheduleConfig
@@ -16,6 +17,7 @@ from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
 from nettailor.core.data import Task, load_task, without_broken
 from nettailor.core.device import start_accelerator, worker_count
+from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
 from nettailor.core.images import Images
 from nettailor.core.loader import EvalLoader, TrainLoader
@@ -162,7 +164,23 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
         interpolation=defaults.interpolation,
         crop_pct=defaults.crop_pct if config.crop_pct is None else config.crop_pct,
     )
-    task = load_task(
+    task = _load_task(config)
+    if min(config.batch_size, len(task.train)) < ranks.count():
+        raise UserError(
+            f"{min(config.batch_size, len(task.train))} images a step for {ranks.count()} "
+            "processes: give torchrun a lower --nproc-per-node, or a larger --batch-size"
+        )
+    if config.on_bad_image == "skip":
+        task = _readable(task, Path(config.out), screen)
+    with torch.device("meta"):
+        chain = create_chain(config.backbone, len(task.classes))
+    check_image_size(chain, config.image_size)
+    return Session(config, screen, accelerator, task, preprocessing, chain.stages)
+
+
+def _load_task(config: RunConfig) -> Task:
+    load = partial(
+        load_task,
         config.data,
         data_dir=Path(config.data_dir),
         download=config.download,
@@ -172,12 +190,13 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
         limit_train=config.limit.train,
         limit_test=config.limit.test,
     )
-    if config.on_bad_image == "skip":
-        task = _readable(task, Path(config.out), screen)
-    with torch.device("meta"):
-        chain = create_chain(config.backbone, len(task.classes))
-    check_image_size(chain, config.image_size)
-    return Session(config, screen, accelerator, task, preprocessing, chain.stages)
+
+    def fetch() -> None:
+        load()
+
+    if config.download:
+        ranks.from_main(fetch)
+    return load()
 
 
 def _readable(task: Task, out: Path, screen: Screen) -> Task:

@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from nettailor.core import ranks
+
 _LINES_WIDTH = 120  # of output that goes into a file
 
 
@@ -24,7 +26,8 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=False)
+        # of several ranks the first one talks
+        self.console = Console(highlight=False, soft_wrap=False, quiet=ranks.rank() > 0)
         if not self.console.is_terminal:
             self.console.width = _LINES_WIDTH
         self._progress = Progress(
@@ -36,7 +39,7 @@ class Screen:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not self.console.is_terminal or self.console.quiet,
         )
 
     def __enter__(self) -> "Screen":

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from nettailor.core import ranks
 from nettailor.core.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -15,7 +16,9 @@ Network = TypeVar("Network", bound=nn.Module)
 def start_accelerator(device: str, precision: str) -> Accelerator:
     """The accelerate handle for device "auto", "cpu" or "cuda" and precision "auto", …, "fp16".
 
-    Raises UserError when CUDA is asked for and absent.
+    Under torchrun the ranks meet here.
+
+    Raises UserError when CUDA is asked for and absent, or there are fewer GPUs than ranks.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
@@ -27,7 +30,25 @@ def start_accelerator(device: str, precision: str) -> Accelerator:
         raise UserError("--precision fp16 needs a CUDA device; use bf16 or float32 on a CPU")
     if precision == "auto":
         precision = "float32" if on_cpu else "bf16"
-    return Accelerator(cpu=on_cpu, mixed_precision="no" if precision == "float32" else precision)
+    gpus = torch.cuda.device_count()
+    if not on_cpu and int(os.environ.get("LOCAL_RANK", "0")) >= gpus:
+        raise UserError(
+            f"more processes than GPUs on this machine: give torchrun --nproc-per-node {gpus}, or "
+            "--device cpu"
+        )
+    try:
+        accelerator = Accelerator(
+            cpu=on_cpu, mixed_precision="no" if precision == "float32" else precision
+        )
+    except (RuntimeError, ValueError) as error:
+        if ranks.count() == 1:
+            raise
+        raise UserError(
+            f"the {ranks.count()} processes of this run (WORLD_SIZE) do not find each other: start "
+            "them with torchrun"
+        ) from error
+    ranks.start()
+    return accelerator
 
 
 def worker_count(workers: int | None) -> int:

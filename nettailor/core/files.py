@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from nettailor.core import ranks
 from nettailor.core.errors import UserError
 from nettailor.core.printable import printable
 
@@ -23,11 +24,17 @@ def write_atomically(
 ) -> None:
     """Call `write` with a temporary neighbour of `path`, then move it into place.
 
+    Of several ranks one writes, once all have come here; all go on when the file is there.
+
     Args:
         before: where the file that is replaced is kept, if anywhere.
 
     Raises UserError when the file cannot be written; what it held before stays.
     """
+    ranks.from_main(lambda: _write(path, write, before))
+
+
+def _write(path: Path, write: Callable[[Path], object], before: Path | None) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

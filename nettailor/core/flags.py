@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic_core import PydanticUndefined
 
+from nettailor.core import ranks
 from nettailor.core.config import RunConfig, keys
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.interruption import Interrupted, catch_signals
@@ -20,6 +21,7 @@ _STAGES = ("teacher", "student", "prune", "eliminate")
 EXIT_BAD_INPUT = 2
 EXIT_NOT_FINITE = 3
 EXIT_SOME_FAILED = 4  # of the images, or of the runs of a sweep; the others are done
+EXIT_PEER_LOST = 5
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Lists are written as in YAML: --prune.remove '[4, 8]'. A value that begins with a "
         "minus\nsign needs an equals sign: --gamma=-1e-3. Exit codes: 0 done, 2 bad input,\n"
-        "3 training stopped by a number that is not finite, 4 some runs of a sweep failed,\n130 or "
-        "143 interrupted or terminated: the same command goes on from what is saved.",
+        "3 training stopped by a number that is not finite, 4 some runs of a sweep failed,\n5 "
+        "another process of the run ended, 130 or 143 interrupted or terminated: the same command\n"
+        "goes on from what is saved.",
     )
     for name, options in own.items():
         parser.add_argument(name, **options)
@@ -169,6 +172,11 @@ def parse(
     flags = CommandFlags(overwrite, {name: given.pop(name) for name in names})
     if unknown:
         raise UserError("\n".join(_unknown_flags(unknown)))
+    if overwrite and ranks.restarts():
+        raise UserError(
+            "--overwrite with torchrun --max-restarts: a restart would discard what was trained "
+            "before it; leave one of the two out"
+        )
     if source is None:
         source = "digits" if given.get("data", "digits").lower() == "digits" else "folder"
     settings = read_settings(source)
@@ -215,21 +223,21 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
 
     What a user can mend becomes plain text on stderr, without a traceback.
     """
-    code = 0
+    who = f"process {ranks.rank()}: " if ranks.rank() else ""
     catch_signals()
     try:
         main(sys.argv[1:])
+        ranks.leave()
+        code, message = 0, ""
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = EXIT_BAD_INPUT
+        code, message = EXIT_BAD_INPUT, f"error: {error}"
     except NotFiniteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = EXIT_NOT_FINITE
+        code, message = EXIT_NOT_FINITE, f"error: {error}"
+    except ranks.PeerLostError as error:
+        code, message = EXIT_PEER_LOST, f"error: {error}"
     except Interrupted as interruption:
-        print(
-            "interrupted: the same command, given again without --overwrite, goes on from what is "
-            "saved",
-            file=sys.stderr,
-        )
-        code = interruption.code
+        message = "interrupted: the same command, given again without --overwrite, goes on from "
+        code, message = interruption.code, f"{message}what is saved"
+    if message:
+        print(f"{who}{message}", file=sys.stderr)
     sys.exit(code)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nettailor.core import ranks
 from nettailor.core.modes import evaluating
 
 BATCHES = (1, 64)  # an image at a time, as on a device; many, as on a server
@@ -44,7 +45,6 @@ def sample(batch: int, channels: int, side: int, device: torch.device) -> Tensor
     return values.to(memory_format=torch.channels_last)
 
 
-@torch.inference_mode()
 def time_in_turn(
     modules: Mapping[str, nn.Module],
     inputs: Mapping[str, Tensor],
@@ -54,11 +54,23 @@ def time_in_turn(
 ) -> dict[str, list[float]]:
     """Milliseconds of every forward pass of each module, taken one after the other in rounds.
 
+    Of several ranks one measures, while the others keep still.
+
     Args:
         modules: on the device; put in eval mode for the while.
         inputs: of each module, under its name.
         seconds: for all rounds together; there are at least five, after a warm-up.
     """
+    return ranks.from_main(lambda: _time(modules, inputs, device, seconds))
+
+
+@torch.inference_mode()
+def _time(
+    modules: Mapping[str, nn.Module],
+    inputs: Mapping[str, Tensor],
+    device: torch.device,
+    seconds: float,
+) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in modules}
     until = time.perf_counter() + seconds
     rounds = 0

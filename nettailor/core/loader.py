@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nettailor.core import ranks
 from nettailor.core.errors import UserError
 from nettailor.core.images import Images
 from nettailor.core.interruption import leave_if_asked
@@ -17,6 +18,7 @@ from nettailor.core.preprocessing import Transform
 Batch = tuple[Tensor, Tensor]
 _Item = tuple[Tensor, int]
 _Place = tuple[int, int]
+_WHOLE = slice(None)
 
 
 class TrainLoader:
@@ -53,15 +55,21 @@ class TrainLoader:
         """Batches in every epoch."""
         return len(self._order)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+    @property
+    def batch_size(self) -> int:
+        """Images in every batch."""
+        return self._order.batch_size
+
+    def epoch(self, number: int, start: int = 0, part: slice = _WHOLE) -> Iterator[Batch]:
         """The batches of epoch `number` (>= 0) from the one numbered `start`, counted from 0, on.
 
         Finish or drop one epoch before the next.
 
-        Each is float32 images (B, 3, S, S), channels last, and int64 labels (B,).
+        Each is float32 images (B, 3, S, S), channels last, and int64 labels (B,); of each batch
+        only the images in `part` are read and given.
         Raises UserError, in this process and in one line, where an image cannot be read.
         """
-        self._order.epoch, self._order.start = number, start
+        self._order.epoch, self._order.start, self._order.part = number, start, part
         yield from _checked(self._loader)
 
 
@@ -69,8 +77,8 @@ class EvalLoader:
     """Every image once, in its own order, in batches; iterate as often as needed.
 
     A batch is float32 images (B, 3, S, S), channels last, and int64 labels (B,); the last may be
-    smaller. workers and pin_memory as in TrainLoader. Iterating raises UserError, in this process
-    and in one line, where an image cannot be read.
+    smaller. Ranks take the batches in turns. workers and pin_memory as in TrainLoader. Iterating
+    raises UserError, in this process and in one line, where an image cannot be read.
     """
 
     def __init__(
@@ -99,20 +107,21 @@ class _EpochOrder:
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
         self._count = count
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self.epoch = self.start = 0
+        self.part = _WHOLE
 
     def __len__(self) -> int:
-        return self._count // self._batch_size
+        return self._count // self.batch_size
 
     def __iter__(self) -> Iterator[list[_Place]]:
         epoch = self.epoch
         seeds = np.random.SeedSequence(self._seed, spawn_key=(epoch,))
         order = np.random.default_rng(seeds).permutation(self._count).tolist()
-        size = self._batch_size
+        size = self.batch_size
         for start in range(self.start * size, len(self) * size, size):
-            yield [(epoch, index) for index in order[start : start + size]]
+            yield [(epoch, index) for index in order[start : start + size][self.part]]
 
 
 class _FixedOrder:
@@ -120,11 +129,16 @@ class _FixedOrder:
         self._count = count
         self._batch_size = batch_size
 
+    @property
+    def _starts(self) -> range:
+        """Where this rank's batches begin: asked anew each time, one may work alone for a while."""
+        return range(0, self._count, self._batch_size)[ranks.rank() :: ranks.count()]
+
     def __len__(self) -> int:
-        return -(-self._count // self._batch_size)
+        return len(self._starts)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, self._count, self._batch_size):
+        for start in self._starts:
             yield list(range(start, min(start + self._batch_size, self._count)))
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from nettailor.core import ranks
 from nettailor.core.config import EXECUTION_KEYS, RunConfig, flat
 from nettailor.core.errors import UserError
 from nettailor.core.files import is_leftover, read_json, write_json, write_text
@@ -52,6 +53,9 @@ class RunFolder:
         Raises:
             UserError: the folder holds a run of other settings, or something that is no run.
         """
+        ranks.from_main(lambda: self._open(settings, ignored, overwrite))
+
+    def _open(self, settings: Mapping[str, Any], ignored: Collection[str], overwrite: bool) -> None:
         config = self.path / CONFIG_FILE
         self.check(None if overwrite else settings, ignored=ignored)
         if overwrite and self.begun:

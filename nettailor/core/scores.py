@@ -1,6 +1,7 @@
 """How well a network classifies a split."""
 
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
+from nettailor.core import ranks
 from nettailor.core.modes import evaluating
 
 
@@ -49,14 +51,18 @@ def classify(
 
     Args:
         network: returns a NetOutput for images (B, 3, S, S).
-        batches: (images, labels (B,)), each image once.
+        batches: (images, labels (B,)), each image once; of several ranks each gives the batches
+            whose turn is its own, and gets what is said of all.
         accelerator: says where and in which precision.
     """
-    logits, labels = [], []
+    judged: list[tuple[Tensor, Tensor]] = []
     with evaluating(network):
         for images, targets in batches:
             with accelerator.autocast():
                 output = network(images.to(accelerator.device, non_blocking=True))
-            logits.append(output.logits.float())
-            labels.append(targets)
-    return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
+            judged.append((output.logits.float(), targets))
+    # once: each look at a GPU waits for it
+    mine = [(logits.cpu(), labels.cpu()) for logits, labels in judged]
+    turns = zip_longest(*ranks.gathered(mine))
+    logits, labels = zip(*(batch for turn in turns for batch in turn if batch), strict=True)
+    return Predictions(torch.cat(logits), torch.cat(labels))

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from nettailor.core import ranks
 from nettailor.core.errors import UserError
 from nettailor.core.interruption import Interrupted, deferred
 from nettailor.core.loader import TrainLoader
@@ -19,6 +20,7 @@ from nettailor.core.objective import Objective
 from nettailor.core.random_state import random_state, set_random_state
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler
 from nettailor.core.scores import Scores
+from nettailor.core.shared_norms import shared_norms
 from nettailor.core.state import latest_state, write_state
 
 _STATE_KEYS = (
@@ -134,6 +136,9 @@ def fit(
     state = latest_state(state_path, _STATE_KEYS, watcher.warn)
     if state is not None:
         stage.restore(state)
+    ranks.share_state(network)
+    if stage.average is not None:
+        ranks.share_state(stage.average.module)
     watcher.begin(fitted.history, stage.judged, within=bool(stage.course))
     for epoch in range(len(fitted.history) + 1, schedule.epochs + 1):
         if stop is not None and fitted.history and stop(epoch - 1, fitted.scores):
@@ -250,7 +255,7 @@ class _Stage:
             "course": torch.stack(self.course) if self.course else torch.empty(0),
             "seconds": self.seconds,
         }
-        write_state(self.state_path, state)
+        ranks.from_main(lambda: write_state(self.state_path, state))
         self._saved = time.perf_counter()
         self._saving = self._saved - started
 
@@ -263,8 +268,9 @@ class _Stage:
         steps = self.loader.steps_per_epoch
         before = self.seconds
         started = time.perf_counter()
+        part = ranks.part(self.loader.batch_size)
         with deferred() as asked:
-            for images, labels in self.loader.epoch(epoch, len(self.course)):
+            for images, labels in self.loader.epoch(epoch, len(self.course), part):
                 try:
                     self._step(epoch, images, labels)
                 except torch.OutOfMemoryError as fault:
@@ -279,10 +285,12 @@ class _Stage:
                     self.watcher.step(epoch, done, float(self.course[-1].sum()))
                 else:
                     self.watcher.step(epoch, done, None)
-                if asked() is not None:
-                    break
                 waited = time.perf_counter() - self._saved
-                if done < steps and waited > max(_LEAST_SECONDS, _LEAST_RATIO * self._saving):
+                due = done < steps and waited > max(_LEAST_SECONDS, _LEAST_RATIO * self._saving)
+                number, due_anywhere = ranks.highest([asked(), int(due)])
+                if number:
+                    raise Interrupted(number)
+                if due_anywhere:
                     self.save()
         means = torch.stack(self.course).mean(dim=0).tolist()
         return {
@@ -298,17 +306,24 @@ class _Stage:
         self.scheduler.step_update((epoch - 1) * steps + len(self.course))
         images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
         labels = labels.to(device, non_blocking=True)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), shared_norms():
             terms = self.objective(self.network, images, labels)
-        loss = torch.stack(terms)
-        self.course.append(loss.detach())
+        # of ranks that share the batch, each adds its part: a term is a mean over the images
+        loss = torch.stack(terms) * (len(images) / self.loader.batch_size)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss.sum())
+        self._add_up(loss.detach())
         if self.schedule.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.schedule.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.network)
+
+    def _add_up(self, loss: Tensor) -> None:
+        """Sum a step's loss terms and gradients over the ranks; some parameters have none."""
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        ranks.add_up([loss, *(one.grad for one in parameters if one.grad is not None)])
+        self.course.append(loss)
 
     def end_epoch(
         self, row: dict[str, float], scores: Scores, keep: Literal["best", "last"]

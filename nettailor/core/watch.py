@@ -9,6 +9,7 @@ from rich.progress import TaskID
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from nettailor.core import ranks
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.run_folder import RunFolder
@@ -64,6 +65,8 @@ class StageWatcher:
         self._folder.record(self._stage, self._history)
         events = self._folder.path / "events" / self._stage
         threading.excepthook = _not_twice
+        if ranks.rank() > 0:
+            return
         with _told(events):
             self._writer = SummaryWriter(log_dir=str(events), purge_step=done + within)
         if not within:
@@ -93,6 +96,8 @@ class StageWatcher:
 
     def _write_events(self, network: nn.Module) -> None:
         """The events of the last epoch, or of the start, on their way to the disk at once."""
+        if ranks.rank() > 0:
+            return
         assert self._writer is not None, "a stage begins before its first epoch"
         number = len(self._history)
         with _told(self._folder.path / "events" / self._stage):

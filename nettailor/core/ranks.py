@@ -1,0 +1,164 @@
+"""Several processes that train one network together, as torchrun starts them: the ranks.
+
+Every rank runs the whole program and takes the same turns. A training step shares out its batch;
+whatever else could come out differently is settled by rank 0, which alone writes files. A process
+by itself is rank 0 of 1, and then nothing here does anything.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nettailor.core.errors import UserError
+from nettailor.core.interruption import expect_peers
+
+Result = TypeVar("Result")
+
+
+class PeerLostError(Exception):
+    """Another rank has ended in the midst of the work."""
+
+    def __init__(self) -> None:
+        super().__init__("another process of this run has ended; what is saved is kept")
+
+
+class _Here:
+    """What this process knows: whether the others wait for it, and the group of plain values."""
+
+    alone = False
+    # of its own where tensors travel between GPUs: flags and texts stay on the CPU
+    values: Any = None
+
+
+def count() -> int:
+    """How many ranks share the work that is being done."""
+    return 1 if _Here.alone else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Which of them this is."""
+    return 0 if count() == 1 else int(os.environ["RANK"])
+
+
+def restarts() -> int:
+    """How often torchrun was told to start all ranks again where one has ended."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+
+
+def require_alone() -> None:
+    """Raise UserError where a command that no ranks can share was started by torchrun."""
+    if count() > 1:
+        raise UserError("this command works in one process: start it without torchrun")
+
+
+def start() -> None:
+    """Once the ranks have met: make ready what the functions here need."""
+    if count() == 1:
+        return
+    expect_peers()
+    with _told():
+        if dist.get_backend() != dist.Backend.GLOO:
+            _Here.values = dist.new_group(backend=dist.Backend.GLOO)
+
+
+def leave() -> None:
+    """At the end of the work, say goodbye."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def part(whole: int) -> slice:
+    """This rank's share of `whole` things in a row; shares differ by one at most."""
+    return slice(whole * rank() // count(), whole * (rank() + 1) // count())
+
+
+def from_main(compute: Callable[[], Result]) -> Result:
+    """What rank 0 computes, or writes, while the others wait; a UserError of its is everybody's.
+
+    Rank 0 begins when all have come here, so nobody reads a file while it changes. What it calls
+    finds it alone.
+    """
+    if count() == 1:
+        return compute()
+    with _told():
+        dist.barrier(group=_Here.values)
+    outcome: list[tuple[Result | None, str | None]] = [(None, None)]
+    if rank() == 0:
+        _Here.alone = True
+        try:
+            outcome = [(compute(), None)]
+        except UserError as fault:
+            outcome = [(None, str(fault))]
+        finally:
+            _Here.alone = False
+    with _told():
+        dist.broadcast_object_list(outcome, src=0, group=_Here.values)
+    ((result, fault_text),) = outcome
+    if fault_text is not None:
+        raise UserError(fault_text)
+    return result  # type: ignore[return-value]
+
+
+def gathered(mine: Result) -> list[Result]:
+    """What every rank has, by rank; plain values and tensors on the CPU."""
+    if count() == 1:
+        return [mine]
+    everybody: list[Result] = [mine] * count()
+    with _told():
+        dist.all_gather_object(everybody, mine, group=_Here.values)
+    return everybody
+
+
+def highest(mine: Sequence[int]) -> list[int]:
+    """Place by place, the highest number of any rank."""
+    if count() == 1:
+        return list(mine)
+    numbers = torch.tensor(mine)
+    with _told():
+        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=_Here.values)
+    return numbers.tolist()
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors of one data type, on the ranks' devices, by their sums over all ranks."""
+    if count() == 1:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    with _told():
+        dist.all_reduce(flat)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    for tensor, total in zip(tensors, parts, strict=True):
+        tensor.copy_(total.view(tensor.shape))
+
+
+def all_of(mine: Tensor) -> Tensor:
+    """A tensor of every rank, in a stack by rank: (C, …) -> (ranks, C, …)."""
+    everybody = [torch.empty_like(mine) for _ in range(count())]
+    with _told():
+        dist.all_gather(everybody, mine)
+    return torch.stack(everybody)
+
+
+def share_state(network: nn.Module) -> None:
+    """Give every rank the parameters and buffers that rank 0 has."""
+    if count() == 1:
+        return
+    for tensor in network.state_dict().values():
+        value = tensor.contiguous()
+        with _told():
+            dist.broadcast(value, src=0)
+        tensor.copy_(value)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Inside, that another rank is gone is a PeerLostError."""
+    try:
+        yield
+    except RuntimeError as error:  # what torch raises for a connection that is closed, too
+        raise PeerLostError from error
