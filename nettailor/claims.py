@@ -38,7 +38,8 @@ class _Journal(JournalFileBackend):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # the default lock needs symbolic links, which some shared folders lack
-            super().__init__(str(path), JournalFileOpenLock(str(path)))
+            self._open_lock = JournalFileOpenLock(str(path))
+            super().__init__(str(path), self._open_lock)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -54,9 +55,21 @@ class _Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """See optuna; raises UserError where it cannot write."""
         try:
+            self._drop_half_a_record()
             super().append_logs(logs)
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def _drop_half_a_record(self) -> None:
+        """Cut off what a full disk or a killed process left of a line: a record that followed it
+        would make the journal unreadable."""
+        self._open_lock.acquire()
+        try:
+            with self._path.open("rb+") as file:
+                content = file.read()
+                file.truncate(content.rfind(b"\n") + 1)
+        finally:
+            self._open_lock.release()
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(

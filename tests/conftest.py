@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from nettailor import finetune, hand_over, path_shares, tailor, tailoring
+from nettailor.core import trainer
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency
@@ -47,6 +48,12 @@ def quick_latency(patch: pytest.MonkeyPatch) -> None:
     for module in (finetune, hand_over, tailor, tailoring):
         patch.setattr(module, "measure_latency", briefly)
     patch.setattr(path_shares, "measure_paths", partial(measure_paths, seconds=0.05))
+
+
+@pytest.fixture
+def _saved_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state is saved at the end of each epoch, however short."""
+    monkeypatch.setattr(trainer._Stage, "_due", property(lambda stage: not stage.course))
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,7 @@ def main() -> None:
             )
         take(self, *batch)
 
+    victim.save_every_epoch()
     trainer._Stage._step = stricken  # type: ignore[method-assign]
     victim.run(command, words, place)
 

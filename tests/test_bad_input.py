@@ -218,6 +218,7 @@ def test_unreadable_image(shell: Shell, pictures: Path, part: str, content: byte
     assert "replace it, remove it" in shown
 
 
+@pytest.mark.usefixtures("_saved_every_epoch")
 def test_image_that_breaks_in_the_middle_of_training(
     shell: Shell, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,6 +451,7 @@ def test_loss_that_is_not_finite_at_once(shell: Shell) -> None:
     assert shell(*DIGITS, "--overwrite")[0] == 0
 
 
+@pytest.mark.usefixtures("_saved_every_epoch")
 def test_loss_that_is_not_finite_later_keeps_the_epoch_before(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,6 +191,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[n], theirs[n]) for n in mine)
 
 
+@pytest.mark.usefixtures("_saved_every_epoch")
 @pytest.mark.parametrize(
     ("schedule", "keep", "power_cut"),
     [
@@ -236,6 +237,7 @@ def test_two_and_two_epochs_are_four(
     assert timeless(rest.history) == timeless(course.history)
 
 
+@pytest.mark.usefixtures("_saved_every_epoch")
 def test_the_comparison_can_fail(tmp_path: Path, accelerator: Accelerator) -> None:
     """Another seed, and a resume that forgets the random state or the optimizer's, give others."""
     one, _ = fit_student(tmp_path / "one.pt", accelerator)
@@ -618,6 +620,7 @@ class Spoilt:
         return plain, plain.detach() * factor
 
 
+@pytest.mark.usefixtures("_saved_every_epoch")
 @pytest.mark.parametrize(
     ("steps", "at", "value", "words"),
     [

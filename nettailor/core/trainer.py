@@ -27,8 +27,8 @@ _STATE_KEYS = (
     "network", "optimizer", "average", "scaler", "random", "history", "best", "kept", "course",
     "seconds",
 )  # fmt: skip
-# Within an epoch a state is saved when at least so many seconds have passed, and fifty times what
-# the last one took, so that saving costs at most 2 % of the time.
+# A state is saved when at least so many seconds have passed, and fifty times what the last one
+# took, so that saving costs at most 2 % of the time; and once more at the end.
 _LEAST_SECONDS = 30.0
 _LEAST_RATIO = 50.0
 _ADVICE = (
@@ -107,8 +107,8 @@ def fit(
 ) -> Fitted:
     """Train a network in place; continue at the last saved step when there is a state.
 
-    A state is saved after every epoch, now and then within one, and when a signal asks to stop.
-    What continues takes the very steps that it would have taken.
+    A state is saved now and then, when a signal asks to stop, and at the end. What continues takes
+    the very steps that it would have taken.
 
     Args:
         network: on the device; trains in `train()` mode.
@@ -147,25 +147,26 @@ def fit(
             row = stage.train_epoch(epoch)
             started = time.perf_counter()
             scores = validate(stage.judged)
+            val_seconds = time.perf_counter() - started
+            if not math.isfinite(scores.loss):
+                raise NotFiniteError(
+                    f"the validation loss became {scores.loss} after epoch {epoch}: its last steps "
+                    f"broke the weights; {_ADVICE}"
+                )
+            row |= {
+                "val_accuracy": scores.accuracy,
+                "val_macro_f1": scores.macro_f1,
+                "val_loss": scores.loss,
+                "seconds": stage.seconds,
+                "val_seconds": val_seconds,
+            }
+            with deferred():
+                stage.end_epoch(row, scores, keep)
+                watcher.epoch(row, stage.judged)
         except Interrupted:
             stage.save()
             raise
-        val_seconds = time.perf_counter() - started
-        if not math.isfinite(scores.loss):
-            raise NotFiniteError(
-                f"the validation loss became {scores.loss} after epoch {epoch}: its last steps "
-                f"broke the weights; {_ADVICE}"
-            )
-        row |= {
-            "val_accuracy": scores.accuracy,
-            "val_macro_f1": scores.macro_f1,
-            "val_loss": scores.loss,
-            "seconds": stage.seconds,
-            "val_seconds": val_seconds,
-        }
-        with deferred():
-            stage.end_epoch(row, scores, keep)
-            watcher.epoch(row, stage.judged)
+    stage.end()
     if stage.kept is not None:
         network.load_state_dict(stage.kept)
     elif stage.average is not None:
@@ -205,6 +206,7 @@ class _Stage:
         self.course: list[Tensor] = []
         self.seconds = 0.0
         self._looked_at = 0
+        self._unsaved = False
         self._saved = time.perf_counter()
         self._saving = 0.0
 
@@ -256,8 +258,21 @@ class _Stage:
             "seconds": self.seconds,
         }
         ranks.from_main(lambda: write_state(self.state_path, state))
+        self._unsaved = False
         self._saved = time.perf_counter()
         self._saving = self._saved - started
+
+    @property
+    def _due(self) -> bool:
+        """Whether it is time to save, for this process."""
+        waited = time.perf_counter() - self._saved
+        return waited > max(_LEAST_SECONDS, _LEAST_RATIO * self._saving)
+
+    def end(self) -> None:
+        """Save what has not been saved."""
+        if self._unsaved:
+            with deferred():
+                self.save()
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """What is left of an epoch; returns its number, lr and the mean of each loss term.
@@ -285,12 +300,10 @@ class _Stage:
                     self.watcher.step(epoch, done, float(self.course[-1].sum()))
                 else:
                     self.watcher.step(epoch, done, None)
-                waited = time.perf_counter() - self._saved
-                due = done < steps and waited > max(_LEAST_SECONDS, _LEAST_RATIO * self._saving)
-                number, due_anywhere = ranks.highest([asked(), int(due)])
+                number, due = ranks.highest([asked(), int(done < steps and self._due)])
                 if number:
                     raise Interrupted(number)
-                if due_anywhere:
+                if due:
                     self.save()
         means = torch.stack(self.course).mean(dim=0).tolist()
         return {
@@ -316,6 +329,7 @@ class _Stage:
         if self.schedule.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.schedule.clip_norm)
         self.optimizer.step()
+        self._unsaved = True
         if self.average is not None:
             self.average.update(self.network)
 
@@ -328,7 +342,7 @@ class _Stage:
     def end_epoch(
         self, row: dict[str, float], scores: Scores, keep: Literal["best", "last"]
     ) -> None:
-        """Take an epoch's metrics, keep its weights if they are the best, save."""
+        """Take an epoch's metrics, keep its weights if they are the best, save if it is time."""
         self.fitted.history.append(row)
         if keep == "last" or scores.better_than(self.fitted.best):
             self.fitted.best = scores
@@ -336,7 +350,9 @@ class _Stage:
                 state = self.judged.state_dict()
                 self.kept = {name: value.detach().clone() for name, value in state.items()}
         self.course, self._looked_at, self.seconds = [], 0, 0.0
-        self.save()
+        (due,) = ranks.highest([int(self._due)])
+        if due:
+            self.save()
 
     def _look(self, epoch: int) -> None:
         """Raise for the first step and term that is not finite; waits for the device once."""

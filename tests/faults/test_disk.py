@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 import victim
 from kills import COMMANDS, Warm, differences
+from optuna.study import StudyDirection
 from torch.utils.tensorboard import SummaryWriter
 
+from nettailor.claims import Claims
 from nettailor.core import trainer
+from nettailor.core.errors import UserError
 from nettailor.core.state import read_state
 from nettailor.core.watch import StageWatcher
 
@@ -86,6 +89,7 @@ def full_before_events(command: str, argv: list[str], place: str) -> None:
             self._pictures = curves
         written(self, network)
 
+    victim.save_every_epoch()
     StageWatcher._write_events = too_late  # type: ignore[method-assign]
     victim.run(command, argv, place)
 
@@ -160,6 +164,33 @@ def test_a_read_only_disk(warm: Warm, straight: Path, tmp_path: Path) -> None:
         assert states(tmp_path) == before
     assert teach(warm, tmp_path) == 0
     assert differences(straight, tmp_path) == []
+
+
+def test_half_a_record_in_the_journal(tmp_path: Path) -> None:
+    """A sweep's journal on a disk that fills up goes on where it was."""
+    disk = tmp_path / "runs"
+    disk.mkdir()
+    journal = disk / "sweep.journal"
+
+    def claims() -> Claims:
+        return Claims(journal, "s", [StudyDirection.MAXIMIZE])
+
+    def held() -> set[str]:
+        return set(claims().held())
+
+    with mounted(disk, "-t", "tmpfs", "-o", "size=1m", "none"):
+        begun = claims()
+        fill(disk, 0)
+        taken: set[str] = set()
+        with pytest.raises(UserError, match="No space left on device; free"):  # noqa: PT012
+            for job in range(100):
+                begun.take(f"job {job}", {}, {}, {})
+                taken.add(f"job {job}")
+        assert not journal.read_bytes().endswith(b"\n")
+        assert held() == taken
+        (disk / "filler").unlink()
+        assert claims().take("the next", {}, {}, {}) is not None
+        assert held() == {*taken, "the next"}
 
 
 def test_a_read_only_disk_from_the_start(warm: Warm, tmp_path: Path) -> None:
