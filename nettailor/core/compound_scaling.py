@@ -15,6 +15,7 @@ formula's. φ = 0 is the base of the family, B0 or Lite0, whichever member is gi
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from math import ceil, floor, log
 from typing import Any, NamedTuple
 
@@ -117,9 +118,7 @@ def scaling_of(backbone: str, phi: float, coefficients: Coefficients, image_size
             below a tenth or above ten times the base's.
     """
     place = _place(backbone)
-    with torch.device("meta"):
-        base = cut(make_scaled(backbone, 1, depth=1.0, width=1.0))
-    least = max(spec.stride for spec in node_specs(base))
+    least = _largest_stride(backbone)
     low, high = _phi_range(coefficients, least / image_size, MOST_PIXELS_A_SIDE / image_size)
     if not low <= phi <= high:
         raise UserError(
@@ -172,6 +171,14 @@ def _place(backbone: str) -> _Place:
     tensorflow, sized, plain = found.groups(default="")
     kind = sized or plain
     return _Place(_FAMILIES[kind], tensorflow + kind, tag, _TENSORFLOW if tensorflow else {})
+
+
+@cache
+def _largest_stride(backbone: str) -> int:
+    """Input pixels per pixel of the last node, which scaling leaves as they are."""
+    with torch.device("meta"):
+        base = cut(make_scaled(backbone, 1, depth=1.0, width=1.0))
+    return max(spec.stride for spec in node_specs(base))
 
 
 def _phi_range(

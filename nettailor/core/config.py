@@ -281,7 +281,6 @@ class ScaleConfig(ScheduleConfig):
 
     phi: Annotated[tuple[float, ...], BeforeValidator(_from_list)] = Field(
         (-2.0, -1.0, 0.0),
-        min_length=1,
         description="the exponents φ, each a run; 0 is the family's base",
     )
     depth: Coefficient = Field(1.2, description="α: times the blocks of each stage, for φ = 1")
@@ -293,6 +292,8 @@ class ScaleConfig(ScheduleConfig):
 
     @model_validator(mode="after")
     def _scales_something(self) -> Self:
+        if not self.phi:
+            raise ValueError("phi is empty: give at least one exponent")
         if self.depth == self.width == self.resolution == 1:
             raise ValueError("depth, width and resolution are all 1: nothing would be scaled")
         return self

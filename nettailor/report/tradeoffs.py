@@ -139,7 +139,6 @@ def _draw_point(axes: Axes, point: _Point, scale: AccuracyScale) -> None:
         markeredgewidth=0.6 if look.face == look.colour else 1.4,
         markersize=_marker_size(look), zorder=3,
     )  # fmt: skip
-
     if point.best:
         axes.plot(
             point.cost, scale.place(mean), marker="o", color=INK, linestyle="none",
