@@ -16,8 +16,20 @@ from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import KINDS
 from nettailor.report.comparison import Comparison, compare_folders, require_comparable
 from nettailor.report.page import page_html
+from nettailor.report.roads import road_columns
 from nettailor.report.runs import task_name
-from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, csv_text, markdown_table, terminal_table
+from nettailor.report.tables import (
+    BUDGET_HEADINGS,
+    COLUMNS,
+    MAIN_COLUMNS,
+    budget_rows,
+    budget_table,
+    csv_text,
+    markdown_rows,
+    markdown_table,
+    method_table,
+    terminal_table,
+)
 from nettailor.sweep import Failure, run_sweep
 
 PROG = "python -m nettailor.compare"
@@ -92,6 +104,10 @@ def _markdown(comparison: Comparison, command: str) -> str:
         printable(f"# {comparison.title}"),
         *map(printable, comparison.verdict.sentences),
         markdown_table(comparison.methods, MAIN_COLUMNS).rstrip(),
+        "## The best at each budget",
+        markdown_rows(BUDGET_HEADINGS, budget_rows(comparison.methods)).rstrip(),
+        "## What each road cost",
+        markdown_table(comparison.methods, road_columns(comparison.methods)).rstrip(),
         *map(printable, prose),
         "## All figures",
         markdown_table(comparison.methods, COLUMNS).rstrip(),
@@ -102,8 +118,11 @@ def _markdown(comparison: Comparison, command: str) -> str:
 
 
 def show(comparison: Comparison, screen: Screen) -> None:
-    """The table, the verdict, and what was left out, on the terminal."""
-    screen.console.print(terminal_table(comparison.methods, comparison.title, screen.console))
+    """The tables, the verdict, and what was left out, on the terminal."""
+    methods = comparison.methods
+    screen.console.print(terminal_table(methods, comparison.title, screen.console))
+    screen.console.print(budget_table(methods))
+    screen.console.print(method_table(methods, "what each road cost", road_columns(methods)))
     for sentence in (*comparison.verdict.sentences, *comparison.notes):
         screen.say(printable(sentence))
     for item in comparison.left_out:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nettailor.core.backbone import Chain
-from nettailor.core.config import Reference, as_settings
+from nettailor.core.config import Reference, recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command
@@ -98,7 +98,7 @@ def _run(
     **alone: object,
 ) -> ChainRun:
     """A run whose settings, with the keys of `eliminate` in `alone`, ask for it and no other."""
-    settings = as_settings(session.config)
+    settings = recorded(session.config, "teacher", "eliminate")
     settings["eliminate"] |= alone
     # the teacher that is there counts, not the settings with which one would be trained
     ignored = [f"teacher.{key}" for key in settings["teacher"]]
@@ -107,7 +107,7 @@ def _run(
     return ChainRun(
         kind,
         RunFolder(session.folder(kind, *details), PROG),
-        {key: value for key, value in settings.items() if key not in ("student", "prune")},
+        settings,
         ignored,
         session.config.eliminate,
         make,

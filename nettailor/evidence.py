@@ -64,7 +64,8 @@ def gather(
         network: on the device, as it is handed over.
         latency: measured in turn with the networks that it is compared with.
     """
-    task, size, device = session.task, session.config.image_size, session.accelerator.device
+    task, device = session.task, session.accelerator.device
+    size = session.preprocessing.image_size
     predictions = {"val": session.classify(network, task.val)}
     seconds: float | None = None
     if read_test:

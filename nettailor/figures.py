@@ -68,11 +68,12 @@ def summary(
     teacher: Mapping[str, Any] | None,
     eliminated: Mapping[str, Any] | None = None,
     tailored: Mapping[str, Any] | None = None,
+    scaled: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     Args:
-        kind: teacher, tailored, candidate, picked, eliminated, head-only or scratch.
+        kind: teacher, tailored, candidate, picked, eliminated, head-only, scratch or scaled.
         network: what the figures are of.
         size: bytes of `model.safetensors`.
         train_seconds: spent in training steps; for a tailored run, of every depth tried.
@@ -81,6 +82,7 @@ def summary(
             None for the teacher itself.
         eliminated: what was cut off the top, for an eliminated network.
         tailored: mode, cut, gamma, budget, depth and paths, for a tailored one.
+        scaled: φ, multipliers, size of the input and start, for a scaled one.
     """
     config, scores = session.config, evidence.scores
     return {
@@ -93,7 +95,7 @@ def summary(
         "accuracy": _by_split(scores, "accuracy"),
         "macro_f1": _by_split(scores, "macro_f1"),
         "loss": _by_split(scores, "loss"),
-        **structure(network, config.image_size),
+        **structure(network, session.preprocessing.image_size),
         "stages": list(session.stages),
         "latency_ms": {
             evidence.device.type: {batch: dict(row) for batch, row in evidence.latency.items()}
@@ -112,6 +114,7 @@ def summary(
         },
         "eliminated": None if eliminated is None else dict(eliminated),
         "tailored": None if tailored is None else dict(tailored),
+        "scaled": None if scaled is None else dict(scaled),
         "teacher": None if teacher is None else dict(teacher),
         "versions": versions(),
     }

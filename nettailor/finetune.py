@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from nettailor.core.architecture import Architecture, EliminatedStructure
+from nettailor.core.architecture import Architecture, EliminatedStructure, ScaledStructure
 from nettailor.core.backbone import Chain
 from nettailor.core.config import ScheduleConfig
 from nettailor.core.device import place
@@ -54,7 +54,7 @@ class ChainRun:
         ignored: dotted keys in which a run that is there may differ.
         stage: how it trains.
         make: gives the chain to train, and where its weights came from; called with torch seeded.
-        eliminated: what is cut off the top, for the summary.
+        eliminated, scaled: what is cut off the top, or what φ made of the family, for the summary.
     """
 
     kind: Kind
@@ -64,6 +64,18 @@ class ChainRun:
     stage: ScheduleConfig
     make: Callable[[], tuple[Chain, WeightsSource]]
     eliminated: Mapping[str, Any] | None = None
+    scaled: Mapping[str, Any] | None = None
+
+    def architecture(self, session: Session, source: WeightsSource) -> Architecture:
+        """What the network is."""
+        eliminated = scaled = None
+        if self.eliminated is not None:
+            eliminated = EliminatedStructure(
+                blocks=self.eliminated["kept_blocks"], replacement=self.eliminated["replacement"]
+            )
+        if self.scaled is not None:
+            scaled = ScaledStructure(depth=self.scaled["depth"], width=self.scaled["width"])
+        return session.architecture(source, eliminated=eliminated, scaled=scaled)
 
 
 def finetune(
@@ -76,7 +88,7 @@ def finetune(
     Args:
         beside: the teacher, whose latency is measured in turn; None for the teacher itself.
     """
-    config, kind, folder, stage = session.config, run.kind, run.folder, run.stage
+    kind, folder, stage = run.kind, run.folder, run.stage
     if folder.finished and not overwrite:
         folder.open(run.settings, ignored=run.ignored, overwrite=False)
         return folder.read_summary()
@@ -111,17 +123,14 @@ def finetune(
             watcher=watcher,
         )
     started = time.perf_counter()
-    structure = None
-    if run.eliminated is not None:
-        structure = EliminatedStructure(
-            blocks=run.eliminated["kept_blocks"], replacement=run.eliminated["replacement"]
-        )
-    weights = save_network(folder.path, chain, session.architecture(source, structure))
+    weights = save_network(folder.path, chain, run.architecture(session, source))
     device = session.accelerator.device
     in_turn: dict[str, nn.Module] = {kind: chain}
+    sides: dict[str, int] = {kind: session.preprocessing.image_size}
     if beside is not None:
         in_turn["teacher"] = place(beside.network, device)
-    latency = measure_latency(in_turn, config.image_size, device)
+        sides["teacher"] = beside.architecture.preprocessing.image_size
+    latency = measure_latency(in_turn, sides, device)
     result = summary(
         kind,
         session,
@@ -132,6 +141,7 @@ def finetune(
         total_seconds=fitted.total_seconds + time.perf_counter() - started,
         teacher=None if beside is None else beside.measured(latency["teacher"], device),
         eliminated=run.eliminated,
+        scaled=run.scaled,
     )
     folder.finish(result)
     return result

@@ -12,7 +12,8 @@ from nettailor.core.architecture import (
     read_architecture,
     write_architecture,
 )
-from nettailor.core.backbone import Chain, create_chain
+from nettailor.core.backbone import Chain, create_chain, cut
+from nettailor.core.compound_scaling import make_scaled
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, require_exactly, write_weights
@@ -59,8 +60,15 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
 
 def _bare(architecture: Architecture, file: Path) -> Chain | Student:
     """The network with random weights; UserError where `file` describes none."""
+    backbone, classes, scaled = (
+        architecture.backbone,
+        len(architecture.classes),
+        architecture.scaled,
+    )
     try:
-        chain = create_chain(architecture.backbone, len(architecture.classes))
+        if scaled is not None:
+            return cut(make_scaled(backbone, classes, depth=scaled.depth, width=scaled.width))
+        chain = create_chain(backbone, classes)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     if architecture.eliminated is not None:

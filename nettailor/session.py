@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from nettailor.core import ranks
-from nettailor.core.architecture import Architecture, EliminatedStructure
+from nettailor.core.architecture import Architecture, EliminatedStructure, ScaledStructure
 from nettailor.core.backbone import create_chain, data_defaults
 from nettailor.core.config import RunConfig, ScheduleConfig
 from nettailor.core.console import Screen
@@ -45,7 +45,10 @@ _SHOWN = 10  # broken images on the screen
 
 @dataclass(frozen=True)
 class Session:
-    """One command at work on one task; `stages` holds the stage of each block of the backbone."""
+    """One command at work on one task; `stages` holds the stage of each block of the backbone.
+
+    preprocessing: of what is trained, whose images may be of another size than the settings say.
+    """
 
     config: RunConfig
     screen: Screen
@@ -130,7 +133,11 @@ class Session:
         return Path(self.config.out) / self.task.name
 
     def architecture(
-        self, source: WeightsSource, eliminated: EliminatedStructure | None = None
+        self,
+        source: WeightsSource,
+        *,
+        eliminated: EliminatedStructure | None = None,
+        scaled: ScaledStructure | None = None,
     ) -> Architecture:
         """What a network of this task is, made from the weights of `source`."""
         return Architecture(
@@ -140,6 +147,7 @@ class Session:
             weights_origin=source.origin,
             weights_digest=source.digest,
             eliminated=eliminated,
+            scaled=scaled,
         )
 
     def folder(self, kind: str, *details: str) -> Path:

@@ -72,6 +72,12 @@ def tailored(**changes: Any) -> dict[str, Any]:
     return plain | {"depth": "route-0.400", "paths": PATHS} | changes
 
 
+def scaled(phi: float, **changes: Any) -> dict[str, Any]:
+    """What `scaled` holds of a φ between the published members."""
+    plain = {"phi": phi, "coefficients": [1.2, 1.1, 1.15], "depth": 1.2**phi, "width": 1.1**phi}
+    return plain | {"image_size": 28, "member": None, "pretrained": False} | changes
+
+
 def accuracy(val: float, test: float | None) -> dict[str, float | None]:
     """Accuracies with a training accuracy beside them."""
     return {"train": 99.5, "val": val, "test": test}
@@ -87,6 +93,8 @@ def name_of(content: Mapping[str, Any]) -> str:
         middle += f"-gamma{detail['gamma']:g}"
         if budget := detail["budget"]:
             middle += f"-{budget['cost']}{budget['most']:g}"
+    if content.get("scaled"):
+        middle = f"-phi{content['scaled']['phi']:g}"
     if content["eliminated"]:
         detail = content["eliminated"]
         middle = f"-{detail['unit']}{detail['top']}"

@@ -12,6 +12,7 @@ from report_runs import (
     FULL_PARAMS,
     accuracy,
     cut,
+    scaled,
     summary,
     tailored,
     timings,
@@ -89,6 +90,13 @@ def test_spread_worked_out_by_hand() -> None:
             "eliminated",
             {"eliminated": cut(1, replacement=True, trainable="head")},
             "elim 1 conv head",
+        ),
+        ("scaled", {"scaled": scaled(-1.5)}, "scaled φ -1.5, from scratch"),
+        ("scaled", {"scaled": scaled(2.0, pretrained=True)}, "scaled φ 2"),
+        (
+            "scaled",
+            {"scaled": scaled(0, pretrained=True, coefficients=[1.2, 1.0, 1.3])},
+            "scaled φ 0 by 1.2, 1, 1.3",
         ),
     ],
 )

@@ -158,6 +158,8 @@ def test_the_page_has_all_its_parts(report: Path) -> None:
         "Pareto front on test accuracy",
         "Choices were made on validation",
         "with every block's output kept",
+        "the network with the best mean accuracy on validation",
+        "Seconds spent in training steps",
     ):
         assert told in page.text
     pictures = page.of("img")
@@ -221,6 +223,13 @@ def test_the_command_prints_table_verdict_and_what_was_left_out(
     markdown = (report / "comparison.md").read_text("utf-8")
     assert markdown.startswith("# shapes at 32 px\n\ntailored task, γ 0.3 is the leanest")
     assert "| elim 2 | 2 | 98.50 ± 0.00 |" in markdown
+    best = "| ≤ 0.6 | tailored task, γ 0.3 | 2 | 98.80 ± 0.00 | 98.60 ± 0.14 | 0.500 |"
+    assert "## The best at each budget\n\n| FLOPs, × teacher | network |" in markdown
+    assert best in markdown
+    assert "## What each road cost\n\n| network | seeds | training, s teacher's |" in markdown
+    assert "| tailored task, γ 0.3 | 2 | 60 ± 0 | 60 ± 0 | 120 ± 0 |" in markdown
+    assert "the best on validation within each budget" in text
+    assert "what each road cost" in text
     assert "--data anywhere/shapes --image-size 32 --out ." in markdown
     assert "\n## Left out\n\n- shapes/scratch/tiny-32px-seed9: not finished; the" in markdown
 
@@ -238,8 +247,10 @@ def test_markdown_is_printable_and_its_tables_are_whole(tmp_path: Path) -> None:
     assert "| net\\|\\x1b[31m teacher | 1 |" in markdown
     assert f"- {tmp_path}/a|b\\x1b[31m/scratch/tiny-32px-seed0: not finished" in markdown
     # a table's rows follow each other on lines of their own
-    assert markdown.count("\n| --- | ---: |") == 2
-    assert markdown.count("\n| tiny teacher | 1 |") == 2
+    assert markdown.count("\n| --- | ---: |") == 3
+    assert markdown.count("\n| tiny teacher | 1 |") == 3
+    # of two that are as accurate and as large, the first
+    assert "\n| ≤ 1 | net\\|\\x1b[31m teacher | 1 | 95.00 | 90.00 | 1.000 |\n" in markdown
 
 
 def test_a_complete_comparison_lists_nothing_as_left_out(tmp_path: Path) -> None:

@@ -49,8 +49,9 @@ def every_figure_of_a_summary() -> set[str]:
         for split in ("train", "val", "test")
     }
     return by_split | {
-        "flops", "flops_ratio", "params", "params_ratio", "params_task", "layers",
-        "blocks_universal", "blocks_proxy", "latency_ms_1", "latency_iqr_ms_1", "latency_ratio_1",
+        "flops", "flops_ratio", "params", "params_ratio", "params_task", "input_px",
+        "layers", "blocks_universal", "blocks_proxy", "latency_ms_1", "latency_iqr_ms_1",
+        "latency_ratio_1",
         "latency_ms_64", "latency_iqr_ms_64", "latency_ratio_64", "cpu_ms", "cuda_ms",
         "test_inference_s", "peak_memory_1", "peak_memory_64", "bytes", "bytes_ratio", "train_s",
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """Structure as data: everything but the weights that rebuilding a network takes."""
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,8 +22,10 @@ ARCHITECTURE_FILE = "architecture.json"
 WEIGHTS_FILE = "model.safetensors"
 
 # Far beyond what anybody trains, and below what takes gigabytes to say no to.
-_MOST_PIXELS_A_SIDE = 4096
+MOST_PIXELS_A_SIDE = 4096
 _MOST_CLASSES = 65_536
+# Of depth and width over a family's base: beyond these lies no network that anybody trains.
+LEAST_MULTIPLIER, MOST_MULTIPLIER = 0.1, 10.0
 _LARGEST = 1e6  # of a mean or a standard deviation; its inverse is the least one
 _LONGEST_FAULT = 200  # characters of what a message quotes from a file
 
@@ -34,6 +36,7 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Multiplier = Annotated[float, Field(ge=LEAST_MULTIPLIER, le=MOST_MULTIPLIER)]
 Content = TypeVar("Content", bound=BaseModel)
 
 
@@ -59,10 +62,17 @@ class EliminatedStructure(Closed):
     replacement: bool
 
 
+class ScaledStructure(Closed):
+    """The multipliers of a member of the backbone's family over the base of that family."""
+
+    depth: Multiplier
+    width: Multiplier
+
+
 class Architecture(Closed):
     """The content of `architecture.json`.
 
-    `student` and `eliminated` are null for a whole backbone; at most one of them is set.
+    `student`, `eliminated` and `scaled` are null for a whole backbone; at most one of them is set.
     """
 
     format: Literal[1] = 1
@@ -73,6 +83,7 @@ class Architecture(Closed):
     weights_digest: str
     student: StudentStructure | None = None
     eliminated: EliminatedStructure | None = None
+    scaled: ScaledStructure | None = None
 
     @field_validator("eliminated")
     @classmethod
@@ -82,6 +93,13 @@ class Architecture(Closed):
         if eliminated is not None and info.data.get("student") is not None:
             raise ValueError("a network is a student or has its top eliminated, not both")
         return eliminated
+
+    @field_validator("scaled")
+    @classmethod
+    def _whole(cls, scaled: ScaledStructure | None, info: ValidationInfo) -> ScaledStructure | None:
+        if scaled is not None and (info.data.get("student") or info.data.get("eliminated")):
+            raise ValueError("a scaled network is neither a student nor eliminated")
+        return scaled
 
     @field_validator("classes")
     @classmethod
@@ -94,8 +112,8 @@ class Architecture(Closed):
     @classmethod
     def _usable(cls, preprocessing: Preprocessing) -> Preprocessing:
         size = preprocessing.image_size
-        if not 1 <= size <= _MOST_PIXELS_A_SIDE:
-            raise ValueError(f"image_size is {size}, expected 1 to {_MOST_PIXELS_A_SIDE}")
+        if not 1 <= size <= MOST_PIXELS_A_SIDE:
+            raise ValueError(f"image_size is {size}, expected 1 to {MOST_PIXELS_A_SIDE}")
         for name, sign, least in (("mean", "", -_LARGEST), ("std", " above 0,", 1 / _LARGEST)):
             numbers = getattr(preprocessing, name)
             if len(numbers) != 3 or not all(least <= number <= _LARGEST for number in numbers):

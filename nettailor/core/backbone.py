@@ -189,18 +189,19 @@ def make_network(backbone: str, classes: int) -> nn.Module:
     if classes < 1:
         raise UserError(f"a classifier of {classes} classes was asked for: expected at least 1")
     network: nn.Module = timm.create_model(backbone, num_classes=classes)
-    _start_small(network.get_classifier())  # type: ignore[operator]
+    start_small(network.get_classifier())  # type: ignore[operator]
     return network
 
 
 def fresh_classifier(features: int, classes: int) -> nn.Linear:
     """A linear classifier (B, features) -> (B, classes) whose training starts at log(classes)."""
     classifier = nn.Linear(features, classes)
-    _start_small(classifier)
+    start_small(classifier)
     return classifier
 
 
-def _start_small(classifier: nn.Linear) -> None:
+def start_small(classifier: nn.Linear) -> None:
+    """Fresh weights for a classifier, in place: training starts at a loss of log(classes)."""
     # timm's EfficientNets draw from ±1/√classes: logits of ±10, whose first gradients tear the
     # pretrained blocks apart (a cosine of 0.47 with the stem's own filters was measured)
     nn.init.trunc_normal_(classifier.weight, std=_CLASSIFIER_STD)

@@ -27,6 +27,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Reference = Literal["head-only", "scratch"]
+Coefficient = Annotated[float, Field(ge=1, le=2)]
 Range = Annotated[tuple[Positive, Positive], BeforeValidator(_from_list)]
 
 
@@ -275,6 +276,29 @@ class EliminateConfig(ScheduleConfig):
     )
 
 
+class ScaleConfig(ScheduleConfig):
+    """Compound scaling of an EfficientNet: depth α^φ, width β^φ, resolution γ^φ."""
+
+    phi: Annotated[tuple[float, ...], BeforeValidator(_from_list)] = Field(
+        (-2.0, -1.0, 0.0),
+        description="the exponents φ, each a run; 0 is the family's base",
+    )
+    depth: Coefficient = Field(1.2, description="α: times the blocks of each stage, for φ = 1")
+    width: Coefficient = Field(1.1, description="β: times the channels, for φ = 1")
+    resolution: Coefficient = Field(1.15, description="γ: times the image's side, for φ = 1")
+    pretrained: bool = Field(
+        True, description="members of the family that have weights start from them"
+    )
+
+    @model_validator(mode="after")
+    def _scales_something(self) -> Self:
+        if not self.phi:
+            raise ValueError("phi is empty: give at least one exponent")
+        if self.depth == self.width == self.resolution == 1:
+            raise ValueError("depth, width and resolution are all 1: nothing would be scaled")
+        return self
+
+
 class RunConfig(Section):
     """All settings of a task; one YAML file fills any part of it."""
 
@@ -313,6 +337,15 @@ class RunConfig(Section):
     student: StudentConfig = StudentConfig()
     prune: PruneConfig = PruneConfig()
     eliminate: EliminateConfig = EliminateConfig()
+    scale: ScaleConfig = ScaleConfig()
+
+
+# the sections that say how something trains
+STAGES = tuple(
+    name
+    for name, field in RunConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, ScheduleConfig)
+)
 
 
 def keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -328,6 +361,12 @@ def keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tup
 def as_settings(config: RunConfig) -> dict[str, Any]:
     """Plain data that `validate` turns back into the same config."""
     return config.model_dump(mode="json")
+
+
+def recorded(config: RunConfig, *stages: str) -> dict[str, Any]:
+    """What a run writes down: all settings but those of stages that it does not train."""
+    others = set(STAGES) - set(stages)
+    return {name: value for name, value in as_settings(config).items() if name not in others}
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,13 +11,12 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from nettailor.core import ranks
-from nettailor.core.config import RunConfig, keys
+from nettailor.core.config import STAGES, RunConfig, keys
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.interruption import Interrupted, catch_signals
 from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
 from nettailor.core.trainer import NotFiniteError
 
-_STAGES = ("teacher", "student", "prune", "eliminate")
 EXIT_BAD_INPUT = 2
 EXIT_NOT_FINITE = 3
 EXIT_SOME_FAILED = 4  # of the images, or of the runs of a sweep; the others are done
@@ -88,8 +87,8 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
     parser.add_argument(
         "--epochs",
         metavar="N",
-        help="epochs of every stage at once: teacher, student, fine-tuning after the cut, and "
-        "eliminated networks; a warm-up of the settings file is shortened to fit",
+        help="epochs of every stage at once: teacher, student, fine-tuning after the cut, "
+        "eliminated and scaled networks; a warm-up of the settings file is shortened to fit",
     )
     short = {dotted: leaf for leaf, dotted in short_names().items()}
     groups: dict[str, Any] = {}
@@ -100,6 +99,7 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
         names = [_flag(dotted)]
         if dotted in short and short[dotted] != dotted:
             names.insert(0, _flag(short[dotted]))
+        names = [name for name in names if name not in own]
         default = field.default
         if default is PydanticUndefined:
             shown = "required"
@@ -188,7 +188,7 @@ def parse(
 
 
 def _set_all_epochs(settings: dict[str, Any], epochs: Any) -> None:
-    for stage in _STAGES:
+    for stage in STAGES:
         set_key(settings, f"{stage}.epochs", epochs)
         warmup = settings[stage].get("warmup_epochs")
         if type(epochs) is type(warmup) is int and warmup >= epochs >= 1:

@@ -17,7 +17,7 @@ _WARM_UP = 3
 
 def measure_latency(
     networks: Mapping[str, nn.Module],
-    image_size: int,
+    image_size: int | Mapping[str, int],
     device: torch.device,
     *,
     batches: Sequence[int] = BATCHES,
@@ -25,14 +25,16 @@ def measure_latency(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Milliseconds a forward pass: {network: {batch size: {"median", "iqr"}}}.
 
+    image_size is the side of the input in pixels, of all networks or of each by its name.
     The networks, each on `device` and in channels-last layout, take turns, one pass each,
     round after round, for about `seconds` per batch size; `iqr` is the range of the middle half.
     Training modes are put back afterwards.
     """
     result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in networks}
+    sides = dict.fromkeys(networks, image_size) if isinstance(image_size, int) else image_size
     for batch in batches:
-        images = sample(batch, 3, image_size, device)
-        inputs = dict.fromkeys(networks, images)
+        images = {side: sample(batch, 3, side, device) for side in dict.fromkeys(sides.values())}
+        inputs = {name: images[sides[name]] for name in networks}
         for name, measured in time_in_turn(networks, inputs, device, seconds=seconds).items():
             low, median, high = np.percentile(measured, [25, 50, 75]).tolist()
             result[name][str(batch)] = {"median": round(median, 4), "iqr": round(high - low, 4)}

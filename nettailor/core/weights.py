@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeGuard, get_args
 
 import timm
 import torch
@@ -19,7 +19,8 @@ from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.backbone import Chain, classifier_prefix, cut, make_network
 from nettailor.core.errors import UserError, nearest
 
-_KEYWORDS = ("auto", "package", "hub", "none")
+Source = Literal["auto", "package", "hub", "none"]
+_KEYWORDS: tuple[Source, ...] = get_args(Source)
 _PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 # Packages that hold ImageNet weights and no code of use, and how to get each.
 _PACKAGES = {
@@ -62,7 +63,7 @@ def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Chain, W
     """
     network = make_network(backbone, classes)
     if weights == "none":
-        return _with_source(cut(network), "random initialisation")
+        return untrained(cut(network))
     if _is_folder(weights):
         origin = f"teacher {weights}"
         chain = cut(network)
@@ -98,6 +99,25 @@ def load_with_classifier(backbone: str, classes: int, weights: str) -> tuple[Cha
     return _with_source(cut(network), origin)
 
 
+def is_source(weights: str) -> TypeGuard[Source]:
+    """Whether the setting names a source; otherwise it is a path."""
+    return weights in _KEYWORDS
+
+
+def has_weights(backbone: str, source: Source) -> bool:
+    """Whether a source publishes weights of a timm model name; nothing is fetched."""
+    packaged = backbone.split(".")[0] in _PACKAGES
+    published: bool = get_pretrained_cfg(backbone).has_weights
+    return {
+        "auto": packaged or published, "package": packaged, "hub": published, "none": False,
+    }[source]  # fmt: skip
+
+
+def untrained(chain: Chain) -> tuple[Chain, WeightsSource]:
+    """A chain of random weights with its source."""
+    return _with_source(chain, "random initialisation")
+
+
 def universal_digest(chain: Chain) -> str:
     """SHA-256, in hex, over all that tasks share: the tensors of stem, blocks and neck.
 
@@ -118,7 +138,7 @@ def _with_source(chain: Chain, origin: str) -> tuple[Chain, WeightsSource]:
 
 
 def _is_folder(weights: str) -> bool:
-    return weights not in _KEYWORDS and Path(weights).is_dir()
+    return not is_source(weights) and Path(weights).is_dir()
 
 
 def _is_counter(name: str) -> bool:

@@ -1,6 +1,7 @@
 """The images that an exported network is checked, and calibrated, on."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -70,4 +71,5 @@ def _session(run: Path, architecture: Architecture, screen: Screen) -> Session:
     session = start_session(validate(content), screen)
     if session.task.classes != architecture.classes:
         raise UserError(f"{settings}: its data has other classes than the network")
-    return session
+    # those of a scaled network are not of the settings' size
+    return replace(session, preprocessing=architecture.preprocessing)

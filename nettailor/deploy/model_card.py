@@ -39,8 +39,13 @@ def licence_of(architecture: Architecture) -> str:
             return _UNSTATED
         return stated if isinstance(stated, str) and stated != "UNKNOWN" else _UNSTATED
     if words[:2] == ["timm", "hub"]:
-        return get_pretrained_cfg(architecture.backbone).license or _UNSTATED
+        return get_pretrained_cfg(_hub_name(architecture)).license or _UNSTATED
     return _UNSTATED
+
+
+def _hub_name(architecture: Architecture) -> str:
+    """The timm name, with its tag, whose weights came from the hub."""
+    return architecture.weights_origin.removeprefix("timm hub ")
 
 
 def hub_config(architecture: Architecture) -> dict[str, Any]:
@@ -85,8 +90,8 @@ def model_card(
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "nettailor", "timm"],
     }
-    if architecture.weights_origin.startswith("timm hub"):
-        front["base_model"] = f"timm/{architecture.backbone}"
+    if architecture.weights_origin.startswith("timm hub "):
+        front["base_model"] = f"timm/{_hub_name(architecture)}"
     if licence != _UNSTATED:
         front["license"] = licence.lower()
     task = "its task" if summary is None else str(summary["dataset"])
@@ -132,6 +137,8 @@ def model_card(
 def _kind(architecture: Architecture) -> str:
     if architecture.student is not None:
         return "tailored"
+    if architecture.scaled is not None:
+        return "scaled and trained"
     return "cut" if architecture.eliminated is not None else "fine-tuned"
 
 

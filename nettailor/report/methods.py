@@ -6,21 +6,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 
-from nettailor.core.config import EXECUTION_KEYS
+from nettailor.core.compound_scaling import PUBLISHED
+from nettailor.core.config import EXECUTION_KEYS, STAGES
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
 from nettailor.core.printable import printable
 from nettailor.core.run_folder import KINDS, Kind
 from nettailor.report.measures import latency_unrest
 from nettailor.report.runs import Run
-from nettailor.report.summary import Figures, Summary, Tailored
+from nettailor.report.summary import Figures, Scaled, Summary, Tailored
 
 Figure = Callable[[Run], float | None]
 
 # what a run was asked for beside itself, or anew in each run of a method; runs of other data are
 # refused, and its spelling says nothing
 _NO_SETTING = {"seed", "data", "eliminate.top", "eliminate.references", *EXECUTION_KEYS}
-_OWN_SECTIONS = ("teacher.", "student.", "prune.", "eliminate.")  # each kind trains by its own
+_OWN_SECTIONS = tuple(f"{stage}." for stage in STAGES)  # each kind trains by its own
 _UNREST = 0.3  # middle half of a latency over its median, above which the machine was busy
 
 
@@ -84,6 +85,8 @@ def label_of(summary: Summary) -> str:
         words += ["conv"] if cut.replacement else []
         words += ["head"] if cut.trainable == "head" else []
         return " ".join(words)
+    if summary.scaled:
+        return _scaling(summary.scaled)
     return {"head-only": "head only", "scratch": "from scratch"}.get(summary.kind, summary.kind)
 
 
@@ -100,6 +103,14 @@ def _aims(tailored: Tailored) -> Iterator[str]:
         yield "by rank"
 
 
+def _scaling(scaled: Scaled) -> str:
+    """φ, and what is not as published."""
+    label = f"scaled φ {scaled.phi:g}"
+    if scaled.coefficients != PUBLISHED:
+        label += f" by {', '.join(f'{factor:g}' for factor in scaled.coefficients)}"
+    return label if scaled.pretrained else f"{label}, from scratch"
+
+
 def _place(summary: Summary) -> tuple[object, ...]:
     """Where a method stands in tables: by backbone, kind and what it did."""
     detail: tuple[object, ...] = ()
@@ -110,6 +121,9 @@ def _place(summary: Summary) -> tuple[object, ...]:
     if summary.eliminated:
         cut = summary.eliminated
         detail = (cut.unit == "blocks", cut.replacement, cut.trainable == "head", cut.top)
+    if summary.scaled:
+        scaled = summary.scaled
+        detail = (scaled.coefficients, scaled.pretrained, scaled.phi)
     return (summary.backbone, KINDS.index(summary.kind), *detail)
 
 

@@ -12,7 +12,14 @@ from nettailor.report import pictures
 from nettailor.report.comparison import Comparison
 from nettailor.report.methods import Method
 from nettailor.report.mistakes import DRAWN, confusion, most_confused, worse_classes
-from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, Column
+from nettailor.report.roads import road_columns
+from nettailor.report.tables import (
+    BUDGET_HEADINGS,
+    COLUMNS,
+    MAIN_COLUMNS,
+    Column,
+    budget_rows,
+)
 
 
 def page_html(comparison: Comparison, command: str) -> str:
@@ -30,6 +37,9 @@ def page_html(comparison: Comparison, command: str) -> str:
         "winner": verdict.winner.label if verdict.winner else None,
         "main_table": _table(methods, MAIN_COLUMNS),
         "full_table": _table(methods, COLUMNS),
+        "budget_headings": BUDGET_HEADINGS,
+        "budgets": budget_rows(methods),
+        "road_table": _table(methods, road_columns(methods)),
         "tradeoffs": pictures.tradeoffs(methods),
         "drawings": pictures.drawings(methods, verdict),
         "training": pictures.training(methods, verdict),

@@ -123,6 +123,18 @@ class Tailored(_Read):
     paths: tuple[tuple[int, int, PathKind, Annotated[float, Field(ge=0, le=1.0001)]], ...]
 
 
+class Scaled(_Read):
+    """What φ made of a family's base, and whether it started from published weights.
+
+    coefficients: of depth, width and resolution. image_size: side of the input in pixels.
+    """
+
+    phi: float
+    coefficients: tuple[Positive, Positive, Positive]
+    image_size: AtLeastOne
+    pretrained: bool
+
+
 class Figures(_Read):
     """The figures that others are compared with: what is read of a run's teacher."""
 
@@ -134,6 +146,7 @@ class Figures(_Read):
     flops: AtLeastOne
     latency_ms: dict[str, Latency] = Field(min_length=1)
     bytes: AtLeastOne
+    seconds: Seconds
 
 
 class Summary(Figures):
@@ -149,16 +162,20 @@ class Summary(Figures):
     stages: tuple[Count, ...] = Field(min_length=1)
     profile: Profile
     peak_memory: PeakMemory
-    seconds: Seconds
     eliminated: Eliminated | None
     tailored: Tailored | None
+    scaled: Scaled | None = None  # summaries of before there was scaling lack it
     teacher: Figures | None
     versions: dict[str, str]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         """What the kind of a run promises is there."""
-        for kind, part in (("eliminated", self.eliminated), ("tailored", self.tailored)):
+        for kind, part in (
+            ("eliminated", self.eliminated),
+            ("tailored", self.tailored),
+            ("scaled", self.scaled),
+        ):
             if (self.kind == kind) != (part is not None):
                 raise ValueError(f"kind is {self.kind!r}, but {kind} is {part!r}")
         if (self.kind == "teacher") != (self.teacher is None):
@@ -175,6 +192,11 @@ class Summary(Figures):
             if not Wiring.from_json(len(self.stages) + 1, rows).incoming[-1]:
                 raise ValueError("tailored.paths has neither head nor exit")
         return self
+
+    @property
+    def input_size(self) -> int:
+        """Side of the network's own input in pixels; `image_size` is the task's."""
+        return self.image_size if self.scaled is None else self.scaled.image_size
 
     @property
     def device(self) -> str:

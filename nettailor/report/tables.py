@@ -14,6 +14,7 @@ from rich.table import Table
 
 from nettailor.core.printable import printable
 from nettailor.report.brief import decimals
+from nettailor.report.budgets import best_at_budgets
 from nettailor.report.measures import (
     batch_latency_ratio,
     bytes_ratio,
@@ -82,6 +83,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("params_ratio", "parameters", "× teacher", params_ratio, 3, fixed=True),
     Column("params_task", "parameters", "own, M", lambda run: run.summary.params.task,
            None, 1e6, True),
+    Column("input_px", "structure", "input, px", lambda run: run.summary.input_size, 0, fixed=True),
     Column("layers", "structure", "layers", lambda run: run.summary.layers, 0, fixed=True),
     Column("blocks_universal", "structure", "blocks",
            lambda run: run.summary.blocks.universal, 0, fixed=True),
@@ -136,19 +138,18 @@ def terminal_table(methods: Sequence[Method], title: str, console: Console) -> T
     """The main columns, as many as fit the console's width."""
     columns = list(MAIN_COLUMNS)
     dispensable = list(_DISPENSABLE)
-    table = _terminal_table(methods, title, columns)
+    table = method_table(methods, title, columns)
     room = console.options.update(width=10_000)
     while dispensable and console.measure(table, options=room).maximum > console.width:
         name = dispensable.pop()
         columns = [column for column in columns if column.name != name]
-        table = _terminal_table(methods, title, columns)
+        table = method_table(methods, title, columns)
     return table
 
 
-def _terminal_table(methods: Sequence[Method], title: str, columns: Sequence[Column]) -> Table:
-    table = Table(
-        title=escape(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD
-    )
+def method_table(methods: Sequence[Method], title: str, columns: Sequence[Column]) -> Table:
+    """For the terminal: one row per method, mean±spread over seeds."""
+    table = _terminal(title)
     table.add_column("network")
     table.add_column("seeds", justify="right")
     for column in columns:
@@ -156,6 +157,46 @@ def _terminal_table(methods: Sequence[Method], title: str, columns: Sequence[Col
     for method in methods:
         cells = [column.text(method.spread(column.figure), plus_minus="±") for column in columns]
         table.add_row(escape(method.label), str(len(method.runs)), *cells)
+    return table
+
+
+def _terminal(title: str) -> Table:
+    return Table(
+        title=escape(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD
+    )
+
+
+BUDGET_HEADINGS = ("FLOPs, × teacher", "network", "seeds", "validation, %", "test, %", "needs")
+
+
+def budget_rows(methods: Sequence[Method]) -> list[tuple[str, ...]]:
+    """Under `BUDGET_HEADINGS`, what is best at each budget."""
+    columns = {column.name: column for column in COLUMNS}
+    rows = []
+    for budget, method, share in best_at_budgets(methods):
+        if method is None:
+            rows.append((f"≤ {budget:g}", "none is that small", *[MISSING] * 4))
+            continue
+        accuracies = [columns[name] for name in ("accuracy_val", "accuracy_test")]
+        rows.append(
+            (
+                f"≤ {budget:g}",
+                method.label,
+                str(len(method.runs)),
+                *(column.text(method.spread(column.figure)) for column in accuracies),
+                f"{share:.3f}",
+            )
+        )
+    return rows
+
+
+def budget_table(methods: Sequence[Method]) -> Table:
+    """For the terminal: what is best at each budget."""
+    table = _terminal("the best on validation within each budget")
+    for heading in BUDGET_HEADINGS:
+        table.add_column(heading, justify="left" if heading == "network" else "right")
+    for row in budget_rows(methods):
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -189,11 +230,17 @@ def _csv_row(method: Method, run: Run) -> list[object]:
 
 def markdown_table(methods: Sequence[Method], columns: Sequence[Column]) -> str:
     """One row per method, mean ± spread over seeds."""
+    headings = ["network", "seeds", *(_heading(column) for column in columns)]
     rows = [
-        ["network", "seeds", *(_heading(column) for column in columns)],
-        ["---", "---:", *("---:" for _ in columns)],
+        [method.label, str(len(method.runs))]
+        + [column.text(method.spread(column.figure)) for column in columns]
+        for method in methods
     ]
-    for method in methods:
-        figures = [column.text(method.spread(column.figure)) for column in columns]
-        rows.append([method.label.replace("|", "\\|"), str(len(method.runs)), *figures])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return markdown_rows(headings, rows)
+
+
+def markdown_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the column `network` is to the left, all others to the right."""
+    marks = ["---" if heading == "network" else "---:" for heading in headings]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (headings, marks, *cells))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nettailor.report.boxes import Box, place_labels
 from nettailor.report.brief import shortened
+from nettailor.report.budgets import best_at_budgets
 from nettailor.report.looks import Look, look_of
 from nettailor.report.measures import accuracy_test, flops, latency_ratio, params
 from nettailor.report.methods import Figure as Measure
@@ -36,13 +38,11 @@ COSTS = (
     Cost("parameters", "parameters, M (log axis)", params, 1e6, logarithmic=True),
     Cost("latency", "latency at batch 1 over the teacher's, ×", latency_ratio),
 )
-_WIDTH, _HEIGHT, _FOOT, _PIXELS = (
-    400,
-    390,
-    106,
-    100,
-)  # pixels of a page, and of an inch while labels are placed
+_WIDTH, _HEIGHT = 400, 390  # pixels of a page, without more rows in the legend than _ROWS
+_AXIS, _ROW, _ROWS = 54, 13, 4  # pixels below the axes without the legend, and a row of that
+_PIXELS = 100  # of an inch while labels are placed
 _FONT, _LABEL = 8.5, 48  # points; characters of a name, which holds a backbone's at times
+_RING = 13  # points: around the marker of what is best within a budget
 _CROWD = 14
 _LEADER = "#9aa4af"
 
@@ -56,6 +56,7 @@ class _Point:
     cost: float
     accuracy: Spread
     look: Look
+    best: bool  # within a budget
 
 
 def tradeoff(methods: Sequence[Method], cost: Cost) -> Figure:
@@ -63,8 +64,15 @@ def tradeoff(methods: Sequence[Method], cost: Cost) -> Figure:
 
     Labels cover neither each other nor markers; one for which there is no room is left out.
     """
+    best = {found.method for found in best_at_budgets(methods)}
     points = [
-        _Point(shortened(method.label, _LABEL), value / cost.unit, accuracy, look_of(method))
+        _Point(
+            shortened(method.label, _LABEL),
+            value / cost.unit,
+            accuracy,
+            look_of(method),
+            method in best,
+        )
         for method in methods
         if (accuracy := method.spread(accuracy_test)) is not None
         and (value := method.mean(cost.figure)) is not None
@@ -72,11 +80,12 @@ def tradeoff(methods: Sequence[Method], cost: Cost) -> Figure:
     images = len(methods[0].runs[0].predictions["test"])
     # many points, or long names, need more room than a panel has
     width = _WIDTH + max(0.0, widest([point.label for point in points], _FONT) - 120)
-    height = _HEIGHT
+    rows = ceil((len(_looks(points)) + 2) / 2)  # in two columns, with the front and the ring
+    height, foot = _HEIGHT + _ROW * max(0, rows - _ROWS), _AXIS + _ROW * max(_ROWS, rows)
     if len(points) > _CROWD:
         width, height = width + 16 * (len(points) - _CROWD), height + 12 * (len(points) - _CROWD)
     figure = Figure(figsize=(width / 96, height / 96), dpi=_PIXELS)
-    axes = figure.add_axes((58 / width, _FOOT / height, 1 - 70 / width, 1 - (_FOOT + 10) / height))
+    axes = figure.add_axes((58 / width, foot / height, 1 - 70 / width, 1 - (foot + 10) / height))
     ends = [
         end
         for point in points
@@ -130,6 +139,11 @@ def _draw_point(axes: Axes, point: _Point, scale: AccuracyScale) -> None:
         markeredgewidth=0.6 if look.face == look.colour else 1.4,
         markersize=_marker_size(look), zorder=3,
     )  # fmt: skip
+    if point.best:
+        axes.plot(
+            point.cost, scale.place(mean), marker="o", color=INK, linestyle="none",
+            markerfacecolor="none", markeredgewidth=0.9, markersize=_RING, zorder=4,
+        )  # fmt: skip
 
 
 def _marker_size(look: Look) -> float:
@@ -145,7 +159,8 @@ def _draw_labels(
     for point in points:
         x, y = axes.transData.transform((point.cost, scale.place(point.accuracy.mean)))
         centres.append((float(x), float(y)))
-        half = (_marker_size(point.look) / 2 + 1.5) * per_point
+        size = _RING if point.best else _marker_size(point.look)
+        half = (size / 2 + 1.5) * per_point
         obstacles.append(Box(x - half, y - half, x + half, y + half))
         deviation = point.accuracy.deviation or 0
         low, high = (
@@ -180,19 +195,29 @@ def _draw_labels(
             )
 
 
+def _looks(points: Sequence[_Point]) -> list[Look]:
+    """The kinds of networks that are drawn, as the legend lists them."""
+    return list(dict.fromkeys(point.look for point in points))
+
+
 def _draw_legend(figure: Figure, points: Sequence[_Point]) -> None:
-    looks = list(dict.fromkeys(point.look for point in points))
     handles = [
         Line2D(
             [], [], linestyle="none", marker=look.marker, color=look.colour,
             markerfacecolor=look.face, markeredgecolor=look.colour,
             markersize=_marker_size(look) * 0.85, label=look.name,
         )
-        for look in looks
+        for look in _looks(points)
     ]  # fmt: skip
     handles.append(
         Line2D([], [], color=FAINT_INK, linewidth=1.1, linestyle=(0, (4, 2)), label="Pareto front")
     )
+    handles.append(
+        Line2D(
+            [], [], linestyle="none", marker="o", color=INK, markerfacecolor="none",
+            markeredgewidth=0.9, markersize=_RING * 0.85, label="best within a budget",
+        )
+    )  # fmt: skip
     figure.legend(
         handles=handles, loc="lower center", ncols=2, frameon=False, fontsize=8,
         handletextpad=0.4, columnspacing=1.6, borderpad=0.1, borderaxespad=0.2,

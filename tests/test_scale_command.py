@@ -1,0 +1,360 @@
+"""`scale` whole: its runs at their own image sizes, their evidence, and what it refuses."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from conftest import quick_latency
+from safetensors.torch import save_file
+
+from nettailor import compare, export, finetune, predict, scale
+from nettailor.core.backbone import Chain
+from nettailor.core.console import Screen
+from nettailor.core.cost import module_flops, parameters
+from nettailor.core.errors import UserError
+from nettailor.core.flags import parse
+from nettailor.core.trainer import Fitted, fit
+from nettailor.core.weights import _PACKAGES, universal_digest
+from nettailor.deploy.check_images import check_images
+from nettailor.network import load_network
+from nettailor.session import start_session
+
+SMALL = [
+    "--backbone", "test_efficientnet", "--image-size", "40", "--epochs", "2", "--teacher.lr",
+    "0.05", "--scale.lr", "0.05", "--limit.train", "160", "--limit.test", "50", "--batch-size",
+    "32", "--device", "cpu", "--workers", "0",
+]  # fmt: skip
+NAME = "test_efficientnet-40px"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the family's base."""
+    torch.manual_seed(3)
+    file = tmp_path_factory.mktemp("weights") / "base.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def argv(weights: Path) -> list[str]:
+    return [*SMALL, "--weights", str(weights)]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory, argv: list[str]) -> Path:
+    """The base, and a network of half a step less."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        quick_latency(patch)
+        scale.main([*argv, "--out", str(folder), "--phi", "0", "-0.5"])
+    return folder / "digits"
+
+
+def run_of(out: Path, name: str) -> Path:
+    return out / "scaled" / f"{NAME}-{name}-seed0"
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_each_phi_is_a_run_beside_the_teacher(out: Path) -> None:
+    assert {str(path.parent.relative_to(out)) for path in out.rglob("summary.json")} == {
+        f"teacher/{NAME}-seed0",
+        f"scaled/{NAME}-phi0-seed0",
+        f"scaled/{NAME}-phi-0.5-seed0",
+    }
+
+
+def test_a_summary_says_what_phi_made(out: Path) -> None:
+    less, base = (summary_of(run_of(out, name)) for name in ("phi-0.5", "phi0"))
+    assert less["kind"] == base["kind"] == "scaled"
+    # the image size of the task, and that of the network: 40 / 1.15 ** 0.5 is 37.3
+    assert less["image_size"] == base["image_size"] == 40
+    assert less["scaled"] == {
+        "phi": -0.5, "coefficients": [1.2, 1.1, 1.15], "depth": 1.2**-0.5, "width": 1.1**-0.5,
+        "image_size": 36, "member": None, "pretrained": False,
+    }  # fmt: skip
+    assert base["scaled"] == {
+        "phi": 0.0, "coefficients": [1.2, 1.1, 1.15], "depth": 1.0, "width": 1.0,
+        "image_size": 40, "member": "test_efficientnet", "pretrained": True,
+    }  # fmt: skip
+    teacher = summary_of(out / "teacher" / f"{NAME}-seed0")
+    assert teacher["scaled"] is None
+    assert less["teacher"]["accuracy"] == teacher["accuracy"]
+    assert base["params"] == teacher["params"]
+    assert base["flops"] == teacher["flops"]
+    assert less["stages"] == [0, 1, 2, 3, 4]
+
+
+def test_every_figure_is_at_the_networks_own_size(out: Path) -> None:
+    folder = run_of(out, "phi-0.5")
+    network, architecture = load_network(folder)
+    assert isinstance(network, Chain)
+    assert architecture.preprocessing.image_size == 36
+    assert architecture.backbone == "test_efficientnet"
+    row = summary_of(folder)
+    assert row["params"]["total"] == parameters(network)
+    assert row["flops"] == module_flops(network, (3, 36, 36))
+    assert row["flops"] != module_flops(network, (3, 40, 40))
+
+
+def test_evidence_is_of_images_of_the_networks_own_size(out: Path, argv: list[str]) -> None:
+    folder = run_of(out, "phi-0.5")
+    network, architecture = load_network(folder)
+    with Screen() as screen:
+        session = start_session(parse("test", "", [*argv, "--out", str(out.parent)])[0], screen)
+        own, _ = scale.scaled_run(session, -0.5)
+        assert own.preprocessing == architecture.preprocessing
+        assert {images.shape[2:] for images, _ in own.val_loader} == {(36, 36)}
+        assert {images.shape[2:] for images, _ in own.train_loader.epoch(0)} == {(36, 36)}
+        assert own.config == session.config
+        assert session.preprocessing.image_size == 40
+        accuracy = own.validate(network).accuracy
+    assert accuracy == pytest.approx(summary_of(folder)["accuracy"]["val"], abs=1e-3)
+
+
+def test_latency_is_measured_with_each_network_at_its_size(
+    argv: list[str], out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[int]] = {}
+
+    def watched(networks: Any, *arguments: Any, **settings: Any) -> Any:
+        def watch(name: str) -> Callable[..., None]:
+            return lambda _, images: seen.setdefault(name, set()).add(images[0].shape[2])
+
+        hooks = [net.register_forward_pre_hook(watch(name)) for name, net in networks.items()]
+        try:
+            return measured(networks, *arguments, **settings)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    quick_latency(monkeypatch)
+    measured = finetune.measure_latency
+    monkeypatch.setattr(finetune, "measure_latency", watched)
+    shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
+    scale.main([*argv, "--epochs", "1", "--teacher.epochs", "2", "--out", str(tmp_path),
+                "--phi", "-0.5"])  # fmt: skip
+    assert seen == {"scaled": {36}, "teacher": {40}}
+
+
+def test_where_each_starts(out: Path, argv: list[str]) -> None:
+    with Screen() as screen:
+        session = start_session(parse("test", "", [*argv, "--out", str(out.parent)])[0], screen)
+    for phi, origin in ((0, f"file {argv[-1]}"), (-0.5, "random initialisation")):
+        chain, source = scale.scaled_run(session, phi)[1].make()
+        assert source.origin == origin
+        assert source.digest == universal_digest(chain)
+        name = "phi0" if phi == 0 else "phi-0.5"
+        architecture = load_network(run_of(out, name))[1]
+        assert architecture.weights_origin == origin
+
+
+def test_the_screen_tells_size_and_start(
+    out: Path, argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(finetune, "fit", no_training)
+    with pytest.raises(AssertionError, match="trained"):
+        scale.main([*argv, "--out", str(out.parent), "--phi", "-0.5", "0.25"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "phi 0.25: depth × 1.05, width × 1.02, 40 px, from random weights" in shown
+    assert "phi -0.5:" not in shown  # it is finished
+    shutil.rmtree(run_of(out, "phi0.25"))
+    scale.main([*argv, "--out", str(out.parent), "--phi", "0"])
+    assert "phi 0" in capsys.readouterr().out
+
+
+def no_training(*_: object, **__: object) -> None:
+    raise AssertionError("something was trained")
+
+
+def interrupted_after_one_epoch(*arguments: Any, **settings: Any) -> Fitted:
+    """`fit`, but somebody presses Ctrl-C once an epoch is done."""
+    watcher = settings["watcher"]
+    told = watcher.epoch
+
+    def tell(row: Any, network: Any) -> None:
+        told(row, network)
+        raise KeyboardInterrupt
+
+    watcher.epoch = tell
+    return fit(*arguments, **settings)
+
+
+def test_again_nothing_is_trained_or_loaded(
+    out: Path, argv: list[str], weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "fit", no_training)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    hidden = weights.rename(weights.with_suffix(".hidden"))
+    scale.main([*argv, "--out", str(out.parent), "--phi", "-0.5", "0", "-0"])
+    hidden.rename(weights)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_interrupted_and_gone_on_is_bit_identical(
+    out: Path, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_latency(monkeypatch)
+    shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
+    flags = [*argv, "--out", str(tmp_path), "--phi", "-0.5"]
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "fit", interrupted_after_one_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            scale.main(flags)
+    run = run_of(tmp_path / "digits", "phi-0.5")
+    assert not (run / "summary.json").exists()
+    torch.manual_seed(99)  # another process begins in another state
+    scale.main(flags)
+    for file in ("model.safetensors", "predictions.csv", "architecture.json"):
+        assert (run / file).read_bytes() == (run_of(out, "phi-0.5") / file).read_bytes()
+
+
+def test_a_run_is_replayed_by_its_own_settings(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_latency(monkeypatch)
+    folder = run_of(out, "phi0")
+    text = (folder / "config.yaml").read_text("utf-8")
+    assert "scale:" in text
+    assert "student:" not in text
+    assert "eliminate:" not in text
+    scale.main(["--config", str(folder / "config.yaml"), "--out", str(tmp_path)])
+    assert [path.name for path in (tmp_path / "digits" / "scaled").iterdir()] == [folder.name]
+    for kind, name in (("scaled", folder.name), ("teacher", f"{NAME}-seed0")):
+        twin = (tmp_path / "digits" / kind / name / "model.safetensors").read_bytes()
+        assert twin == (out / kind / name / "model.safetensors").read_bytes()
+
+
+def test_teachers_and_the_others_do_not_record_the_section(out: Path) -> None:
+    assert "scale:" not in (out / "teacher" / f"{NAME}-seed0" / "config.yaml").read_text().replace(
+        "  scale:",
+        "",  # the one of `augment`
+    )
+
+
+def test_coefficients_and_a_start_from_nothing_are_runs_of_their_own(
+    out: Path, argv: list[str]
+) -> None:
+    own = ["--scale.depth", "1.5", "--scale.pretrained", "false", "--scale.resolution", "1"]
+    with Screen() as screen:
+        flags = [*argv, *own, "--out", str(out.parent)]
+        session = start_session(parse("test", "", flags)[0], screen)
+    inside, run = scale.scaled_run(session, 0)
+    assert run.folder.path == run_of(out, "phi0-by-1.5-1.1-1-scratch")
+    assert run.make()[1].origin == "random initialisation"
+    assert run.scaled is not None
+    assert (run.scaled["pretrained"], run.scaled["member"]) == (False, "test_efficientnet")
+    inside, run = scale.scaled_run(session, 2)
+    assert inside.preprocessing.image_size == 40
+    assert inside.stages == (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # 1.5² rounded up
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--phi", "0", "-9"], r"phi -9 is out of range: .* 40 pixels .*phi can be -1\.59 to"),
+        (["--phi", "0", "--backbone", "test_resnet"], "'test_resnet' cannot be scaled"),
+        (["--scale.phi", "[]"], "phi is empty"),
+        (["--phi", "nan"], "phi = nan: must be finite"),
+        (["--phi"], "expected at least one argument"),
+        (["--phi", "one"], "invalid float value"),
+        (["--scale.depth", "0.5"], r"scale\.depth"),
+        (["--scale.depth", "1", "--scale.width", "1", "--scale.resolution", "1"], "are all 1"),
+        (
+            ["--phi", "0", "1", "--backbone", "tf_efficientnet_lite0", "--weights", "package"],
+            "the package no-such-package .*lite1' is not installed",
+        ),
+    ],
+)
+def test_bad_input_shows_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], message: str
+) -> None:
+    monkeypatch.setattr(finetune, "fit", no_training)
+    # whether the `lite` extra is installed here or not
+    monkeypatch.setitem(_PACKAGES, "tf_efficientnet_lite1", "no-such-package")
+    with pytest.raises(UserError, match=message) as caught:
+        scale.main([*SMALL, "--weights", "none", *flags, "--out", str(tmp_path)])
+    assert "\n" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_other_settings_are_refused(out: Path, argv: list[str]) -> None:
+    with pytest.raises(UserError, match=r"holds a run of other settings: scale\.lr"):
+        scale.main([*argv, "--out", str(out.parent), "--phi", "0", "--scale.lr", "0.03"])
+
+
+def test_a_scaled_network_predicts_and_is_exported_at_its_size(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_of(out, "phi-0.5")
+    with Screen() as screen:
+        images = check_images(folder, load_network(folder)[1], screen)
+    assert images.what.endswith("validation images")
+    assert {tuple(batch.shape[1:]) for batch in images.batches} == {(3, 36, 36)}
+    export.main(["--run", str(folder), "--to", str(tmp_path), "--format", "onnx", "safetensors"])
+    card = (tmp_path / "README.md").read_text("utf-8")
+    assert "test_efficientnet, scaled and trained to digits" in card
+    assert "float32 (batch, 3, 36, 36)" in card
+    picture = next(iter((folder / "mistakes").iterdir()))
+    capsys.readouterr()
+    told = []
+    for run in (folder, tmp_path):
+        predict.main([str(picture), "--run", str(run), "--format", "json", "--device", "cpu"])
+        told.append(json.loads(capsys.readouterr().out))
+    assert [answer["network"]["image_size"] for answer in told] == [36, 36]
+    assert told[0]["images"][0]["predictions"] == told[1]["images"][0]["predictions"]
+
+
+def test_all_sizes_of_a_family_are_compared(out: Path, argv: list[str]) -> None:
+    compare.main([*argv, "--out", str(out.parent)])
+    with (out / "comparison" / "comparison.csv").open(encoding="utf-8") as handle:
+        rows = {row["method"]: row for row in csv.DictReader(handle)}
+    assert list(rows) == ["teacher", "scaled φ -0.5, from scratch", "scaled φ 0"]
+    assert [row["image_size"] for row in rows.values()] == ["40"] * 3
+    assert [row["input_px"] for row in rows.values()] == ["40", "36", "40"]
+    page = (out / "comparison" / "report.html").read_text("utf-8")
+    assert "The best at each budget" in page
+
+
+def damage(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content["scaled"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damage(width=1e9), r"scaled\.width: .*less than or equal to 10"),
+        (damage(depth=1e9), r"scaled\.depth: .*less than or equal to 10"),
+        (damage(depth=float("nan")), r"scaled\.depth: "),
+        (damage(width=-1), r"scaled\.width: "),
+        (damage(height=1), r"scaled\.height: "),
+        (damage(width=2.0), "weights of another network"),
+        (lambda content: content.update(scaled=None), "weights of another network"),
+        (lambda content: content.update(backbone="test_resnet"), "'test_resnet' cannot be scaled"),
+        (
+            lambda content: content.update(eliminated={"blocks": 1, "replacement": False}),
+            "neither a student nor eliminated",
+        ),
+    ],
+)
+def test_damaged_architecture(
+    out: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    folder = shutil.copytree(run_of(out, "phi-0.5"), tmp_path / "run")
+    content = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+    change(content)
+    (folder / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        load_network(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
