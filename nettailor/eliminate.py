@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nettailor.core.backbone import Chain
-from nettailor.core.config import Reference, as_settings
+from nettailor.core.config import ROADS, Reference, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command
@@ -107,7 +107,7 @@ def _run(
     return ChainRun(
         kind,
         RunFolder(session.folder(kind, *details), PROG),
-        {key: value for key, value in settings.items() if key not in ("student", "prune")},
+        {key: value for key, value in settings.items() if key not in ("student", "prune", *ROADS)},
         ignored,
         session.config.eliminate,
         make,

@@ -68,11 +68,12 @@ def summary(
     teacher: Mapping[str, Any] | None,
     eliminated: Mapping[str, Any] | None = None,
     tailored: Mapping[str, Any] | None = None,
+    knapsack: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     Args:
-        kind: teacher, tailored, candidate, picked, eliminated, head-only or scratch.
+        kind: teacher, tailored, candidate, picked, eliminated, head-only, scratch or knapsack.
         network: what the figures are of.
         size: bytes of `model.safetensors`.
         train_seconds: spent in training steps; for a tailored run, of every depth tried.
@@ -81,6 +82,7 @@ def summary(
             None for the teacher itself.
         eliminated: what was cut off the top, for an eliminated network.
         tailored: mode, cut, gamma, budget, depth and paths, for a tailored one.
+        knapsack: what was made narrower, and how, for a network that lost channels.
     """
     config, scores = session.config, evidence.scores
     return {
@@ -112,6 +114,7 @@ def summary(
         },
         "eliminated": None if eliminated is None else dict(eliminated),
         "tailored": None if tailored is None else dict(tailored),
+        "knapsack": None if knapsack is None else dict(knapsack),
         "teacher": None if teacher is None else dict(teacher),
         "versions": versions(),
     }

@@ -9,7 +9,7 @@ from torch import nn
 
 from nettailor.candidates import check_budget, check_depths, try_candidates
 from nettailor.core.architecture import WEIGHTS_FILE
-from nettailor.core.config import TeacherConfig, as_settings
+from nettailor.core.config import ROADS, TeacherConfig, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.device import place as place_on
 from nettailor.core.errors import UserError
@@ -84,9 +84,8 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
 
 
 def _settings(session: Session) -> dict[str, Any]:
-    settings = as_settings(session.config)
-    del settings["eliminate"]
-    return settings
+    others = ("eliminate", *ROADS)
+    return {key: value for key, value in as_settings(session.config).items() if key not in others}
 
 
 def tailored_folder(session: Session) -> RunFolder:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nettailor.core.backbone import Chain
-from nettailor.core.config import as_settings
+from nettailor.core.config import ROADS, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command
@@ -60,7 +60,7 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
     def make() -> tuple[Chain, WeightsSource]:
         return load_pretrained(config.backbone, len(session.task.classes), config.weights)
 
-    others = ("student", "prune", "eliminate")  # a teacher knows nothing of these
+    others = ("student", "prune", "eliminate", *ROADS)  # a teacher knows nothing of these
     run = ChainRun(
         "teacher",
         teacher_folder(session),

@@ -59,10 +59,22 @@ class EliminatedStructure(Closed):
     replacement: bool
 
 
+class NarrowedStructure(Closed):
+    """What makes a network narrower than its backbone is.
+
+    layers: widths of those that lost channels, by name: [out, in], or [channels] of a batch norm.
+    nodes: channels of each node of a student; null for a chain.
+    """
+
+    layers: dict[str, tuple[int, ...]]
+    nodes: tuple[int, ...] | None
+
+
 class Architecture(Closed):
     """The content of `architecture.json`.
 
-    `student` and `eliminated` are null for a whole backbone; at most one of them is set.
+    `student` and `eliminated` are null for a whole backbone; at most one of them is set. `narrowed`
+    is set, beside either or alone, where channels were removed.
     """
 
     format: Literal[1] = 1
@@ -73,6 +85,7 @@ class Architecture(Closed):
     weights_digest: str
     student: StudentStructure | None = None
     eliminated: EliminatedStructure | None = None
+    narrowed: NarrowedStructure | None = None
 
     @field_validator("eliminated")
     @classmethod

@@ -15,7 +15,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import is_leftover, read_json, write_json, write_text
 from nettailor.core.settings import parse_yaml
 
-Kind = Literal["teacher", "tailored", "eliminated", "head-only", "scratch"]
+Kind = Literal["teacher", "tailored", "eliminated", "head-only", "scratch", "knapsack"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 CONFIG_FILE = "config.yaml"
