@@ -112,7 +112,8 @@ def trace_channels(network: nn.Module, image_size: int) -> Channels:
         UserError: names the layer whose operator cannot be followed.
     """
     copy = meta_copy(network)
-    images = torch.empty(_IMAGES, 3, image_size, image_size, device="meta")
+    dtype = next(copy.parameters()).dtype
+    images = torch.empty(_IMAGES, 3, image_size, image_size, dtype=dtype, device="meta")
     trace = _Trace(copy)
     with torch.no_grad(), trace.tracker, trace:
         output = copy(images)

@@ -91,6 +91,8 @@ def resize(
             1 <= one <= most for one, most in zip(wanted, full, strict=True)
         ):
             raise ValueError(f"{name} has widths {list(wanted)}, expected up to {list(full)}")
+        if name.rpartition(".")[2] == "classifier" and wanted[0] != full[0]:
+            raise ValueError(f"{name} has {wanted[0]} classes, expected {full[0]}")
         module = network.get_submodule(name)
         reads = wanted[1] if len(wanted) > 1 and getattr(module, "groups", 1) == 1 else None
         take(module, torch.arange(wanted[0]), None if reads is None else torch.arange(reads))
