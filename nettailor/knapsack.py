@@ -90,9 +90,7 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     """
     config = session.config
     folder = knapsack_folder(session)
-    settings = as_settings(config)
-    for section in ("student", "prune", "eliminate"):
-        del settings[section]
+    settings = _settings(session)
     # the networks that are there count, not the settings with which a teacher would be trained
     ignored = ["knapsack.of", *(f"teacher.{key}" for key in TeacherConfig.model_fields)]
     if folder.finished and not overwrite:
@@ -128,6 +126,16 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
         )
     _finish(session, folder, _narrowed(session, folder, whole, choice), teacher)
     return folder
+
+
+def _settings(session: Session) -> dict[str, Any]:
+    """What is recorded; the budget by default as if it had been given."""
+    settings = as_settings(session.config)
+    for section in ("student", "prune", "eliminate"):
+        del settings[section]
+    cost, most = session.config.knapsack.budget
+    settings["knapsack"][f"max_{cost}"] = most
+    return settings
 
 
 def _digest(folder: Path) -> str:

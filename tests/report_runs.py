@@ -41,6 +41,7 @@ def summary(kind: str, **changes: Any) -> dict[str, Any]:
         "seconds": {"train": 60.0, "total": 75.0, "test_inference": 0.5},
         "eliminated": None,
         "tailored": None,
+        "knapsack": None,
         "teacher": None,
         "versions": {"python": "3.11.7", "torch": "2.15.0"},
     }
@@ -48,6 +49,8 @@ def summary(kind: str, **changes: Any) -> dict[str, Any]:
         content["tailored"] = tailored()
     if kind == "eliminated":
         content["eliminated"] = cut(1)
+    if kind == "knapsack":
+        content["knapsack"] = knapsack()
     content |= changes
     if kind != "teacher" and "teacher" not in changes:
         shared = ("backbone", "dataset", "image_size", "seed", "classes", "stages")
@@ -72,6 +75,13 @@ def tailored(**changes: Any) -> dict[str, Any]:
     return plain | {"depth": "route-0.400", "paths": PATHS} | changes
 
 
+def knapsack(**changes: Any) -> dict[str, Any]:
+    """What `knapsack` holds of a teacher at half of its FLOPs."""
+    plain = {"of": {"kind": "teacher", "name": ""}, "solver": "exact", "round_to": 1}
+    plain |= {"budget": {"cost": "flops", "most": 0.5, "batch": None}, "distill": 0.5}
+    return plain | {"mimic": 5.0, "paths": None} | changes
+
+
 def accuracy(val: float, test: float | None) -> dict[str, float | None]:
     """Accuracies with a training accuracy beside them."""
     return {"train": 99.5, "val": val, "test": test}
@@ -87,6 +97,12 @@ def name_of(content: Mapping[str, Any]) -> str:
         middle += f"-gamma{detail['gamma']:g}"
         if budget := detail["budget"]:
             middle += f"-{budget['cost']}{budget['most']:g}"
+    if content["knapsack"]:
+        detail = content["knapsack"]
+        middle = f"-{detail['budget']['cost']}{detail['budget']['most']:g}"
+        middle += f"-of-{detail['of']['name']}" if detail["of"]["name"] else ""
+        middle += "-greedy" if detail["solver"] == "greedy" else ""
+        middle += "-no-inner" if not detail["mimic"] else ""
     if content["eliminated"]:
         detail = content["eliminated"]
         middle = f"-{detail['unit']}{detail['top']}"

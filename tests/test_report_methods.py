@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from report_runs import (
     FULL_FLOPS,
     FULL_PARAMS,
+    PATHS,
     accuracy,
     cut,
+    knapsack,
     summary,
     tailored,
     timings,
@@ -89,6 +91,21 @@ def test_spread_worked_out_by_hand() -> None:
             "eliminated",
             {"eliminated": cut(1, replacement=True, trainable="head")},
             "elim 1 conv head",
+        ),
+        ("knapsack", {}, "knapsack, FLOPs ≤ 0.5"),
+        (
+            "knapsack",
+            {"knapsack": knapsack(solver="greedy", round_to=8, mimic=0.0)},
+            "knapsack, FLOPs ≤ 0.5, greedy, by 8, no inner distillation",
+        ),
+        (
+            "knapsack",
+            {
+                "knapsack": knapsack(
+                    of={"kind": "tailored", "name": "all-gamma0.3"}, paths=PATHS, distill=0.0
+                )
+            },
+            "knapsack of tailored all-gamma0.3, FLOPs ≤ 0.5, no distillation",
         ),
     ],
 )
