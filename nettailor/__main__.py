@@ -1,6 +1,6 @@
 """`nettailor` and `python -m nettailor`: all commands under one name."""
 
-from nettailor import compare, eliminate, export, predict, scale, tailor, teach
+from nettailor import compare, eliminate, export, knapsack, predict, scale, tailor, teach
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.flags import run_command
 
@@ -9,6 +9,7 @@ _COMMANDS = {
     "tailor": (tailor.main, "cut a pretrained network to a task, beside its teacher"),
     "eliminate": (eliminate.main, "cut the top off instead: the yardstick"),
     "scale": (scale.main, "train other sizes of an EfficientNet: compound scaling"),
+    "knapsack": (knapsack.main, "remove channels under a hard budget, with inner distillation"),
     "compare": (compare.main, "set every run of a task side by side"),
     "export": (export.main, "write a network as files that need nothing of this project"),
     "predict": (predict.main, "say what is on images"),

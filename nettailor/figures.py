@@ -69,11 +69,13 @@ def summary(
     eliminated: Mapping[str, Any] | None = None,
     tailored: Mapping[str, Any] | None = None,
     scaled: Mapping[str, Any] | None = None,
+    knapsack: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     Args:
-        kind: teacher, tailored, candidate, picked, eliminated, head-only, scratch or scaled.
+        kind: teacher, tailored, candidate, picked, eliminated, head-only, scratch, scaled or
+            knapsack.
         network: what the figures are of.
         size: bytes of `model.safetensors`.
         train_seconds: spent in training steps; for a tailored run, of every depth tried.
@@ -83,6 +85,7 @@ def summary(
         eliminated: what was cut off the top, for an eliminated network.
         tailored: mode, cut, gamma, budget, depth and paths, for a tailored one.
         scaled: φ, multipliers, size of the input and start, for a scaled one.
+        knapsack: what was made narrower, and how, for a network that lost channels.
     """
     config, scores = session.config, evidence.scores
     return {
@@ -115,6 +118,7 @@ def summary(
         "eliminated": None if eliminated is None else dict(eliminated),
         "tailored": None if tailored is None else dict(tailored),
         "scaled": None if scaled is None else dict(scaled),
+        "knapsack": None if knapsack is None else dict(knapsack),
         "teacher": None if teacher is None else dict(teacher),
         "versions": versions(),
     }

@@ -18,6 +18,7 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, require_exactly, write_weights
 from prune.eliminate import eliminate
+from prune.narrow import resize
 from student.grow import build
 from student.network import Student
 from student.wiring import Wiring
@@ -60,11 +61,20 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
 
 def _bare(architecture: Architecture, file: Path) -> Chain | Student:
     """The network with random weights; UserError where `file` describes none."""
-    backbone, classes, scaled = (
-        architecture.backbone,
-        len(architecture.classes),
-        architecture.scaled,
-    )
+    network = _full_width(architecture, file)
+    if architecture.narrowed is not None:
+        left = architecture.narrowed
+        try:
+            resize(network, left.layers, left.nodes)
+        except ValueError as error:
+            raise UserError(f"{file}: narrowed: {error}") from error
+    return network
+
+
+def _full_width(architecture: Architecture, file: Path) -> Chain | Student:
+    """The network with all of its channels; UserError as in `_bare`."""
+    backbone, scaled = architecture.backbone, architecture.scaled
+    classes = len(architecture.classes)
     try:
         if scaled is not None:
             return cut(make_scaled(backbone, classes, depth=scaled.depth, width=scaled.width))

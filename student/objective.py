@@ -72,18 +72,8 @@ class TailorObjective:
         if self.distill or self.mimic:
             target = self.teacher(images)
         if self.distill:
-            soft = (target.logits.float() / _TEMPERATURE).log_softmax(dim=1)
-            distances = [
-                F.kl_div(
-                    (logits.float() / _TEMPERATURE).log_softmax(dim=1),
-                    soft,
-                    reduction="batchmean",
-                    log_target=True,
-                )
-                for logits in output.by_head
-            ]
-            divergence = (weights * torch.stack(distances)).sum()
-            terms.append(self.distill * _TEMPERATURE**2 * divergence)
+            distances = [divergence(logits, target.logits) for logits in output.by_head]
+            terms.append(self.distill * (weights * torch.stack(distances)).sum())
         if self.gamma:
             expected = self.complexity(network.path_weights(), self.cost, network.wiring)
             terms.append(self.gamma * expected)
@@ -91,6 +81,14 @@ class TailorObjective:
             mine = NetOutput(output.logits, output.nodes)
             terms.append(self.mimic * mimicry(mine, target, self.mimic_scales))
         return tuple(terms)
+
+
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """KD = T² KL(teacher ‖ student) at T = 2 of logits (B, classes), a scalar, mean over B."""
+    mine, theirs = (
+        (logits.float() / _TEMPERATURE).log_softmax(dim=1) for logits in (student, teacher)
+    )
+    return _TEMPERATURE**2 * F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
 
 
 def expected_cross_entropy(

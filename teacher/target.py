@@ -3,16 +3,19 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nettailor.core.backbone import Chain, NetOutput
+from nettailor.core.backbone import NetOutput
 
 
-def as_target(teacher: Chain) -> Callable[[Tensor], NetOutput]:
+def as_target(teacher: nn.Module) -> Callable[[Tensor], NetOutput]:
     """Freeze a fine-tuned network and return it as a function without gradients.
 
     The network goes into eval mode for good. Because no module holds the function's network, no
     student's `train()`, `parameters()` or `state_dict()` reaches it.
+
+    Args:
+        teacher: gives logits and nodes, as a `Chain` does.
 
     Returns:
         images (B, 3, S, S) -> logits (B, classes) and nodes x_0 … x_L.
@@ -21,7 +24,7 @@ def as_target(teacher: Chain) -> Callable[[Tensor], NetOutput]:
 
     def target(images: Tensor) -> NetOutput:
         with torch.no_grad():
-            output: NetOutput = teacher(images)
-        return output
+            output = teacher(images)
+        return NetOutput(output.logits, output.nodes)
 
     return target

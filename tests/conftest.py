@@ -15,13 +15,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from nettailor import finetune, hand_over, path_shares, tailor, tailoring
+from nettailor import finetune, hand_over, knapsack, narrowing, path_shares, tailor, tailoring
 from nettailor.core import trainer
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency
 from nettailor.front import Front, read_front
 from nettailor.network import load_network
+from prune.layer_times import measure_times
 from student.latency_table import measure_paths
 from student.network import Student
 
@@ -45,9 +46,10 @@ def quick_latency(patch: pytest.MonkeyPatch) -> None:
     def briefly(*arguments: Any, **settings: Any) -> Any:
         return measure_latency(*arguments, **{**settings, "seconds": 0.05})
 
-    for module in (finetune, hand_over, tailor, tailoring):
+    for module in (finetune, hand_over, knapsack, narrowing, tailor, tailoring):
         patch.setattr(module, "measure_latency", briefly)
     patch.setattr(path_shares, "measure_paths", partial(measure_paths, seconds=0.05))
+    patch.setattr(narrowing, "measure_times", partial(measure_times, seconds=0.05))
 
 
 @pytest.fixture

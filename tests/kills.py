@@ -41,11 +41,18 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "tailor, task": ("tailor", [*_TASK, *_FAR, "--prune.finetune", "task"]),
     "tailor, rank": ("tailor", [*_TASK, *_PUBLISHED, "--prune.tolerance", "0"]),
     "eliminate": ("eliminate", [*_TASK, *_ELIMINATE]),
+    "knapsack": ("knapsack", [*_TASK, "--knapsack.ema", "0.9"]),
     "compare --seeds": ("compare", [*_TASK, *_ELIMINATE, "--seeds", "0", "--modes", "all"]),
 }
 
 _CLOCKS = {"seconds", "latency_ms", "profile", "peak_memory"}
-_WARM = ["nettailor.compare", "nettailor.tailor", "nettailor.eliminate", "timm"]
+_WARM = [
+    "nettailor.compare",
+    "nettailor.tailor",
+    "nettailor.eliminate",
+    "nettailor.knapsack",
+    "timm",
+]
 
 
 @dataclass(frozen=True)

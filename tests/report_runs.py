@@ -41,6 +41,7 @@ def summary(kind: str, **changes: Any) -> dict[str, Any]:
         "seconds": {"train": 60.0, "total": 75.0, "test_inference": 0.5},
         "eliminated": None,
         "tailored": None,
+        "knapsack": None,
         "teacher": None,
         "versions": {"python": "3.11.7", "torch": "2.15.0"},
     }
@@ -48,6 +49,8 @@ def summary(kind: str, **changes: Any) -> dict[str, Any]:
         content["tailored"] = tailored()
     if kind == "eliminated":
         content["eliminated"] = cut(1)
+    if kind == "knapsack":
+        content["knapsack"] = knapsack()
     content |= changes
     if kind != "teacher" and "teacher" not in changes:
         shared = ("backbone", "dataset", "image_size", "seed", "classes", "stages")
@@ -78,6 +81,13 @@ def scaled(phi: float, **changes: Any) -> dict[str, Any]:
     return plain | {"image_size": 28, "member": None, "pretrained": False} | changes
 
 
+def knapsack(**changes: Any) -> dict[str, Any]:
+    """What `knapsack` holds of a teacher at half of its FLOPs."""
+    plain = {"of": {"kind": "teacher", "name": ""}, "solver": "exact", "round_to": 1}
+    plain |= {"budget": {"cost": "flops", "most": 0.5, "batch": None}, "distill": 0.5}
+    return plain | {"mimic": 5.0, "paths": None} | changes
+
+
 def accuracy(val: float, test: float | None) -> dict[str, float | None]:
     """Accuracies with a training accuracy beside them."""
     return {"train": 99.5, "val": val, "test": test}
@@ -95,6 +105,12 @@ def name_of(content: Mapping[str, Any]) -> str:
             middle += f"-{budget['cost']}{budget['most']:g}"
     if content.get("scaled"):
         middle = f"-phi{content['scaled']['phi']:g}"
+    if content.get("knapsack"):
+        detail = content["knapsack"]
+        middle = f"-{detail['budget']['cost']}{detail['budget']['most']:g}"
+        middle += f"-of-{detail['of']['name']}" if detail["of"]["name"] else ""
+        middle += "-greedy" if detail["solver"] == "greedy" else ""
+        middle += "-no-inner" if not detail["mimic"] else ""
     if content["eliminated"]:
         detail = content["eliminated"]
         middle = f"-{detail['unit']}{detail['top']}"

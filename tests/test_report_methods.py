@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from report_runs import (
     FULL_FLOPS,
     FULL_PARAMS,
+    PATHS,
     accuracy,
     cut,
+    knapsack,
     scaled,
     summary,
     tailored,
@@ -97,6 +99,21 @@ def test_spread_worked_out_by_hand() -> None:
             "scaled",
             {"scaled": scaled(0, pretrained=True, coefficients=[1.2, 1.0, 1.3])},
             "scaled φ 0 by 1.2, 1, 1.3",
+        ),
+        ("knapsack", {}, "knapsack, FLOPs ≤ 0.5"),
+        (
+            "knapsack",
+            {"knapsack": knapsack(solver="greedy", round_to=8, mimic=0.0)},
+            "knapsack, FLOPs ≤ 0.5, greedy, by 8, no inner distillation",
+        ),
+        (
+            "knapsack",
+            {
+                "knapsack": knapsack(
+                    of={"kind": "tailored", "name": "all-gamma0.3"}, paths=PATHS, distill=0.0
+                )
+            },
+            "knapsack of tailored all-gamma0.3, FLOPs ≤ 0.5, no distillation",
         ),
     ],
 )

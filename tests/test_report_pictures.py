@@ -14,8 +14,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from report_runs import (
     FULL_FLOPS,
     FULL_PARAMS,
+    PATHS,
     accuracy,
     cut,
+    knapsack,
     summary,
     tailored,
     write_run,
@@ -276,6 +278,13 @@ def test_a_cut_by_rank_is_drawn_with_proxies_and_head(tmp_path: Path) -> None:
     assert sorted(boxes_in(figure)) == ["-"] * 4 + ["--"]
     assert sum(isinstance(patch, FancyArrowPatch) for patch in figure.axes[0].patches) == 2
     assert names_in(figure) == {"stem", "head", "G1", "G2", "G3", "G4"}
+
+
+def test_a_tailored_network_that_lost_channels_is_drawn_by_its_paths(tmp_path: Path) -> None:
+    plain = drawing(run_of(tmp_path / "plain", summary("tailored")))
+    of = {"kind": "tailored", "name": "all-gamma0.3"}
+    content = summary("knapsack", knapsack=knapsack(of=of, paths=PATHS))
+    assert names_in(drawing(run_of(tmp_path / "narrow", content))) == names_in(plain)
 
 
 def test_a_whole_backbone_has_no_ghosts(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nettailor import evidence, finetune, hand_over, path_shares, tailor, tailoring
+from nettailor import evidence, finetune, hand_over, knapsack, path_shares, tailor, tailoring
 from nettailor.core import files, flags, trainer, watch
 from nettailor.core.latency import measure_latency
 from student.latency_table import measure_paths
@@ -86,7 +86,7 @@ def _hurry() -> None:
     def briefly(*arguments: Any, **settings: Any) -> Any:
         return measure_latency(*arguments, **{**settings, "seconds": 0.01})
 
-    for module in (finetune, hand_over, tailor, tailoring):
+    for module in (finetune, hand_over, knapsack, tailor, tailoring):
         module.measure_latency = briefly  # type: ignore[attr-defined]
     path_shares.measure_paths = partial(measure_paths, seconds=0.01)  # type: ignore[attr-defined]
     draw = tailoring.StudentPictures

@@ -69,10 +69,22 @@ class ScaledStructure(Closed):
     width: Multiplier
 
 
+class NarrowedStructure(Closed):
+    """What makes a network narrower than its backbone is.
+
+    layers: widths of those that lost channels, by name: [out, in], or [channels] of a batch norm.
+    nodes: channels of each node of a student; null for a chain.
+    """
+
+    layers: dict[str, tuple[int, ...]]
+    nodes: tuple[int, ...] | None
+
+
 class Architecture(Closed):
     """The content of `architecture.json`.
 
     `student`, `eliminated` and `scaled` are null for a whole backbone; at most one of them is set.
+    `narrowed` is set, beside any of them or alone, where channels were removed.
     """
 
     format: Literal[1] = 1
@@ -84,6 +96,7 @@ class Architecture(Closed):
     student: StudentStructure | None = None
     eliminated: EliminatedStructure | None = None
     scaled: ScaledStructure | None = None
+    narrowed: NarrowedStructure | None = None
 
     @field_validator("eliminated")
     @classmethod

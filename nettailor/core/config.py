@@ -12,6 +12,9 @@ from nettailor.core.errors import nearest
 # Keys that say where and how a run executes, not what it computes: they may differ on a resume.
 EXECUTION_KEYS = frozenset({"device", "workers", "out", "data_dir", "download"})
 
+# Sections of other roads than tailoring: their keys have short flags in the command of their name.
+ROADS = ("knapsack", "scale", "search")
+
 # These of timm's optimizers need a library of their own, or second derivatives, which no stage
 # computes.
 _UNUSABLE_OPTIMIZERS = ("bnb*", "fused*", "adahessian")
@@ -299,6 +302,56 @@ class ScaleConfig(ScheduleConfig):
         return self
 
 
+class KnapsackConfig(ScheduleConfig):
+    """Channels that are removed, and the fine-tuning after it: CE + distill * KD + mimic * Ω."""
+
+    of: str = Field(
+        "teacher",
+        description="the network that is made narrower: the fine-tuned teacher, or the folder of a "
+        "tailored run in `all` mode",
+    )
+    max_flops: Positive | None = Field(
+        None,
+        description="budget: multiply-adds as a share of those of the network that is made "
+        "narrower; 0.5 where no budget is given",
+    )
+    max_params: Positive | None = Field(
+        None, description="budget: parameters as a share of that network's, or null"
+    )
+    max_latency_ms: Positive | None = Field(
+        None, description="budget: milliseconds a forward pass on the device, or null"
+    )
+    batch: Count = Field(1, description="images at a time for max_latency_ms")
+    solver: Literal["exact", "greedy"] = Field(
+        "exact", description="of the knapsack: dynamic programming, or most value per cost first"
+    )
+    round_to: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="channels of each layer are a multiple of this, or all of them"
+    )
+    distill: NonNegative = Field(
+        0.5, description="weight of the distillation from the whole network's logits"
+    )
+    mimic: NonNegative = Field(
+        5.0, description="weight of the inner distillation: its activations at block ends"
+    )
+
+    @property
+    def budget(self) -> tuple[Literal["flops", "params", "latency_ms"], float]:
+        """What is limited, and to how much: a share of the whole network's, or milliseconds."""
+        if self.max_latency_ms is not None:
+            return "latency_ms", self.max_latency_ms
+        if self.max_params is not None:
+            return "params", self.max_params
+        return "flops", 0.5 if self.max_flops is None else self.max_flops
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        budgets = [self.max_flops, self.max_params, self.max_latency_ms]
+        if sum(budget is not None for budget in budgets) > 1:
+            raise ValueError("give one of max_flops, max_params and max_latency_ms")
+        return self
+
+
 class RunConfig(Section):
     """All settings of a task; one YAML file fills any part of it."""
 
@@ -337,6 +390,7 @@ class RunConfig(Section):
     student: StudentConfig = StudentConfig()
     prune: PruneConfig = PruneConfig()
     eliminate: EliminateConfig = EliminateConfig()
+    knapsack: KnapsackConfig = KnapsackConfig()
     scale: ScaleConfig = ScaleConfig()
 
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from nettailor.core import ranks
-from nettailor.core.config import STAGES, RunConfig, keys
+from nettailor.core.config import ROADS, STAGES, RunConfig, keys
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.interruption import Interrupted, catch_signals
 from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
@@ -41,16 +41,27 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def short_names() -> dict[str, str]:
+def short_names(command: str = "") -> dict[str, str]:
     """Bare flag names that stand for exactly one dotted key: `gamma` for `student.gamma`.
 
-    The keys of `split` and `limit` have none: a bare `--train` would read like a folder.
+    The keys of `split` and `limit` have none: a bare `--train` would read like a folder. Those of
+    a road have them in the command of its name only, and take precedence there.
     """
     leaves: dict[str, list[str]] = {}
     for dotted, _ in keys():
-        if not dotted.startswith(("split.", "limit.")):
-            leaves.setdefault(dotted.rsplit(".", 1)[-1], []).append(dotted)
-    return {leaf: names[0] for leaf, names in leaves.items() if len(names) == 1}
+        section, _, leaf = dotted.rpartition(".")
+        if section not in ("split", "limit", *ROADS):
+            leaves.setdefault(leaf, []).append(dotted)
+    short = {leaf: names[0] for leaf, names in leaves.items() if len(names) == 1}
+    if command in ROADS:
+        own = [dotted for dotted, _ in keys() if dotted.startswith(f"{command}.")]
+        short |= {dotted.rpartition(".")[2]: dotted for dotted in own}
+        del short["epochs"]  # `--epochs` is a flag of its own: all stages at once
+    return short
+
+
+def _command(prog: str) -> str:
+    return prog.split()[-1].rsplit(".", 1)[-1]
 
 
 def _flag(name: str) -> str:
@@ -87,10 +98,10 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
     parser.add_argument(
         "--epochs",
         metavar="N",
-        help="epochs of every stage at once: teacher, student, fine-tuning after the cut, "
-        "eliminated and scaled networks; a warm-up of the settings file is shortened to fit",
+        help="epochs of every stage at once: teacher, student, fine-tuning after the cut, and all "
+        "other networks; a warm-up of the settings file is shortened to fit",
     )
-    short = {dotted: leaf for leaf, dotted in short_names().items()}
+    short = {dotted: leaf for leaf, dotted in short_names(_command(prog)).items()}
     groups: dict[str, Any] = {}
     for dotted, field in keys():
         section = dotted.rpartition(".")[0]
@@ -137,7 +148,7 @@ def as_called(prog: str) -> str:
 
     `prog` is `python -m nettailor.teach`, say; the same command is also `nettailor teach`.
     """
-    command = prog.rsplit(".", 1)[-1]
+    command = _command(prog)
     script = Path(sys.argv[0])
     if script.stem == "nettailor":
         return f"nettailor {command}"
@@ -171,7 +182,7 @@ def parse(
     names = [name.lstrip("-").replace("-", "_") for name in own]
     flags = CommandFlags(overwrite, {name: given.pop(name) for name in names})
     if unknown:
-        raise UserError("\n".join(_unknown_flags(unknown)))
+        raise UserError("\n".join(_unknown_flags(unknown, _command(prog))))
     if overwrite and ranks.restarts():
         raise UserError(
             "--overwrite with torchrun --max-restarts: a restart would discard what was trained "
@@ -195,25 +206,31 @@ def _set_all_epochs(settings: dict[str, Any], epochs: Any) -> None:
             set_key(settings, f"{stage}.warmup_epochs", epochs - 1)
 
 
-def _unknown_flags(words: Sequence[str]) -> list[str]:
+def _unknown_flags(words: Sequence[str], command: str) -> list[str]:
     """A line for each flag that does not exist, and for each stray word."""
     lines = []
     after_flag = False
     for word in words:
         if word.startswith("--"):
-            lines.append(_unknown_flag(word))
+            lines.append(_unknown_flag(word, command))
         elif not after_flag:  # else it is the value of the flag before
             lines.append(f"{word!r}: not a flag; flags look like --gamma 0.3")
         after_flag = word.startswith("--") and "=" not in word
     return lines
 
 
-def _unknown_flag(word: str) -> str:
+def _unknown_flag(word: str, command: str) -> str:
     flag = word.split("=")[0].replace("_", "-")
     sharing = [dotted for dotted, _ in keys() if _flag(dotted).endswith(f".{flag[2:]}")]
     if sharing:
         return f"{word}: say which one: {', '.join(_flag(dotted) for dotted in sharing)}"
-    names = ["config", "overwrite", "epochs", *short_names(), *(dotted for dotted, _ in keys())]
+    names = [
+        "config",
+        "overwrite",
+        "epochs",
+        *short_names(command),
+        *(dotted for dotted, _ in keys()),
+    ]
     known = [_flag(name) for name in names]
     return f"{word}: unknown flag{nearest(flag, known, count=1) or '; --help lists all flags'}"
 

@@ -16,7 +16,9 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import is_leftover, read_json, write_json, write_text
 from nettailor.core.settings import parse_yaml
 
-Kind = Literal["teacher", "tailored", "eliminated", "head-only", "scratch", "scaled"]
+Kind = Literal[
+    "teacher", "tailored", "eliminated", "head-only", "scratch", "knapsack", "scaled"
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 CONFIG_FILE = "config.yaml"

@@ -139,6 +139,8 @@ def _kind(architecture: Architecture) -> str:
         return "tailored"
     if architecture.scaled is not None:
         return "scaled and trained"
+    if architecture.narrowed is not None:
+        return "narrowed"
     return "cut" if architecture.eliminated is not None else "fine-tuned"
 
 

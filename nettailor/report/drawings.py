@@ -11,8 +11,8 @@ def drawing(run: Run) -> Figure:
     """The network of a run; a plain backbone has all of its blocks at full weight."""
     summary = run.summary
     stages = summary.stages
-    if summary.tailored:
-        rows = summary.tailored.paths
+    rows = summary.paths
+    if rows is not None:
         weights = {
             Path(source, target, kind): min(alpha, 1.0) for source, target, kind, alpha in rows
         }

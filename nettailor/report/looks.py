@@ -33,7 +33,9 @@ _LOOKS = {
     "eliminated head": Look("top removed, head trained", ORANGE, "s", hollow=True),
     "head-only": Look("head only", GREEN, "^"),
     "scratch": Look("from scratch", PURPLE, "v"),
-    "scaled": Look("scaled", SKY, "P"),
+    "scaled": Look("scaled", GREEN, "p"),
+    "knapsack": Look("channels removed", SKY, "P"),
+    "knapsack tailored": Look("tailored, channels removed", SKY, "X"),
 }
 
 
@@ -44,4 +46,6 @@ def look_of(method: Method) -> Look:
         return _LOOKS[summary.tailored.finetune]
     if summary.eliminated and summary.eliminated.trainable == "head":
         return _LOOKS["eliminated head"]
+    if summary.knapsack and summary.knapsack.of.kind == "tailored":
+        return _LOOKS["knapsack tailored"]
     return _LOOKS[summary.kind]

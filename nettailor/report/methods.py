@@ -14,13 +14,15 @@ from nettailor.core.printable import printable
 from nettailor.core.run_folder import KINDS, Kind
 from nettailor.report.measures import latency_unrest
 from nettailor.report.runs import Run
-from nettailor.report.summary import Figures, Scaled, Summary, Tailored
+from nettailor.report.summary import Budget, Figures, Knapsack, Scaled, Summary, Tailored
 
 Figure = Callable[[Run], float | None]
 
 # what a run was asked for beside itself, or anew in each run of a method; runs of other data are
 # refused, and its spelling says nothing
-_NO_SETTING = {"seed", "data", "eliminate.top", "eliminate.references", *EXECUTION_KEYS}
+_NO_SETTING = {
+    "seed", "data", "eliminate.top", "eliminate.references", "knapsack.of", *EXECUTION_KEYS
+}  # fmt: skip
 _OWN_SECTIONS = tuple(f"{stage}." for stage in STAGES)  # each kind trains by its own
 _UNREST = 0.3  # middle half of a latency over its median, above which the machine was busy
 
@@ -87,18 +89,16 @@ def label_of(summary: Summary) -> str:
         return " ".join(words)
     if summary.scaled:
         return _scaling(summary.scaled)
+    if summary.knapsack:
+        return ", ".join(_knapsack(summary.knapsack))
     return {"head-only": "head only", "scratch": "from scratch"}.get(summary.kind, summary.kind)
 
 
 def _aims(tailored: Tailored) -> Iterator[str]:
     """What a student was trained with and cut to."""
     yield f"γ {tailored.gamma:g}"
-    budget = tailored.budget
-    if budget:
-        words = {"flops": "FLOPs ≤ {}", "params": "params ≤ {}", "latency_ms": "latency ≤ {} ms"}
-        yield words[budget.cost].format(f"{budget.most:g}")
-        if budget.batch not in (None, 1):
-            yield f"batch {budget.batch}"
+    if tailored.budget:
+        yield from _limits(tailored.budget)
     if tailored.cut == "rank":
         yield "by rank"
 
@@ -109,6 +109,27 @@ def _scaling(scaled: Scaled) -> str:
     if scaled.coefficients != PUBLISHED:
         label += f" by {', '.join(f'{factor:g}' for factor in scaled.coefficients)}"
     return label if scaled.pretrained else f"{label}, from scratch"
+
+
+def _limits(budget: Budget) -> Iterator[str]:
+    words = {"flops": "FLOPs ≤ {}", "params": "params ≤ {}", "latency_ms": "latency ≤ {} ms"}
+    yield words[budget.cost].format(f"{budget.most:g}")
+    if budget.batch not in (None, 1):
+        yield f"batch {budget.batch}"
+
+
+def _knapsack(how: Knapsack) -> Iterator[str]:
+    """What lost channels, how many, and what it was fine-tuned without."""
+    yield "knapsack" if how.of.kind == "teacher" else f"knapsack of tailored {how.of.name}"
+    yield from _limits(how.budget)
+    if how.solver == "greedy":
+        yield "greedy"
+    if how.round_to > 1:
+        yield f"by {how.round_to}"
+    if not how.distill:
+        yield "no distillation"
+    if not how.mimic:
+        yield "no inner distillation"
 
 
 def _place(summary: Summary) -> tuple[object, ...]:
@@ -124,6 +145,9 @@ def _place(summary: Summary) -> tuple[object, ...]:
     if summary.scaled:
         scaled = summary.scaled
         detail = (scaled.coefficients, scaled.pretrained, scaled.phi)
+    if summary.knapsack:
+        narrowed = summary.knapsack
+        detail = (narrowed.of.kind, narrowed.of.name, narrowed.budget.cost, narrowed.budget.most)
     return (summary.backbone, KINDS.index(summary.kind), *detail)
 
 

@@ -15,6 +15,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Paths = tuple[tuple[int, int, PathKind, Annotated[float, Field(ge=0, le=1.0001)]], ...]
 
 
 class _Read(BaseModel):
@@ -120,7 +121,29 @@ class Tailored(_Read):
     cut: Literal["route", "rank"]
     budget: Budget | None
     depth: str
-    paths: tuple[tuple[int, int, PathKind, Annotated[float, Field(ge=0, le=1.0001)]], ...]
+    paths: Paths
+
+
+class MadeNarrower(_Read):
+    """The run whose network was made narrower: a name only where it is not the teacher."""
+
+    kind: Literal["teacher", "tailored"]
+    name: str
+
+
+class Knapsack(_Read):
+    """Which network lost channels, to which budget, and how it was fine-tuned.
+
+    Shares of the budget are over that network. paths: of a tailored one, as in `Tailored`.
+    """
+
+    of: MadeNarrower
+    budget: Budget
+    solver: Literal["exact", "greedy"]
+    round_to: AtLeastOne
+    distill: NonNegative
+    mimic: NonNegative
+    paths: Paths | None
 
 
 class Scaled(_Read):
@@ -164,18 +187,17 @@ class Summary(Figures):
     peak_memory: PeakMemory
     eliminated: Eliminated | None
     tailored: Tailored | None
-    scaled: Scaled | None = None  # summaries of before there was scaling lack it
+    # summaries of before there were these roads lack them
+    scaled: Scaled | None = None
+    knapsack: Knapsack | None = None
     teacher: Figures | None
     versions: dict[str, str]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         """What the kind of a run promises is there."""
-        for kind, part in (
-            ("eliminated", self.eliminated),
-            ("tailored", self.tailored),
-            ("scaled", self.scaled),
-        ):
+        for kind in ("eliminated", "tailored", "scaled", "knapsack"):
+            part = getattr(self, kind)
             if (self.kind == kind) != (part is not None):
                 raise ValueError(f"kind is {self.kind!r}, but {kind} is {part!r}")
         if (self.kind == "teacher") != (self.teacher is None):
@@ -187,16 +209,23 @@ class Summary(Figures):
                 raise ValueError(f"its teacher's latency was not measured on {self.device}")
         if self.eliminated and self.eliminated.kept_blocks > len(self.stages):
             raise ValueError("eliminated.kept_blocks is above the number of blocks")
-        if self.tailored:
-            rows = [path[:3] for path in self.tailored.paths]
+        if self.paths is not None:
+            rows = [path[:3] for path in self.paths]
             if not Wiring.from_json(len(self.stages) + 1, rows).incoming[-1]:
-                raise ValueError("tailored.paths has neither head nor exit")
+                raise ValueError("the paths have neither head nor exit")
         return self
 
     @property
     def input_size(self) -> int:
         """Side of the network's own input in pixels; `image_size` is the task's."""
         return self.image_size if self.scaled is None else self.scaled.image_size
+
+    @property
+    def paths(self) -> Paths | None:
+        """The paths of a network that was tailored; None for others."""
+        if self.tailored:
+            return self.tailored.paths
+        return self.knapsack.paths if self.knapsack else None
 
     @property
     def device(self) -> str:

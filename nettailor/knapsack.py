@@ -1,0 +1,332 @@
+"""`python -m nettailor.knapsack`: remove channels under a hard budget, with inner distillation."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from nettailor.core.architecture import WEIGHTS_FILE, Architecture, NarrowedStructure
+from nettailor.core.backbone import Chain, create_chain
+from nettailor.core.config import TeacherConfig, as_settings
+from nettailor.core.console import Screen
+from nettailor.core.device import place
+from nettailor.core.errors import UserError
+from nettailor.core.flags import parse, run_command
+from nettailor.core.latency import measure_latency
+from nettailor.core.run_folder import RunFolder, settings_of
+from nettailor.core.schedule import parameter_groups
+from nettailor.core.scores import Scores
+from nettailor.core.trainer import Fitted, fit
+from nettailor.core.watch import StageWatcher
+from nettailor.evidence import gather
+from nettailor.figures import side_by_side, summary
+from nettailor.finetune import Teacher
+from nettailor.narrowing import (
+    CHOICE_FILE,
+    Choice,
+    choose,
+    kept_items,
+    read_choice,
+    ready_budget,
+    write_choice,
+)
+from nettailor.network import load_network, save_network
+from nettailor.session import TASK_KEYS, Session, schedule_of, start_session
+from nettailor.teach import ready_teacher
+from prune.channels import trace_channels
+from prune.inner_distillation import InnerDistillation, on_kept_channels
+from prune.narrow import narrow, positions, widths
+from prune.statistics import reestimate
+from student.mimicry import node_scales
+from student.network import Student
+from teacher.target import as_target
+
+PROG = "python -m nettailor.knapsack"
+DESCRIPTION = (
+    "Remove channels of the fine-tuned teacher, or of a tailored network, by a knapsack under a "
+    "hard budget of FLOPs, parameters or milliseconds, and fine-tune what is left with the whole "
+    "network's activations as extra targets."
+)
+_STATISTICS_BATCHES = 20
+_SCALE_BATCHES = 5
+
+
+class Whole(NamedTuple):
+    """The network that is made narrower.
+
+    digest: SHA-256 of its weights. name: of the tailored run; empty for the teacher.
+    """
+
+    network: Chain | Student
+    architecture: Architecture
+    digest: str
+    name: str
+
+
+class Narrowed(NamedTuple):
+    """A network that lost channels, with the evidence of how.
+
+    straight_after: validation scores after the cut and re-estimated statistics, untrained.
+    """
+
+    network: Chain | Student
+    whole: Whole
+    choice: Choice
+    straight_after: Scores
+    fitted: Fitted
+
+
+def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
+    """The whole procedure, or what is left of it; returns the finished run's folder.
+
+    Raises UserError before anything is trained for a budget out of reach, a network whose channels
+    cannot be grouped, and a run to start from that is absent or of another task.
+    """
+    config = session.config
+    folder = knapsack_folder(session)
+    settings = _settings(session)
+    # the networks that are there count, not the settings with which a teacher would be trained
+    ignored = ["knapsack.of", *(f"teacher.{key}" for key in TeacherConfig.model_fields)]
+    if folder.finished and not overwrite:
+        folder.open(settings, ignored=ignored, overwrite=False)
+        return folder
+    folder.check(None if overwrite else settings, ignored=ignored)
+    tailored = None if config.knapsack.of == "teacher" else _tailored(session)
+    choice_file = folder.path / CHOICE_FILE
+    chosen = not overwrite and choice_file.exists()
+    budget = None
+    if not chosen:
+        if tailored is None:
+            network: Chain | Student = create_chain(config.backbone, len(session.task.classes))
+        else:
+            network = tailored.network
+        budget = ready_budget(session, place(network, session.accelerator.device))
+    teacher = ready_teacher(session)
+    if overwrite or not folder.begun:
+        session.check_images()
+    folder.open(settings, ignored=ignored, overwrite=overwrite)
+    whole = tailored or Whole(
+        teacher.network, teacher.architecture, _digest(teacher.folder.path), ""
+    )
+    place(whole.network, session.accelerator.device)
+    session.seed_stage("knapsack")
+    if budget is not None:
+        write_choice(choice_file, choose(session, whole.network, budget, whole.digest))
+    choice = read_choice(choice_file)
+    if choice.whole != whole.digest:
+        raise UserError(
+            f"{folder.path} was begun with another network than is there now; give --overwrite to "
+            "begin anew"
+        )
+    _finish(session, folder, _narrowed(session, folder, whole, choice), teacher)
+    return folder
+
+
+def _settings(session: Session) -> dict[str, Any]:
+    """What is recorded; the budget by default as if it had been given."""
+    settings = as_settings(session.config)
+    for section in ("student", "prune", "eliminate"):
+        del settings[section]
+    cost, most = session.config.knapsack.budget
+    settings["knapsack"][f"max_{cost}"] = most
+    return settings
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+
+
+def _tailored(session: Session) -> Whole:
+    """The tailored network that `knapsack.of` names; UserError where it is none to start from."""
+    folder = Path(session.config.knapsack.of)
+    settings = settings_of(folder)
+    if not folder.is_dir() or settings is None:
+        raise UserError(
+            f"--knapsack.of {folder}: holds no run; give the folder of a tailored run, or teacher"
+        )
+    if not RunFolder(folder).finished:
+        raise UserError(f"--knapsack.of {folder}: is not finished; tailor it to its end first")
+    RunFolder(settings.parent).require_same(as_settings(session.config), TASK_KEYS)
+    network, architecture = load_network(folder)
+    alone = isinstance(network, Student) and network.finetunes_all
+    if not alone or architecture.narrowed or architecture.classes != session.task.classes:
+        raise UserError(
+            f"--knapsack.of {folder}: holds no tailored network of this task that stands alone "
+            "(prune.finetune all) and has all of its channels"
+        )
+    return Whole(network, architecture, _digest(folder), _short_name(session, folder))
+
+
+def _short_name(session: Session, folder: Path) -> str:
+    """What a tailored run's name says beside backbone, image size and seed."""
+    config = session.config
+    name = folder.resolve().name
+    start, end = f"{config.backbone}-{config.image_size}px-", f"-seed{config.seed}"
+    return name.removeprefix(start).removesuffix(end)
+
+
+def knapsack_folder(session: Session) -> RunFolder:
+    """Where the run of a session's settings lives."""
+    settings = session.config.knapsack
+    cost, most = settings.budget
+    in_ms = cost == "latency_ms"
+    details = [f"{most:g}ms-batch{settings.batch}" if in_ms else f"{cost}{most:g}"]
+    if settings.of != "teacher":
+        details.append(f"of-{_short_name(session, Path(settings.of))}")
+    details += ["greedy"] * (settings.solver == "greedy")
+    details += [f"by{settings.round_to}"] * (settings.round_to > 1)
+    details += ["no-kd"] * (not settings.distill) + ["no-inner"] * (not settings.mimic)
+    return RunFolder(session.folder("knapsack", *details), PROG)
+
+
+def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice) -> Narrowed:
+    """Cut, re-estimate statistics, and fine-tune everything that is left, or go on with it."""
+    config, settings = session.config, session.config.knapsack
+    device = session.accelerator.device
+    channels = trace_channels(whole.network, config.image_size)
+    kept = kept_items(choice, channels, folder.path / CHOICE_FILE)
+    network = place(narrow(whole.network, channels, kept), device).requires_grad_(True)
+    reestimate(
+        network, islice(session.train_loader.epoch(0), _STATISTICS_BATCHES), session.accelerator
+    )
+    straight_after = session.validate(network)
+    session.screen.say(
+        f"knapsack: {int(kept.sum())} of {len(kept)} groups of channels stay, {choice.cost:.3f} of "
+        f"the cost; validation straight after the cut {straight_after.accuracy:.2f} %"
+    )
+    target = on_kept_channels(
+        as_target(whole.network),
+        [None if items is None else positions(items, kept).to(device) for items in channels.nodes],
+    )
+    scales = []
+    with session.accelerator.autocast():
+        for images, _ in islice(session.train_loader.epoch(0), _SCALE_BATCHES):
+            *of_nodes, _ = node_scales("normalized", target(images.to(device)))
+            scales.append(of_nodes)
+    session.seed_stage("fine-tuning after the knapsack")
+    schedule = schedule_of(settings)
+    watcher = StageWatcher(
+        "knapsack",
+        folder,
+        session.screen,
+        epochs=schedule.epochs,
+        steps_per_epoch=session.train_loader.steps_per_epoch,
+    )
+    with closing(watcher):
+        fitted = fit(
+            network,
+            InnerDistillation(
+                target,
+                distill=settings.distill,
+                mimic=settings.mimic,
+                scales=[fmean(of_node) for of_node in zip(*scales, strict=True)],
+                label_smoothing=settings.label_smoothing,
+            ),
+            session.train_loader,
+            groups=parameter_groups(network.named_parameters(), schedule),
+            schedule=schedule,
+            accelerator=session.accelerator,
+            validate=session.validate,
+            keep="best",
+            state_path=folder.state_path("knapsack"),
+            watcher=watcher,
+        )
+    return Narrowed(network, whole, choice, straight_after, fitted)
+
+
+def _finish(session: Session, folder: RunFolder, narrowed: Narrowed, teacher: Teacher) -> None:
+    """Write the network, measure it beside the teacher, read the test split, write the summary."""
+    started = time.perf_counter()
+    device, size = session.accelerator.device, session.config.image_size
+    network, whole = narrowed.network, narrowed.whole
+    weights = save_network(folder.path, network, _architecture(network, whole))
+    networks: dict[str, nn.Module] = {
+        "teacher": place(teacher.network, device),
+        "knapsack": network,
+    }
+    latency = measure_latency(networks, size, device)
+    result = summary(
+        "knapsack",
+        session,
+        network=network,
+        evidence=gather(session, folder.path, network, latency["knapsack"]),
+        size=weights.stat().st_size,
+        train_seconds=narrowed.fitted.seconds,
+        total_seconds=narrowed.fitted.total_seconds + time.perf_counter() - started,
+        teacher=teacher.measured(latency["teacher"], device),
+        knapsack=_how(session, narrowed),
+    )
+    folder.finish(result)
+
+
+def _architecture(network: Chain | Student, whole: Whole) -> Architecture:
+    before = widths(whole.network)
+    return whole.architecture.model_copy(
+        update={
+            "narrowed": NarrowedStructure(
+                layers={
+                    name: left for name, left in widths(network).items() if left != before[name]
+                },
+                nodes=tuple(spec.channels for spec in network.specs)
+                if isinstance(network, Student)
+                else None,
+            )
+        }
+    )
+
+
+def _how(session: Session, narrowed: Narrowed) -> dict[str, Any]:
+    settings, network = session.config.knapsack, narrowed.network
+    cost, most = settings.budget
+    paths = None
+    if isinstance(network, Student):
+        alpha = network.path_weights().tolist()
+        paths = [
+            [*path, round(weight, 6)]
+            for path, weight in zip(network.wiring.paths, alpha, strict=True)
+        ]
+    straight = narrowed.straight_after
+    return {
+        "of": {
+            "kind": "tailored" if narrowed.whole.name else "teacher",
+            "name": narrowed.whole.name,
+        },
+        "budget": {
+            "cost": cost,
+            "most": most,
+            "batch": settings.batch if cost == "latency_ms" else None,
+        },
+        "solver": settings.solver,
+        "round_to": settings.round_to,
+        "distill": settings.distill,
+        "mimic": settings.mimic,
+        "cost": round(narrowed.choice.cost, 6),
+        "value_kept": round(narrowed.choice.value, 6),
+        "straight_after": {
+            "accuracy": round(straight.accuracy, 4),
+            "loss": round(straight.loss, 4),
+        },
+        "paths": paths,
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    config, flags = parse(PROG, DESCRIPTION, argv)
+    with Screen() as screen:
+        session = start_session(config, screen)
+        folder = knapsack(session, overwrite=flags.overwrite)
+    result = folder.read_summary()
+    title = f"{session.task.name}, narrowed by a knapsack beside the teacher"
+    screen.console.print(side_by_side({"teacher": result["teacher"], "knapsack": result}, title))
+    screen.say(f"run folder: {folder.path}")
+
+
+if __name__ == "__main__":
+    run_command(main)

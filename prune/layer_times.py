@@ -1,0 +1,117 @@
+"""What a network's layers take of the time by how many channels they have, measured."""
+
+import copy
+from itertools import product
+from statistics import median
+
+import numpy as np
+import torch
+from scipy.interpolate import RegularGridInterpolator
+from torch import nn
+
+from nettailor.core.device import place
+from nettailor.core.latency import sample, time_in_turn
+from prune.channels import Channels, Layer
+from prune.narrow import take
+from prune.widths import Costs, Floats
+
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # of a layer's channels, on each side
+
+
+def measure_times(
+    network: nn.Module,
+    channels: Channels,
+    image_size: int,
+    device: torch.device,
+    *,
+    batch: int,
+    seconds: float = 20.0,
+) -> tuple[Costs, float]:
+    """The time of a network by its widths, as a share of what it takes whole.
+
+    Every convolution is timed with a quarter, half, three quarters and all of its channels on each
+    side, with the batch norm and activation that follow in these networks; linear layers likewise,
+    alone. What is between is interpolated. All of them take turns with the network itself, and are
+    scaled so that its layers add up to 1.
+
+    Args:
+        network: on the device.
+        channels: its items.
+        image_size: side of the input in pixels.
+        batch: images at a time.
+        seconds: for all measurements together.
+
+    Returns:
+        The costs, and the milliseconds of the whole network.
+    """
+    modules: dict[str, nn.Module] = {"whole": network}
+    inputs = {"whole": sample(batch, 3, image_size, device)}
+    grids: list[tuple[list[int], list[int]]] = []
+    for number, layer in enumerate(channels.layers):
+        module = network.get_submodule(layer.name)
+        outs = _grid(layer, module)
+        reads = [1] if layer.read is None else _some(len(layer.read))
+        grids.append((outs, reads))
+        for out, read in product(outs, reads):
+            key = f"{number} {out} {read}"
+            modules[key] = place(_part(module, out, None if layer.read is None else read), device)
+            inputs[key] = _input(modules[key], layer, batch, device)
+    times = {
+        name: median(measured)
+        for name, measured in time_in_turn(modules, inputs, device, seconds=seconds).items()
+    }
+    tables = [
+        np.array([[times[f"{number} {out} {read}"] for read in reads] for out in outs])
+        for number, (outs, reads) in enumerate(grids)
+    ]
+    total = sum(float(table[-1, -1]) for table in tables)
+    curves = [
+        _interpolated(outs, reads, table / total)
+        for (outs, reads), table in zip(grids, tables, strict=True)
+    ]
+
+    def price(out: Floats, read: Floats) -> Floats:
+        total = np.zeros(len(out))
+        for number, curve in enumerate(curves):
+            total += curve(np.stack([out[:, number], read[:, number]], axis=1))
+        return np.maximum(total, 0.0)
+
+    return Costs(channels, channels.layers, price), times["whole"]
+
+
+def _some(channels: int) -> list[int]:
+    return sorted({max(1, round(share * channels)) for share in _SHARES})
+
+
+def _grid(layer: Layer, module: nn.Module) -> list[int]:
+    """Numbers of output channels; of a grouped convolution whole groups."""
+    groups = getattr(module, "groups", 1)
+    if groups == 1:
+        return _some(len(layer.out))
+    return [len(layer.out) // groups * number for number in _some(groups)]
+
+
+def _part(module: nn.Module, out: int, read: int | None) -> nn.Module:
+    part = copy.deepcopy(module)
+    take(part, torch.arange(out), None if read is None else torch.arange(read))
+    if isinstance(part, nn.Linear):
+        return part
+    return nn.Sequential(part, nn.BatchNorm2d(out), nn.ReLU6())
+
+
+def _input(part: nn.Module, layer: Layer, batch: int, device: torch.device) -> torch.Tensor:
+    first = next(module for module in part.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    if isinstance(first, nn.Linear):
+        return torch.randn(batch, first.in_features, device=device)
+    x = torch.randn(batch, first.in_channels, *layer.sides, device=device)
+    return x.to(memory_format=torch.channels_last)
+
+
+def _interpolated(outs: list[int], reads: list[int], table: Floats) -> RegularGridInterpolator:
+    """Linear between the widths that were measured, and beyond."""
+    # an axis of one width would leave nothing to interpolate between
+    for axis, widths in enumerate((outs, reads)):
+        if len(widths) == 1:
+            widths.append(widths[0] + 1)
+            table = np.repeat(table, 2, axis=axis)
+    return RegularGridInterpolator((outs, reads), table, bounds_error=False, fill_value=None)

@@ -1,0 +1,306 @@
+"""`knapsack` whole: its runs, their evidence, what is done with them, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import quick_latency
+
+from nettailor import compare, export, finetune, knapsack, predict, tailor, tailoring
+from nettailor.core.architecture import read_architecture
+from nettailor.core.backbone import Chain
+from nettailor.core.cost import module_flops, parameters
+from nettailor.core.errors import UserError
+from nettailor.core.flags import parse
+from nettailor.core.latency import measure_latency
+from nettailor.core.trainer import Fitted, fit
+from nettailor.network import load_network
+from student.network import Student
+
+SMALL = [
+    "--backbone", "test_efficientnet", "--weights", "none", "--image-size", "32", "--epochs", "2",
+    "--teacher.epochs", "4", "--teacher.lr", "0.1", "--limit.train", "300", "--limit.test", "100",
+    "--device", "cpu", "--workers", "0", "--knapsack.lr", "0.01",
+]  # fmt: skip
+NAME = "test_efficientnet-32px"
+ALONE = "all-gamma0.3-flops0.5"
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    quickly(monkeypatch)
+
+
+def quickly(patch: pytest.MonkeyPatch) -> None:
+    """Latency is measured for real, but briefly; nothing is drawn."""
+
+    def briefly(*arguments: Any, **settings: Any) -> Any:
+        return measure_latency(*arguments, **{**settings, "seconds": 0.01})
+
+    quick_latency(patch)
+    patch.setattr(export, "measure_latency", briefly)
+    patch.setattr(tailoring, "StudentPictures", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher's narrow network, a tailored one, and that one's narrow network."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        quickly(patch)
+        knapsack.main([*SMALL, "--out", str(folder)])
+        tailor.main([*SMALL, "--out", str(folder), "--max-flops", "0.5"])
+        tailored = folder / "digits" / "tailored" / f"{NAME}-{ALONE}-seed0"
+        knapsack.main([
+            *SMALL, "--out", str(folder), "--of", str(tailored), "--max-params", "0.6",
+            "--solver", "greedy",
+        ])  # fmt: skip
+    return folder / "digits"
+
+
+def narrow_teacher(out: Path) -> Path:
+    return out / "knapsack" / f"{NAME}-flops0.5-seed0"
+
+
+def narrow_tailored(out: Path) -> Path:
+    return out / "knapsack" / f"{NAME}-params0.6-of-{ALONE}-greedy-seed0"
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_budget_is_met_by_file_memory_and_work(out: Path) -> None:
+    run, teacher = narrow_teacher(out), out / "teacher" / f"{NAME}-seed0"
+    mine, whole = summary_of(run), summary_of(teacher)
+    assert mine["kind"] == "knapsack"
+    assert 0.49 <= mine["flops"] / whole["flops"] <= 0.5
+    network, _ = load_network(run)
+    assert isinstance(network, Chain)
+    assert module_flops(network, (3, 32, 32)) == mine["flops"]
+    assert parameters(network) == mine["params"]["total"] < whole["params"]["total"]
+    assert mine["bytes"] == (run / "model.safetensors").stat().st_size < whole["bytes"]
+    assert mine["peak_memory"]["64"] < whole["peak_memory"]["64"]
+    assert mine["params"]["universal"] == 0
+
+
+def test_the_summary_says_how(out: Path) -> None:
+    how = summary_of(narrow_teacher(out))["knapsack"]
+    assert how["of"] == {"kind": "teacher", "name": ""}
+    assert how["budget"] == {"cost": "flops", "most": 0.5, "batch": None}
+    assert (how["solver"], how["round_to"], how["distill"], how["mimic"]) == ("exact", 1, 0.5, 5.0)
+    assert 0 < how["value_kept"] < 1
+    assert 0.49 <= how["cost"] <= 0.5
+    assert 0 <= how["straight_after"]["accuracy"] <= 100
+    assert how["paths"] is None
+    teacher = summary_of(out / "teacher" / f"{NAME}-seed0")
+    assert teacher["knapsack"] is None
+
+
+def test_only_its_own_runs_record_its_settings(out: Path) -> None:
+    for kind in ("teacher", "tailored", "knapsack"):
+        for run in (out / kind).iterdir():
+            settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+            assert ("knapsack" in settings) == (kind == "knapsack")
+            assert ("student" in settings) == (kind == "tailored")
+
+
+def test_blocks_and_channels_are_both_fitted(out: Path) -> None:
+    run = narrow_tailored(out)
+    tailored = out / "tailored" / f"{NAME}-{ALONE}-seed0"
+    how = summary_of(run)["knapsack"]
+    assert how["of"] == {"kind": "tailored", "name": ALONE}
+    whole = summary_of(tailored)
+    assert 0.588 <= summary_of(run)["params"]["total"] / whole["params"]["total"] <= 0.6
+    network, architecture = load_network(run)
+    before, _ = load_network(tailored)
+    assert isinstance(network, Student)
+    assert isinstance(before, Student)
+    assert network.wiring == before.wiring
+    assert [tuple(row[:3]) for row in how["paths"]] == list(network.wiring.paths)
+    assert architecture.narrowed is not None
+    assert architecture.narrowed.nodes == tuple(spec.channels for spec in network.specs)
+
+
+@pytest.mark.parametrize("which", [narrow_teacher, narrow_tailored])
+def test_exported_files_answer_as_the_network(which: Any, out: Path, tmp_path: Path) -> None:
+    export.main(
+        ["--run", str(which(out)), "--format", "onnx", "safetensors", "--to", str(tmp_path / "to")]
+    )  # raises where outputs differ
+    twin, _ = load_network(tmp_path / "to")
+    network, _ = load_network(which(out))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(twin(images).logits, network(images).logits)
+    assert (tmp_path / "to" / "model.onnx").stat().st_size > 0
+
+
+def test_predict_and_compare_take_it_like_any_other(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = next((narrow_teacher(out) / "mistakes").iterdir())
+    predict.main([str(picture), "--run", str(narrow_teacher(out)), "--device", "cpu"])
+    copied = tmp_path / "digits"
+    shutil.copytree(out, copied)
+    compare.main([str(copied)])
+    shown = (copied / "comparison" / "comparison.md").read_text(encoding="utf-8")
+    assert "| knapsack, FLOPs ≤ 0.5 |" in shown
+    assert f"| knapsack of tailored {ALONE}, params ≤ 0.6, greedy |" in shown
+    assert str(picture.name) in capsys.readouterr().out
+
+
+def no_training(*_: object, **__: object) -> None:
+    raise AssertionError("something was trained")
+
+
+def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knapsack, "fit", no_training)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    knapsack.main([*SMALL, "--out", str(out.parent), "--max-flops", "0.5"])
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_interrupted_and_gone_on_is_bit_identical(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **settings: Any) -> Fitted:
+        watcher = settings["watcher"]
+        told = watcher.epoch
+
+        def tell(row: Any, network: Any) -> None:
+            told(row, network)
+            raise KeyboardInterrupt
+
+        watcher.epoch = tell
+        return fit(*arguments, **settings)
+
+    shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
+    argv = [*SMALL, "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(knapsack, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            knapsack.main(argv)
+    run = narrow_teacher(tmp_path / "digits")
+    assert not (run / "summary.json").exists()
+    torch.manual_seed(99)
+    with monkeypatch.context() as patch:  # what was chosen once is not chosen again
+        patch.setattr(knapsack, "choose", no_training)
+        knapsack.main(argv)
+    for file in ("channels.json", "model.safetensors", "predictions.csv", "architecture.json"):
+        assert (run / file).read_bytes() == (narrow_teacher(out) / file).read_bytes()
+
+
+def test_replayed_by_its_own_settings(out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
+    knapsack.main(["--config", str(narrow_teacher(out) / "config.yaml"), "--out", str(tmp_path)])
+    twin = narrow_teacher(tmp_path / "digits") / "model.safetensors"
+    assert twin.read_bytes() == (narrow_teacher(out) / "model.safetensors").read_bytes()
+
+
+def test_milliseconds(out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
+    latency = summary_of(narrow_teacher(out))["teacher"]["latency_ms"]["cpu"]["64"]["median"]
+    most = f"{0.6 * latency:.3g}"
+    argv = [*SMALL, "--out", str(tmp_path), "--max-latency-ms", most, "--batch", "64"]
+    knapsack.main([*argv, "--round-to", "8"])
+    (run,) = (tmp_path / "digits" / "knapsack").iterdir()
+    assert run.name == f"{NAME}-{float(most):g}ms-batch64-by8-seed0"
+    how = summary_of(run)["knapsack"]
+    assert how["budget"] == {"cost": "latency_ms", "most": float(most), "batch": 64}
+    whole = summary_of(out / "teacher" / f"{NAME}-seed0")
+    assert summary_of(run)["params"]["total"] < whole["params"]["total"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-flops", "0.001"], r"costs 0\.001 of the multiply-adds: give a budget from 0\.\d+"),
+        (["--max-flops", "1"], "give a budget from"),
+        (["--max-params", "0.00001"], "of the parameters: give a budget from"),
+        (["--max-latency-ms", "0.0000001"], r"give a budget from \S+ to below \S+ ms"),
+        (["--max-flops", "0.5", "--max-params", "0.5"], "give one of max_flops"),
+        (["--backbone", "test_convnext"], r"its layer stem\.1 does 'permute'"),
+        (["--of", "nowhere"], "holds no run"),
+        (["--solver", "magic"], "solver"),
+        (["--round-to", "0"], r"round_to"),
+    ],
+)  # fmt: skip
+def test_refused_before_anything_is_trained(
+    flags: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "fit", no_training)
+    with pytest.raises(UserError, match=message):
+        knapsack.main([*SMALL, "--out", str(tmp_path), *flags])
+    assert not any(tmp_path.iterdir())
+
+
+def test_runs_that_cannot_be_made_narrower(out: Path, tmp_path: Path) -> None:
+    argv = [*SMALL, "--out", str(tmp_path)]
+    for folder in (narrow_tailored(out), out / "teacher" / f"{NAME}-seed0"):
+        with pytest.raises(UserError, match="holds no tailored network of this task that stands"):
+            knapsack.main([*argv, "--of", str(folder)])
+    tailored = out / "tailored" / f"{NAME}-{ALONE}-seed0"
+    with pytest.raises(UserError, match="is of another task: seed is 0 there and 1 here"):
+        knapsack.main([*argv, "--of", str(tailored), "--seed", "1"])
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda narrowed: narrowed["layers"].update(nowhere=[1]), "there is no layer nowhere"),
+        (lambda narrowed: narrowed.update(nodes=[1]), "a student, and nothing else"),
+        (lambda narrowed: narrowed["layers"].popitem(), "the layers do not fit together"),
+        (lambda narrowed: narrowed.pop("layers"), r"narrowed\.layers: Field required"),
+    ],
+)
+def test_a_damaged_architecture(change: Any, fault: str, out: Path, tmp_path: Path) -> None:
+    for name in ("architecture.json", "model.safetensors"):
+        shutil.copy(narrow_teacher(out) / name, tmp_path / name)
+    content = json.loads((tmp_path / "architecture.json").read_text(encoding="utf-8"))
+    change(content["narrowed"])
+    (tmp_path / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match=fault):
+        load_network(tmp_path)
+
+
+def test_a_damaged_choice_and_another_teacher(out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
+    run = narrow_teacher(tmp_path / "digits")
+    run.mkdir(parents=True)
+    for name in ("config.yaml", "channels.json"):
+        shutil.copy(narrow_teacher(out) / name, run / name)
+    file, argv = run / "channels.json", [*SMALL, "--out", str(tmp_path)]
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(content | {"whole": "0"}), encoding="utf-8")
+    with pytest.raises(UserError, match="was begun with another network than is there now"):
+        knapsack.main(argv)
+    file.write_text(json.dumps(content | {"kept": {"stem.conv_stem.weight": [999]}}), "utf-8")
+    with pytest.raises(UserError, match="holds channels of another network"):
+        knapsack.main(argv)
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"channels\.json: whole: Field required"):
+        knapsack.main(argv)
+
+
+def test_architectures_of_today_are_read(out: Path, tmp_path: Path) -> None:
+    teacher = out / "teacher" / f"{NAME}-seed0"
+    content = json.loads((teacher / "architecture.json").read_text(encoding="utf-8"))
+    del content["narrowed"]
+    (tmp_path / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
+    assert read_architecture(tmp_path).narrowed is None
+
+
+def test_short_flags_are_the_commands_own() -> None:
+    config, _ = parse(knapsack.PROG, "", ["--max-flops", "0.3", "--lr", "0.01", "--batch", "4"])
+    assert (config.knapsack.max_flops, config.knapsack.lr, config.knapsack.batch) == (0.3, 0.01, 4)
+    assert config.prune.max_flops is None
+    config, _ = parse("python -m nettailor.tailor", "", ["--max-flops", "0.3"])
+    assert (config.knapsack.max_flops, config.prune.max_flops) == (None, 0.3)
+    with pytest.raises(UserError, match=r"--lr: say which one: .*--knapsack\.lr"):
+        parse("python -m nettailor.tailor", "", ["--lr", "0.3"])
