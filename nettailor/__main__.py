@@ -1,6 +1,6 @@
 """`nettailor` and `python -m nettailor`: all commands under one name."""
 
-from nettailor import compare, eliminate, export, predict, tailor, teach
+from nettailor import compare, eliminate, export, predict, search, tailor, teach
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.flags import run_command
 
@@ -8,6 +8,7 @@ _COMMANDS = {
     "teach": (teach.main, "fine-tune a pretrained network on a task: the teacher"),
     "tailor": (tailor.main, "cut a pretrained network to a task, beside its teacher"),
     "eliminate": (eliminate.main, "cut the top off instead: the yardstick"),
+    "search": (search.main, "search for a small network without pretrained weights"),
     "compare": (compare.main, "set every run of a task side by side"),
     "export": (export.main, "write a network as files that need nothing of this project"),
     "predict": (predict.main, "say what is on images"),

@@ -100,6 +100,7 @@ def _run(
     """A run whose settings, with the keys of `eliminate` in `alone`, ask for it and no other."""
     settings = as_settings(session.config)
     settings["eliminate"] |= alone
+    others = ("student", "prune", "search")  # these networks know nothing of them
     # the teacher that is there counts, not the settings with which one would be trained
     ignored = [f"teacher.{key}" for key in settings["teacher"]]
     if eliminated is None:
@@ -107,7 +108,7 @@ def _run(
     return ChainRun(
         kind,
         RunFolder(session.folder(kind, *details), PROG),
-        {key: value for key, value in settings.items() if key not in ("student", "prune")},
+        {key: value for key, value in settings.items() if key not in others},
         ignored,
         session.config.eliminate,
         make,

@@ -68,11 +68,13 @@ def summary(
     teacher: Mapping[str, Any] | None,
     eliminated: Mapping[str, Any] | None = None,
     tailored: Mapping[str, Any] | None = None,
+    searched: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     Args:
-        kind: teacher, tailored, candidate, picked, eliminated, head-only or scratch.
+        kind: teacher, tailored, candidate, picked, eliminated, head-only, scratch or
+            searched.
         network: what the figures are of.
         size: bytes of `model.safetensors`.
         train_seconds: spent in training steps; for a tailored run, of every depth tried.
@@ -81,8 +83,11 @@ def summary(
             None for the teacher itself.
         eliminated: what was cut off the top, for an eliminated network.
         tailored: mode, cut, gamma, budget, depth and paths, for a tailored one.
+        searched: study, trial and blocks, for one that was found by search.
     """
     config, scores = session.config, evidence.scores
+    # those of the backbone, whatever was cut off it
+    stages = network.stages if searched and isinstance(network, Chain) else session.stages
     return {
         "kind": kind,
         "backbone": config.backbone,
@@ -94,7 +99,7 @@ def summary(
         "macro_f1": _by_split(scores, "macro_f1"),
         "loss": _by_split(scores, "loss"),
         **structure(network, config.image_size),
-        "stages": list(session.stages),
+        "stages": list(stages),
         "latency_ms": {
             evidence.device.type: {batch: dict(row) for batch, row in evidence.latency.items()}
         },
@@ -112,6 +117,7 @@ def summary(
         },
         "eliminated": None if eliminated is None else dict(eliminated),
         "tailored": None if tailored is None else dict(tailored),
+        "searched": None if searched is None else dict(searched),
         "teacher": None if teacher is None else dict(teacher),
         "versions": versions(),
     }

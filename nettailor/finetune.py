@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from nettailor.core.architecture import Architecture, EliminatedStructure
+from nettailor.core.architecture import Architecture, EliminatedStructure, SearchedStructure
 from nettailor.core.backbone import Chain
 from nettailor.core.config import ScheduleConfig
 from nettailor.core.device import place
@@ -54,6 +54,8 @@ class ChainRun:
         stage: how it trains.
         make: gives the chain to train, and where its weights came from; called with torch seeded.
         eliminated: what is cut off the top, for the summary.
+        structure: of a network that is no backbone.
+        searched: how it was found, for the summary.
     """
 
     kind: Kind
@@ -63,6 +65,8 @@ class ChainRun:
     stage: ScheduleConfig
     make: Callable[[], tuple[Chain, WeightsSource]]
     eliminated: Mapping[str, Any] | None = None
+    structure: SearchedStructure | None = None
+    searched: Mapping[str, Any] | None = None
 
 
 def finetune(
@@ -110,12 +114,13 @@ def finetune(
             watcher=watcher,
         )
     started = time.perf_counter()
-    structure = None
+    eliminated = None
     if run.eliminated is not None:
-        structure = EliminatedStructure(
+        eliminated = EliminatedStructure(
             blocks=run.eliminated["kept_blocks"], replacement=run.eliminated["replacement"]
         )
-    weights = save_network(folder.path, chain, session.architecture(source, structure))
+    architecture = session.architecture(source, eliminated, run.structure)
+    weights = save_network(folder.path, chain, architecture)
     device = session.accelerator.device
     in_turn: dict[str, nn.Module] = {kind: chain}
     if beside is not None:
@@ -131,6 +136,7 @@ def finetune(
         total_seconds=fitted.total_seconds + time.perf_counter() - started,
         teacher=None if beside is None else beside.measured(latency["teacher"], device),
         eliminated=run.eliminated,
+        searched=run.searched,
     )
     folder.finish(result)
     return result

@@ -16,6 +16,7 @@ from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, require_exactly, write_weights
+from nettailor.core.vocabulary import searched_chain
 from prune.eliminate import eliminate
 from student.grow import build
 from student.network import Student
@@ -59,6 +60,8 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
 
 def _bare(architecture: Architecture, file: Path) -> Chain | Student:
     """The network with random weights; UserError where `file` describes none."""
+    if architecture.searched is not None:
+        return searched_chain(architecture.searched, len(architecture.classes))
     try:
         chain = create_chain(architecture.backbone, len(architecture.classes))
     except UserError as error:

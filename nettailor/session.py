@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from nettailor.core.architecture import Architecture, EliminatedStructure
+from nettailor.core.architecture import Architecture, EliminatedStructure, SearchedStructure
 from nettailor.core.backbone import create_chain, data_defaults
 from nettailor.core.config import RunConfig, ScheduleConfig
 from nettailor.core.console import Screen
@@ -128,7 +128,10 @@ class Session:
         return Path(self.config.out) / self.task.name
 
     def architecture(
-        self, source: WeightsSource, eliminated: EliminatedStructure | None = None
+        self,
+        source: WeightsSource,
+        eliminated: EliminatedStructure | None = None,
+        searched: SearchedStructure | None = None,
     ) -> Architecture:
         """What a network of this task is, made from the weights of `source`."""
         return Architecture(
@@ -138,6 +141,7 @@ class Session:
             weights_origin=source.origin,
             weights_digest=source.digest,
             eliminated=eliminated,
+            searched=searched,
         )
 
     def folder(self, kind: str, *details: str) -> Path:

@@ -85,7 +85,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
 
 def _settings(session: Session) -> dict[str, Any]:
     settings = as_settings(session.config)
-    del settings["eliminate"]
+    del settings["eliminate"], settings["search"]
     return settings
 
 

@@ -60,7 +60,7 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
     def make() -> tuple[Chain, WeightsSource]:
         return load_pretrained(config.backbone, len(session.task.classes), config.weights)
 
-    others = ("student", "prune", "eliminate")  # a teacher knows nothing of these
+    others = ("student", "prune", "eliminate", "search")  # a teacher knows nothing of these
     run = ChainRun(
         "teacher",
         teacher_folder(session),

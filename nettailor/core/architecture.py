@@ -1,5 +1,6 @@
 """Structure as data: everything but the weights that rebuilding a network takes."""
 
+import hashlib
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -26,6 +27,9 @@ _MOST_PIXELS_A_SIDE = 4096
 _MOST_CLASSES = 65_536
 _LARGEST = 1e6  # of a mean or a standard deviation; its inverse is the least one
 _LONGEST_FAULT = 200  # characters of what a message quotes from a file
+MOST_CHANNELS, MOST_STAGES, MOST_REPEATS = 2048, 16, 16  # of a searched network
+
+BlockKind = Literal["Conv", "DWConv", "InvertedResidualV2", "InvertedResidualV3", "MBConv"]
 
 
 class Closed(BaseModel):
@@ -59,10 +63,43 @@ class EliminatedStructure(Closed):
     replacement: bool
 
 
+class SearchedBlock(Closed):
+    """`repeats` blocks of one kind, one after the other; the first has the stride.
+
+    expansion: of the channels inside an inverted residual; other kinds have none.
+    """
+
+    kind: BlockKind
+    channels: int = Field(ge=1, le=MOST_CHANNELS)
+    stride: Literal[1, 2]
+    kernel: Literal[3, 5, 7]
+    activation: Literal["relu", "relu6", "hard_swish", "silu"]
+    expansion: int = Field(ge=1, le=8)
+    repeats: int = Field(ge=1, le=MOST_REPEATS)
+
+
+class SearchedStructure(Closed):
+    """A network that was found by search.
+
+    stem, head: channels of the 3×3 convolution with stride 2 before the blocks, and of the 1×1
+    convolution after them.
+    """
+
+    stem: int = Field(ge=1, le=MOST_CHANNELS)
+    blocks: tuple[SearchedBlock, ...] = Field(min_length=1, max_length=MOST_STAGES)
+    head: int = Field(ge=1, le=MOST_CHANNELS)
+
+    @property
+    def key(self) -> str:
+        """Six characters that tell it from other networks."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:6]
+
+
 class Architecture(Closed):
     """The content of `architecture.json`.
 
-    `student` and `eliminated` are null for a whole backbone; at most one of them is set.
+    `student`, `eliminated` and `searched` are null for a whole backbone; at most one of them is
+    set. A searched network has nothing of the backbone but how that expects its images.
     """
 
     format: Literal[1] = 1
@@ -73,6 +110,7 @@ class Architecture(Closed):
     weights_digest: str
     student: StudentStructure | None = None
     eliminated: EliminatedStructure | None = None
+    searched: SearchedStructure | None = None
 
     @field_validator("eliminated")
     @classmethod
@@ -82,6 +120,15 @@ class Architecture(Closed):
         if eliminated is not None and info.data.get("student") is not None:
             raise ValueError("a network is a student or has its top eliminated, not both")
         return eliminated
+
+    @field_validator("searched")
+    @classmethod
+    def _of_no_backbone(
+        cls, searched: SearchedStructure | None, info: ValidationInfo
+    ) -> SearchedStructure | None:
+        if searched is not None and (info.data.get("student") or info.data.get("eliminated")):
+            raise ValueError("a network is searched or made of a backbone, not both")
+        return searched
 
     @field_validator("classes")
     @classmethod

@@ -16,7 +16,7 @@ from nettailor.core.interruption import Interrupted, catch_signals
 from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
 from nettailor.core.trainer import NotFiniteError
 
-_STAGES = ("teacher", "student", "prune", "eliminate")
+_STAGES = ("teacher", "student", "prune", "eliminate", "search")
 EXIT_BAD_INPUT = 2
 EXIT_NOT_FINITE = 3
 EXIT_SOME_FAILED = 4  # of the images, or of the runs of a sweep; the others are done
@@ -85,8 +85,8 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
     parser.add_argument(
         "--epochs",
         metavar="N",
-        help="epochs of every stage at once: teacher, student, fine-tuning after the cut, and "
-        "eliminated networks; a warm-up of the settings file is shortened to fit",
+        help="epochs of every stage at once: teacher, student, fine-tuning after the cut, "
+        "eliminated and searched networks; a warm-up of the settings file is shortened to fit",
     )
     short = {dotted: leaf for leaf, dotted in short_names().items()}
     groups: dict[str, Any] = {}

@@ -1,0 +1,64 @@
+"""Optuna's own plots of a study, as pictures."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from matplotlib import pyplot
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial
+from optuna.visualization import matplotlib as plots
+
+from nettailor.core.files import write_atomically
+
+PLOTS = ("pareto_front.png", "param_importances.png", "optimization_history.png")
+_NAMES = ["macro F1, %", "parameters", "latency, × teacher"]
+
+
+def _macro_f1(trial: FrozenTrial) -> float:
+    return float(trial.values[0])
+
+
+def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
+    """Write the plots of a study with three objectives; returns what was written.
+
+    The front of all trials after their first epochs, and for macro F1 its history and the
+    importance of the parameters, which optuna cannot tell of a few trials.
+    """
+    draw: Mapping[str, Callable[[], Any]] = dict(
+        zip(
+            PLOTS,
+            (
+                partial(plots.plot_pareto_front, study, target_names=_NAMES),
+                partial(
+                    plots.plot_param_importances, study, target=_macro_f1, target_name=_NAMES[0]
+                ),
+                partial(
+                    plots.plot_optimization_history,
+                    study,
+                    target=_macro_f1,
+                    target_name=_NAMES[0],
+                ),
+            ),
+            strict=True,
+        )
+    )
+    written = []
+    pyplot.switch_backend("agg")
+    for name, plot in draw.items():
+        with warnings.catch_warnings(), pyplot.style.context("default"):
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            try:
+                figure = plot().figure
+            except (ValueError, RuntimeError):  # too few trials, or all alike
+                continue
+            figure.set_size_inches(7, 5)
+            write_atomically(
+                folder / name, partial(figure.savefig, format="png", dpi=100, bbox_inches="tight")
+            )
+            pyplot.close(figure)
+        written.append(folder / name)
+    return written
