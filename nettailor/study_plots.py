@@ -8,7 +8,6 @@ from typing import Any
 
 import optuna
 from matplotlib import pyplot
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial
 from optuna.visualization import matplotlib as plots
 
@@ -22,11 +21,16 @@ def _macro_f1(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
+def _mistakes(trial: FrozenTrial) -> float:
+    # importance is told for low values
+    return -_macro_f1(trial)
+
+
 def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
     """Write the plots of a study with three objectives; returns what was written.
 
     The front of all trials after their first epochs, and for macro F1 its history and the
-    importance of the parameters, which optuna cannot tell of a few trials.
+    importance of the parameters, which needs a few trials and is rough with less than hundreds.
     """
     draw: Mapping[str, Callable[[], Any]] = dict(
         zip(
@@ -34,7 +38,7 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
             (
                 partial(plots.plot_pareto_front, study, target_names=_NAMES),
                 partial(
-                    plots.plot_param_importances, study, target=_macro_f1, target_name=_NAMES[0]
+                    plots.plot_param_importances, study, target=_mistakes, target_name=_NAMES[0]
                 ),
                 partial(
                     plots.plot_optimization_history,
@@ -50,7 +54,7 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
     pyplot.switch_backend("agg")
     for name, plot in draw.items():
         with warnings.catch_warnings(), pyplot.style.context("default"):
-            warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.simplefilter("ignore", UserWarning)  # experimental, or of few trials
             try:
                 figure = plot().figure
             except (ValueError, RuntimeError):  # too few trials, or all alike

@@ -283,6 +283,7 @@ class SearchConfig(ScheduleConfig):
     optimizer: str = Field("adamw", description="an optimizer of timm's, such as sgd or adamw")
     lr: Positive = Field(0.004, description="highest learning rate")
     weight_decay: NonNegative = Field(0.02, description="weight decay, none on biases and norms")
+    warmup_epochs: Whole = Field(1, description="epochs of linear warm-up")
     trials: Count = Field(30, description="networks to try")
     trial_epochs: Count | None = Field(
         None,
@@ -295,7 +296,7 @@ class SearchConfig(ScheduleConfig):
     max_repeats: int = Field(3, ge=1, le=MOST_REPEATS, description="most blocks in a stage")
     max_width: int = Field(96, ge=8, le=MOST_CHANNELS, description="most channels of a block")
     max_cost: Positive = Field(
-        1.0, description="most multiply-adds of a network, as a share of the backbone's"
+        0.5, description="most multiply-adds of a network, as a share of the backbone's"
     )
 
     @property
