@@ -26,6 +26,9 @@ _STEM, _HEAD, _EXPANSION = (8, 32, 8), (64, 256, 64), (2, 6, 2)
 _CHANNELS_STEP = 8
 _STRIDED_SIDE = 4  # pixels of the smallest node that is still halved
 _RANDOM_TRIALS = 10  # before the sampler learns from what it has seen
+# The best of so many draws is proposed: of optuna's 24, in choices as few as these, it would always
+# be the same one, and networks would come again.
+_CANDIDATES = 4
 _ATTEMPTS = 1000
 
 
@@ -128,6 +131,7 @@ def propose(
     """
     sampler = TPESampler(
         n_startup_trials=_RANDOM_TRIALS,
+        n_ei_candidates=_CANDIDATES,
         multivariate=False,
         seed=zlib.crc32(f"{seed} trial {number}".encode()),
     )
@@ -145,7 +149,7 @@ def propose(
             return Proposal(drawn.params, drawn.distributions, structure)
         study.tell(drawn, state=TrialState.FAIL)
     raise UserError(
-        f"none of {_ATTEMPTS} networks drawn from the search space costs at most "
+        f"none of {_ATTEMPTS} networks drawn from the search space is new and costs at most "
         f"search.max_cost = {space.search.max_cost:g} times the backbone's multiply-adds: raise "
-        "it, or lower search.max_width, max_repeats or max_stages"
+        "it, or change search.max_width, max_repeats or max_stages"
     )

@@ -112,8 +112,7 @@ class Study:
         shape = (3, config.image_size, config.image_size)
         return config.search.max_cost * module_flops(chain, shape)
 
-    def fits(self, structure: SearchedStructure) -> bool:
-        """Whether a network costs no more than is allowed."""
+    def _affordable(self, structure: SearchedStructure) -> bool:
         size = self._session.config.image_size
         with torch.device("meta"):
             chain = searched_chain(structure, len(self._session.task.classes))
@@ -126,14 +125,22 @@ class Study:
         """
         claimed = self.trials.claimed(_job(number))
         if not claimed:
-            seed = self._session.config.seed
-            return propose(self.space, seed, number, self.trials.completed(), self.fits)
+            tried = {self._structure(trial) for trial in self.trials.study.get_trials()}
+            return propose(
+                self.space,
+                self._session.config.seed,
+                number,
+                self.trials.completed(),
+                lambda structure: structure not in tried and self._affordable(structure),
+            )
         first = claimed[0]
+        return Proposal(first.params, first.distributions, self._structure(first))
+
+    def _structure(self, trial: FrozenTrial) -> SearchedStructure:
         try:
-            structure = self.space.structure(first.params)
+            return self.space.structure(trial.params)
         except ValueError as error:
             raise damaged(self.folder / STUDY_FILE, error) from error
-        return Proposal(first.params, first.distributions, structure)
 
     def take(self, number: int, proposal: Proposal) -> Claim | None:
         """Claim a trial's first epochs; None when another process has it, or was quicker."""

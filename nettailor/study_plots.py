@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial
 from optuna.visualization import matplotlib as plots
 
 from nettailor.core.files import write_atomically
+from nettailor.report.studies import PLOTS
 
-PLOTS = ("pareto_front.png", "param_importances.png", "optimization_history.png")
 _NAMES = ["macro F1, %", "parameters", "latency, × teacher"]
 
 
@@ -32,24 +32,16 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
     The front of all trials after their first epochs, and for macro F1 its history and the
     importance of the parameters, which needs a few trials and is rough with less than hundreds.
     """
-    draw: Mapping[str, Callable[[], Any]] = dict(
-        zip(
-            PLOTS,
-            (
-                partial(plots.plot_pareto_front, study, target_names=_NAMES),
-                partial(
-                    plots.plot_param_importances, study, target=_mistakes, target_name=_NAMES[0]
-                ),
-                partial(
-                    plots.plot_optimization_history,
-                    study,
-                    target=_macro_f1,
-                    target_name=_NAMES[0],
-                ),
-            ),
-            strict=True,
-        )
-    )
+    draw: Mapping[str, Callable[[], Any]] = {
+        "pareto_front.png": partial(plots.plot_pareto_front, study, target_names=_NAMES),
+        "optimization_history.png": partial(
+            plots.plot_optimization_history, study, target=_macro_f1, target_name=_NAMES[0]
+        ),
+        "param_importances.png": partial(
+            plots.plot_param_importances, study, target=_mistakes, target_name=_NAMES[0]
+        ),
+    }
+    assert draw.keys() == PLOTS.keys()
     written = []
     pyplot.switch_backend("agg")
     for name, plot in draw.items():

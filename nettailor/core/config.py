@@ -283,7 +283,6 @@ class SearchConfig(ScheduleConfig):
     optimizer: str = Field("adamw", description="an optimizer of timm's, such as sgd or adamw")
     lr: Positive = Field(0.004, description="highest learning rate")
     weight_decay: NonNegative = Field(0.02, description="weight decay, none on biases and norms")
-    warmup_epochs: Whole = Field(1, description="epochs of linear warm-up")
     trials: Count = Field(30, description="networks to try")
     trial_epochs: Count | None = Field(
         None,

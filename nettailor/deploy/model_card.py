@@ -132,6 +132,8 @@ def model_card(
 def _kind(architecture: Architecture) -> str:
     if architecture.student is not None:
         return "tailored"
+    if architecture.searched is not None:
+        return "searched from scratch"
     return "cut" if architecture.eliminated is not None else "fine-tuned"
 
 

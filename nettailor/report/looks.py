@@ -33,6 +33,7 @@ _LOOKS = {
     "eliminated head": Look("top removed, head trained", ORANGE, "s", hollow=True),
     "head-only": Look("head only", GREEN, "^"),
     "scratch": Look("from scratch", PURPLE, "v"),
+    "searched": Look("searched from scratch", SKY, "P"),
 }
 
 

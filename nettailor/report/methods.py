@@ -19,8 +19,16 @@ Figure = Callable[[Run], float | None]
 
 # what a run was asked for beside itself, or anew in each run of a method; runs of other data are
 # refused, and its spelling says nothing
-_NO_SETTING = {"seed", "data", "eliminate.top", "eliminate.references", *EXECUTION_KEYS}
-_OWN_SECTIONS = ("teacher.", "student.", "prune.", "eliminate.")  # each kind trains by its own
+_NO_SETTING = {
+    "seed", "data", "eliminate.top", "eliminate.references", "search.trials", *EXECUTION_KEYS,
+}  # fmt: skip
+_OWN_SECTIONS = (
+    "teacher.",
+    "student.",
+    "prune.",
+    "eliminate.",
+    "search.",
+)  # each kind trains by its own
 _UNREST = 0.3  # middle half of a latency over its median, above which the machine was busy
 
 
@@ -84,6 +92,8 @@ def label_of(summary: Summary) -> str:
         words += ["conv"] if cut.replacement else []
         words += ["head"] if cut.trainable == "head" else []
         return " ".join(words)
+    if summary.searched:
+        return f"searched {summary.searched.trial}-{summary.searched.network}"
     return {"head-only": "head only", "scratch": "from scratch"}.get(summary.kind, summary.kind)
 
 
@@ -110,6 +120,8 @@ def _place(summary: Summary) -> tuple[object, ...]:
     if summary.eliminated:
         cut = summary.eliminated
         detail = (cut.unit == "blocks", cut.replacement, cut.trainable == "head", cut.top)
+    if summary.searched:
+        detail = (summary.seed, summary.searched.trial)
     return (summary.backbone, KINDS.index(summary.kind), *detail)
 
 
@@ -195,7 +207,7 @@ def _unlike_settings(methods: Sequence[Method]) -> list[str]:
     values: dict[str, dict[str, str]] = {}
     for method in methods:
         for key, value in method.runs[0].settings.items():
-            no_weights = key == "weights" and method.kind == "scratch"
+            no_weights = key == "weights" and method.kind in ("scratch", "searched")
             if key in _NO_SETTING | {"backbone"} or key.startswith(_OWN_SECTIONS) or no_weights:
                 continue
             values.setdefault(key, {})[method.label] = shown(value)

@@ -12,6 +12,7 @@ from nettailor.report import pictures
 from nettailor.report.comparison import Comparison
 from nettailor.report.methods import Method
 from nettailor.report.mistakes import DRAWN, confusion, most_confused, worse_classes
+from nettailor.report.studies import study_plots
 from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, Column
 
 
@@ -33,6 +34,7 @@ def page_html(comparison: Comparison, command: str) -> str:
         "tradeoffs": pictures.tradeoffs(methods),
         "drawings": pictures.drawings(methods, verdict),
         "training": pictures.training(methods, verdict),
+        "studies": study_plots(methods),
         "left_out": [
             (printable(str(item.folder)), printable(item.reason)) for item in comparison.left_out
         ],

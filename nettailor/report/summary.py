@@ -123,6 +123,19 @@ class Tailored(_Read):
     paths: tuple[tuple[int, int, PathKind, Annotated[float, Field(ge=0, le=1.0001)]], ...]
 
 
+class Searched(_Read):
+    """Which network of which study was trained to the end.
+
+    study: name of its folder in `search/`, beside the kinds of runs. network: tells it from all
+    others. other_trials_seconds: of training that went into the networks that were given up.
+    """
+
+    study: str = Field(pattern=r"^[^/\\]+$")
+    trial: Count
+    network: str
+    other_trials_seconds: NonNegative
+
+
 class Figures(_Read):
     """The figures that others are compared with: what is read of a run's teacher."""
 
@@ -152,13 +165,18 @@ class Summary(Figures):
     seconds: Seconds
     eliminated: Eliminated | None
     tailored: Tailored | None
+    searched: Searched | None = None  # older summaries lack it
     teacher: Figures | None
     versions: dict[str, str]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         """What the kind of a run promises is there."""
-        for kind, part in (("eliminated", self.eliminated), ("tailored", self.tailored)):
+        for kind, part in (
+            ("eliminated", self.eliminated),
+            ("tailored", self.tailored),
+            ("searched", self.searched),
+        ):
             if (self.kind == kind) != (part is not None):
                 raise ValueError(f"kind is {self.kind!r}, but {kind} is {part!r}")
         if (self.kind == "teacher") != (self.teacher is None):
