@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, get_args
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_trial
+from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, create_trial
 
 from nettailor.core.architecture import BlockKind, SearchedBlock, SearchedStructure
 from nettailor.core.config import SearchConfig
@@ -29,7 +29,8 @@ _RANDOM_TRIALS = 10  # before the sampler learns from what it has seen
 # The best of so many draws is proposed: of optuna's 24, in choices as few as these, it would always
 # be the same one, and networks would come again.
 _CANDIDATES = 4
-_ATTEMPTS = 1000
+_ATTEMPTS = 200
+_WORST = (0.0, 1e12, 1e12)
 
 
 class Proposal(NamedTuple):
@@ -118,7 +119,7 @@ def propose(
 ) -> Proposal:
     """The network of trial `number`: the same for the same arguments.
 
-    Ten trials are drawn at random; then a tree-structured Parzen estimator (Bergstra and others,
+    The first ten are drawn at random; then a tree-structured Parzen estimator (Bergstra and others,
     2011; for several objectives Ozaki and others, 2020) draws near what did well. Each trial has
     random numbers of its own, so nothing hangs on what a process proposed before.
 
@@ -129,12 +130,12 @@ def propose(
     Raises:
         UserError: no network that fits was found.
     """
-    sampler = TPESampler(
-        n_startup_trials=_RANDOM_TRIALS,
-        n_ei_candidates=_CANDIDATES,
-        multivariate=False,
-        seed=zlib.crc32(f"{seed} trial {number}".encode()),
-    )
+    own_seed = zlib.crc32(f"{seed} trial {number}".encode())
+    sampler: BaseSampler = RandomSampler(seed=own_seed)
+    if len(finished) >= _RANDOM_TRIALS:
+        sampler = TPESampler(
+            n_startup_trials=0, n_ei_candidates=_CANDIDATES, multivariate=False, seed=own_seed
+        )
     study = optuna.create_study(sampler=sampler, directions=DIRECTIONS)
     for trial in sorted(finished, key=lambda trial: trial.user_attrs["number"]):
         study.add_trial(
@@ -147,7 +148,8 @@ def propose(
         structure = space.suggest(drawn)
         if fits(structure):
             return Proposal(drawn.params, drawn.distributions, structure)
-        study.tell(drawn, state=TrialState.FAIL)
+        # a bad one, or the sampler would be drawn to where it has never seen any
+        study.tell(drawn, _WORST)
     raise UserError(
         f"none of {_ATTEMPTS} networks drawn from the search space is new and costs at most "
         f"search.max_cost = {space.search.max_cost:g} times the backbone's multiply-adds: raise "

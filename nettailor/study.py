@@ -112,7 +112,8 @@ class Study:
         shape = (3, config.image_size, config.image_size)
         return config.search.max_cost * module_flops(chain, shape)
 
-    def _affordable(self, structure: SearchedStructure) -> bool:
+    def affordable(self, structure: SearchedStructure) -> bool:
+        """Whether a network has no more multiply-adds than is allowed."""
         size = self._session.config.image_size
         with torch.device("meta"):
             chain = searched_chain(structure, len(self._session.task.classes))
@@ -131,7 +132,7 @@ class Study:
                 self._session.config.seed,
                 number,
                 self.trials.completed(),
-                lambda structure: structure not in tried and self._affordable(structure),
+                lambda structure: structure not in tried and self.affordable(structure),
             )
         first = claimed[0]
         return Proposal(first.params, first.distributions, self._structure(first))

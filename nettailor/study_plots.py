@@ -46,7 +46,7 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
     pyplot.switch_backend("agg")
     for name, plot in draw.items():
         with warnings.catch_warnings(), pyplot.style.context("default"):
-            warnings.simplefilter("ignore", UserWarning)  # experimental, or of few trials
+            warnings.simplefilter("ignore")  # of functions that may change, and of few trials
             try:
                 figure = plot().figure
             except (ValueError, RuntimeError):  # too few trials, or all alike

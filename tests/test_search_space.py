@@ -106,7 +106,7 @@ def test_networks_that_do_not_fit_are_not_proposed() -> None:
     made = [propose(SPACE, 0, number, [], lean) for number in range(5)]
     assert all(lean(proposal.structure) for proposal in made)
     assert len({proposal.structure for proposal in made}) == 5
-    with pytest.raises(UserError, match=r"none of 1000 .*max_cost = 0\.5 .*raise it") as refused:
+    with pytest.raises(UserError, match=r"none of 200 .*max_cost = 0\.5 .*raise it") as refused:
         propose(SPACE, 0, 0, [], lambda _: False)
     assert "\n" not in str(refused.value)
 
