@@ -48,6 +48,8 @@ def summary(kind: str, **changes: Any) -> dict[str, Any]:
         content["tailored"] = tailored()
     if kind == "eliminated":
         content["eliminated"] = cut(1)
+    if kind == "searched":
+        content["searched"] = searched(7)
     content |= changes
     if kind != "teacher" and "teacher" not in changes:
         shared = ("backbone", "dataset", "image_size", "seed", "classes", "stages")
@@ -64,6 +66,12 @@ def cut(top: int, **changes: Any) -> dict[str, Any]:
     """What `eliminated` holds."""
     plain = {"unit": "stages", "top": top, "kept_blocks": len(STAGES) - top}
     return plain | {"replacement": False, "trainable": "all"} | changes
+
+
+def searched(trial: int, **changes: Any) -> dict[str, Any]:
+    """What `searched` holds, as far as it is read."""
+    plain = {"study": "tiny-32px-seed0", "trial": trial, "network": "0a1b2c"}
+    return plain | {"other_trials_seconds": 120.0} | changes
 
 
 def tailored(**changes: Any) -> dict[str, Any]:
@@ -87,6 +95,8 @@ def name_of(content: Mapping[str, Any]) -> str:
         middle += f"-gamma{detail['gamma']:g}"
         if budget := detail["budget"]:
             middle += f"-{budget['cost']}{budget['most']:g}"
+    if detail := content.get("searched"):
+        middle = f"-trial{detail['trial']}-{detail['network']}"
     if content["eliminated"]:
         detail = content["eliminated"]
         middle = f"-{detail['unit']}{detail['top']}"

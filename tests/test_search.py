@@ -320,42 +320,36 @@ def release(*processes: "subprocess.Popen[str]") -> None:
         one.stdin.flush()
 
 
-def test_a_killed_search_goes_on_with_the_same_trials(done: Path, tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
     """Killed in the second trial, of whose three epochs at least one is done."""
-    # not the settings of `done`: there are states within a trial to go on from
-    flags = ["--search.trial-epochs", "3"]
+    flags = ["--trials", "4", "--search.trial-epochs", "3"]
     with process(tmp_path, *flags) as first:
         release(first)
         until = time.monotonic() + 60
-        # the header and an epoch
         while not any(len(metrics(place)) for place in study_folder(tmp_path).glob("trials/1-*")):
             assert time.monotonic() < until
             time.sleep(0.002)
         first.send_signal(signal.SIGKILL)
-    (killed,) = (study_folder(tmp_path) / "trials").glob("1-*")
-    assert 1 <= len(metrics(killed)) <= 3
     found = study_of(tmp_path, *flags)
-    assert ends(found.trials)["trial 0", "COMPLETE"] == 1
-    was = found.trials.claimed("trial 1")[0]
-    assert was.state.name == "RUNNING"
+    assert ends(found.trials) == Counter([("trial 0", "COMPLETE"), ("trial 1", "RUNNING")])
+    (was,) = found.trials.claimed("trial 1")
     start(tmp_path, *flags)
     found = study_of(tmp_path, *flags)
-    again = ends(found.trials)
-    assert again == Counter(
-        {**{(f"trial {n}", "COMPLETE"): 1 for n in range(5)}, ("trial 1", "FAIL"): 1}
-    )
-    assert found.trials.completed("trial 1")[0].params == was.params
-    # the random ones are those of any study of this seed, and train to the same bit
-    uninterrupted = tmp_path / "straight"
-    start(uninterrupted, *flags)
-    other = study_of(uninterrupted, *flags)
-    for number in range(RANDOM_TRIALS):
-        (mine,) = found.trials.completed(f"trial {number}")
-        (theirs,) = other.trials.completed(f"trial {number}")
-        assert mine.params == theirs.params
-        assert mine.values[:2] == theirs.values[:2]
-    # where the sampler has read latencies, it proposed what one that was never killed would have
+    complete = [(f"trial {number}", "COMPLETE") for number in range(4)]
+    assert ends(found.trials) == Counter([*complete, ("trial 1", "FAIL")])
+    (again,) = found.trials.completed("trial 1")
+    assert again.params == was.params
+    # the sampler has read the latencies that were measured before the kill
     require_proposals_follow(found)
+    # the network is the one that it would have been, to the bit
+    session = start_session(config_of(tmp_path / "straight", *flags), Screen())
+    network, reached = search._Search(session, Study(session))._train(
+        1, found.space.structure(was.params), 3
+    )
+    assert [reached.macro_f1, parameters(network)] == again.values[:2]
+    (straight,) = (study_folder(tmp_path / "straight") / "trials").iterdir()
+    (killed,) = (path for path in (tmp_path / "digits").rglob(f"*{straight.name}*"))
+    assert metrics(killed)[:3] == metrics(straight)
 
 
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
@@ -446,11 +440,12 @@ def test_overwrite_discards_the_study_and_its_runs(runs: Path) -> None:
     stray, other_seed = (own.with_name(f"{NAME}-trial9-abcdef-seed{seed}") for seed in (0, 1))
     shutil.copytree(own, stray)
     shutil.copytree(own, other_seed)
-    start(runs, "--search.lr", "0.002", overwrite=True)
+    other = ["--search.lr", "0.002", "--trials", "2"]
+    start(runs, *other, overwrite=True)
     assert not stray.exists()
     shutil.rmtree(other_seed)
     assert run_folder(runs).exists()
-    assert len(trials_of(runs, "--search.lr", "0.002")) == 5
+    assert len(trials_of(runs, *other)) == 2
 
 
 def trials_of(out: Path, *flags: str) -> list[FrozenTrial]:

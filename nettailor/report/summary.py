@@ -130,7 +130,7 @@ class Searched(_Read):
     others. other_trials_seconds: of training that went into the networks that were given up.
     """
 
-    study: str = Field(pattern=r"^[^/\\]+$")
+    study: str = Field(pattern=r"^[^/\\.][^/\\]*$")
     trial: Count
     network: str
     other_trials_seconds: NonNegative
