@@ -26,7 +26,7 @@ from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, Teacher, finetune
 from nettailor.halving import better_half, front, rungs
 from nettailor.session import Session, schedule_of, start_session
-from nettailor.study import PROG, Reached, Study, discard_study, promote, rung_job
+from nettailor.study import PROG, Reached, Study, discard_study, promote, rung_job, trial_job
 from nettailor.study_plots import write_plots
 from nettailor.teach import ready_teacher, teacher_folder
 from teacher.objective import CrossEntropy
@@ -72,10 +72,9 @@ class _Search:
             self._session.check_images()
         self._teacher = self._ready_teacher()
         going = list(range(search.trials))
-        names = {number: f"trial {number}" for number in going}
         self._bring_to_end(
             study.trials,
-            {names[number]: partial(self._try, number) for number in going},
+            {trial_job(number): partial(self._try, number) for number in going},
             lambda name: bool(study.trials.completed(name)),
         )
         marks = rungs(search.first_epochs, search.epochs)
@@ -231,9 +230,8 @@ class _Search:
                 "the training of every network broke down: lower search.lr, or set "
                 "search.clip_norm (other settings need --overwrite or another --out)"
             )
-        for number, run in runs.items():  # a finished one has to be of these settings
-            finetune(self._session, self._run(number, spent), beside=None, overwrite=False)
-            assert run.finished
+        for run in runs.values():  # one that was finished before has to be of these settings
+            run.open(study.settings, ignored=study.ignored, overwrite=False)
         return runs
 
     def _run(self, number: int, spent: float) -> ChainRun:

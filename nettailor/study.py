@@ -124,7 +124,7 @@ class Study:
 
         Raises UserError where no network fits, and for a journal that holds something else.
         """
-        claimed = self.trials.claimed(_job(number))
+        claimed = self.trials.claimed(trial_job(number))
         if not claimed:
             tried = {self._structure(trial) for trial in self.trials.study.get_trials()}
             return propose(
@@ -145,7 +145,7 @@ class Study:
 
     def take(self, number: int, proposal: Proposal) -> Claim | None:
         """Claim a trial's first epochs; None when another process has it, or was quicker."""
-        job = _job(number)
+        job = trial_job(number)
         claim = self.trials.take(job, proposal.params, proposal.distributions, {"number": number})
         return self._unless_done(self.trials, job, claim)
 
@@ -193,7 +193,7 @@ class Study:
         return Standing(number, macro_f1, parameters, latency)
 
     def _completed(self, number: int) -> FrozenTrial:
-        return self.trials.completed(_job(number))[0]
+        return self.trials.completed(trial_job(number))[0]
 
     def trial_folder(self, number: int, structure: SearchedStructure) -> RunFolder:
         """Where a network trains until it becomes a run.
@@ -214,7 +214,8 @@ def _open(folder: Path) -> tuple[Claims, Claims]:
     return Claims(journal, "trials", DIRECTIONS), Claims(journal, "rungs", [_MACRO_F1])
 
 
-def _job(number: int) -> str:
+def trial_job(number: int) -> str:
+    """The name of a trial's first epochs."""
     return f"trial {number}"
 
 
