@@ -132,11 +132,11 @@ class Claims:
         return self._study
 
     def describe(self, description: Mapping[str, Any]) -> dict[str, Any]:
-        """What the study is of: as it was described first, or as it is now."""
+        """What the study is of: as described when it had its first trial, or as described now."""
         name = "description"
-        if name not in self._study.user_attrs:
+        if not self._study.get_trials(deepcopy=False):
             self._study.set_user_attr(name, dict(description))
-        found: dict[str, Any] = self._study.user_attrs[name]
+        found: dict[str, Any] = self._study.user_attrs.get(name, {})
         return found
 
     def completed(self, job: str | None = None) -> list[FrozenTrial]:

@@ -126,7 +126,9 @@ class Study:
         """
         claimed = self.trials.claimed(trial_job(number))
         if not claimed:
-            tried = {self._structure(trial) for trial in self.trials.study.get_trials()}
+            tried = {
+                self._structure(trial) for trial in self.trials.study.get_trials(deepcopy=False)
+            }
             return propose(
                 self.space,
                 self._session.config.seed,

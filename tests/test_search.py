@@ -460,6 +460,8 @@ def test_nothing_that_fits_is_refused_before_anything_is_trained(
     with pytest.raises(UserError, match=r"none of 20 networks .* raise it"):
         start(tmp_path, "--max-cost", "0.0001")
     assert not (tmp_path / "digits" / "teacher").exists()
+    # a study without trials binds nobody
+    assert study_of(tmp_path, "--max-cost", "0.4").proposal(0).structure.blocks
 
 
 def test_training_that_breaks_down_everywhere_is_told(
