@@ -1,6 +1,6 @@
 """`nettailor` and `python -m nettailor`: all commands under one name."""
 
-from nettailor import compare, eliminate, export, knapsack, predict, scale, tailor, teach
+from nettailor import compare, eliminate, export, knapsack, predict, scale, search, tailor, teach
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.flags import run_command
 
@@ -10,6 +10,7 @@ _COMMANDS = {
     "eliminate": (eliminate.main, "cut the top off instead: the yardstick"),
     "scale": (scale.main, "train other sizes of an EfficientNet: compound scaling"),
     "knapsack": (knapsack.main, "remove channels under a hard budget, with inner distillation"),
+    "search": (search.main, "search for a small network without pretrained weights"),
     "compare": (compare.main, "set every run of a task side by side"),
     "export": (export.main, "write a network as files that need nothing of this project"),
     "predict": (predict.main, "say what is on images"),

@@ -82,8 +82,8 @@ def damaged(path: Path, error: Exception) -> UserError:
     """What to say of a journal that cannot be understood."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(
-        f"{path}: damaged, or no journal of a sweep ({reason}). End all processes of this sweep, "
-        "delete the file and start again; finished runs are kept, they are in their own folders"
+        f"{path}: damaged, or no journal of this program ({reason}). End all processes that share "
+        "it, delete the file and start again; finished runs are kept, they are in their own folders"
     )
 
 
@@ -139,10 +139,28 @@ class Claims:
                 self._end(trial.number, TrialState.FAIL, "the process that held it is gone")
         return living
 
-    def completed(self, job: str) -> list[FrozenTrial]:
-        """The completed trials of a job, with their values and notes."""
+    @property
+    def study(self) -> optuna.Study:
+        """The study itself, for optuna's own tools."""
+        return self._study
+
+    def describe(self, description: Mapping[str, Any]) -> dict[str, Any]:
+        """What the study is of: as described when it had its first trial, or as described now."""
+        name = "description"
+        if not self._study.get_trials(deepcopy=False):
+            self._study.set_user_attr(name, dict(description))
+        found: dict[str, Any] = self._study.user_attrs.get(name, {})
+        return found
+
+    def completed(self, job: str | None = None) -> list[FrozenTrial]:
+        """The completed trials of a job, or of all, with their values and notes."""
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial for trial in complete if trial.user_attrs["job"] == job]
+        return [trial for trial in complete if job is None or trial.user_attrs["job"] == job]
+
+    def claimed(self, job: str) -> list[FrozenTrial]:
+        """Every claim that there ever was on a job, in the order of the journal."""
+        trials = self._study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.user_attrs["job"] == job]
 
     def take(
         self,
@@ -198,6 +216,10 @@ class Claims:
             for key, value in notes.items():
                 self._storage.set_trial_user_attr(claim.trial_id, key, value)
             self._study.tell(claim.number, list(values), skip_if_finished=True)
+
+    def give_up(self, claim: Claim, reason: str) -> None:
+        """End a claim without results: the job is free again."""
+        self._end(claim.number, TrialState.PRUNED, reason)
 
     def _running(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

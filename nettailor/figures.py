@@ -70,12 +70,13 @@ def summary(
     tailored: Mapping[str, Any] | None = None,
     scaled: Mapping[str, Any] | None = None,
     knapsack: Mapping[str, Any] | None = None,
+    searched: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
     Args:
-        kind: teacher, tailored, candidate, picked, eliminated, head-only, scratch, scaled or
-            knapsack.
+        kind: teacher, tailored, candidate, picked, eliminated, head-only, scratch, knapsack,
+            scaled or searched.
         network: what the figures are of.
         size: bytes of `model.safetensors`.
         train_seconds: spent in training steps; for a tailored run, of every depth tried.
@@ -86,8 +87,11 @@ def summary(
         tailored: mode, cut, gamma, budget, depth and paths, for a tailored one.
         scaled: φ, multipliers, size of the input and start, for a scaled one.
         knapsack: what was made narrower, and how, for a network that lost channels.
+        searched: study, trial and blocks, for one that was found by search.
     """
     config, scores = session.config, evidence.scores
+    # those of the backbone, whatever was cut off it
+    stages = network.stages if searched and isinstance(network, Chain) else session.stages
     return {
         "kind": kind,
         "backbone": config.backbone,
@@ -99,7 +103,7 @@ def summary(
         "macro_f1": _by_split(scores, "macro_f1"),
         "loss": _by_split(scores, "loss"),
         **structure(network, session.preprocessing.image_size),
-        "stages": list(session.stages),
+        "stages": list(stages),
         "latency_ms": {
             evidence.device.type: {batch: dict(row) for batch, row in evidence.latency.items()}
         },
@@ -119,6 +123,7 @@ def summary(
         "tailored": None if tailored is None else dict(tailored),
         "scaled": None if scaled is None else dict(scaled),
         "knapsack": None if knapsack is None else dict(knapsack),
+        "searched": None if searched is None else dict(searched),
         "teacher": None if teacher is None else dict(teacher),
         "versions": versions(),
     }

@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from nettailor.core.architecture import Architecture, EliminatedStructure, ScaledStructure
+from nettailor.core.architecture import (
+    Architecture,
+    EliminatedStructure,
+    ScaledStructure,
+    SearchedStructure,
+)
 from nettailor.core.backbone import Chain
 from nettailor.core.config import ScheduleConfig
 from nettailor.core.device import place
@@ -54,7 +59,9 @@ class ChainRun:
         ignored: dotted keys in which a run that is there may differ.
         stage: how it trains.
         make: gives the chain to train, and where its weights came from; called with torch seeded.
-        eliminated, scaled: what is cut off the top, or what φ made of the family, for the summary.
+        eliminated, scaled, searched: what is cut off the top, what φ made of the family, or how it
+            was found, for the summary.
+        structure: of a network that was found by search.
     """
 
     kind: Kind
@@ -65,6 +72,8 @@ class ChainRun:
     make: Callable[[], tuple[Chain, WeightsSource]]
     eliminated: Mapping[str, Any] | None = None
     scaled: Mapping[str, Any] | None = None
+    structure: SearchedStructure | None = None
+    searched: Mapping[str, Any] | None = None
 
     def architecture(self, session: Session, source: WeightsSource) -> Architecture:
         """What the network is."""
@@ -75,7 +84,9 @@ class ChainRun:
             )
         if self.scaled is not None:
             scaled = ScaledStructure(depth=self.scaled["depth"], width=self.scaled["width"])
-        return session.architecture(source, eliminated=eliminated, scaled=scaled)
+        return session.architecture(
+            source, eliminated=eliminated, scaled=scaled, searched=self.structure
+        )
 
 
 def finetune(
@@ -142,6 +153,7 @@ def finetune(
         teacher=None if beside is None else beside.measured(latency["teacher"], device),
         eliminated=run.eliminated,
         scaled=run.scaled,
+        searched=run.searched,
     )
     folder.finish(result)
     return result

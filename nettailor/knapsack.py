@@ -13,7 +13,7 @@ from torch import nn
 
 from nettailor.core.architecture import WEIGHTS_FILE, Architecture, NarrowedStructure
 from nettailor.core.backbone import Chain, create_chain
-from nettailor.core.config import TeacherConfig, as_settings
+from nettailor.core.config import TeacherConfig, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
@@ -130,9 +130,7 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
 
 def _settings(session: Session) -> dict[str, Any]:
     """What is recorded; the budget by default as if it had been given."""
-    settings = as_settings(session.config)
-    for section in ("student", "prune", "eliminate"):
-        del settings[section]
+    settings = recorded(session.config, "teacher", "knapsack")
     cost, most = session.config.knapsack.budget
     settings["knapsack"][f"max_{cost}"] = most
     return settings

@@ -17,6 +17,7 @@ from nettailor.core.compound_scaling import make_scaled
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, require_exactly, write_weights
+from nettailor.core.vocabulary import searched_chain
 from prune.eliminate import eliminate
 from prune.narrow import resize
 from student.grow import build
@@ -75,6 +76,8 @@ def _full_width(architecture: Architecture, file: Path) -> Chain | Student:
     """The network with all of its channels; UserError as in `_bare`."""
     backbone, scaled = architecture.backbone, architecture.scaled
     classes = len(architecture.classes)
+    if architecture.searched is not None:
+        return searched_chain(architecture.searched, classes)
     try:
         if scaled is not None:
             return cut(make_scaled(backbone, classes, depth=scaled.depth, width=scaled.width))

@@ -10,7 +10,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from nettailor.core import ranks
-from nettailor.core.architecture import Architecture, EliminatedStructure, ScaledStructure
+from nettailor.core.architecture import (
+    Architecture,
+    EliminatedStructure,
+    ScaledStructure,
+    SearchedStructure,
+)
 from nettailor.core.backbone import create_chain, data_defaults
 from nettailor.core.config import RunConfig, ScheduleConfig
 from nettailor.core.console import Screen
@@ -138,6 +143,7 @@ class Session:
         *,
         eliminated: EliminatedStructure | None = None,
         scaled: ScaledStructure | None = None,
+        searched: SearchedStructure | None = None,
     ) -> Architecture:
         """What a network of this task is, made from the weights of `source`."""
         return Architecture(
@@ -148,6 +154,7 @@ class Session:
             weights_digest=source.digest,
             eliminated=eliminated,
             scaled=scaled,
+            searched=searched,
         )
 
     def folder(self, kind: str, *details: str) -> Path:

@@ -51,6 +51,8 @@ def summary(kind: str, **changes: Any) -> dict[str, Any]:
         content["eliminated"] = cut(1)
     if kind == "knapsack":
         content["knapsack"] = knapsack()
+    if kind == "searched":
+        content["searched"] = searched(7)
     content |= changes
     if kind != "teacher" and "teacher" not in changes:
         shared = ("backbone", "dataset", "image_size", "seed", "classes", "stages")
@@ -67,6 +69,12 @@ def cut(top: int, **changes: Any) -> dict[str, Any]:
     """What `eliminated` holds."""
     plain = {"unit": "stages", "top": top, "kept_blocks": len(STAGES) - top}
     return plain | {"replacement": False, "trainable": "all"} | changes
+
+
+def searched(trial: int, **changes: Any) -> dict[str, Any]:
+    """What `searched` holds, as far as it is read."""
+    plain = {"study": "tiny-32px-seed0", "trial": trial, "network": "0a1b2c"}
+    return plain | {"other_trials_seconds": 120.0} | changes
 
 
 def tailored(**changes: Any) -> dict[str, Any]:
@@ -111,6 +119,8 @@ def name_of(content: Mapping[str, Any]) -> str:
         middle += f"-of-{detail['of']['name']}" if detail["of"]["name"] else ""
         middle += "-greedy" if detail["solver"] == "greedy" else ""
         middle += "-no-inner" if not detail["mimic"] else ""
+    if detail := content.get("searched"):
+        middle = f"-trial{detail['trial']}-{detail['network']}"
     if content["eliminated"]:
         detail = content["eliminated"]
         middle = f"-{detail['unit']}{detail['top']}"

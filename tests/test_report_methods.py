@@ -15,6 +15,7 @@ from report_runs import (
     cut,
     knapsack,
     scaled,
+    searched,
     summary,
     tailored,
     timings,
@@ -49,6 +50,17 @@ def sized(kind: str, val: float, flops: float, params: float, **changes: Any) ->
 
 
 TEACHER = sized("teacher", 95.0, 1, 1)
+
+
+def test_networks_of_two_searches_are_not_taken_for_seeds_of_one(tmp_path: Path) -> None:
+    contents = [
+        summary("searched", seed=seed, searched=searched(trial, network=network))
+        for seed, trial, network in ((0, 7, "aaaaaa"), (1, 7, "bbbbbb"), (0, 12, "cccccc"))
+    ]
+    methods = methods_of(tmp_path, *contents)
+    assert [(method.label, method.seeds) for method in methods] == [
+        ("searched 7-aaaaaa", (0,)), ("searched 12-cccccc", (0,)), ("searched 7-bbbbbb", (1,)),
+    ]  # fmt: skip
 
 
 def test_spread_worked_out_by_hand() -> None:
@@ -87,6 +99,7 @@ def test_spread_worked_out_by_hand() -> None:
             "tailored task, γ 0.3, latency ≤ 5 ms, batch 64",
         ),
         ("eliminated", {"eliminated": cut(2)}, "elim 2"),
+        ("searched", {}, "searched 7-0a1b2c"),
         ("eliminated", {"eliminated": cut(3, unit="blocks")}, "elim 3 blocks"),
         (
             "eliminated",

@@ -1,13 +1,14 @@
 """Which run folders are compared, which are left out, and which comparison is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from report_runs import accuracy, name_of, summary, write_run
+from report_runs import accuracy, name_of, searched, summary, write_run
 
 from nettailor.core.errors import UserError
 from nettailor.report.runs import LeftOut, read_runs, task_name
@@ -27,6 +28,21 @@ def left_out(task: Path) -> LeftOut:
     assert [run.summary.kind for run in runs] == ["teacher"]
     (other,) = others
     return other
+
+
+def test_no_path_in_the_name_of_a_study_is_followed(tmp_path: Path) -> None:
+    write_run(tmp_path, summary("searched", searched=searched(1, study="../../secrets")))
+    with pytest.raises(UserError, match=r"searched\.study: String should match pattern"):
+        read_runs([tmp_path])
+
+
+def test_the_trials_of_a_search_are_no_runs(tmp_path: Path) -> None:
+    write_run(tmp_path, summary("searched"))
+    study = tmp_path / "search" / "tiny-32px-seed0"
+    shutil.copytree(tmp_path / "searched" / "tiny-32px-trial7-0a1b2c-seed0", study / "trials" / "7")
+    assert len(read_runs([tmp_path])[0]) == 2
+    (study / "study.journal").touch()
+    assert len(read_runs([tmp_path])[0]) == 1
 
 
 def test_runs_are_found_at_any_depth_and_those_inside_runs_are_not(tmp_path: Path) -> None:
@@ -81,6 +97,10 @@ def test_what_is_read_of_a_run(tmp_path: Path) -> None:
                 latency_ms={"cuda": content["latency_ms"]["cpu"]}
             ),
             "not measured on cpu",
+        ),
+        (
+            lambda content: content.update(searched=searched(1)),
+            "kind is 'tailored', but searched is",
         ),
         (lambda content: content.update(tailored=None), "kind is 'tailored', but tailored is None"),
         (lambda content: content["tailored"]["paths"].append([1, 9, "proxy", 0.5]), "within 5"),

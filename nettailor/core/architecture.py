@@ -1,15 +1,16 @@
 """Structure as data: everything but the weights that rebuilding a network takes."""
 
+import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
+    model_validator,
 )
 from timm.data.transforms import str_to_pil_interp
 
@@ -28,6 +29,9 @@ _MOST_CLASSES = 65_536
 LEAST_MULTIPLIER, MOST_MULTIPLIER = 0.1, 10.0
 _LARGEST = 1e6  # of a mean or a standard deviation; its inverse is the least one
 _LONGEST_FAULT = 200  # characters of what a message quotes from a file
+MOST_CHANNELS, MOST_STAGES, MOST_REPEATS = 2048, 16, 16  # of a searched network
+
+BlockKind = Literal["Conv", "DWConv", "InvertedResidualV2", "InvertedResidualV3", "MBConv"]
 
 
 class Closed(BaseModel):
@@ -80,11 +84,44 @@ class NarrowedStructure(Closed):
     nodes: tuple[int, ...] | None
 
 
+class SearchedBlock(Closed):
+    """`repeats` blocks of one kind, one after the other; the first has the stride.
+
+    expansion: of the channels inside an inverted residual; other kinds have none.
+    """
+
+    kind: BlockKind
+    channels: int = Field(ge=1, le=MOST_CHANNELS)
+    stride: Literal[1, 2]
+    kernel: Literal[3, 5, 7]
+    activation: Literal["relu", "relu6", "hard_swish", "silu"]
+    expansion: int = Field(ge=1, le=8)
+    repeats: int = Field(ge=1, le=MOST_REPEATS)
+
+
+class SearchedStructure(Closed):
+    """A network that was found by search.
+
+    stem, head: channels of the 3×3 convolution with stride 2 before the blocks, and of the 1×1
+    convolution after them.
+    """
+
+    stem: int = Field(ge=1, le=MOST_CHANNELS)
+    blocks: tuple[SearchedBlock, ...] = Field(min_length=1, max_length=MOST_STAGES)
+    head: int = Field(ge=1, le=MOST_CHANNELS)
+
+    @property
+    def key(self) -> str:
+        """Six characters that tell it from other networks."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:6]
+
+
 class Architecture(Closed):
     """The content of `architecture.json`.
 
-    `student`, `eliminated` and `scaled` are null for a whole backbone; at most one of them is set.
-    `narrowed` is set, beside any of them or alone, where channels were removed.
+    `student`, `eliminated`, `scaled` and `searched` are null for a whole backbone; at most one of
+    them is set. A searched network has nothing of the backbone but how that expects its images.
+    `narrowed` is set, beside any other or alone, where channels were removed.
     """
 
     format: Literal[1] = 1
@@ -97,22 +134,15 @@ class Architecture(Closed):
     eliminated: EliminatedStructure | None = None
     scaled: ScaledStructure | None = None
     narrowed: NarrowedStructure | None = None
+    searched: SearchedStructure | None = None
 
-    @field_validator("eliminated")
-    @classmethod
-    def _one_structure(
-        cls, eliminated: EliminatedStructure | None, info: ValidationInfo
-    ) -> EliminatedStructure | None:
-        if eliminated is not None and info.data.get("student") is not None:
-            raise ValueError("a network is a student or has its top eliminated, not both")
-        return eliminated
-
-    @field_validator("scaled")
-    @classmethod
-    def _whole(cls, scaled: ScaledStructure | None, info: ValidationInfo) -> ScaledStructure | None:
-        if scaled is not None and (info.data.get("student") or info.data.get("eliminated")):
-            raise ValueError("a scaled network is neither a student nor eliminated")
-        return scaled
+    @model_validator(mode="after")
+    def _one_structure(self) -> Self:
+        names = ("student", "eliminated", "scaled", "searched")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are given, expected one of them at most")
+        return self
 
     @field_validator("classes")
     @classmethod

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic.fields import FieldInfo
 from timm.optim import list_optimizers
 
+from nettailor.core.architecture import MOST_CHANNELS, MOST_REPEATS, MOST_STAGES
 from nettailor.core.errors import nearest
 
 # Keys that say where and how a run executes, not what it computes: they may differ on a resume.
@@ -352,6 +353,40 @@ class KnapsackConfig(ScheduleConfig):
         return self
 
 
+class SearchConfig(ScheduleConfig):
+    """A search for small networks without pretrained weights, and how they train."""
+
+    epochs: Count = Field(40, description="passes over the images for networks that go all the way")
+    optimizer: str = Field("adamw", description="an optimizer of timm's, such as sgd or adamw")
+    lr: Positive = Field(0.004, description="highest learning rate")
+    weight_decay: NonNegative = Field(0.02, description="weight decay, none on biases and norms")
+    trials: Count = Field(30, description="networks to try")
+    trial_epochs: Count | None = Field(
+        None,
+        description="of `epochs`, those that every network trains for; then, and at each doubling, "
+        "the better half goes on; null: a quarter",
+    )
+    max_stages: int = Field(
+        5, ge=1, le=MOST_STAGES, description="most stages, each of one kind of block"
+    )
+    max_repeats: int = Field(3, ge=1, le=MOST_REPEATS, description="most blocks in a stage")
+    max_width: int = Field(96, ge=8, le=MOST_CHANNELS, description="most channels of a block")
+    max_cost: Positive = Field(
+        0.5, description="most multiply-adds of a network, as a share of the backbone's"
+    )
+
+    @property
+    def first_epochs(self) -> int:
+        """How many epochs every network trains for."""
+        return -(-self.epochs // 4) if self.trial_epochs is None else self.trial_epochs
+
+    @model_validator(mode="after")
+    def _trials_are_shorter(self) -> Self:
+        if self.first_epochs > self.epochs:
+            raise ValueError(f"trial_epochs {self.trial_epochs} must not be above epochs")
+        return self
+
+
 class RunConfig(Section):
     """All settings of a task; one YAML file fills any part of it."""
 
@@ -392,6 +427,7 @@ class RunConfig(Section):
     eliminate: EliminateConfig = EliminateConfig()
     knapsack: KnapsackConfig = KnapsackConfig()
     scale: ScaleConfig = ScaleConfig()
+    search: SearchConfig = SearchConfig()
 
 
 # the sections that say how something trains

@@ -17,13 +17,14 @@ from nettailor.core.files import is_leftover, read_json, write_json, write_text
 from nettailor.core.settings import parse_yaml
 
 Kind = Literal[
-    "teacher", "tailored", "eliminated", "head-only", "scratch", "knapsack", "scaled"
+    "teacher", "tailored", "eliminated", "head-only", "scratch", "knapsack", "scaled", "searched",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "summary.json"
+STUDY_FILE = "study.journal"  # in a folder whose runs are the trials of a search
 _STATE_FOLDER = "state"
 
 

@@ -54,7 +54,7 @@ def describe(architecture: Architecture, summary: Mapping[str, Any] | None) -> d
     size = preprocessing.image_size
     texts = {
         "producer": "nettailor",
-        "backbone": architecture.backbone,
+        "backbone": "none" if architecture.searched else architecture.backbone,
         "weights_origin": architecture.weights_origin,
         "class_names": json.dumps(architecture.classes, ensure_ascii=False),
         "image_size": json.dumps(size),

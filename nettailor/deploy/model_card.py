@@ -53,7 +53,7 @@ def hub_config(architecture: Architecture) -> dict[str, Any]:
     preprocessing = architecture.preprocessing
     size = preprocessing.image_size
     return {
-        "architecture": architecture.backbone,
+        "architecture": "searched" if architecture.searched else architecture.backbone,
         "num_classes": len(architecture.classes),
         "label_names": list(architecture.classes),
         "pretrained_cfg": {
@@ -100,7 +100,7 @@ def model_card(
         yaml.safe_dump(front, sort_keys=False).rstrip(),
         "---",
         "",
-        f"# {architecture.backbone}, {_kind(architecture)} to {task}",
+        f"# {_title(architecture)} {task}",
         "",
         f"Classes ({len(architecture.classes)}): {_listed(architecture.classes)}.",
         "",
@@ -127,11 +127,16 @@ def model_card(
         "",
         "## Whence",
         "",
-        f"Pretrained weights: {architecture.weights_origin}; their licence: {licence}. Trained and "
-        "cut with NetTailor.",
+        f"{_weights(architecture)} with NetTailor.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _title(architecture: Architecture) -> str:
+    if architecture.searched is not None:
+        return "Network searched from scratch for"
+    return f"{architecture.backbone}, {_kind(architecture)} to"
 
 
 def _kind(architecture: Architecture) -> str:
@@ -142,6 +147,15 @@ def _kind(architecture: Architecture) -> str:
     if architecture.narrowed is not None:
         return "narrowed"
     return "cut" if architecture.eliminated is not None else "fine-tuned"
+
+
+def _weights(architecture: Architecture) -> str:
+    if architecture.searched is not None:
+        return "No pretrained weights: found and trained"
+    return (
+        f"Pretrained weights: {architecture.weights_origin}; their licence: "
+        f"{licence_of(architecture)}. Trained and cut"
+    )
 
 
 def _listed(classes: Sequence[str]) -> str:

@@ -36,6 +36,7 @@ _LOOKS = {
     "scaled": Look("scaled", GREEN, "p"),
     "knapsack": Look("channels removed", SKY, "P"),
     "knapsack tailored": Look("tailored, channels removed", SKY, "X"),
+    "searched": Look("searched from scratch", PURPLE, "h"),
 }
 
 

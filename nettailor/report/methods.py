@@ -21,7 +21,8 @@ Figure = Callable[[Run], float | None]
 # what a run was asked for beside itself, or anew in each run of a method; runs of other data are
 # refused, and its spelling says nothing
 _NO_SETTING = {
-    "seed", "data", "eliminate.top", "eliminate.references", "knapsack.of", *EXECUTION_KEYS
+    "seed", "data", "eliminate.top", "eliminate.references", "knapsack.of", "search.trials",
+    *EXECUTION_KEYS,
 }  # fmt: skip
 _OWN_SECTIONS = tuple(f"{stage}." for stage in STAGES)  # each kind trains by its own
 _UNREST = 0.3  # middle half of a latency over its median, above which the machine was busy
@@ -91,6 +92,8 @@ def label_of(summary: Summary) -> str:
         return _scaling(summary.scaled)
     if summary.knapsack:
         return ", ".join(_knapsack(summary.knapsack))
+    if summary.searched:
+        return f"searched {summary.searched.trial}-{summary.searched.network}"
     return {"head-only": "head only", "scratch": "from scratch"}.get(summary.kind, summary.kind)
 
 
@@ -148,6 +151,8 @@ def _place(summary: Summary) -> tuple[object, ...]:
     if summary.knapsack:
         narrowed = summary.knapsack
         detail = (narrowed.of.kind, narrowed.of.name, narrowed.budget.cost, narrowed.budget.most)
+    if summary.searched:
+        detail = (summary.seed, summary.searched.trial)
     return (summary.backbone, KINDS.index(summary.kind), *detail)
 
 
@@ -233,7 +238,7 @@ def _unlike_settings(methods: Sequence[Method]) -> list[str]:
     values: dict[str, dict[str, str]] = {}
     for method in methods:
         for key, value in method.runs[0].settings.items():
-            no_weights = key == "weights" and method.kind == "scratch"
+            no_weights = key == "weights" and method.kind in ("scratch", "searched")
             if key in _NO_SETTING | {"backbone"} or key.startswith(_OWN_SECTIONS) or no_weights:
                 continue
             values.setdefault(key, {})[method.label] = shown(value)

@@ -1,10 +1,7 @@
 """What the winner gets wrong: its confusion matrix, and the classes that suffered most."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
@@ -12,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from PIL import Image
 
 from nettailor.evidence import MISTAKES_FOLDER
 from nettailor.report.brief import shortened
+from nettailor.report.inline_png import png_uri
 from nettailor.report.looks import BLACK, VERMILLION, look_of
 from nettailor.report.methods import Method
 from nettailor.report.runs import Run
@@ -148,24 +145,11 @@ def _examples(pairs: Sequence[tuple[Run, Run]], label: int) -> tuple[Example, ..
         for index, true, predicted in zip(test.index, test.label, test.predicted, strict=True):
             if true != label or predicted == label or not was_right.get(int(index)):
                 continue
-            source = _data_uri(run.folder / MISTAKES_FOLDER / f"{index}.png")
+            source = png_uri(run.folder / MISTAKES_FOLDER / f"{index}.png", _LARGEST)
             if source and int(index) not in found:
                 name = shortened(run.summary.classes[predicted], _NAME)
                 found[int(index)] = Example(source, name, run.summary.seed)
     return tuple(found[index] for index in sorted(found))[:_EXAMPLES]
-
-
-def _data_uri(path: Path) -> str | None:
-    """A small PNG as it can stand in a page; None where there is none that can be read."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def worse_picture(classes: Sequence[Worse], winner: Method) -> Figure:

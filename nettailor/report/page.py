@@ -13,6 +13,7 @@ from nettailor.report.comparison import Comparison
 from nettailor.report.methods import Method
 from nettailor.report.mistakes import DRAWN, confusion, most_confused, worse_classes
 from nettailor.report.roads import road_columns
+from nettailor.report.studies import study_plots
 from nettailor.report.tables import (
     BUDGET_HEADINGS,
     COLUMNS,
@@ -43,6 +44,7 @@ def page_html(comparison: Comparison, command: str) -> str:
         "tradeoffs": pictures.tradeoffs(methods),
         "drawings": pictures.drawings(methods, verdict),
         "training": pictures.training(methods, verdict),
+        "studies": study_plots(methods),
         "left_out": [
             (printable(str(item.folder)), printable(item.reason)) for item in comparison.left_out
         ],

@@ -60,7 +60,9 @@ def drawings(methods: Sequence[Method], verdict: Verdict) -> list[Picture]:
         exits = [row[0] for row in tailored.paths if row[2] == "exit"] if tailored else []
         words = [
             f"{method.label} ({roles[method]})" if method in roles else method.label,
-            f"{blocks.universal} of {len(run.summary.stages)} pretrained blocks",
+            f"{blocks.universal} of {len(run.summary.stages)} pretrained blocks"
+            if run.summary.searched is None
+            else f"{blocks.universal} blocks, none of them pretrained",
             *([f"{blocks.proxy} proxies"] if blocks.proxy else []),
             *(f"exit at x{node}" for node in exits),
             f"{times(flops_ratio(run))} FLOPs",

@@ -12,7 +12,7 @@ import yaml
 from nettailor.core.config import RunConfig, as_settings, flat
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
-from nettailor.core.run_folder import CONFIG_FILE, RunFolder
+from nettailor.core.run_folder import CONFIG_FILE, STUDY_FILE, RunFolder
 from nettailor.core.settings import parse_yaml
 from nettailor.core.torchvision_sets import SET_NAMES
 from nettailor.report.curves import Epoch, read_epochs
@@ -101,6 +101,9 @@ def find_runs(folders: Sequence[Path], image_size: int | None) -> tuple[list[Run
 def _run_folders(root: Path) -> Iterator[Path]:
     """Every folder with settings, from `root` downwards; what lies inside one belongs to it."""
     for place, inner, files in os.walk(root):
+        if STUDY_FILE in files:
+            inner.clear()  # its trials are no runs until they are moved
+            continue
         if CONFIG_FILE in files:
             inner.clear()
             yield Path(place)

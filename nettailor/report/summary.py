@@ -158,6 +158,19 @@ class Scaled(_Read):
     pretrained: bool
 
 
+class Searched(_Read):
+    """Which network of which study was trained to the end.
+
+    study: name of its folder in `search/`, beside the kinds of runs. network: tells it from all
+    others. other_trials_seconds: of training that went into the networks that were given up.
+    """
+
+    study: str = Field(pattern=r"^[^/\\.][^/\\]*$")
+    trial: Count
+    network: str
+    other_trials_seconds: NonNegative
+
+
 class Figures(_Read):
     """The figures that others are compared with: what is read of a run's teacher."""
 
@@ -190,13 +203,14 @@ class Summary(Figures):
     # summaries of before there were these roads lack them
     scaled: Scaled | None = None
     knapsack: Knapsack | None = None
+    searched: Searched | None = None
     teacher: Figures | None
     versions: dict[str, str]
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         """What the kind of a run promises is there."""
-        for kind in ("eliminated", "tailored", "scaled", "knapsack"):
+        for kind in ("eliminated", "tailored", "scaled", "knapsack", "searched"):
             part = getattr(self, kind)
             if (self.kind == kind) != (part is not None):
                 raise ValueError(f"kind is {self.kind!r}, but {kind} is {part!r}")

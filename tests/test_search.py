@@ -1,0 +1,513 @@
+"""`search` whole: its trials and runs, who takes over from whom, and what it refuses."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optuna.trial import FrozenTrial
+
+from nettailor import compare, export, predict, search, search_space, study
+from nettailor.claims import Claims
+from nettailor.core.architecture import SearchedStructure
+from nettailor.core.backbone import Chain
+from nettailor.core.config import RunConfig
+from nettailor.core.console import Screen
+from nettailor.core.cost import parameters
+from nettailor.core.errors import UserError
+from nettailor.core.flags import parse
+from nettailor.core.latency import measure_latency
+from nettailor.core.run_folder import RunFolder
+from nettailor.core.trainer import NotFiniteError
+from nettailor.network import load_network
+from nettailor.search import run_search
+from nettailor.search_space import propose
+from nettailor.session import start_session
+from nettailor.study import Study
+from prune.fold import fold
+
+NAME = "test_resnet-32px"
+SMALL = [
+    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "4",
+    "--limit.train", "100", "--limit.test", "50", "--device", "cpu", "--workers", "0",
+    "--batch-size", "16", "--max-stages", "2", "--max-repeats", "1", "--max-width", "16",
+    "--trials", "5",
+]  # fmt: skip
+RANDOM_TRIALS = 3  # so that the sampler has its say in the others
+FIGURE_SECONDS = 0.02
+
+# says that it is up, and starts when it is told to
+PROCESS = f"""
+import sys
+from nettailor import search, search_space
+from nettailor.core.console import Screen
+from nettailor.core.flags import parse
+from nettailor.core.latency import measure_latency
+from nettailor.session import start_session
+
+measure_latency.__kwdefaults__["seconds"] = {FIGURE_SECONDS}
+search_space._RANDOM_TRIALS = {RANDOM_TRIALS}
+search._LOOK_EVERY = 0.1
+config, _ = parse("test", "", sys.argv[1:])
+print("up", flush=True)
+sys.stdin.readline()
+with Screen() as screen:
+    search.run_search(start_session(config, screen), overwrite=False)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(measure_latency.__kwdefaults__, "seconds", FIGURE_SECONDS)
+        patch.setattr(search_space, "_RANDOM_TRIALS", RANDOM_TRIALS)
+        patch.setattr(search, "_LOOK_EVERY", 0.1)
+        yield
+
+
+def config_of(out: Path, *flags: str) -> RunConfig:
+    return parse("test", "", [*SMALL, "--out", str(out), *flags])[0]
+
+
+def start(out: Path, *flags: str, overwrite: bool = False) -> dict[int, RunFolder]:
+    with Screen() as screen:
+        return run_search(start_session(config_of(out, *flags), screen), overwrite=overwrite)
+
+
+def study_of(out: Path, *flags: str) -> Study:
+    return Study(start_session(config_of(out, *flags), Screen()))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command leaves."""
+    out = tmp_path_factory.mktemp("search")
+    search.main([*SMALL, "--out", str(out)])
+    return out
+
+
+@pytest.fixture
+def runs(done: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(done, tmp_path / "runs")
+
+
+def study_folder(out: Path) -> Path:
+    return out / "digits" / "search" / f"{NAME}-seed0"
+
+
+def journal(out: Path) -> Path:
+    return study_folder(out) / "study.journal"
+
+
+def run_folder(out: Path) -> Path:
+    """The only network that goes all the way: of five, two, then one."""
+    (folder,) = (out / "digits" / "searched").iterdir()
+    return folder
+
+
+def trials(out: Path) -> list[FrozenTrial]:
+    """The finished ones by number."""
+    complete = study_of(out).trials.completed()
+    return sorted(complete, key=lambda trial: int(trial.user_attrs["number"]))
+
+
+def ends(claims: Claims) -> Counter[tuple[str, str]]:
+    """How many claims on each job came to which end."""
+    every = claims.study.get_trials()
+    return Counter((trial.user_attrs["job"], trial.state.name) for trial in every)
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    """The epochs of a trial, clocks apart."""
+    if not (folder / "metrics.csv").exists():
+        return []
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+
+
+def forbid_training(patch: pytest.MonkeyPatch) -> None:
+    def trains(*_: object, **__: object) -> None:
+        raise AssertionError("something was trained")
+
+    patch.setattr(search, "fit", trains)
+    patch.setattr("nettailor.finetune.fit", trains)
+
+
+def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
+    found = study_of(done)
+    assert ends(found.trials) == Counter((f"trial {n}", "COMPLETE") for n in range(5))
+    later = Counter(name.split(", ")[-1] for name, _ in ends(found.rungs))
+    assert later == {"2 epochs": 2, "4 epochs": 1, "teacher": 1}
+    left = {len(metrics(folder)): folder for folder in (study_folder(done) / "trials").iterdir()}
+    assert left.keys() == {1, 2}  # the third rung's has moved
+    assert len(metrics(run_folder(done))) == 4
+    for trial in trials(done):
+        macro_f1, count, latency = trial.values
+        assert 0 < macro_f1 <= 100
+        assert count == int(count)
+        assert 0 < latency < 20
+
+
+def test_the_summary_of_a_run(done: Path) -> None:
+    folder = run_folder(done)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    network, architecture = load_network(folder)
+    assert isinstance(network, Chain)
+    assert summary["kind"] == "searched"
+    searched = summary["searched"]
+    assert folder.name == f"{NAME}-trial{searched['trial']}-{searched['network']}-seed0"
+    assert searched["study"] == study_folder(done).name
+    assert searched["other_trials_seconds"] > 0
+    assert architecture.searched is not None
+    assert architecture.searched.model_dump(mode="json")["blocks"] == searched["blocks"]
+    assert architecture.weights_origin == "random initialisation"
+    assert summary["stages"] == list(network.stages)
+    assert summary["params"] == {
+        "total": parameters(network), "universal": 0, "task": parameters(network),
+    }  # fmt: skip
+    (trial,) = (one for one in trials(done) if one.user_attrs["number"] == searched["trial"])
+    assert trial.values[1] == parameters(network)
+    place = done / "digits" / "teacher" / f"{NAME}-seed0"
+    teacher = json.loads((place / "summary.json").read_text(encoding="utf-8"))
+    assert summary["teacher"]["accuracy"] == teacher["accuracy"]
+    assert teacher["searched"] is None
+    # older run folders hold no settings of a search, and those of a search no others
+    teachers = (place / "config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"^(\w+):$", teachers, re.M) == ["split", "limit", "augment", "teacher"]
+    settings = (folder / "config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"^(\w+):$", settings, re.M) == [
+        "split", "limit", "augment", "teacher", "search",
+    ]  # fmt: skip
+
+
+def test_a_loaded_network_is_the_one_that_was_judged(done: Path) -> None:
+    folder = run_folder(done)
+    network, _ = load_network(folder)
+    session = start_session(config_of(done), Screen())
+    scores = session.validate(network)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
+    assert round(scores.loss, 4) == summary["loss"]["val"]
+    again, _ = load_network(folder)
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(network(images).logits, again(images).logits)
+        close = (fold(network)(images) - network(images).logits).abs().max()
+    assert float(close) < 1e-5
+
+
+def require_proposals_follow(found: Study) -> None:
+    """Each network is the one that the values in the journal lead to."""
+    finished = sorted(found.trials.completed(), key=lambda trial: int(trial.user_attrs["number"]))
+    structures = [found.space.structure(trial.params) for trial in finished]
+    assert len(set(structures)) == len(finished)
+
+    def fits(structure: SearchedStructure) -> bool:
+        return structure not in structures[:number] and found.affordable(structure)
+
+    for number, trial in enumerate(finished):
+        made = propose(found.space, 0, number, finished[:number], fits)
+        assert made.params == trial.params
+
+
+def test_every_proposal_follows_from_what_was_finished_before(done: Path) -> None:
+    require_proposals_follow(study_of(done))
+
+
+def test_again_it_trains_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_training(monkeypatch)
+    content = (run_folder(runs) / "summary.json").read_bytes()
+    assert [run.path for run in start(runs).values()] == [run_folder(runs)]
+    assert (run_folder(runs) / "summary.json").read_bytes() == content
+
+
+def test_trained_on_is_as_trained_in_one_go(runs: Path) -> None:
+    """A run that is deleted is trained from its first step, and ends in the same bits."""
+    before = (run_folder(runs) / "model.safetensors").read_bytes()
+    epochs = metrics(run_folder(runs))
+    shutil.rmtree(run_folder(runs))
+    start(runs)
+    assert (run_folder(runs) / "model.safetensors").read_bytes() == before
+    assert metrics(run_folder(runs)) == epochs
+
+
+def test_more_trials_go_on_from_those_that_are_there(runs: Path) -> None:
+    before = [trial.params for trial in trials(runs)]
+    start(runs, "--trials", "6")
+    after = trials(runs)
+    assert [trial.params for trial in after[:5]] == before
+    assert len(after) == 6
+    assert ends(study_of(runs).trials) == Counter((f"trial {n}", "COMPLETE") for n in range(6))
+
+
+def test_others_work_on_a_searched_network(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_folder(runs)
+    export.main([
+        "--run", str(folder), "--to", str(tmp_path / "export"), "--format", "safetensors", "pt2",
+    ])  # fmt: skip
+    card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+    assert "# Network searched from scratch for digits\n" in card
+    assert "No pretrained weights: found and trained with NetTailor." in card
+    assert "test_resnet" not in card
+    shutil.copy(tmp_path / "export" / "model.safetensors", tmp_path)
+    shutil.copy(tmp_path / "export" / "architecture.json", tmp_path)
+    again, _ = load_network(tmp_path)
+    network, _ = load_network(folder)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again(images).logits, network(images).logits)
+    from_images = next((folder / "mistakes").iterdir())
+    capsys.readouterr()
+    predict.main([str(from_images), "--run", str(folder), "--format", "json"])
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_a_comparison_shows_runs_and_plots_and_leaves_no_trial_out(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare.main([str(runs / "digits")])
+    shown = capsys.readouterr().out
+    assert "left out" not in shown
+    summary = json.loads((run_folder(runs) / "summary.json").read_text(encoding="utf-8"))
+    label = f"searched {summary['searched']['trial']}-{summary['searched']['network']}"
+    assert label in shown
+    page = (runs / "digits" / "comparison" / "report.html").read_text(encoding="utf-8")
+    assert label in page
+    assert "<h2>The search</h2>" in page
+    names = ("pareto_front.png", "optimization_history.png", "param_importances.png")
+    there = [name for name in names if (study_folder(runs) / name).exists()]
+    assert names[0] in there
+    assert names[1] in there
+    section = page.split("<h2>The search</h2>")[1].split("<h2>")[0]
+    assert section.count('src="data:image/png;base64,') == len(there)
+    shutil.rmtree(study_folder(runs))
+    compare.main([str(runs / "digits")])
+    page = (runs / "digits" / "comparison" / "report.html").read_text(encoding="utf-8")
+    assert "<h2>The search</h2>" not in page
+
+
+def process(out: Path, *flags: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", PROCESS, *SMALL, "--out", str(out), *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def release(*processes: "subprocess.Popen[str]") -> None:
+    """Wait until all are up, then let them start at once."""
+    for one in processes:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "up\n"
+    for one in processes:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+
+
+def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
+    """Killed in the second trial, of whose three epochs at least one is done."""
+    flags = ["--trials", "4", "--search.trial-epochs", "3"]
+    with process(tmp_path, *flags) as first:
+        release(first)
+        until = time.monotonic() + 60
+        while not any(len(metrics(place)) for place in study_folder(tmp_path).glob("trials/1-*")):
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        first.send_signal(signal.SIGKILL)
+    found = study_of(tmp_path, *flags)
+    assert ends(found.trials) == Counter([("trial 0", "COMPLETE"), ("trial 1", "RUNNING")])
+    (was,) = found.trials.claimed("trial 1")
+    start(tmp_path, *flags)
+    found = study_of(tmp_path, *flags)
+    complete = [(f"trial {number}", "COMPLETE") for number in range(4)]
+    assert ends(found.trials) == Counter([*complete, ("trial 1", "FAIL")])
+    (again,) = found.trials.completed("trial 1")
+    assert again.params == was.params
+    # the sampler has read the latencies that were measured before the kill
+    require_proposals_follow(found)
+    # the network is the one that it would have been, to the bit
+    session = start_session(config_of(tmp_path / "straight", *flags), Screen())
+    network, reached = search._Search(session, Study(session))._train(
+        1, found.space.structure(was.params), 3
+    )
+    assert [reached.macro_f1, parameters(network)] == again.values[:2]
+    (straight,) = (study_folder(tmp_path / "straight") / "trials").iterdir()
+    (killed,) = (path for path in (tmp_path / "digits").rglob(f"*{straight.name}*"))
+    assert metrics(killed)[:3] == metrics(straight)
+
+
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
+    few = ["--trials", "3"]
+    with process(tmp_path, *few) as one, process(tmp_path, *few) as other:
+        release(one, other)
+        shown = [running.communicate(timeout=200)[0] for running in (one, other)]
+        assert (one.returncode, other.returncode) == (0, 0), shown
+    found = study_of(tmp_path)
+    for claims in (found.trials, found.rungs):
+        counts = Counter(ends(claims))
+        complete = {job: n for (job, end), n in counts.items() if end == "COMPLETE"}
+        assert set(complete.values()) == {1}
+        assert {end for _, end in counts} <= {"COMPLETE", "PRUNED"}
+    # 3 × 1 epoch, 1 × 1 more, 1 × 2 more: no epoch twice
+    epochs = sum(len(re.findall(r"searched +epoch", text)) for text in shown)
+    assert epochs == 6
+    assert sum(len(re.findall(r"teacher +epoch", text)) for text in shown) == 4
+    done = found.trials.completed()
+    assert {trial.user_attrs["holder"]["pid"] for trial in done} == {one.pid, other.pid}
+    assert (run_folder(tmp_path) / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "differences"),
+    [
+        (["--max-width", "24"], ["search.max_width is 16 there and 24 here", "space.channels"]),
+        (["--search.lr", "0.5"], ["search.lr is 0.004 there and 0.5 here"]),
+        (["--split.seed", "1"], ["split.seed is 0 there and 1 here"]),
+        (["--limit.train", "90"], ["limit.train is 100 there and 90 here"]),
+    ],
+)
+def test_a_study_of_other_settings_is_refused(
+    runs: Path, flags: list[str], differences: list[str]
+) -> None:
+    content = journal(runs).read_bytes()
+    with pytest.raises(UserError, match="holds a study of other settings") as refused:
+        start(runs, *flags)
+    assert all(difference in str(refused.value) for difference in differences)
+    assert "\n" not in str(refused.value)
+    assert "student" not in str(refused.value)
+    assert journal(runs).read_bytes().startswith(content)
+
+
+def test_a_study_of_another_space_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that another version of the program has begun."""
+    monkeypatch.setattr(search_space, "_KERNELS", (3, 5, 7))
+    with pytest.raises(UserError, match=r"space\.kernels is \[3, 5\] there and \[3, 5, 7\] here"):
+        start(runs)
+
+
+def test_what_a_search_does_not_use_may_differ(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_training(monkeypatch)
+    start(runs, "--student.gamma", "9", "--teacher.lr", "0.5", "--prune.tolerance", "3")
+
+
+def torn(content: bytes) -> bytes:
+    lines = content.splitlines(keepends=True)
+    return b"".join([*lines[:3], lines[3][:20] + lines[4], *lines[5:]])
+
+
+def other_parameter(content: bytes) -> bytes:
+    return content.replace(b'"stem"', b'"leaf"')
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [torn, other_parameter, lambda _: b"\x00\xff\xfe binary\nmore\n", lambda _: b"[1, 2]\n"],
+    ids=["a torn line", "a lost parameter", "binary", "a list"],
+)
+def test_a_damaged_journal_is_refused(runs: Path, damage: Callable[[bytes], bytes]) -> None:
+    content = damage(journal(runs).read_bytes())
+    journal(runs).write_bytes(content)
+    with pytest.raises(UserError, match=r"study\.journal: damaged, .* delete the file") as refused:
+        start(runs, "--trials", "6")
+    assert "\n" not in str(refused.value)
+    assert journal(runs).read_bytes().startswith(content)
+
+
+def test_overwrite_discards_the_study_and_its_runs(runs: Path) -> None:
+    held = study_of(runs)
+    claim = held.take_teacher()
+    assert claim is not None
+    with pytest.raises(UserError, match=r"works on teacher; end it before --overwrite"):
+        start(runs, overwrite=True)
+    held.rungs.give_up(claim, "enough")
+    own = run_folder(runs)
+    stray, other_seed = (own.with_name(f"{NAME}-trial9-abcdef-seed{seed}") for seed in (0, 1))
+    shutil.copytree(own, stray)
+    shutil.copytree(own, other_seed)
+    other = ["--search.lr", "0.002", "--trials", "2"]
+    start(runs, *other, overwrite=True)
+    assert not stray.exists()
+    shutil.rmtree(other_seed)
+    assert run_folder(runs).exists()
+    assert len(trials_of(runs, *other)) == 2
+
+
+def trials_of(out: Path, *flags: str) -> list[FrozenTrial]:
+    return study_of(out, *flags).trials.completed()
+
+
+def test_nothing_that_fits_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_training(monkeypatch)
+    monkeypatch.setattr(search_space, "_ATTEMPTS", 20)
+    with pytest.raises(UserError, match=r"none of 20 networks .* raise it"):
+        start(tmp_path, "--max-cost", "0.0001")
+    assert not (tmp_path / "digits" / "teacher").exists()
+    # a study without trials binds nobody
+    assert study_of(tmp_path, "--max-cost", "0.4").proposal(0).structure.blocks
+
+
+def test_training_that_breaks_down_everywhere_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--search.lr", "1e30", "--trials", "2", "--search.optimizer", "sgd"]
+    with pytest.raises(NotFiniteError, match=r"every network broke down: lower search\.lr"):
+        start(tmp_path, *flags)
+    assert capsys.readouterr().out.count("broke down: ") == 2
+    assert [trial.values[0] for trial in trials_of(tmp_path, *flags)] == [0, 0]
+
+
+def test_trial_epochs_above_epochs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"search: trial_epochs 5 must not be above epochs"):
+        config_of(tmp_path, "--search.trial-epochs", "5")
+
+
+def test_damaged_architectures_are_refused(runs: Path) -> None:
+    file = run_folder(runs) / "architecture.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for change, told in (
+        ({"blocks": []}, r"searched\.blocks: "),
+        ({"stem": 10**9}, r"searched\.stem: "),
+        ({"head": 64 if content["searched"]["head"] != 64 else 128}, "weights of another network"),
+    ):
+        damaged = {**content, "searched": {**content["searched"], **change}}
+        file.write_text(json.dumps(damaged), encoding="utf-8")
+        with pytest.raises(UserError, match=told):
+            load_network(run_folder(runs))
+    both = {**content, "eliminated": {"blocks": 1, "replacement": False}}
+    file.write_text(json.dumps(both), encoding="utf-8")
+    with pytest.raises(UserError, match="searched or made of a backbone, not both"):
+        load_network(run_folder(runs))
+    # those that were written before there was a search
+    old = {key: value for key, value in content.items() if key != "searched"}
+    teacher = runs / "digits" / "teacher" / f"{NAME}-seed0"
+    kept = json.loads((teacher / "architecture.json").read_text(encoding="utf-8"))
+    del kept["searched"]
+    (teacher / "architecture.json").write_text(json.dumps(kept), encoding="utf-8")
+    load_network(teacher)
+    assert old.keys() == kept.keys()
+
+
+def test_a_folder_of_another_network_is_never_gone_on_from(runs: Path) -> None:
+    found = study_of(runs)
+    one, other = found.proposal(0).structure, found.proposal(1).structure
+    assert found.trial_folder(0, one).path != found.trial_folder(0, other).path
+    assert found.run_folder(0, one).path != found.run_folder(0, other).path
+    assert study.rung_job(3, 8) == "trial 3, 8 epochs"
