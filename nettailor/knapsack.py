@@ -19,6 +19,7 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
+from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import RunFolder, settings_of
 from nettailor.core.schedule import parameter_groups
 from nettailor.core.scores import Scores
@@ -316,6 +317,7 @@ def _how(session: Session, narrowed: Narrowed) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
+    require_alone()
     config, flags = parse(PROG, DESCRIPTION, argv)
     with Screen() as screen:
         session = start_session(config, screen)

@@ -15,6 +15,7 @@ from nettailor.core.cost import parameters
 from nettailor.core.device import place
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
+from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.schedule import parameter_groups
 from nettailor.core.scores import Scores
@@ -293,6 +294,7 @@ def in_words(structure: SearchedStructure) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
+    require_alone()
     config, flags = parse(PROG, DESCRIPTION, argv)
     with Screen() as screen:
         session = start_session(config, screen)
