@@ -56,10 +56,11 @@ def together(
     """Run a command of two processes in a folder; see `rank_victim`. No process is left of it."""
     place.mkdir(exist_ok=True)
     victim = [str(TESTS / "rank_victim.py"), command, str(place), struck, str(step), name]
-    code = torchrun(*victim, *words, restarts=restarts).returncode
+    done = torchrun(*victim, *words, restarts=restarts)
+    (place / "torchrun.txt").write_text(done.stderr, encoding="utf-8")
     processes = (place / "processes").read_text(encoding="utf-8").split()
     assert not [process for process in processes if Path("/proc", process).exists()]
-    return code
+    return done.returncode
 
 
 def told(place: Path) -> str:
@@ -127,7 +128,8 @@ def _metrics(place: Path) -> list[dict[str, str]]:
 
 def test_torchrun_restarts_what_lost_a_process(tailored: Path, tmp_path: Path) -> None:
     """Killed within the student: the end is the one of a run that lost nobody."""
-    assert together(tmp_path, "tailor", TAILOR, struck="1", step=17, restarts=1) == 0
+    code = together(tmp_path, "tailor", TAILOR, struck="1", step=17, restarts=1)
+    assert code == 0, told(tmp_path) + (tmp_path / "torchrun.txt").read_text(encoding="utf-8")
     assert (tmp_path / "struck").exists()
     assert differences(tailored, tmp_path) == []
 
