@@ -31,6 +31,7 @@ _PUBLISHED = [
     "--prune.remove", "[3, 1]", "--prune.threshold", "0",
 ]  # fmt: skip
 _ELIMINATE = ["--eliminate.top", "[1]", "--eliminate.references", "[head-only]"]
+_SCALE = ["--backbone", "test_efficientnet", "--image-size", "40", "--scale.phi", "[-0.5, 0]"]
 # out of reach, so that a search goes on to its end
 _FAR = ["--prune.tolerance", "0", "--student.ema", "0.9"]
 
@@ -41,11 +42,14 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "tailor, task": ("tailor", [*_TASK, *_FAR, "--prune.finetune", "task"]),
     "tailor, rank": ("tailor", [*_TASK, *_PUBLISHED, "--prune.tolerance", "0"]),
     "eliminate": ("eliminate", [*_TASK, *_ELIMINATE]),
+    "scale": ("scale", [*_TASK, *_SCALE]),
     "compare --seeds": ("compare", [*_TASK, *_ELIMINATE, "--seeds", "0", "--modes", "all"]),
 }
 
 _CLOCKS = {"seconds", "latency_ms", "profile", "peak_memory"}
-_WARM = ["nettailor.compare", "nettailor.tailor", "nettailor.eliminate", "timm"]
+_WARM = [
+    "nettailor.compare", "nettailor.tailor", "nettailor.eliminate", "nettailor.scale", "timm",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
