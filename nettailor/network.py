@@ -60,11 +60,8 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
 
 def _bare(architecture: Architecture, file: Path) -> Chain | Student:
     """The network with random weights; UserError where `file` describes none."""
-    backbone, classes, scaled = (
-        architecture.backbone,
-        len(architecture.classes),
-        architecture.scaled,
-    )
+    backbone, classes = architecture.backbone, len(architecture.classes)
+    scaled = architecture.scaled
     try:
         if scaled is not None:
             return cut(make_scaled(backbone, classes, depth=scaled.depth, width=scaled.width))
