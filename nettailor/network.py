@@ -74,8 +74,8 @@ def _bare(architecture: Architecture, file: Path) -> Chain | Student:
 
 def _full_width(architecture: Architecture, file: Path) -> Chain | Student:
     """The network with all of its channels; UserError as in `_bare`."""
-    backbone, scaled = architecture.backbone, architecture.scaled
-    classes = len(architecture.classes)
+    backbone, classes = architecture.backbone, len(architecture.classes)
+    scaled = architecture.scaled
     if architecture.searched is not None:
         return searched_chain(architecture.searched, classes)
     try:

@@ -16,6 +16,7 @@ from nettailor.core.compound_scaling import (
 )
 from nettailor.core.config import RunConfig, as_settings, recorded
 from nettailor.core.console import Screen
+from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import set_key, validate
@@ -129,6 +130,14 @@ def _in_words(run: ChainRun) -> str:
     )
 
 
+def _require_weights(run: ChainRun) -> None:
+    """Raise UserError where the weights that a run starts from are out of reach."""
+    try:
+        run.make()
+    except UserError as error:
+        raise UserError(f"{error}; or give --scale.pretrained false to start from none") from error
+
+
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     config, flags = parse(PROG, DESCRIPTION, argv, OWN_ARGUMENTS)
@@ -146,7 +155,7 @@ def main(argv: Sequence[str]) -> None:
             run.folder.check(None if flags.overwrite else run.settings, ignored=run.ignored)
             if flags.overwrite or not run.folder.finished:
                 screen.say(_in_words(run))
-                run.make()  # weights that are out of reach show here
+                _require_weights(run)
         for phi in phis:
             # made here and dropped here: a session holds on to the processes that load its images
             own, run = scaled_run(session, phi)

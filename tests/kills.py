@@ -31,6 +31,7 @@ _PUBLISHED = [
     "--prune.remove", "[3, 1]", "--prune.threshold", "0",
 ]  # fmt: skip
 _ELIMINATE = ["--eliminate.top", "[1]", "--eliminate.references", "[head-only]"]
+_SCALE = ["--backbone", "test_efficientnet", "--image-size", "40", "--scale.phi", "[-0.5, 0]"]
 # out of reach, so that a search goes on to its end
 _FAR = ["--prune.tolerance", "0", "--student.ema", "0.9"]
 
@@ -42,19 +43,15 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "tailor, rank": ("tailor", [*_TASK, *_PUBLISHED, "--prune.tolerance", "0"]),
     "eliminate": ("eliminate", [*_TASK, *_ELIMINATE]),
     "knapsack": ("knapsack", [*_TASK, "--knapsack.ema", "0.9"]),
+    "scale": ("scale", [*_TASK, *_SCALE]),
     "compare --seeds": ("compare", [*_TASK, *_ELIMINATE, "--seeds", "0", "--modes", "all"]),
 }
 
 _CLOCKS = {"seconds", "latency_ms", "profile", "peak_memory"}
 _WARM = [
-    "nettailor.compare",
-    "nettailor.tailor",
-    "nettailor.eliminate",
-    "nettailor.knapsack",
-    "timm",
-]
-
-
+    "nettailor.compare", "nettailor.tailor", "nettailor.eliminate", "nettailor.knapsack",
+    "nettailor.scale", "timm",
+]  # fmt: skip
 @dataclass(frozen=True)
 class Kill:
     """A death: in which command and stage, while which file was saved (if any), at which point.

@@ -1,6 +1,7 @@
 """Which method is best at each budget of multiply-adds, chosen on validation."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from nettailor.report.measures import accuracy_val, flops
@@ -30,13 +31,13 @@ def best_at_budgets(methods: Sequence[Method]) -> list[Best]:
     """
     teachers = [run.teacher for method in methods for run in method.runs]
     whole = max(teachers, key=lambda teacher: teacher.accuracy.val).flops
-    shares = {method: (method.mean(flops) or 0) / whole for method in methods}
+    shares = {method: fmean(map(flops, method.runs)) / whole for method in methods}
     found = []
     for budget in BUDGETS:
         fitting = [method for method in methods if shares[method] <= budget + _ROUNDING]
         best = max(
             fitting,
-            key=lambda method: (method.mean(accuracy_val) or 0, -shares[method]),
+            key=lambda method: (fmean(map(accuracy_val, method.runs)), -shares[method]),
             default=None,
         )
         found.append(Best(budget, best, None if best is None else shares[best]))

@@ -39,7 +39,7 @@ COSTS = (
     Cost("latency", "latency at batch 1 over the teacher's, ×", latency_ratio),
 )
 _WIDTH, _HEIGHT = 400, 390  # pixels of a page, without more rows in the legend than _ROWS
-_AXIS, _ROW, _ROWS = 54, 13, 4  # pixels below the axes without the legend, and a row of that
+_AXIS, _ROW, _ROWS = 46, 15, 4  # pixels below the axes without the legend, and a row of that
 _PIXELS = 100  # of an inch while labels are placed
 _FONT, _LABEL = 8.5, 48  # points; characters of a name, which holds a backbone's at times
 _RING = 13  # points: around the marker of what is best within a budget
