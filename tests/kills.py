@@ -52,6 +52,8 @@ _WARM = [
     "nettailor.compare", "nettailor.tailor", "nettailor.eliminate", "nettailor.knapsack",
     "nettailor.scale", "timm",
 ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Kill:
     """A death: in which command and stage, while which file was saved (if any), at which point.
