@@ -96,8 +96,8 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
     parser.add_argument(
         "--epochs",
         metavar="N",
-        help="epochs of every stage at once: teacher, student, fine-tuning after the cut, and "
-        "eliminated networks; a warm-up of the settings file is shortened to fit",
+        help="epochs of every stage at once: teacher, student, fine-tuning after the cut, "
+        "eliminated networks and other roads; a warm-up of the settings file is shortened to fit",
     )
     short = {dotted: leaf for leaf, dotted in short_names(_command(prog)).items()}
     groups: dict[str, Any] = {}
