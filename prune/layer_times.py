@@ -31,8 +31,8 @@ def measure_times(
 
     Every convolution is timed with one, a quarter, half, three quarters and all of its channels on
     each side, with the batch norm and activation that follow in these networks; linear layers
-    likewise, alone. What is between is interpolated. All of them take turns with the network itself, and are
-    scaled so that its layers add up to 1.
+    likewise, alone. What is between is interpolated. All of them take turns with the network
+    itself, and are scaled so that its layers add up to 1.
 
     Args:
         network: on the device.

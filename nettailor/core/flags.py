@@ -216,7 +216,7 @@ def _unknown_flag(word: str, command: str) -> str:
     sharing = [
         dotted
         for dotted, _ in keys()
-        if _flag(dotted).endswith(f".{flag[2:]}") and not dotted.startswith(tuple(ROADS))
+        if _flag(dotted).endswith(f".{flag[2:]}") and dotted.partition(".")[0] not in ROADS
     ]
     if sharing:
         return f"{word}: say which one: {', '.join(_flag(dotted) for dotted in sharing)}"
