@@ -45,7 +45,7 @@ ALL = ["--prune.tolerance", "100"]
 KEYS = {
     "kind", "backbone", "dataset", "image_size", "seed", "classes", "accuracy", "macro_f1", "loss",
     "params", "flops", "layers", "blocks", "stages", "latency_ms", "profile", "peak_memory",
-    "bytes", "seconds", "eliminated", "tailored", "teacher", "versions",
+    "bytes", "seconds", "eliminated", "tailored", "knapsack", "teacher", "versions",
 }  # fmt: skip
 
 
