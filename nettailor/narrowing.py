@@ -52,16 +52,11 @@ class Choice(Closed):
 
 
 class Budget(NamedTuple):
-    """A budget made ready: what networks cost, what may be kept, and the most that it may cost.
-
-    whole: the whole network's cost, in multiply-adds, parameters or milliseconds. most: in the unit
-    of `costs`.
-    """
+    """A budget made ready: what networks cost, what may be kept, the most that it may cost."""
 
     channels: Channels
     costs: Costs
     ranges: Ranges
-    whole: float
     most: float
 
 
@@ -77,32 +72,24 @@ def ready_budget(session: Session, network: nn.Module) -> Budget:
     config, settings = session.config, session.config.knapsack
     channels = trace_channels(network, config.image_size)
     ranges = allowed(channels.families, settings.round_to)
-    cost, share = settings.budget
-    whole: float
-    if cost == "latency_ms":
-        costs, whole = measure_times(
-            network,
-            channels,
-            config.image_size,
-            session.accelerator.device,
-            batch=settings.batch,
-        )
-        share /= whole
-        unit, name = whole, " ms"
+    cost, most = settings.budget
+    unit = 1.0
+    if cost == "flops":
+        costs, name = count_flops(channels), " of the multiply-adds"
+    elif cost == "params":
+        costs, name = count_parameters(channels, network), " of the parameters"
     else:
-        by_flops = cost == "flops"
-        costs = count_flops(channels) if by_flops else count_parameters(channels, network)
-        unit, name = 1.0, f" of the {'multiply-adds' if by_flops else 'parameters'}"
-    ends = costs.of(np.stack([ranges.least, ranges.most]))
-    whole = whole if cost == "latency_ms" else float(ends[1])
-    least = float(ends[0] / ends[1])
-    if not least <= share < 1:
-        lowest = f"{least * unit * 1.005:.3g}"  # rounded up, so that it can be given
+        device, batch = session.accelerator.device, settings.batch
+        costs, unit = measure_times(network, channels, config.image_size, device, batch=batch)
+        name = " ms"
+    least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
+    if not least <= most / unit * whole < whole:
+        lowest = f"{least / whole * unit * 1.005:.3g}"  # rounded up, so that it can be given
         raise UserError(
-            f"no choice of channels costs {share * unit:.4g}{name}: give a budget from {lowest} to "
-            f"below {unit:.4g}{name}"
+            f"no choice of channels costs {most:g}{name}: give a budget from {lowest} to below "
+            f"{unit:.4g}{name}"
         )
-    return Budget(channels, costs, ranges, whole, share * float(ends[1]))
+    return Budget(channels, costs, ranges, most / unit * whole)
 
 
 def choose(session: Session, network: nn.Module, budget: Budget, digest: str) -> Choice:

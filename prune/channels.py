@@ -121,17 +121,6 @@ def trace_channels(network: nn.Module, image_size: int) -> Channels:
     return trace.solve(nodes)
 
 
-class _Seen(NamedTuple):
-    """A layer before the channels are tied: slots for items."""
-
-    name: str
-    out: Ints
-    read: Ints | None
-    weights: int
-    positions: int
-    sides: tuple[int, ...]
-
-
 class _Trace(TorchDispatchMode):
     """Follows channels through operators.
 
@@ -146,7 +135,7 @@ class _Trace(TorchDispatchMode):
         self._slots = 1
         self._places: dict[tuple[str, int], Ints] = {}
         self._edges: list[tuple[Ints, Ints]] = []
-        self._layers: list[_Seen] = []
+        self._layers: list[Layer] = []  # with slots for items
         self._alive: list[Tensor] = []  # so that no identity is given away again
         self._channels: dict[int, Ints] = {}  # by the identity of a tensor
         self._weights: dict[int, tuple[str, Tensor]] = {}
@@ -242,7 +231,8 @@ class _Trace(TorchDispatchMode):
             weights *= 1 if read is not None else weight.shape[1]
         if bias is not None:
             self._tie(self._channels[id(bias)], made)
-        self._layers.append(_Seen(name, made, read, weights, out[0, 0].numel(), tuple(x.shape[2:])))
+        positions, sides = out[0, 0].numel(), tuple(x.shape[2:])
+        self._layers.append(Layer(_owner(name), made, read, weights, positions, sides))
         self._give(out, made)
 
     def _linear(self, operator: str, args: tuple[Any, ...], out: Tensor) -> None:
@@ -253,12 +243,12 @@ class _Trace(TorchDispatchMode):
         read = self._read(name, weight, self._channels.get(id(x)))
         made = self._places.get((name, 0))
         weights = 1 if read is not None else weight.shape[1]
-        fixed = np.zeros(len(weight), dtype=np.int64)
-        self._layers.append(_Seen(name, fixed if made is None else made, read, weights, 1, ()))
+        slots = np.zeros(len(weight), dtype=np.int64) if made is None else made
+        self._layers.append(Layer(_owner(name), slots, read, weights, 1, ()))
         if made is not None:
             self._give(out, made)
         if bias:
-            self._tie(self._channels[id(bias[0])], fixed if made is None else made)
+            self._tie(self._channels[id(bias[0])], slots)
 
     def _read(self, name: str, weight: Tensor, known: Ints | None) -> Ints | None:
         if known is None:
@@ -319,16 +309,14 @@ class _Trace(TorchDispatchMode):
         return Channels(
             {place: item[slots] for place, slots in self._places.items()},
             tuple(
-                Layer(
-                    seen.name.rpartition(".")[0],
-                    item[seen.out],
-                    items(seen.read),
-                    seen.weights,
-                    seen.positions,
-                    seen.sides,
-                )
-                for seen in self._layers
+                layer._replace(out=item[layer.out], read=items(layer.read))
+                for layer in self._layers
             ),
             tuple(items(node) for node in nodes),
             len(order) - 1,
         )
+
+
+def _owner(tensor: str) -> str:
+    """The name of the module that has a tensor of this name."""
+    return tensor.rpartition(".")[0]

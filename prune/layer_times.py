@@ -15,7 +15,7 @@ from prune.channels import Channels, Layer
 from prune.narrow import take
 from prune.widths import Costs, Floats
 
-_SHARES = (0.25, 0.5, 0.75, 1.0)  # of a layer's channels, on each side
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # of a layer's channels, on each side, beside a single one
 
 
 def measure_times(
@@ -29,10 +29,10 @@ def measure_times(
 ) -> tuple[Costs, float]:
     """The time of a network by its widths, as a share of what it takes whole.
 
-    Every convolution is timed with a quarter, half, three quarters and all of its channels on each
-    side, with the batch norm and activation that follow in these networks; linear layers likewise,
-    alone. What is between is interpolated. All of them take turns with the network itself, and are
-    scaled so that its layers add up to 1.
+    Every convolution is timed with one, a quarter, half, three quarters and all of its channels on
+    each side, with the batch norm and activation that follow in these networks; linear layers
+    likewise, alone. What is between is interpolated. All of them take turns with the network
+    itself, and are scaled so that its layers add up to 1.
 
     Args:
         network: on the device.
@@ -80,7 +80,7 @@ def measure_times(
 
 
 def _some(channels: int) -> list[int]:
-    return sorted({max(1, round(share * channels)) for share in _SHARES})
+    return sorted({1, *(max(1, round(share * channels)) for share in _SHARES)})
 
 
 def _grid(layer: Layer, module: nn.Module) -> list[int]:
@@ -108,7 +108,7 @@ def _input(part: nn.Module, layer: Layer, batch: int, device: torch.device) -> t
 
 
 def _interpolated(outs: list[int], reads: list[int], table: Floats) -> RegularGridInterpolator:
-    """Linear between the widths that were measured, and beyond."""
+    """Linear between the widths that were measured."""
     # an axis of one width would leave nothing to interpolate between
     for axis, widths in enumerate((outs, reads)):
         if len(widths) == 1:

@@ -306,6 +306,8 @@ class ScaleConfig(ScheduleConfig):
 class KnapsackConfig(ScheduleConfig):
     """Channels that are removed, and the fine-tuning after it: CE + distill * KD + mimic * Ω."""
 
+    optimizer: str = Field("adamw", description="an optimizer of timm's, such as sgd or adamw")
+    lr: Positive = Field(0.003, description="highest learning rate")
     of: str = Field(
         "teacher",
         description="the network that is made narrower: the fine-tuned teacher, or the folder of a "

@@ -221,7 +221,11 @@ def _unknown_flags(words: Sequence[str], command: str) -> list[str]:
 
 def _unknown_flag(word: str, command: str) -> str:
     flag = word.split("=")[0].replace("_", "-")
-    sharing = [dotted for dotted, _ in keys() if _flag(dotted).endswith(f".{flag[2:]}")]
+    sharing = [
+        dotted
+        for dotted, _ in keys()
+        if _flag(dotted).endswith(f".{flag[2:]}") and dotted.partition(".")[0] not in ROADS
+    ]
     if sharing:
         return f"{word}: say which one: {', '.join(_flag(dotted) for dotted in sharing)}"
     names = [

@@ -1,0 +1,28 @@
+"""Time by widths: measured for real, so only what holds on any machine is asked."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import lively_chain
+
+from nettailor.core.device import place
+from prune.channels import trace_channels
+from prune.layer_times import measure_times
+from prune.widths import allowed
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "regnety_002"])
+def test_shares_of_the_whole_networks_time(backbone: str) -> None:
+    cpu = torch.device("cpu")
+    network = place(lively_chain(backbone), cpu)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    channels = trace_channels(network, 64)
+    costs, whole = measure_times(network, channels, 64, cpu, batch=16, seconds=0.5)
+    assert whole > 0
+    ranges = allowed(channels.families, 1)
+    half = np.array([(counts[-1] + 1) // 2 for counts in ranges.counts])
+    least, middle, most = costs.of(np.stack([ranges.least, half, ranges.most]))
+    assert most == pytest.approx(1)
+    assert 0 <= least < middle < most
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
