@@ -62,12 +62,14 @@ class Whole(NamedTuple):
     """The network that is made narrower.
 
     digest: SHA-256 of its weights. name: of the tailored run; empty for the teacher.
+    train_seconds: of that run.
     """
 
     network: Chain | Student
     architecture: Architecture
     digest: str
     name: str
+    train_seconds: float
 
 
 class Narrowed(NamedTuple):
@@ -113,7 +115,11 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
         session.check_images()
     folder.open(settings, ignored=ignored, overwrite=overwrite)
     whole = tailored or Whole(
-        teacher.network, teacher.architecture, _digest(teacher.folder.path), ""
+        teacher.network,
+        teacher.architecture,
+        _digest(teacher.folder.path),
+        "",
+        teacher.figures["seconds"]["train"],
     )
     place(whole.network, session.accelerator.device)
     session.seed_stage("knapsack")
@@ -159,7 +165,23 @@ def _tailored(session: Session) -> Whole:
             f"--knapsack.of {folder}: holds no tailored network of this task that stands alone "
             "(prune.finetune all) and has all of its channels"
         )
-    return Whole(network, architecture, _digest(folder), _short_name(session, folder))
+    return Whole(
+        network,
+        architecture,
+        _digest(folder),
+        _short_name(session, folder),
+        _train_seconds(RunFolder(folder)),
+    )
+
+
+def _train_seconds(folder: RunFolder) -> float:
+    try:
+        return float(folder.read_summary()["seconds"]["train"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--knapsack.of {folder.path}: its summary.json lacks the training seconds; tailor it "
+            "again"
+        ) from error
 
 
 def _short_name(session: Session, folder: Path) -> str:
@@ -295,6 +317,7 @@ def _how(session: Session, narrowed: Narrowed) -> dict[str, Any]:
         "of": {
             "kind": "tailored" if narrowed.whole.name else "teacher",
             "name": narrowed.whole.name,
+            "train_seconds": narrowed.whole.train_seconds,
         },
         "budget": {
             "cost": cost,

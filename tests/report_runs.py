@@ -91,7 +91,11 @@ def scaled(phi: float, **changes: Any) -> dict[str, Any]:
 
 def knapsack(**changes: Any) -> dict[str, Any]:
     """What `knapsack` holds of a teacher at half of its FLOPs."""
-    plain = {"of": {"kind": "teacher", "name": ""}, "solver": "exact", "round_to": 1}
+    plain = {
+        "of": {"kind": "teacher", "name": "", "train_seconds": 60.0},
+        "solver": "exact",
+        "round_to": 1,
+    }
     plain |= {"budget": {"cost": "flops", "most": 0.5, "batch": None}, "distill": 0.5}
     return plain | {"mimic": 5.0, "paths": None} | changes
 

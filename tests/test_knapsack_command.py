@@ -91,7 +91,9 @@ def test_the_budget_is_met_by_file_memory_and_work(out: Path) -> None:
 
 def test_the_summary_says_how(out: Path) -> None:
     how = summary_of(narrow_teacher(out))["knapsack"]
-    assert how["of"] == {"kind": "teacher", "name": ""}
+    teacher = summary_of(out / "teacher" / f"{NAME}-seed0")
+    seconds = teacher["seconds"]["train"]
+    assert how["of"] == {"kind": "teacher", "name": "", "train_seconds": seconds}
     assert how["budget"] == {"cost": "flops", "most": 0.5, "batch": None}
     assert (how["solver"], how["round_to"], how["distill"], how["mimic"]) == ("exact", 1, 0.5, 5.0)
     assert 0 < how["value_kept"] < 1
@@ -114,7 +116,8 @@ def test_blocks_and_channels_are_both_fitted(out: Path) -> None:
     run = narrow_tailored(out)
     tailored = out / "tailored" / f"{NAME}-{ALONE}-seed0"
     how = summary_of(run)["knapsack"]
-    assert how["of"] == {"kind": "tailored", "name": ALONE}
+    assert (how["of"]["kind"], how["of"]["name"]) == ("tailored", ALONE)
+    assert how["of"]["train_seconds"] > 0
     whole = summary_of(tailored)
     assert 0.588 <= summary_of(run)["params"]["total"] / whole["params"]["total"] <= 0.6
     network, architecture = load_network(run)

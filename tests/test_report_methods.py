@@ -123,7 +123,9 @@ def test_spread_worked_out_by_hand() -> None:
             "knapsack",
             {
                 "knapsack": knapsack(
-                    of={"kind": "tailored", "name": "all-gamma0.3"}, paths=PATHS, distill=0.0
+                    of={"kind": "tailored", "name": "all-gamma0.3", "train_seconds": 9.0},
+                    paths=PATHS,
+                    distill=0.0,
                 )
             },
             "knapsack of tailored all-gamma0.3, FLOPs ≤ 0.5, no distillation",

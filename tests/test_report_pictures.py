@@ -282,7 +282,7 @@ def test_a_cut_by_rank_is_drawn_with_proxies_and_head(tmp_path: Path) -> None:
 
 def test_a_tailored_network_that_lost_channels_is_drawn_by_its_paths(tmp_path: Path) -> None:
     plain = drawing(run_of(tmp_path / "plain", summary("tailored")))
-    of = {"kind": "tailored", "name": "all-gamma0.3"}
+    of = {"kind": "tailored", "name": "all-gamma0.3", "train_seconds": 9.0}
     content = summary("knapsack", knapsack=knapsack(of=of, paths=PATHS))
     assert names_in(drawing(run_of(tmp_path / "narrow", content))) == names_in(plain)
 

@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import FULL_FLOPS, accuracy, scaled, summary, tailored, write_run
+from report_runs import (
+    FULL_FLOPS,
+    PATHS,
+    accuracy,
+    knapsack,
+    scaled,
+    summary,
+    tailored,
+    write_run,
+)
 
 from nettailor.report.budgets import BUDGETS, best_at_budgets
 from nettailor.report.methods import Method, group
@@ -138,6 +147,25 @@ def test_a_road_from_the_teacher_costs_the_teachers_training_too(tmp_path: Path)
         "| tailored all, γ 0.3 | 2 | 110 ± 14 | 200 ± 0 | 310 ± 14 |\n"
         "| scaled φ -1, from scratch | 2 | – | 50 ± 0 | 50 ± 0 |\n"
     )
+
+
+def test_a_road_costs_what_it_begins_with(tmp_path: Path) -> None:
+    teacher = summary("teacher", seconds=trained(100.0))
+    of = {"kind": "tailored", "name": "all-gamma0.3", "train_seconds": 200.0}
+    contents = [
+        summary("knapsack", teacher=teacher, seconds=trained(30.0)),
+        summary("knapsack", teacher=teacher, seconds=trained(30.0),
+                knapsack=knapsack(of=of, paths=PATHS)),
+        summary("searched", teacher=teacher, seconds=trained(30.0)),
+    ]  # fmt: skip
+    methods = methods_of(tmp_path, *contents)
+    assert {method.label: steps(method.runs[0]) for method in methods} == {
+        "knapsack, FLOPs ≤ 0.5": {"teacher's": 100.0, "own": 30.0},
+        "knapsack of tailored all-gamma0.3, FLOPs ≤ 0.5": {
+            "teacher's": 100.0, "tailored network's": 200.0, "own": 30.0,
+        },
+        "searched 7-0a1b2c": {"other trials'": 120.0, "own": 30.0},
+    }  # fmt: skip
 
 
 def test_without_a_road_from_the_teacher_there_is_no_column_for_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from nettailor.report.runs import Run
 from nettailor.report.tables import Column
 
 # the roads that begin with a fine-tuned teacher; the other networks are only measured beside one
-_FROM_TEACHER: frozenset[Kind] = frozenset({"tailored"})
+_FROM_TEACHER: frozenset[Kind] = frozenset({"tailored", "knapsack"})
 _GROUP = "training, s"  # of columns
 
 
@@ -17,6 +17,10 @@ def steps(run: Run) -> dict[str, float]:
     before: dict[str, float] = {}
     if run.summary.kind in _FROM_TEACHER:
         before["teacher's"] = run.teacher.seconds.train
+    if run.summary.knapsack and run.summary.knapsack.of.kind == "tailored":
+        before["tailored network's"] = run.summary.knapsack.of.train_seconds
+    if run.summary.searched:
+        before["other trials'"] = run.summary.searched.other_trials_seconds
     return {**before, "own": run.summary.seconds.train}
 
 

@@ -125,10 +125,14 @@ class Tailored(_Read):
 
 
 class MadeNarrower(_Read):
-    """The run whose network was made narrower: a name only where it is not the teacher."""
+    """The run whose network was made narrower: a name only where it is not the teacher.
+
+    train_seconds: its own.
+    """
 
     kind: Literal["teacher", "tailored"]
     name: str
+    train_seconds: NonNegative
 
 
 class Knapsack(_Read):
