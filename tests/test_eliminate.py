@@ -211,5 +211,5 @@ def test_a_network_is_not_both_student_and_eliminated(tmp_path: Path) -> None:
     )
     structure = EliminatedStructure(blocks=2, replacement=False)
     save_network(tmp_path, student, _architecture(eliminated=structure))
-    with pytest.raises(UserError, match="not both"):
+    with pytest.raises(UserError, match="student and eliminated are given, expected one"):
         load_network(tmp_path)

@@ -201,6 +201,7 @@ def test_a_run_in_the_way_of_a_later_one_shows_before_anything_is_trained(
     assert {path.name for path in (tmp_path / "digits").iterdir()} == {"scratch"}
 
 
+@pytest.mark.usefixtures("_saved_every_epoch")
 def test_interrupted_and_gone_on_is_bit_identical(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

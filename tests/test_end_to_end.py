@@ -410,6 +410,7 @@ def interrupted_at(call: int, epoch: int) -> Callable[..., Fitted]:
     return fit
 
 
+@pytest.mark.usefixtures("_saved_every_epoch")
 @pytest.mark.usefixtures("no_pictures")
 def test_interrupted_and_gone_on_is_bit_identical(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -439,6 +440,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
     assert len(rows_of(folder)) == 6
 
 
+@pytest.mark.usefixtures("_saved_every_epoch")
 @pytest.mark.usefixtures("no_pictures")
 def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

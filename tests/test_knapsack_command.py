@@ -168,6 +168,7 @@ def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
+@pytest.mark.usefixtures("_saved_every_epoch")
 def test_interrupted_and_gone_on_is_bit_identical(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,12 +208,13 @@ def test_replayed_by_its_own_settings(out: Path, tmp_path: Path) -> None:
 
 def test_milliseconds(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
-    latency = summary_of(narrow_teacher(out))["teacher"]["latency_ms"]["cpu"]["64"]["median"]
-    most = f"{0.6 * latency:.3g}"
-    argv = [*SMALL, "--out", str(tmp_path), "--max-latency-ms", most, "--batch", "64"]
-    knapsack.main([*argv, "--round-to", "8"])
+    network, _ = load_network(out / "teacher" / f"{NAME}-seed0")
+    now = measure_latency({"it": network}, 32, torch.device("cpu"), batches=(64,), seconds=0.5)
+    # in the midst of what can be met: a machine has its moods
+    most = f"{0.6 * now['it']['64']['median']:.3g}"
+    knapsack.main([*SMALL, "--out", str(tmp_path), "--max-latency-ms", most, "--batch", "64"])
     (run,) = (tmp_path / "digits" / "knapsack").iterdir()
-    assert run.name == f"{NAME}-{float(most):g}ms-batch64-by8-seed0"
+    assert run.name == f"{NAME}-{float(most):g}ms-batch64-seed0"
     how = summary_of(run)["knapsack"]
     assert how["budget"] == {"cost": "latency_ms", "most": float(most), "batch": 64}
     whole = summary_of(out / "teacher" / f"{NAME}-seed0")

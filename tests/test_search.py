@@ -59,7 +59,7 @@ from nettailor.session import start_session
 measure_latency.__kwdefaults__["seconds"] = {FIGURE_SECONDS}
 search_space._RANDOM_TRIALS = {RANDOM_TRIALS}
 search._LOOK_EVERY = 0.1
-config, _ = parse("test", "", sys.argv[1:])
+config, _ = parse("python -m nettailor.search", "", sys.argv[1:])
 print("up", flush=True)
 sys.stdin.readline()
 with Screen() as screen:
@@ -77,7 +77,7 @@ def _quick() -> Any:
 
 
 def config_of(out: Path, *flags: str) -> RunConfig:
-    return parse("test", "", [*SMALL, "--out", str(out), *flags])[0]
+    return parse("python -m nettailor.search", "", [*SMALL, "--out", str(out), *flags])[0]
 
 
 def start(out: Path, *flags: str, overwrite: bool = False) -> dict[int, RunFolder]:
@@ -493,7 +493,7 @@ def test_damaged_architectures_are_refused(runs: Path) -> None:
             load_network(run_folder(runs))
     both = {**content, "eliminated": {"blocks": 1, "replacement": False}}
     file.write_text(json.dumps(both), encoding="utf-8")
-    with pytest.raises(UserError, match="searched or made of a backbone, not both"):
+    with pytest.raises(UserError, match="eliminated and searched are given, expected one"):
         load_network(run_folder(runs))
     # those that were written before there was a search
     old = {key: value for key, value in content.items() if key != "searched"}
