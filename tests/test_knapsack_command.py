@@ -1,6 +1,7 @@
 """`knapsack` whole: its runs, their evidence, what is done with them, and what it refuses."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -208,11 +209,16 @@ def test_replayed_by_its_own_settings(out: Path, tmp_path: Path) -> None:
 
 def test_milliseconds(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
-    network, _ = load_network(out / "teacher" / f"{NAME}-seed0")
-    now = measure_latency({"it": network}, 32, torch.device("cpu"), batches=(64,), seconds=0.5)
-    # in the midst of what can be met: a machine has its moods
-    most = f"{0.6 * now['it']['64']['median']:.3g}"
-    knapsack.main([*SMALL, "--out", str(tmp_path), "--max-latency-ms", most, "--batch", "64"])
+    argv = [*SMALL, "--out", str(tmp_path), "--batch", "64", "--max-latency-ms"]
+    most = "1e-7"
+    for _ in range(6):  # what can be met changes with the moods of a machine that has much to do
+        try:
+            knapsack.main([*argv, most])
+        except UserError as refused:
+            ((least, whole),) = re.findall(r"from (\S+) to below (\S+) ms", str(refused))
+            most = f"{(float(least) + float(whole)) / 2:.3g}"
+        else:
+            break
     (run,) = (tmp_path / "digits" / "knapsack").iterdir()
     assert run.name == f"{NAME}-{float(most):g}ms-batch64-seed0"
     how = summary_of(run)["knapsack"]
