@@ -90,9 +90,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_ranks_share() -> None:
     done = torchrun(str(TESTS / "rank_checks.py"))
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == [
-        f"rank {rank} of 2 found nothing wrong" for rank in (0, 1)
-    ]
+    for rank in (0, 1):
+        assert f"rank {rank} of 2 found nothing wrong" in done.stdout
 
 
 def test_two_make_what_one_makes(tmp_path: Path) -> None:
