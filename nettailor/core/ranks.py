@@ -42,7 +42,7 @@ def count() -> int:
 
 def rank() -> int:
     """Which of them this is."""
-    return 0 if count() == 1 else int(os.environ["RANK"])
+    return 0 if count() == 1 else int(os.environ.get("RANK", "0"))
 
 
 def restarts() -> int:
