@@ -36,19 +36,8 @@ def start_accelerator(device: str, precision: str) -> Accelerator:
             f"more processes than GPUs on this machine: give torchrun --nproc-per-node {gpus}, or "
             "--device cpu"
         )
-    try:
-        accelerator = Accelerator(
-            cpu=on_cpu, mixed_precision="no" if precision == "float32" else precision
-        )
-    except (RuntimeError, ValueError) as error:
-        if ranks.count() == 1:
-            raise
-        raise UserError(
-            f"the {ranks.count()} processes of this run (WORLD_SIZE) do not find each other: start "
-            "them with torchrun"
-        ) from error
-    ranks.start()
-    return accelerator
+    ranks.meet("gloo" if on_cpu else "nccl")
+    return Accelerator(cpu=on_cpu, mixed_precision="no" if precision == "float32" else precision)
 
 
 def worker_count(workers: int | None) -> int:

@@ -8,7 +8,7 @@ by itself is rank 0 of 1, and then nothing here does anything.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -56,14 +56,29 @@ def require_alone() -> None:
         raise UserError("this command works in one process: start it without torchrun")
 
 
-def start() -> None:
-    """Once the ranks have met: make ready what the functions here need."""
+def meet(backend: Literal["gloo", "nccl"]) -> None:
+    """Wait for the other ranks; UserError where they are not found.
+
+    Args:
+        backend: how tensors travel: gloo between CPUs, nccl between GPUs.
+    """
     if count() == 1:
         return
+    # torchrun keeps its store over a restart: without a prefix, addresses of processes that are
+    # gone can be read there
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        store, number, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=number, world_size=size)
+        if backend != "gloo":
+            _Here.values = dist.new_group(backend="gloo")
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the {count()} processes of this run (WORLD_SIZE) do not find each other: start them "
+            "with torchrun"
+        ) from error
     expect_peers()
-    with _told():
-        if dist.get_backend() != dist.Backend.GLOO:
-            _Here.values = dist.new_group(backend=dist.Backend.GLOO)
 
 
 def leave() -> None:
