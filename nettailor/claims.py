@@ -66,8 +66,12 @@ class _Journal(JournalFileBackend):
         self._open_lock.acquire()
         try:
             with self._path.open("rb+") as file:
-                content = file.read()
-                file.truncate(content.rfind(b"\n") + 1)
+                if not file.seek(0, os.SEEK_END):
+                    return
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
         finally:
             self._open_lock.release()
 

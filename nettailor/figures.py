@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from nettailor.core.backbone import Chain
+from nettailor.core.config import BudgetConfig
 from nettailor.core.cost import layers, module_flops, parameters
 from nettailor.core.scores import Scores
 from nettailor.evidence import Evidence
@@ -127,6 +128,14 @@ def summary(
         "teacher": None if teacher is None else dict(teacher),
         "versions": versions(),
     }
+
+
+def budget_row(settings: BudgetConfig) -> dict[str, Any] | None:
+    """What a summary holds of a budget, None where there is none."""
+    if settings.budget is None:
+        return None
+    cost, most = settings.budget
+    return {"cost": cost, "most": most, "batch": settings.batch if cost == "latency_ms" else None}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -19,10 +19,12 @@ from nettailor.core.backbone import Chain
 from nettailor.core.config import ScheduleConfig
 from nettailor.core.device import place
 from nettailor.core.latency import measure_latency
+from nettailor.core.objective import Objective
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.schedule import parameter_groups
-from nettailor.core.trainer import fit
+from nettailor.core.scores import Scores
+from nettailor.core.trainer import Fitted, fit
 from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import WeightsSource
 from nettailor.evidence import gather
@@ -89,6 +91,49 @@ class ChainRun:
         )
 
 
+def train(
+    session: Session,
+    network: nn.Module,
+    objective: Objective,
+    kind: Kind,
+    folder: RunFolder,
+    stage: ScheduleConfig,
+    *,
+    stop: Callable[[int, Scores], bool] | None = None,
+) -> Fitted:
+    """Train all of a network as the one stage of a run, or go on with it, keeping its best epoch.
+
+    Args:
+        network: on the device.
+        kind: of the run; also the name of the stage.
+        folder: of the run, opened.
+        stage: how it trains.
+        stop: see `nettailor.core.trainer.fit`.
+    """
+    schedule = schedule_of(stage)
+    watcher = StageWatcher(
+        kind,
+        folder,
+        session.screen,
+        epochs=schedule.epochs,
+        steps_per_epoch=session.train_loader.steps_per_epoch,
+    )
+    with closing(watcher):
+        return fit(
+            network,
+            objective,
+            session.train_loader,
+            groups=parameter_groups(network.named_parameters(), schedule),
+            schedule=schedule,
+            accelerator=session.accelerator,
+            validate=session.validate,
+            keep="best",
+            state_path=folder.state_path(kind),
+            watcher=watcher,
+            stop=stop,
+        )
+
+
 def finetune(
     session: Session, run: ChainRun, *, beside: Teacher | None, overwrite: bool
 ) -> dict[str, Any]:
@@ -106,33 +151,12 @@ def finetune(
     # whatever can be wrong with settings and images shows before anything is discarded
     session.seed_stage(kind)
     chain, source = run.make()
-    loader = session.train_loader
     if overwrite or not folder.begun:
         session.check_images()
     folder.open(run.settings, ignored=run.ignored, overwrite=overwrite)
     session.screen.say(f"{kind}: {folder.path.name}, weights from {source.origin}")
     place(chain, session.accelerator.device)
-    watcher = StageWatcher(
-        kind,
-        folder,
-        session.screen,
-        epochs=stage.epochs,
-        steps_per_epoch=loader.steps_per_epoch,
-    )
-    schedule = schedule_of(stage)
-    with closing(watcher):
-        fitted = fit(
-            chain,
-            CrossEntropy(stage.label_smoothing),
-            loader,
-            groups=parameter_groups(chain.named_parameters(), schedule),
-            schedule=schedule,
-            accelerator=session.accelerator,
-            validate=session.validate,
-            keep="best",
-            state_path=folder.state_path(kind),
-            watcher=watcher,
-        )
+    fitted = train(session, chain, CrossEntropy(stage.label_smoothing), kind, folder, stage)
     started = time.perf_counter()
     weights = save_network(folder.path, chain, run.architecture(session, source))
     device = session.accelerator.device

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from nettailor.core.config import PruneConfig
 from nettailor.core.latency import measure_latency
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import RunFolder
 from nettailor.evidence import gather
-from nettailor.figures import summary
+from nettailor.figures import budget_row, summary
 from nettailor.finetune import Teacher
 from nettailor.front import Seconds
 from nettailor.network import save_network
@@ -55,7 +54,7 @@ def hand_over(
             "finetune": config.prune.finetune,
             "cut": config.prune.by,
             "gamma": config.student.gamma,
-            "budget": _budget(config.prune),
+            "budget": budget_row(config.prune),
             "depth": candidate.name,
             "paths": [
                 [path.source, path.target, path.kind, round(weight, 4)]
@@ -89,10 +88,3 @@ def hand_over_alone(
         since=started,
     )
     folder.finish(figures)
-
-
-def _budget(prune: PruneConfig) -> dict[str, Any] | None:
-    if prune.budget is None:
-        return None
-    cost, most = prune.budget
-    return {"cost": cost, "most": most, "batch": prune.batch if cost == "latency_ms" else None}

@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -21,13 +20,11 @@ from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import RunFolder, settings_of
-from nettailor.core.schedule import parameter_groups
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted, fit
-from nettailor.core.watch import StageWatcher
+from nettailor.core.trainer import Fitted
 from nettailor.evidence import gather
-from nettailor.figures import side_by_side, summary
-from nettailor.finetune import Teacher
+from nettailor.figures import budget_row, side_by_side, summary
+from nettailor.finetune import Teacher, train
 from nettailor.narrowing import (
     CHOICE_FILE,
     Choice,
@@ -38,7 +35,7 @@ from nettailor.narrowing import (
     write_choice,
 )
 from nettailor.network import load_network, save_network
-from nettailor.session import TASK_KEYS, Session, schedule_of, start_session
+from nettailor.session import TASK_KEYS, Session, start_session
 from nettailor.teach import ready_teacher
 from prune.channels import trace_channels
 from prune.inner_distillation import InnerDistillation, on_kept_channels
@@ -195,9 +192,7 @@ def _short_name(session: Session, folder: Path) -> str:
 def knapsack_folder(session: Session) -> RunFolder:
     """Where the run of a session's settings lives."""
     settings = session.config.knapsack
-    cost, most = settings.budget
-    in_ms = cost == "latency_ms"
-    details = [f"{most:g}ms-batch{settings.batch}" if in_ms else f"{cost}{most:g}"]
+    details = [settings.limit]
     if settings.of != "teacher":
         details.append(f"of-{_short_name(session, Path(settings.of))}")
     details += ["greedy"] * (settings.solver == "greedy")
@@ -231,33 +226,14 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
             *of_nodes, _ = node_scales("normalized", target(images.to(device)))
             scales.append(of_nodes)
     session.seed_stage("fine-tuning after the knapsack")
-    schedule = schedule_of(settings)
-    watcher = StageWatcher(
-        "knapsack",
-        folder,
-        session.screen,
-        epochs=schedule.epochs,
-        steps_per_epoch=session.train_loader.steps_per_epoch,
+    objective = InnerDistillation(
+        target,
+        distill=settings.distill,
+        mimic=settings.mimic,
+        scales=[fmean(of_node) for of_node in zip(*scales, strict=True)],
+        label_smoothing=settings.label_smoothing,
     )
-    with closing(watcher):
-        fitted = fit(
-            network,
-            InnerDistillation(
-                target,
-                distill=settings.distill,
-                mimic=settings.mimic,
-                scales=[fmean(of_node) for of_node in zip(*scales, strict=True)],
-                label_smoothing=settings.label_smoothing,
-            ),
-            session.train_loader,
-            groups=parameter_groups(network.named_parameters(), schedule),
-            schedule=schedule,
-            accelerator=session.accelerator,
-            validate=session.validate,
-            keep="best",
-            state_path=folder.state_path("knapsack"),
-            watcher=watcher,
-        )
+    fitted = train(session, network, objective, "knapsack", folder, settings)
     return Narrowed(network, whole, choice, straight_after, fitted)
 
 
@@ -304,7 +280,6 @@ def _architecture(network: Chain | Student, whole: Whole) -> Architecture:
 
 def _how(session: Session, narrowed: Narrowed) -> dict[str, Any]:
     settings, network = session.config.knapsack, narrowed.network
-    cost, most = settings.budget
     paths = None
     if isinstance(network, Student):
         alpha = network.path_weights().tolist()
@@ -319,11 +294,7 @@ def _how(session: Session, narrowed: Narrowed) -> dict[str, Any]:
             "name": narrowed.whole.name,
             "train_seconds": narrowed.whole.train_seconds,
         },
-        "budget": {
-            "cost": cost,
-            "most": most,
-            "batch": settings.batch if cost == "latency_ms" else None,
-        },
+        "budget": budget_row(settings),
         "solver": settings.solver,
         "round_to": settings.round_to,
         "distill": settings.distill,

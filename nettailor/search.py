@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -17,16 +16,14 @@ from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import Kind, RunFolder
-from nettailor.core.schedule import parameter_groups
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import NotFiniteError, fit
+from nettailor.core.trainer import NotFiniteError
 from nettailor.core.vocabulary import searched_chain
-from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import WeightsSource, universal_digest
 from nettailor.figures import networks_table
-from nettailor.finetune import ChainRun, Teacher, finetune
+from nettailor.finetune import ChainRun, Teacher, finetune, train
 from nettailor.halving import better_half, front, rungs
-from nettailor.session import Session, schedule_of, start_session
+from nettailor.session import Session, start_session
 from nettailor.study import PROG, Reached, Study, discard_study, promote, rung_job, trial_job
 from nettailor.study_plots import write_plots
 from nettailor.teach import ready_teacher, teacher_folder
@@ -168,32 +165,16 @@ class _Search:
         folder.open(study.settings, ignored=study.ignored, overwrite=False)
         chain, _ = self._fresh(number, structure)
         place(chain, session.accelerator.device)
-        loader, schedule = session.train_loader, schedule_of(self._search)
-        watcher = StageWatcher(
-            _KIND,
-            folder,
-            self._screen,
-            epochs=schedule.epochs,
-            steps_per_epoch=loader.steps_per_epoch,
-        )
-        with closing(watcher):
-            try:
-                fitted = fit(
-                    chain,
-                    CrossEntropy(self._search.label_smoothing),
-                    loader,
-                    groups=parameter_groups(chain.named_parameters(), schedule),
-                    schedule=schedule,
-                    accelerator=session.accelerator,
-                    validate=session.validate,
-                    keep="best",
-                    state_path=folder.state_path(_KIND),
-                    watcher=watcher,
-                    stop=lambda epoch, _: epoch >= epochs,
-                )
-            except NotFiniteError as error:
-                self._screen.say(f"trial {number} broke down: {error}")
-                return chain, Reached(0.0, 0.0)
+        objective = CrossEntropy(self._search.label_smoothing)
+
+        def far_enough(epoch: int, _: Scores) -> bool:
+            return epoch >= epochs
+
+        try:
+            fitted = train(session, chain, objective, _KIND, folder, self._search, stop=far_enough)
+        except NotFiniteError as error:
+            self._screen.say(f"trial {number} broke down: {error}")
+            return chain, Reached(0.0, 0.0)
         return chain, _reached(fitted.history[:epochs])
 
     def _structure(self, number: int) -> SearchedStructure:

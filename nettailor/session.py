@@ -209,7 +209,7 @@ def _load_task(config: RunConfig) -> Task:
     def fetch() -> None:
         load()
 
-    if config.download:
+    if config.download and ranks.count() > 1:  # they must not all fetch it at once
         ranks.from_main(fetch)
     return load()
 

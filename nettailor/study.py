@@ -28,7 +28,7 @@ from nettailor.core.backbone import create_chain
 from nettailor.core.config import EXECUTION_KEYS, flat, recorded
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
-from nettailor.core.run_folder import STUDY_FILE, RunFolder
+from nettailor.core.run_folder import STUDY_FILE, RunFolder, unlike
 from nettailor.core.vocabulary import searched_chain
 from nettailor.halving import Standing
 from nettailor.search_space import DIRECTIONS, Proposal, SearchSpace, propose
@@ -84,15 +84,10 @@ class Study:
         left_out = {*EXECUTION_KEYS, *self.ignored}
         here = {key: value for key, value in flat(self.settings).items() if key not in left_out}
         here |= {f"space.{key}": value for key, value in self.space.describe().items()}
-        there = self.trials.describe(here)
-        unlike = [
-            f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
-            for key in sorted(there.keys() | here.keys())
-            if there.get(key, "absent") != here.get(key, "absent")
-        ]
-        if unlike:
+        differing = unlike(self.trials.describe(here), here)
+        if differing:
             raise UserError(
-                f"{self.folder} holds a study of other settings: {'; '.join(unlike)}. Give the "
+                f"{self.folder} holds a study of other settings: {differing}. Give the "
                 f"same settings to go on, another --out, or `{PROG} --overwrite` to discard it "
                 "with its runs"
             )

@@ -1,6 +1,8 @@
 """What several test files share: one small real network and one accelerator."""
 
 import os
+import subprocess
+import sys
 
 # A test process a core: with more threads each they would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -20,6 +22,7 @@ from nettailor.core import trainer
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency
+from nettailor.core.trainer import Fitted, fit
 from nettailor.front import Front, read_front
 from nettailor.network import load_network
 from prune.layer_times import measure_times
@@ -102,3 +105,42 @@ def front_in(folder: Path) -> Front:
     student, _ = load_network(folder / "student")
     assert isinstance(student, Student)
     return read_front(folder, student.wiring)
+
+
+def no_training(*_: object, **__: object) -> None:
+    raise AssertionError("something was trained")
+
+
+def interrupted_after_one_epoch(*arguments: Any, **settings: Any) -> Fitted:
+    """`fit`, but somebody presses Ctrl-C once an epoch is done."""
+    watcher = settings["watcher"]
+    told = watcher.epoch
+
+    def tell(row: Any, network: Any) -> None:
+        told(row, network)
+        raise KeyboardInterrupt
+
+    watcher.epoch = tell
+    return fit(*arguments, **settings)
+
+
+def started(program: str, *words: str) -> "subprocess.Popen[str]":
+    """A process of a program that says `up` and begins when it is told to."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def release(*processes: "subprocess.Popen[str]") -> None:
+    """Wait until all are up, then let them start at once."""
+    for one in processes:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "up\n"
+    for one in processes:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()

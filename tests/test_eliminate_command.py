@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import quick_latency
+from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from PIL import Image
 
 from nettailor import eliminate, finetune
@@ -18,7 +18,6 @@ from nettailor.core.backbone import Chain
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
-from nettailor.core.trainer import Fitted, fit
 from nettailor.core.weights import universal_digest
 from nettailor.network import load_network
 from nettailor.session import start_session
@@ -134,23 +133,6 @@ def test_mistakes_are_the_most_confident_wrong_test_images(out: Path) -> None:
     index = min(shown)
     with Image.open(folder / "mistakes" / f"{index}.png") as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(task.test[index][0]))
-
-
-def no_training(*_: object, **__: object) -> None:
-    raise AssertionError("something was trained")
-
-
-def interrupted_after_one_epoch(*arguments: Any, **settings: Any) -> Fitted:
-    """`fit`, but somebody presses Ctrl-C once an epoch is done."""
-    watcher = settings["watcher"]
-    told = watcher.epoch
-
-    def tell(row: Any, network: Any) -> None:
-        told(row, network)
-        raise KeyboardInterrupt
-
-    watcher.epoch = tell
-    return fit(*arguments, **settings)
 
 
 def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED, front_in, quick_latency
+from conftest import PUBLISHED, front_in, no_training, quick_latency
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -296,10 +296,6 @@ def test_reloaded_networks_score_what_the_summaries_say(out: Path) -> None:
         assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
         assert round(scores.macro_f1, 4) == summary["macro_f1"]["val"]
         assert scores.loss == pytest.approx(summary["loss"]["val"], abs=1e-3)
-
-
-def no_training(*_: object, **__: object) -> Fitted:
-    raise AssertionError("something was trained")
 
 
 @pytest.mark.parametrize("flags", [TASK, ALL])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import quick_latency
+from conftest import interrupted_after_one_epoch, no_training, quick_latency
 
 from nettailor import compare, export, finetune, knapsack, predict, tailor, tailoring
 from nettailor.core.architecture import read_architecture
@@ -18,7 +18,6 @@ from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
-from nettailor.core.trainer import Fitted, fit
 from nettailor.network import load_network
 from student.network import Student
 
@@ -158,12 +157,8 @@ def test_predict_and_compare_take_it_like_any_other(
     assert str(picture.name) in capsys.readouterr().out
 
 
-def no_training(*_: object, **__: object) -> None:
-    raise AssertionError("something was trained")
-
-
 def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knapsack, "fit", no_training)
+    monkeypatch.setattr(finetune, "fit", no_training)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     knapsack.main([*SMALL, "--out", str(out.parent), "--max-flops", "0.5"])
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
@@ -173,21 +168,10 @@ def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_interrupted_and_gone_on_is_bit_identical(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*arguments: Any, **settings: Any) -> Fitted:
-        watcher = settings["watcher"]
-        told = watcher.epoch
-
-        def tell(row: Any, network: Any) -> None:
-            told(row, network)
-            raise KeyboardInterrupt
-
-        watcher.epoch = tell
-        return fit(*arguments, **settings)
-
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     argv = [*SMALL, "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(knapsack, "fit", interrupted)
+        patch.setattr(finetune, "fit", interrupted_after_one_epoch)
         with pytest.raises(KeyboardInterrupt):
             knapsack.main(argv)
     run = narrow_teacher(tmp_path / "digits")

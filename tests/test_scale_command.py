@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import quick_latency
+from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from safetensors.torch import save_file
 
 from nettailor import compare, export, finetune, predict, scale
@@ -19,7 +19,6 @@ from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
-from nettailor.core.trainer import Fitted, fit
 from nettailor.core.weights import _PACKAGES, universal_digest
 from nettailor.deploy.check_images import check_images
 from nettailor.network import load_network
@@ -171,23 +170,6 @@ def test_the_screen_tells_size_and_start(
     shutil.rmtree(run_of(out, "phi0.25"))
     scale.main([*argv, "--out", str(out.parent), "--phi", "0"])
     assert "phi 0" in capsys.readouterr().out
-
-
-def no_training(*_: object, **__: object) -> None:
-    raise AssertionError("something was trained")
-
-
-def interrupted_after_one_epoch(*arguments: Any, **settings: Any) -> Fitted:
-    """`fit`, but somebody presses Ctrl-C once an epoch is done."""
-    watcher = settings["watcher"]
-    told = watcher.epoch
-
-    def tell(row: Any, network: Any) -> None:
-        told(row, network)
-        raise KeyboardInterrupt
-
-    watcher.epoch = tell
-    return fit(*arguments, **settings)
 
 
 def test_again_nothing_is_trained_or_loaded(

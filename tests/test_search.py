@@ -2,12 +2,10 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import no_training, release, started
 from optuna.trial import FrozenTrial
 
 from nettailor import compare, export, predict, search, search_space, study
@@ -139,11 +138,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def forbid_training(patch: pytest.MonkeyPatch) -> None:
-    def trains(*_: object, **__: object) -> None:
-        raise AssertionError("something was trained")
-
-    patch.setattr(search, "fit", trains)
-    patch.setattr("nettailor.finetune.fit", trains)
+    patch.setattr("nettailor.finetune.fit", no_training)
 
 
 def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
@@ -302,22 +297,7 @@ def test_a_comparison_shows_runs_and_plots_and_leaves_no_trial_out(
 
 
 def process(out: Path, *flags: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", PROCESS, *SMALL, "--out", str(out), *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def release(*processes: "subprocess.Popen[str]") -> None:
-    """Wait until all are up, then let them start at once."""
-    for one in processes:
-        assert one.stdout is not None
-        assert one.stdout.readline() == "up\n"
-    for one in processes:
-        assert one.stdin is not None
-        one.stdin.write("\n")
-        one.stdin.flush()
+    return started(PROCESS, *SMALL, "--out", str(out), *flags)
 
 
 def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:

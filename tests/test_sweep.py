@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from conftest import release, started
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -351,22 +351,7 @@ def test_a_journal_that_cannot_be_written_is_a_user_error(runs: Path) -> None:
 
 
 def process(out: Path, seeds: str, gammas: str, *flags: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", PROCESS, seeds, gammas, *LEAN, "--out", str(out), *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def release(*processes: "subprocess.Popen[str]") -> None:
-    """Wait until all are up, then let them start at once."""
-    for one in processes:
-        assert one.stdout is not None
-        assert one.stdout.readline() == "up\n"
-    for one in processes:
-        assert one.stdin is not None
-        one.stdin.write("\n")
-        one.stdin.flush()
+    return started(PROCESS, seeds, gammas, *LEAN, "--out", str(out), *flags)
 
 
 def wait_for(path: Path, seconds: float = 60) -> None:

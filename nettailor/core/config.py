@@ -31,6 +31,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Reference = Literal["head-only", "scratch"]
+Budget = tuple[Literal["flops", "params", "latency_ms"], float]
 Coefficient = Annotated[float, Field(ge=1, le=2)]
 Range = Annotated[tuple[Positive, Positive], BeforeValidator(_from_list)]
 
@@ -191,7 +192,46 @@ class StudentConfig(ScheduleConfig):
     )
 
 
-class PruneConfig(ScheduleConfig):
+class BudgetConfig(ScheduleConfig):
+    """What a network may cost that is cut to a budget, and the fine-tuning after it."""
+
+    max_flops: Positive | None = Field(
+        None, description="budget: multiply-adds as a share of the whole network's, or null"
+    )
+    max_params: Positive | None = Field(
+        None, description="budget: parameters as a share of the whole network's, or null"
+    )
+    max_latency_ms: Positive | None = Field(
+        None, description="budget: milliseconds a forward pass on the device, or null"
+    )
+    batch: Count = Field(1, description="images at a time for max_latency_ms")
+
+    @property
+    def budget(self) -> Budget | None:
+        """What is limited, and to how much: a share of the whole network's, or milliseconds."""
+        if self.max_flops is not None:
+            return "flops", self.max_flops
+        if self.max_params is not None:
+            return "params", self.max_params
+        return None if self.max_latency_ms is None else ("latency_ms", self.max_latency_ms)
+
+    @property
+    def limit(self) -> str:
+        """The budget as a part of a name, such as `flops0.3` or `4ms-batch1`."""
+        if self.budget is None:
+            return ""
+        cost, most = self.budget
+        return f"{most:g}ms-batch{self.batch}" if cost == "latency_ms" else f"{cost}{most:g}"
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        budgets = [self.max_flops, self.max_params, self.max_latency_ms]
+        if sum(budget is not None for budget in budgets) > 1:
+            raise ValueError("give one of max_flops, max_params and max_latency_ms")
+        return self
+
+
+class PruneConfig(BudgetConfig):
     """What is cut from the trained student, and the fine-tuning after it."""
 
     by: Literal["route", "rank"] = Field(
@@ -204,16 +244,6 @@ class PruneConfig(ScheduleConfig):
         description="what a path is worth on a route: the loss when its node takes it alone, or "
         "the log of its weight",
     )
-    max_flops: Positive | None = Field(
-        None, description="budget: multiply-adds as a share of the backbone's, or null"
-    )
-    max_params: Positive | None = Field(
-        None, description="budget: parameters as a share of the backbone's, or null"
-    )
-    max_latency_ms: Positive | None = Field(
-        None, description="budget: milliseconds a forward pass on the device, or null"
-    )
-    batch: Count = Field(1, description="images at a time for max_latency_ms")
     threshold: float = Field(0.05, ge=0, lt=1, description="proxies below this weight go (by rank)")
     remove: Annotated[tuple[Whole, ...] | None, BeforeValidator(_from_list)] = Field(
         None,
@@ -232,30 +262,9 @@ class PruneConfig(ScheduleConfig):
         None, description="weight of the distillation after the cut; null: as before"
     )
 
-    @property
-    def budget(self) -> tuple[Literal["flops", "params", "latency_ms"], float] | None:
-        """What is limited, and to how much: a share of the backbone's, or milliseconds."""
-        if self.max_flops is not None:
-            return "flops", self.max_flops
-        if self.max_params is not None:
-            return "params", self.max_params
-        return None if self.max_latency_ms is None else ("latency_ms", self.max_latency_ms)
-
-    @property
-    def limit(self) -> str:
-        """The budget as a part of a name, such as `flops0.3` or `4ms-batch1`."""
-        if self.budget is None:
-            return ""
-        cost, most = self.budget
-        return f"{most:g}ms-batch{self.batch}" if cost == "latency_ms" else f"{cost}{most:g}"
-
     @model_validator(mode="after")
-    def _one_budget(self) -> Self:
-        budgets = [self.max_flops, self.max_params, self.max_latency_ms]
-        given = sum(budget is not None for budget in budgets)
-        if given > 1:
-            raise ValueError("give one of max_flops, max_params and max_latency_ms")
-        if given and self.by == "rank":
+    def _budgets_are_of_routes(self) -> Self:
+        if self.budget is not None and self.by == "rank":
             raise ValueError("a budget needs by: route")
         return self
 
@@ -303,7 +312,7 @@ class ScaleConfig(ScheduleConfig):
         return self
 
 
-class KnapsackConfig(ScheduleConfig):
+class KnapsackConfig(BudgetConfig):
     """Channels that are removed, and the fine-tuning after it: CE + distill * KD + mimic * Ω."""
 
     optimizer: str = Field("adamw", description="an optimizer of timm's, such as sgd or adamw")
@@ -318,13 +327,6 @@ class KnapsackConfig(ScheduleConfig):
         description="budget: multiply-adds as a share of those of the network that is made "
         "narrower; 0.5 where no budget is given",
     )
-    max_params: Positive | None = Field(
-        None, description="budget: parameters as a share of that network's, or null"
-    )
-    max_latency_ms: Positive | None = Field(
-        None, description="budget: milliseconds a forward pass on the device, or null"
-    )
-    batch: Count = Field(1, description="images at a time for max_latency_ms")
     solver: Literal["exact", "greedy"] = Field(
         "exact", description="of the knapsack: dynamic programming, or most value per cost first"
     )
@@ -339,20 +341,9 @@ class KnapsackConfig(ScheduleConfig):
     )
 
     @property
-    def budget(self) -> tuple[Literal["flops", "params", "latency_ms"], float]:
-        """What is limited, and to how much: a share of the whole network's, or milliseconds."""
-        if self.max_latency_ms is not None:
-            return "latency_ms", self.max_latency_ms
-        if self.max_params is not None:
-            return "params", self.max_params
-        return "flops", 0.5 if self.max_flops is None else self.max_flops
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> Self:
-        budgets = [self.max_flops, self.max_params, self.max_latency_ms]
-        if sum(budget is not None for budget in budgets) > 1:
-            raise ValueError("give one of max_flops, max_params and max_latency_ms")
-        return self
+    def budget(self) -> Budget:
+        """Half of the multiply-adds where none is given."""
+        return super().budget or ("flops", 0.5)
 
 
 class SearchConfig(ScheduleConfig):

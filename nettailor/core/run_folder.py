@@ -34,6 +34,15 @@ def settings_of(folder: Path) -> Path | None:
     return next((path for place in places if (path := place / CONFIG_FILE).is_file()), None)
 
 
+def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In words, the keys in which two flat settings differ; nothing where they are the same."""
+    return "; ".join(
+        f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key, "absent") != here.get(key, "absent")
+    )
+
+
 class RunFolder:
     """The folder `runs/<task>/<kind>/<name>` of one run."""
 
@@ -149,13 +158,11 @@ class RunFolder:
 
     def _differing(self, settings: Mapping[str, Any], counts: Callable[[str], bool]) -> str:
         """In words, the dotted keys that count and in which the run differs from `settings`."""
-        there = flat(self._settings())
-        here = flat(settings)
-        return "; ".join(
-            f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
-            for key in sorted(there.keys() | here.keys())
-            if counts(key) and there.get(key, "absent") != here.get(key, "absent")
+        there, here = (
+            {key: value for key, value in flat(nested).items() if counts(key)}
+            for nested in (self._settings(), settings)
         )
+        return unlike(there, here)
 
     @property
     def begun(self) -> bool:
