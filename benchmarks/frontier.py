@@ -12,6 +12,8 @@ The yardstick, for every number of stages cut off the top:
   then differs is the choice of blocks.
 
 `--finetune task` compares with eliminated networks whose blocks are frozen, which share them too.
+`--channels 0.7` adds the tailored network narrowed by the knapsack to that share of its FLOPs; its
+`knapsack.epochs` come on top of the whole way that the rivals are given.
 Everything trains on the same splits, augmentation and seeds; what is finished is not trained again.
 Writes `frontier.md`, `frontier.csv` and `frontier.png` into the folder `--out`.
 """
@@ -45,6 +47,7 @@ from nettailor.core.settings import read_settings, set_key, validate
 from nettailor.eliminate import eliminated_runs, train_beside_teacher
 from nettailor.front import Seconds
 from nettailor.hand_over import hand_over_alone
+from nettailor.knapsack import knapsack
 from nettailor.network import load_network
 from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
@@ -58,6 +61,7 @@ from student.wiring import Path as Way
 
 RATES = (0.02, 0.05, 0.1)
 COLUMNS = ("val", "test", "flops", "params", "latency")
+NARROWED = "tailored, channels"
 TOLERANCE = 0.5  # points below the teacher on test that a tailored network may be
 
 
@@ -85,8 +89,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tops", type=int, nargs="+", help="stages off the top (default: all)")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument("--channels", type=float, help="share of the tailored network's FLOPs")
     parser.add_argument("--out", default="runs")
     arguments = parser.parse_args()
+    if arguments.channels and arguments.finetune == "task":
+        parser.error("--channels: blocks that other tasks share keep all of theirs")
     settings = read_settings(arguments.config)
     for key, value in (
         ("data_dir", arguments.data_dir),
@@ -112,6 +119,14 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
             "teacher": ready_teacher(session).folder,
             "tailored": tailor(session, overwrite=False),
         }
+        if arguments.channels:
+            narrower = _with(
+                session.config,
+                knapsack__of=str(runs["tailored"].path),
+                knapsack__max_flops=arguments.channels,
+            )
+            there = start_session(narrower, screen)
+            runs[NARROWED] = knapsack(there, overwrite=False)
         for top in arguments.tops or range(1, units(session.stages, "stages")):
             if top not in best:
                 tried = {rate: _eliminated(session, top, rate, whole) for rate in arguments.rates}
@@ -236,13 +251,13 @@ def _ratios(by_method: Mapping[str, Sequence[Entry]], test_images: int) -> Itera
     "At least" is within a standard error of the tailored network's test accuracy; the eliminated
     networks are taken by their mean over the seeds. The whole network counts as elim 0.
     """
-    tailored = by_method["tailored"]
+    tailored = [*by_method["tailored"], *by_method.get(NARROWED, [])]
     teachers = {one.seed: one.test for one in by_method["teacher"]}
     for one in tailored:
         if one.test < teachers[one.seed] - TOLERANCE:
             yield (
-                f"seed {one.seed}: {one.test:.2f} % is more than {TOLERANCE} points below its "
-                f"teacher ({teachers[one.seed]:.2f} %)"
+                f"{one.method}, seed {one.seed}: {one.test:.2f} % is more than {TOLERANCE} points "
+                f"below its teacher ({teachers[one.seed]:.2f} %)"
             )
             continue
         share = min(max(one.test / 100, 1 / test_images), 1 - 1 / test_images)
@@ -265,7 +280,7 @@ def _ratios(by_method: Mapping[str, Sequence[Entry]], test_images: int) -> Itera
                 for column in ("flops", "params", "latency")
             ]
             yield (
-                f"seed {one.seed}: {one.test:.2f} % beside {name} "
+                f"{one.method}, seed {one.seed}: {one.test:.2f} % beside {name} "
                 f"({fmean(rival.test for rival in able[name]):.2f} %): FLOPs {ratios[0]:.2f}, "
                 f"params {ratios[1]:.2f}, latency {ratios[2]:.2f}  "
             )
@@ -280,6 +295,7 @@ def _picture(by_method: Mapping[str, Sequence[Entry]]) -> Figure:
         "fixed removal, best learning rate": (plain, "#0072b2", "s"),
         "fixed removal, distilled": ([name for name in cuts if name not in plain], "#e69f00", "^"),
         "tailored": (["tailored"], "#d55e00", "o"),
+        "tailored, channels too": ([NARROWED] if NARROWED in by_method else [], "#cc79a7", "v"),
         "teacher": (["teacher"], "#555555", "D"),
     }  # fmt: skip
     for position, (column, label) in enumerate(
@@ -294,8 +310,11 @@ def _picture(by_method: Mapping[str, Sequence[Entry]]) -> Figure:
                 ys = [one.test for one in group]
                 axes.scatter(xs, ys, color=colour, marker=mark, s=18, alpha=0.5, linewidths=0)
                 means.append((fmean(xs), fmean(ys)))
-            means.sort()
-            axes.plot(*zip(*means, strict=True), color=colour, marker=mark, label=name, linewidth=1)
+            if means:
+                means.sort()
+                axes.plot(
+                    *zip(*means, strict=True), color=colour, marker=mark, label=name, linewidth=1
+                )
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy, %")
         axes.set_xlim(0, None)

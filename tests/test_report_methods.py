@@ -410,6 +410,27 @@ def test_a_teachers_own_run_counts_before_what_others_keep_of_it(tmp_path: Path)
     assert judge(methods[::-1]).within == frozenset()
 
 
+def test_the_other_roads_have_a_sentence_each_unless_they_win(tmp_path: Path) -> None:
+    methods = methods_of(
+        tmp_path,
+        TEACHER,
+        sized("tailored", 95.0, 0.3, 0.2),
+        sized("eliminated", 95.0, 0.4, 0.1),
+        sized("knapsack", 94.5, 0.5, 0.4, knapsack=knapsack()),
+        sized("scaled", 93.0, 0.5, 0.6, scaled=scaled(-2.0)),
+        sized("searched", 95.5, 0.1, 0.01, searched=searched(7, network="aaaaaa")),
+    )
+    verdict = judge(methods)
+    assert verdict.winner is not None
+    assert verdict.winner.label == "searched 7-aaaaaa"
+    assert verdict.sentences[2:] == (
+        "The leanest network of a knapsack within 0.5 points needs 0.500 M FLOPs (0.50× the "
+        "teacher's) and 0.0800 M parameters (0.40×): knapsack, FLOPs ≤ 0.5.",
+        "No scaled network is within 0.5 points (the nearest is scaled φ -2, from scratch, "
+        "93.00 % against 95.00 %).",
+    )
+
+
 def test_without_any_within_tolerance_the_most_accurate_is_shown(tmp_path: Path) -> None:
     methods = methods_of(
         tmp_path,

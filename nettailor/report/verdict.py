@@ -19,6 +19,9 @@ from nettailor.report.methods import Figure, Method, Spread
 from nettailor.report.summary import Figures
 
 TOLERANCE = 0.5  # points of validation accuracy, whatever prune.tolerance the runs had
+_OTHER_ROADS: dict[Kind, str] = {
+    "knapsack": "network of a knapsack", "scaled": "scaled network", "searched": "searched network",
+}  # fmt: skip
 _ROUNDING = 1e-6
 
 
@@ -83,6 +86,12 @@ def judge(methods: Sequence[Method]) -> Verdict:
             ("tailored", "fixed removal") if tailored else ("fixed removal", "tailored")
         )
         sentences.append(f"There is no run of {lacking} to set beside {there}.")
+    others = [(name, best([kind])) for kind, name in _OTHER_ROADS.items()]
+    sentences += [
+        _other_road(name, method, within, teachers)
+        for name, method in others
+        if method and method is not winner
+    ]
     return Verdict(winner, tailored, fixed, within, tuple(sentences))
 
 
@@ -162,9 +171,8 @@ def _families(tailored: Method, fixed: Method, within: frozenset[str], teachers:
             if not held:
                 return f"Neither tailoring nor fixed removal comes within {TOLERANCE} points."
             return (
-                f"No {family} is within {TOLERANCE} points (the nearest is {method.label}, "
-                f"{_percent(method.spread(accuracy_val))} against "
-                f"{_percent(teachers.val(method))}); {other.label} is: {_cost(other, teachers)}."
+                f"{_none_within(family, method, teachers)}; {other.label} is: "
+                f"{_cost(other, teachers)}."
             )
     parts = []
     for figure, what in ((flops, "FLOPs"), (params, "parameters")):
@@ -185,6 +193,21 @@ def _families(tailored: Method, fixed: Method, within: frozenset[str], teachers:
             f"{small}"
         )
     return f"{sentence[0].upper()}{sentence[1:]}: {tailored.label} beside {fixed.label}."
+
+
+def _other_road(name: str, method: Method, within: frozenset[str], teachers: _Teachers) -> str:
+    """What the leanest network of another road needs, or how near it comes."""
+    if method.label not in within:
+        return f"{_none_within(name, method, teachers)}."
+    return (
+        f"The leanest {name} within {TOLERANCE} points needs {_cost(method, teachers)}: "
+        f"{method.label}."
+    )
+
+
+def _none_within(name: str, nearest: Method, teachers: _Teachers) -> str:
+    against = f"{_percent(nearest.spread(accuracy_val))} against {_percent(teachers.val(nearest))}"
+    return f"No {name} is within {TOLERANCE} points (the nearest is {nearest.label}, {against})"
 
 
 def _percent(spread: Spread | None) -> str:
