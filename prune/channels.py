@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange, repeat
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -222,9 +223,9 @@ class _Trace(TorchDispatchMode):
             if known is None:
                 raise self._stop("convolution")
             # a group goes as a whole: all that enters it and leaves it is tied to its first output
-            firsts = made.reshape(groups, -1)[:, 0]
-            self._tie(np.repeat(firsts, len(known) // groups), known)
-            self._tie(np.repeat(firsts, len(made) // groups), made)
+            firsts = rearrange(made, "(g c) -> g c", g=groups)[:, 0]
+            for tied in (known, made):
+                self._tie(repeat(firsts, "g -> (g c)", c=len(tied) // groups), tied)
             weights *= weight.shape[1]
         else:
             read = self._read(name, weight, known)
