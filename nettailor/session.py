@@ -168,7 +168,7 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     """Check the device, read the task, settle the preprocessing.
 
     Raises UserError for a device that is absent, a backbone that is unknown or does not fit the
-    image size, data that is missing.
+    image size, data that is missing, augmentation that timm does not know.
     """
     accelerator = start_accelerator(config.device, config.precision)
     defaults = data_defaults(config.backbone)
@@ -190,7 +190,9 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     with torch.device("meta"):
         chain = create_chain(config.backbone, len(task.classes))
     check_image_size(chain, config.image_size)
-    return Session(config, screen, accelerator, task, preprocessing, chain.stages)
+    session = Session(config, screen, accelerator, task, preprocessing, chain.stages)
+    _ = session.train_loader  # whatever it cannot be made of shows before a run is opened
+    return session
 
 
 def _load_task(config: RunConfig) -> Task:
