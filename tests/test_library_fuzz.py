@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_library import images, run_of
 
-from nettailor import predict
+from nettailor import answering
+from nettailor.classifier import Classifier
 from nettailor.core.backbone import make_network
 from nettailor.core.errors import UserError
 from nettailor.library import Library
@@ -174,12 +175,12 @@ def use_pack(folder: Path) -> torch.Tensor:
 def use_run(folder: Path) -> torch.Tensor:
     """As the command does, which answers for what the network computes."""
     network, architecture = load_network(folder / "zoo")
-    classifier = predict.Classifier(network, architecture.classes, architecture.preprocessing, {})
-    (said,) = predict.predict(
+    classifier = Classifier(network, architecture.classes, architecture.preprocessing, {})
+    (said,) = answering.predict(
         classifier, [folder / "image.png"], top_k=len(architecture.classes), batch_size=1,
         device=torch.device("cpu"),
     )  # fmt: skip
-    assert isinstance(said, predict.Predicted), said
+    assert isinstance(said, answering.Predicted), said
     return torch.tensor([[probability for _, probability in said.predictions]])
 
 

@@ -20,7 +20,9 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits, load_sample_image
 
-from nettailor import eliminate, predict, tailor, tailoring
+from nettailor import answering, eliminate, predict, tailor, tailoring
+from nettailor.answer_formats import as_table
+from nettailor.classifier import classifier_of_run
 from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import make_network
 from nettailor.core.errors import UserError
@@ -373,11 +375,11 @@ def test_standard_output_and_file_hold_the_same(
     monkeypatch: pytest.MonkeyPatch,
     form: str,
 ) -> None:
-    monkeypatch.setattr(predict, "perf_counter", iter(range(10**6)).__next__)
+    monkeypatch.setattr(answering, "perf_counter", iter(range(10**6)).__next__)
     argv = (weird, "--run", run, "--format", form)
     assert run_it(*argv, "--output", tmp_path / "file") == 0
     assert capfdbinary.readouterr().out == b""
-    monkeypatch.setattr(predict, "perf_counter", iter(range(10**6)).__next__)
+    monkeypatch.setattr(answering, "perf_counter", iter(range(10**6)).__next__)
     assert run_it(*argv) == 0
     assert capfdbinary.readouterr().out == (tmp_path / "file").read_bytes()
 
@@ -403,8 +405,8 @@ def test_table_in_a_file(run: Path, weird: Path, tmp_path: Path) -> None:
 
 def test_table_on_a_narrow_terminal_loses_nothing() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=40, color_system=None)
-    said = predict.Predicted(Path("abcdefghij" * 10), 1.5, (("class", 0.25),))
-    lines = predict.as_table([said], console).splitlines()
+    said = answering.Predicted(Path("abcdefghij" * 10), 1.5, (("class", 0.25),))
+    lines = as_table([said], console).splitlines()
     assert all(len(line) <= 40 for line in lines)
     cells = [line.split("│")[1:] for line in lines if line.startswith("│")]
     assert "".join(row[0].strip() for row in cells) == "abcdefghij" * 10
@@ -416,8 +418,8 @@ def test_time_of_an_image_is_its_own_and_its_share_of_the_batch(
     run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(predict, "perf_counter", lambda: clock[0])
-    read, compute = predict._read, predict._probabilities
+    monkeypatch.setattr(answering, "perf_counter", lambda: clock[0])
+    read, compute = answering._read, answering._probabilities
     sizes = []
 
     def slow_read(file: Path | io.BytesIO, shorter_side: float) -> Image.Image:
@@ -430,23 +432,23 @@ def test_time_of_an_image_is_its_own_and_its_share_of_the_batch(
         sizes.append(len(args[1]))
         return compute(*args)
 
-    monkeypatch.setattr(predict, "_read", slow_read)
-    monkeypatch.setattr(predict, "_probabilities", slow_compute)
-    outcomes = predict.predict(
-        predict.classifier_of_run(run),
+    monkeypatch.setattr(answering, "_read", slow_read)
+    monkeypatch.setattr(answering, "_probabilities", slow_compute)
+    outcomes = answering.predict(
+        classifier_of_run(run),
         [photos / "C.PNG", photos / "a.jpg", photos / "b.png"],
         top_k=1,
         batch_size=2,
         device=torch.device("cpu"),
     )
-    took = [outcome.ms for outcome in outcomes if isinstance(outcome, predict.Predicted)]
+    took = [outcome.ms for outcome in outcomes if isinstance(outcome, answering.Predicted)]
     assert took == [51_000, 52_000, 104_000]
     assert sizes == [2, 2, 1], "a pass to warm up, of a whole batch, comes first"
 
 
 def test_images_are_read_batch_by_batch(run: Path, photos: Path) -> None:
-    outcomes = predict.predict(
-        predict.classifier_of_run(run),
+    outcomes = answering.predict(
+        classifier_of_run(run),
         find_images([str(photos)]),
         top_k=1,
         batch_size=2,
@@ -456,7 +458,7 @@ def test_images_are_read_batch_by_batch(run: Path, photos: Path) -> None:
     next(outcomes)
     (photos / "b.png").unlink()  # the third, which must not have been read so far
     assert [type(outcome) for outcome in outcomes] == [
-        predict.Failed, predict.Predicted, predict.Predicted,
+        answering.Failed, answering.Predicted, answering.Predicted,
     ]  # fmt: skip
 
 
