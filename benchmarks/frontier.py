@@ -320,7 +320,7 @@ def _picture(by_method: Mapping[str, Sequence[Entry]]) -> Figure:
         axes.set_xlim(0, None)
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="lower center", ncols=4)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
     return figure
 
 
