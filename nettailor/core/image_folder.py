@@ -48,7 +48,7 @@ def read_folder(folder: Path) -> ImageSet:
             f"{folder} has {', '.join(f'{sub.name}/' for sub in found)} but no train/ with class "
             "subfolders: add it"
         )
-    names = {part: [sub.name for sub in _subfolders(root)] for part, root in roots.items()}
+    names = {part: {sub.name for sub in _subfolders(root)} for part, root in roots.items()}
     if not names["train"]:
         raise UserError(
             f"{folder} has no subfolders: expected one per class with its images, or train/ that "

@@ -5,7 +5,9 @@ rare class out of a part, so the images are ordered here instead: in the stratif
 stretch holds each class in its share, and a part is a stretch.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from math import isclose
 
 import numpy as np
@@ -63,19 +65,16 @@ def stratified_split(
     first, *others = fractions
     sizes = [round(fractions[part] * len(order)) for part in others]
     stretches = np.split(order, np.cumsum(sizes))
-    parts = {
-        part: stretch.tolist() for part, stretch in zip([*others, first], stretches, strict=True)
-    }
-    for label in np.unique(found):
-        held = {part: [i for i in parts[part] if found[i] == label] for part in fractions}
+    held: dict[str, dict[int, list[int]]] = {part: defaultdict(list) for part in fractions}
+    for part, stretch in zip([*others, first], stretches, strict=True):
+        for index, label in zip(stretch.tolist(), found[stretch].tolist(), strict=True):
+            held[part][label].append(index)
+    for label in np.unique(found).tolist():
         for part in fractions:
-            if not held[part]:
-                donor = max(held, key=lambda name: len(held[name]))
-                moved = held[donor].pop()
-                parts[donor].remove(moved)
-                parts[part].append(moved)
-                held[part].append(moved)
-    return {part: sorted(parts[part]) for part in fractions}
+            if not held[part][label]:
+                donor = max(fractions, key=lambda name: len(held[name][label]))
+                held[part][label].append(held[donor][label].pop())
+    return {part: sorted(chain.from_iterable(held[part].values())) for part in fractions}
 
 
 def stratified_subset(labels: Sequence[int], count: int, seed: int) -> list[int]:
