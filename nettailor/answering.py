@@ -1,7 +1,6 @@
 """What a classifier says of image files, those that cannot be read included."""
 
 import io
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from nettailor.classifier import Classifier
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
-from nettailor.core.images import as_rgb, in_one_line
+from nettailor.core.images import in_one_line, read_rgb
 from nettailor.core.preprocessing import eval_transform
 
 # Where Pillow takes an image for an attack. Resizing the shorter side of a strip can end there too.
@@ -126,11 +125,7 @@ def _answers(
 
 def _read(file: Path | io.BytesIO, shorter_side: float) -> Image.Image:
     """The RGB image, decoded as in training; any exception where it cannot be used."""
-    # Pillow warns of oddities and large images, neither of which is the user's to mend
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(file) as image:
-            rgb = as_rgb(image)
+    rgb = read_rgb(file)
     if max(rgb.size) / min(rgb.size) * shorter_side**2 > _MOST_PIXELS:
         raise ValueError(f"{rgb.width} × {rgb.height} pixels are too long a strip to be resized")
     return rgb

@@ -1,5 +1,7 @@
 """Labelled images as they lie, decoded one at a time."""
 
+import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +78,7 @@ class FileImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path = self.paths[index]
         try:
-            with Image.open(path) as image:
-                return as_rgb(image), self.labels[index]
+            return read_rgb(path), self.labels[index]
         except Exception as fault:  # a decoder fed with broken bytes raises any kind
             raise UserError(
                 f"{printable(str(path))} cannot be read as an image ({in_one_line(fault)}): "
@@ -103,6 +104,15 @@ class ChosenImages:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         return self.images[self.indices[index]]
+
+
+def read_rgb(file: Path | io.BytesIO) -> Image.Image:
+    """The image in a file, as `as_rgb` gives it; any exception where it cannot be read."""
+    # Pillow warns of oddities and large images, neither of which is the user's to mend
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file) as image:
+            return as_rgb(image)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
