@@ -92,6 +92,7 @@ def test_what_ranks_share() -> None:
     assert done.returncode == 0, done.stderr
     for rank in (0, 1):
         assert f"rank {rank} of 2 found nothing wrong" in done.stdout
+    assert done.stdout.count("found nothing wrong") == 2
 
 
 def test_two_make_what_one_makes(tmp_path: Path) -> None:
