@@ -9,6 +9,7 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.ranks import from_main
 from nettailor.front import FRONT_FILE, Front, Point, Seconds, read_front, write_front
+from nettailor.latency_budget import WITHIN, keep_by_the_clock
 from nettailor.path_shares import PathCosts, PathShares, shares_of
 from nettailor.session import Session
 from nettailor.tailoring import Candidate, Tailoring, grow_student
@@ -18,9 +19,7 @@ from prune.remove import remove
 from prune.routes import Route, Routes
 from student.network import Student
 
-_WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
 _NEAR = 10.0  # points of accuracy that fine-tuning is trusted to bring back, for a first guess
-_CORRECTIONS = 5  # of a latency budget, at most
 _GROWTH = 1.08  # of the cost from one rung of the ladder to the next
 
 
@@ -109,7 +108,7 @@ def check_budget(session: Session, costs: PathCosts) -> None:
         below, above = (f"{cost * unit:.4g}" for cost in routes.nearest(most))
         advice = f"the nearest cost {below} and {above}{name}"
     raise UserError(
-        f"no network of this backbone costs {(1 - _WITHIN) * most * unit:.4g} to "
+        f"no network of this backbone costs {(1 - WITHIN) * most * unit:.4g} to "
         f"{most * unit:.4g}{name}: {advice}"
     )
 
@@ -138,31 +137,35 @@ def _within(work: Tailoring, student: Student, routes: Routes, most: float) -> R
 
 
 def _best_within(routes: Routes, most: float) -> Route | None:
-    return routes.best(most + routes.slack, least=(1 - _WITHIN) * most - routes.slack)
+    return routes.best(most + routes.slack, least=(1 - WITHIN) * most - routes.slack)
 
 
 def _by_the_clock(work: Tailoring, student: Student, routes: Routes, most: float) -> Route:
     """The best route that keeps a latency budget when the cut network itself is timed.
 
-    The table of paths adds up to a few per cent more or less than a whole network takes, so the
-    budget that the table is given is corrected by what the last route really took.
+    A student was trained for it by now: where no route keeps the budget, the quickest is taken.
 
     Args:
         most: the budget as a share of the whole backbone's time, beside which the route is timed.
     """
-    tried: list[tuple[float, Route]] = []
-    aim = most
-    for _ in range(_CORRECTIONS):
-        route = _best_within(routes, aim) or routes.best(aim)
-        if route is None:
-            break
-        share = work.share_of_time(remove(student, _plan(student, route)))
-        tried.append((share, route))
-        if (1 - _WITHIN) * most <= share <= most:
-            break
-        aim *= (1 - _WITHIN / 2) * most / share
-    assert tried, "the budget was checked before training"
-    return min(tried, key=lambda one: abs(one[0] / most - 1 + _WITHIN / 2))[1]
+    leanest, _ = routes.reach()
+
+    def choose(aim: float) -> Route:
+        route = _best_within(routes, aim) or routes.best(max(aim, leanest + routes.slack))
+        assert route is not None, "there is a leanest route"
+        return route
+
+    route, share = keep_by_the_clock(
+        most, choose, lambda route: work.share_of_time(remove(student, _plan(student, route)))
+    )
+    if share > most:
+        asked = work.config.prune.max_latency_ms
+        assert asked is not None, "there is a budget of time"
+        work.session.screen.say(
+            f"warning: no cut keeps {asked:g} ms by the clock; the quickest that was timed takes "
+            f"{share / most * asked:.4g} ms and is kept"
+        )
+    return route
 
 
 def _by_rank(student: Student, depths: Sequence[int], threshold: float) -> list[PrunePlan]:

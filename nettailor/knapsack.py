@@ -1,11 +1,10 @@
 """`python -m nettailor.knapsack`: remove channels under a hard budget, with inner distillation."""
 
-import hashlib
+import math
 import time
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -16,6 +15,7 @@ from nettailor.core.config import TeacherConfig, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
+from nettailor.core.files import sha256_of
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.ranks import require_alone
@@ -41,7 +41,7 @@ from prune.channels import trace_channels
 from prune.inner_distillation import InnerDistillation, on_kept_channels
 from prune.narrow import narrow, positions, widths
 from prune.statistics import reestimate
-from student.mimicry import node_scales
+from student.mimicry import mean_scales
 from student.network import Student
 from teacher.target import as_target
 
@@ -86,19 +86,22 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     """The whole procedure, or what is left of it; returns the finished run's folder.
 
     Raises UserError before anything is trained for a budget out of reach, a network whose channels
-    cannot be grouped, and a run to start from that is absent or of another task.
+    cannot be grouped, and a run to start from that is absent or of another task; and for a run of
+    these settings that began with another network than is there now.
     """
     config = session.config
+    tailored = None if config.knapsack.of == "teacher" else _tailored(session)
     folder = knapsack_folder(session)
     settings = _settings(session)
     # the networks that are there count, not the settings with which a teacher would be trained
     ignored = ["knapsack.of", *(f"teacher.{key}" for key in TeacherConfig.model_fields)]
+    choice_file = folder.path / CHOICE_FILE
     if folder.finished and not overwrite:
         folder.open(settings, ignored=ignored, overwrite=False)
+        if tailored is not None:
+            _same_network(folder, read_choice(choice_file), tailored)
         return folder
     folder.check(None if overwrite else settings, ignored=ignored)
-    tailored = None if config.knapsack.of == "teacher" else _tailored(session)
-    choice_file = folder.path / CHOICE_FILE
     chosen = not overwrite and choice_file.exists()
     budget = None
     if not chosen:
@@ -110,26 +113,34 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     teacher = ready_teacher(session)
     if overwrite or not folder.begun:
         session.check_images()
-    folder.open(settings, ignored=ignored, overwrite=overwrite)
     whole = tailored or Whole(
         teacher.network,
         teacher.architecture,
-        _digest(teacher.folder.path),
+        sha256_of(teacher.folder.path / WEIGHTS_FILE),
         "",
         teacher.figures["seconds"]["train"],
     )
     place(whole.network, session.accelerator.device)
-    session.seed_stage("knapsack")
-    if budget is not None:
-        write_choice(choice_file, choose(session, whole.network, budget, whole.digest))
-    choice = read_choice(choice_file)
+    if budget is None:
+        choice = read_choice(choice_file)
+        _same_network(folder, choice, whole)
+        folder.open(settings, ignored=ignored, overwrite=False)
+    else:
+        session.seed_stage("knapsack")
+        choice = choose(session, whole.network, budget, whole.digest)
+        folder.open(settings, ignored=ignored, overwrite=overwrite)
+        write_choice(choice_file, choice)
+    _finish(session, folder, _narrowed(session, folder, whole, choice), teacher)
+    return folder
+
+
+def _same_network(folder: RunFolder, choice: Choice, whole: Whole) -> None:
+    """Hold the run to the network it began with."""
     if choice.whole != whole.digest:
         raise UserError(
             f"{folder.path} was begun with another network than is there now; give --overwrite to "
             "begin anew"
         )
-    _finish(session, folder, _narrowed(session, folder, whole, choice), teacher)
-    return folder
 
 
 def _settings(session: Session) -> dict[str, Any]:
@@ -140,15 +151,14 @@ def _settings(session: Session) -> dict[str, Any]:
     return settings
 
 
-def _digest(folder: Path) -> str:
-    return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
-
-
 def _tailored(session: Session) -> Whole:
     """The tailored network that `knapsack.of` names; UserError where it is none to start from."""
     folder = Path(session.config.knapsack.of)
-    settings = settings_of(folder)
-    if not folder.is_dir() or settings is None:
+    try:
+        settings = settings_of(folder) if folder.is_dir() else None
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise UserError(f"--knapsack.of {folder}: {error.strerror or error}") from error
+    if settings is None:
         raise UserError(
             f"--knapsack.of {folder}: holds no run; give the folder of a tailored run, or teacher"
         )
@@ -165,7 +175,7 @@ def _tailored(session: Session) -> Whole:
     return Whole(
         network,
         architecture,
-        _digest(folder),
+        sha256_of(folder / WEIGHTS_FILE),
         _short_name(session, folder),
         _train_seconds(RunFolder(folder)),
     )
@@ -173,7 +183,10 @@ def _tailored(session: Session) -> Whole:
 
 def _train_seconds(folder: RunFolder) -> float:
     try:
-        return float(folder.read_summary()["seconds"]["train"])
+        seconds = float(folder.read_summary()["seconds"]["train"])
+        if not math.isfinite(seconds):
+            raise ValueError("no number of seconds")
+        return seconds
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"--knapsack.of {folder.path}: its summary.json lacks the training seconds; tailor it "
@@ -182,17 +195,21 @@ def _train_seconds(folder: RunFolder) -> float:
 
 
 def _short_name(session: Session, folder: Path) -> str:
-    """What a tailored run's name says beside backbone, image size and seed."""
-    config = session.config
-    name = folder.resolve().name
+    """What a tailored run's name says beside backbone, image size and seed.
+
+    Another cut of the run, `candidates/<cut>` or `picked/<choice>`, adds its own name.
+    """
+    config, folder = session.config, folder.resolve()
+    if folder.parent.name in ("candidates", "picked"):
+        return f"{_short_name(session, folder.parent.parent)}-{folder.name}"
     start, end = f"{config.backbone}-{config.image_size}px-", f"-seed{config.seed}"
-    return name.removeprefix(start).removesuffix(end)
+    return folder.name.removeprefix(start).removesuffix(end)
 
 
 def knapsack_folder(session: Session) -> RunFolder:
     """Where the run of a session's settings lives."""
     settings = session.config.knapsack
-    details = [settings.limit]
+    details = [session.limit(settings)]
     if settings.of != "teacher":
         details.append(f"of-{_short_name(session, Path(settings.of))}")
     details += ["greedy"] * (settings.solver == "greedy")
@@ -220,17 +237,17 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
         as_target(whole.network),
         [None if items is None else positions(items, kept).to(device) for items in channels.nodes],
     )
-    scales = []
+    batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
     with session.accelerator.autocast():
-        for images, _ in islice(session.train_loader.epoch(0), _SCALE_BATCHES):
-            *of_nodes, _ = node_scales("normalized", target(images.to(device)))
-            scales.append(of_nodes)
+        *of_nodes, _ = mean_scales(
+            "normalized", (target(images.to(device)) for images, _ in batches)
+        )
     session.seed_stage("fine-tuning after the knapsack")
     objective = InnerDistillation(
         target,
         distill=settings.distill,
         mimic=settings.mimic,
-        scales=[fmean(of_node) for of_node in zip(*scales, strict=True)],
+        scales=of_nodes,
         label_smoothing=settings.label_smoothing,
     )
     fitted = train(session, network, objective, "knapsack", folder, settings)

@@ -1,6 +1,6 @@
 """Which channels of a network a budget leaves: decided once, and written down in the run."""
 
-from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,8 @@ from nettailor.core.architecture import Closed, read_checked
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
-from nettailor.core.latency import measure_latency
+from nettailor.core.latency import share_of_time
+from nettailor.latency_budget import WITHIN, keep_by_the_clock
 from nettailor.session import Session
 from prune.channels import FIXED, Channels, trace_channels
 from prune.knapsack import SOLVERS
@@ -31,8 +32,6 @@ from prune.widths import (
 
 CHOICE_FILE = "channels.json"
 _VALUE_BATCHES = 20
-_WITHIN = 0.02  # a latency budget is met when the cost is no more than this part of it below
-_CORRECTIONS = 5  # of a latency budget, at most
 
 Kept = NDArray[np.bool_]
 
@@ -52,7 +51,10 @@ class Choice(Closed):
 
 
 class Budget(NamedTuple):
-    """A budget made ready: what networks cost, what may be kept, the most that it may cost."""
+    """A budget made ready: what networks cost, what may be kept, the most that it may cost.
+
+    most: in the unit of `costs`; for milliseconds these are shares of the whole network's time.
+    """
 
     channels: Channels
     costs: Costs
@@ -99,6 +101,9 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
         network: on the device; its running statistics stay.
         budget: of this network.
         digest: SHA-256 of its weights.
+
+    Raises:
+        UserError: a budget of milliseconds that no network keeps which was timed.
     """
     settings = session.config.knapsack
     channels = budget.channels
@@ -121,8 +126,26 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
 
     if settings.max_latency_ms is None:
         kept, cost = within(budget.most)
+        if cost < (1 - WITHIN) * budget.most / whole:
+            session.screen.say(
+                f"multiples of {settings.round_to} leave {cost:.3f} of the cost, where "
+                f"{budget.most / whole:g} is allowed"
+            )
     else:
-        kept, cost = _by_the_clock(session, network, budget, within)
+        least = float(budget.costs.of(budget.ranges.least[None])[0])
+        device, size, batch = session.accelerator.device, session.config.image_size, settings.batch
+
+        def share(kept: Kept) -> float:
+            narrowed = place(narrow(network, channels, kept), device)
+            return share_of_time(narrowed, network, size, device, batch=batch)
+
+        kept, cost = keep_by_the_clock(budget.most, lambda most: within(max(most, least))[0], share)
+        if cost > budget.most:
+            quickest = cost / budget.most * settings.max_latency_ms
+            raise UserError(
+                f"no choice of channels keeps {settings.max_latency_ms:g} ms by the clock: the "
+                f"quickest network that was timed takes {quickest:.4g} ms; give a budget above that"
+            )
     total = float(values.sum())
     return Choice(
         whole=digest,
@@ -130,36 +153,6 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
         value=float(values[kept].sum()) / total if total else 1.0,
         cost=cost,
     )
-
-
-def _by_the_clock(
-    session: Session,
-    network: nn.Module,
-    budget: Budget,
-    within: Callable[[float], tuple[Kept, float]],
-) -> tuple[Kept, float]:
-    """The choice that keeps a latency budget when the narrow network itself is timed.
-
-    Layers alone add up to more or less than a network takes, so the budget that they are given is
-    corrected by what the last network really took, beside the whole one.
-    """
-    size, device = session.config.image_size, session.accelerator.device
-    batch = session.config.knapsack.batch
-    least = float(budget.costs.of(budget.ranges.least[None])[0])
-    tried: list[tuple[float, Kept]] = []
-    aim = budget.most
-    for _ in range(_CORRECTIONS):
-        kept, _ = within(max(aim, least))
-        narrowed = place(narrow(network, budget.channels, kept), device)
-        networks = {"whole": network, "narrow": narrowed}
-        times = measure_latency(networks, size, device, batches=(batch,), seconds=5.0)
-        share = times["narrow"][str(batch)]["median"] / times["whole"][str(batch)]["median"]
-        tried.append((share, kept))
-        if (1 - _WITHIN) * budget.most <= share <= budget.most:
-            break
-        aim *= (1 - _WITHIN / 2) * budget.most / share
-    share, kept = min(tried, key=lambda one: abs(one[0] / budget.most - 1 + _WITHIN / 2))
-    return kept, share
 
 
 def _places(channels: Channels, kept: Kept) -> dict[str, tuple[int, ...]]:
@@ -176,14 +169,15 @@ def _places(channels: Channels, kept: Kept) -> dict[str, tuple[int, ...]]:
 def kept_items(choice: Choice, channels: Channels, file: Path) -> Kept:
     """Which items a choice keeps; UserError, which names the file, for one of other channels."""
     kept = np.zeros(channels.count, dtype=bool)
-    try:
+    with suppress(KeyError, IndexError):
         for name, places in choice.kept.items():
             items = channels.places[name, 0][list(places)]
             kept[items[items != FIXED]] = True
-    except (KeyError, IndexError) as error:
+    left = ((items == FIXED) | kept[items] for items in channels.places.values())
+    if choice.kept != _places(channels, kept) or not all(some.any() for some in left):
         raise UserError(
             f"{file}: holds channels of another network; give --overwrite to choose again"
-        ) from error
+        )
     return kept
 
 

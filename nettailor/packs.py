@@ -11,7 +11,6 @@ everything where they train with it, the running statistics where these follow i
 where they are frozen.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -29,7 +28,13 @@ from nettailor.core.architecture import Architecture, Closed, StudentStructure, 
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
-from nettailor.core.files import read_weights, require_exactly, write_json, write_tensors
+from nettailor.core.files import (
+    read_weights,
+    require_exactly,
+    sha256_of,
+    write_json,
+    write_tensors,
+)
 from nettailor.core.printable import printable
 from nettailor.core.weights import universal_digest
 from student.network import Student
@@ -252,7 +257,7 @@ def read_own_tensors(folder: Path, pack: Pack, like: Mapping[str, Tensor]) -> di
     path = folder / PACK_WEIGHTS
     tensors = read_weights(path)
     require_exactly(like, tensors, path)
-    if _sha256(path) != pack.sha256:
+    if sha256_of(path) != pack.sha256:
         raise UserError(
             f"{path}: damaged, or not the weights that {PACK_FILE} beside it is about; make the "
             "pack again"
@@ -276,7 +281,7 @@ def write_pack(folder: Path, student: Student, architecture: Architecture) -> No
             flops=module_flops(student, (3, size, size)),
             bytes=weights.stat().st_size,
         )
-        pack = Pack(architecture=architecture, cost=cost, sha256=_sha256(weights))
+        pack = Pack(architecture=architecture, cost=cost, sha256=sha256_of(weights))
         write_json(place / PACK_FILE, pack.model_dump(mode="json"))
 
     _put(folder, write)
@@ -299,8 +304,3 @@ def _put(folder: Path, write: Callable[[Path], None]) -> None:
     finally:
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from nettailor.core.architecture import (
     SearchedStructure,
 )
 from nettailor.core.backbone import create_chain, data_defaults
-from nettailor.core.config import RunConfig, ScheduleConfig
+from nettailor.core.config import BudgetConfig, RunConfig, ScheduleConfig
 from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
 from nettailor.core.data import Task, load_task, without_broken
@@ -156,6 +156,12 @@ class Session:
             scaled=scaled,
             searched=searched,
         )
+
+    def limit(self, settings: BudgetConfig) -> str:
+        """A budget as a part of a run's name; milliseconds are those of one kind of device."""
+        device = self.accelerator.device.type
+        timed = settings.max_latency_ms is not None and device != "cpu"
+        return f"{settings.limit}-{device}" if timed else settings.limit
 
     def folder(self, kind: str, *details: str) -> Path:
         """Where a run of this kind lives: `<out>/<task>/<kind>/<backbone>-<px>px-…-seed<n>`."""

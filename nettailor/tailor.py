@@ -1,6 +1,5 @@
 """`python -m nettailor.tailor`: grow a student, train it, cut it, keep the leanest that holds."""
 
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from nettailor.core.config import TeacherConfig, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place as place_on
 from nettailor.core.errors import UserError
-from nettailor.core.files import read_json, write_json
+from nettailor.core.files import read_json, sha256_of, write_json
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
@@ -95,13 +94,13 @@ def tailored_folder(session: Session) -> RunFolder:
         details.append("rank")
     details.append(f"gamma{session.config.student.gamma:g}")
     if prune.budget is not None:
-        details.append(prune.limit)
+        details.append(session.limit(prune))
     return RunFolder(session.folder("tailored", *details), "python -m nettailor.tailor")
 
 
 def _same_teacher(folder: RunFolder, teacher: RunFolder) -> None:
     """Hold the run to the teacher it began with."""
-    digest = hashlib.sha256((teacher.path / WEIGHTS_FILE).read_bytes()).hexdigest()
+    digest = sha256_of(teacher.path / WEIGHTS_FILE)
     note = folder.path / "teacher.json"
     if not note.exists():
         write_json(note, {"folder": str(teacher.path), "sha256": digest})

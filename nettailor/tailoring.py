@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from statistics import fmean
 from typing import Literal
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from nettailor.core.backbone import Chain
 from nettailor.core.config import RunConfig
 from nettailor.core.device import place
-from nettailor.core.latency import measure_latency
+from nettailor.core.latency import share_of_time
 from nettailor.core.modes import training
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule, parameter_groups
@@ -35,7 +34,7 @@ from prune.statistics import reestimate
 from student.complexity import FORMS
 from student.drawing import StudentPictures
 from student.grow import grow
-from student.mimicry import DEFAULT_MIMIC, MimicryForm, node_scales
+from student.mimicry import DEFAULT_MIMIC, MimicryForm, mean_scales
 from student.network import Student
 from student.objective import TailorObjective, expected_cross_entropy
 from teacher.target import as_target
@@ -146,10 +145,7 @@ class Tailoring:
         # shuffled batches: files lie sorted by class, and one class alone varies less
         batches = islice(self.session.train_loader.epoch(0), _SCALE_BATCHES)
         with self.session.accelerator.autocast():
-            scales = [
-                node_scales(form, self.target(images.to(self.device))) for images, _ in batches
-            ]
-        return [fmean(of_node) for of_node in zip(*scales, strict=True)]
+            return mean_scales(form, (self.target(images.to(self.device)) for images, _ in batches))
 
     def grown(self) -> Student:
         """The student before it is trained, with the weights that every session gives it."""
@@ -158,12 +154,8 @@ class Tailoring:
 
     def share_of_time(self, network: Student) -> float:
         """The latency of a network over the backbone's, both measured now."""
-        networks = {"whole": self.teacher, "cut": network}
-        batch = self.config.prune.batch
-        times = measure_latency(
-            networks, self.config.image_size, self.device, batches=(batch,), seconds=5.0
-        )
-        return times["cut"][str(batch)]["median"] / times["whole"][str(batch)]["median"]
+        size, batch = self.config.image_size, self.config.prune.batch
+        return share_of_time(network, self.teacher, size, self.device, batch=batch)
 
     def _fit(
         self,

@@ -1,6 +1,7 @@
 """What a network's layers take of the time by how many channels they have, measured."""
 
 import copy
+from functools import cache, partial
 from itertools import product
 from statistics import median
 
@@ -46,6 +47,7 @@ def measure_times(
     """
     modules: dict[str, nn.Module] = {"whole": network}
     inputs = {"whole": sample(batch, 3, image_size, device)}
+    shared = cache(partial(_activations, device=device))
     grids: list[tuple[list[int], list[int]]] = []
     for number, layer in enumerate(channels.layers):
         module = network.get_submodule(layer.name)
@@ -55,7 +57,9 @@ def measure_times(
         for out, read in product(outs, reads):
             key = f"{number} {out} {read}"
             modules[key] = place(_part(module, out, None if layer.read is None else read), device)
-            inputs[key] = _input(modules[key], layer, batch, device)
+            # one for all that read the same shape: of each its own, a batch of large images would
+            # take gigabytes
+            inputs[key] = shared(_shape(modules[key], layer, batch))
     times = {
         name: median(measured)
         for name, measured in time_in_turn(modules, inputs, device, seconds=seconds).items()
@@ -99,12 +103,17 @@ def _part(module: nn.Module, out: int, read: int | None) -> nn.Module:
     return nn.Sequential(part, nn.BatchNorm2d(out), nn.ReLU6())
 
 
-def _input(part: nn.Module, layer: Layer, batch: int, device: torch.device) -> torch.Tensor:
+def _shape(part: nn.Module, layer: Layer, batch: int) -> tuple[int, ...]:
+    """Of what a part reads."""
     first = next(module for module in part.modules() if isinstance(module, nn.Conv2d | nn.Linear))
     if isinstance(first, nn.Linear):
-        return torch.randn(batch, first.in_features, device=device)
-    x = torch.randn(batch, first.in_channels, *layer.sides, device=device)
-    return x.to(memory_format=torch.channels_last)
+        return batch, first.in_features
+    return batch, first.in_channels, *layer.sides
+
+
+def _activations(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    x = torch.randn(shape, device=device)
+    return x if x.ndim == 2 else x.to(memory_format=torch.channels_last)
 
 
 def _interpolated(outs: list[int], reads: list[int], table: Floats) -> RegularGridInterpolator:

@@ -129,7 +129,7 @@ def allowed(families: Sequence[Family], round_to: int) -> Ranges:
     needed = {-number for _, number in largest.values()}
     counts = []
     for number, family in enumerate(families):
-        step = max(round_to // math.gcd(round_to, each) for each in family.places.values())
+        step = math.lcm(*(round_to // math.gcd(round_to, each) for each in family.places.values()))
         some = np.arange(step, len(family.items), step)
         ends = [0] if number not in needed else []
         counts.append(np.array([*ends, *some, len(family.items)]))

@@ -1,6 +1,7 @@
 """Ω: how far the student's activations are from the teacher's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -43,6 +44,12 @@ def node_scales(form: MimicryForm, output: NetOutput) -> list[float]:
         return [1 / len(tensors)] * len(tensors)
     floor = 1e-6  # a dead activation has no variance
     return [1 / (max(float(tensor.float().var()), floor) * len(tensors)) for tensor in tensors]
+
+
+def mean_scales(form: MimicryForm, outputs: Iterable[NetOutput]) -> list[float]:
+    """`node_scales`, averaged over several batches."""
+    scales = [node_scales(form, output) for output in outputs]
+    return [fmean(of_node) for of_node in zip(*scales, strict=True)]
 
 
 def mimicry(student: NetOutput, teacher: NetOutput, scales: Sequence[float]) -> Tensor:

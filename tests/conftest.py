@@ -21,7 +21,7 @@ from nettailor import finetune, hand_over, knapsack, narrowing, path_shares, tai
 from nettailor.core import trainer
 from nettailor.core.backbone import Chain, create_chain
 from nettailor.core.device import start_accelerator
-from nettailor.core.latency import measure_latency
+from nettailor.core.latency import measure_latency, share_of_time
 from nettailor.core.trainer import Fitted, fit
 from nettailor.front import Front, read_front
 from nettailor.network import load_network
@@ -49,8 +49,10 @@ def quick_latency(patch: pytest.MonkeyPatch) -> None:
     def briefly(*arguments: Any, **settings: Any) -> Any:
         return measure_latency(*arguments, **{**settings, "seconds": 0.05})
 
-    for module in (finetune, hand_over, knapsack, narrowing, tailor, tailoring):
+    for module in (finetune, hand_over, knapsack, tailor):
         patch.setattr(module, "measure_latency", briefly)
+    for module in (narrowing, tailoring):
+        patch.setattr(module, "share_of_time", partial(share_of_time, seconds=0.05))
     patch.setattr(path_shares, "measure_paths", partial(measure_paths, seconds=0.05))
     patch.setattr(narrowing, "measure_times", partial(measure_times, seconds=0.05))
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -313,6 +314,36 @@ def by_flops(asked: list[int]) -> Callable[..., LatencyTable]:
         )
 
     return measure
+
+
+@pytest.mark.parametrize(("takes", "said"), [(0.5, ""), (1.4, "quickest that was timed takes ")])
+def test_a_budget_of_time_that_the_clock_does_not_keep(
+    takes: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leanest of all is tried before that is said; a student was trained for it by then."""
+    routes = routes_by("flops")
+    timed: list[Route] = []
+    told: list[str] = []
+
+    def share_of_time(route: Route) -> float:
+        timed.append(route)
+        return takes * route.cost
+
+    monkeypatch.setattr(candidates, "_plan", lambda _, route: route)
+    monkeypatch.setattr(candidates, "remove", lambda _, route: route)
+    work: Any = SimpleNamespace(
+        share_of_time=share_of_time,
+        config=SimpleNamespace(prune=SimpleNamespace(max_latency_ms=3.0)),
+        session=SimpleNamespace(screen=SimpleNamespace(say=told.append)),
+    )
+    leanest, _ = routes.reach()
+    nothing: Any = None
+    route = candidates._by_the_clock(work, nothing, routes, leanest)
+    assert route.cost == pytest.approx(leanest)
+    assert [message[:7] for message in told] == ["warning"] * bool(said)
+    assert all(said in message and "4.2 ms" in message for message in told)
+    if said:
+        assert timed[-1].cost == pytest.approx(leanest)
 
 
 def test_a_budget_of_time(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

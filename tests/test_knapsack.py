@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nettailor.core.backbone import Chain
 from nettailor.core.cost import module_flops, parameters
-from prune.channels import Channels, trace_channels
+from prune.channels import Channels, Family, trace_channels
 from prune.knapsack import SOLVERS, Options, Solver, exact, greedy
 from prune.narrow import narrow
 from prune.widths import allowed, best_widths, count_flops, count_parameters
@@ -50,6 +50,13 @@ def test_the_least_is_paid_for_first(solver: Solver) -> None:
     assert solver(families)(8) == [0, 1]
     with pytest.raises(ValueError, match="below the least cost, 7"):
         solver(families)(6)
+
+
+def test_counts_are_multiples_at_every_place() -> None:
+    """Items of two channels here and three there: by 6 there have to be 3 × 2 and 2 × 3."""
+    family = Family(np.arange(24), {0: 2, 1: 3})
+    assert allowed([family], 6).counts[0].tolist() == [6, 12, 18, 24]
+    assert allowed([Family(np.arange(7), {0: 1, 1: 4})], 4).counts[0].tolist() == [4, 7]
 
 
 @st.composite

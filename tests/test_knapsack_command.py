@@ -3,22 +3,28 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from conftest import interrupted_after_one_epoch, no_training, quick_latency
+from safetensors.torch import load_file, save_file
 
 from nettailor import compare, export, finetune, knapsack, predict, tailor, tailoring
 from nettailor.core.architecture import read_architecture
 from nettailor.core.backbone import Chain
+from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
 from nettailor.network import load_network
+from nettailor.session import Session, start_session
+from prune.inner_distillation import InnerDistillation
 from student.network import Student
 
 SMALL = [
@@ -184,6 +190,132 @@ def test_interrupted_and_gone_on_is_bit_identical(
         assert (run / file).read_bytes() == (narrow_teacher(out) / file).read_bytes()
 
 
+class _Unread:
+    """Images that nobody may look at."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError("the test split was read before the end")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.images, name)
+
+
+def test_what_is_done_in_which_order(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Channels, statistics, scores, fine-tuning with each node's own scale; the test at the end."""
+    shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
+    started: list[Session] = []
+    done: list[str] = []
+    given: dict[str, Any] = {}
+    reestimate, validate, objective = knapsack.reestimate, Session.validate, InnerDistillation
+
+    def start(config: Any, screen: Any) -> Session:
+        session = start_session(config, screen)
+        task = replace(session.task, test=_Unread(session.task.test))  # type: ignore[arg-type]
+        started.append(replace(session, task=task))
+        return started[0]
+
+    def estimating(network: Any, *arguments: Any) -> None:
+        before = [value.clone() for value in network.buffers()]
+        reestimate(network, *arguments)
+        assert not all(map(torch.equal, before, network.buffers()))
+        done.append("statistics")
+
+    def scoring(self: Session, network: Any) -> Any:
+        done.append("scores")
+        return validate(self, network)
+
+    def noting(target: Any, **settings: Any) -> InnerDistillation:
+        given.update(settings, target=target)
+        done.append("fine-tuning")
+        return objective(target, **settings)
+
+    def the_end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(knapsack, "start_session", start)
+    monkeypatch.setattr(Session, "check_images", lambda _: None)
+    monkeypatch.setattr(Session, "validate", scoring)
+    monkeypatch.setattr(knapsack, "reestimate", estimating)
+    monkeypatch.setattr(knapsack, "InnerDistillation", noting)
+    monkeypatch.setattr(knapsack, "gather", the_end)
+    monkeypatch.setattr(knapsack, "_SCALE_BATCHES", 1)
+    weights = ["--knapsack.distill", "0.3", "--knapsack.mimic", "7"]
+    with pytest.raises(KeyboardInterrupt):
+        knapsack.main([*SMALL, "--out", str(tmp_path), *weights])
+    assert done[:3] == ["statistics", "scores", "fine-tuning"]
+    assert (given["distill"], given["mimic"]) == (0.3, 7.0)
+    images, _ = next(iter(started[0].train_loader.epoch(0)))
+    nodes = given["target"](images).nodes[1:]
+    assert len(given["scales"]) == len(nodes) > 3
+    for scale, node in zip(given["scales"], nodes, strict=True):
+        # the logits count among those that the mean is over
+        assert scale * float(node.var()) * (len(nodes) + 1) == pytest.approx(1, rel=1e-3)
+
+
+def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
+    """Of the same name, and others that look like it: none is the answer of another."""
+    whole = tmp_path / "digits"
+    shutil.copytree(out, whole)
+    tailored = whole / "tailored" / f"{NAME}-{ALONE}-seed0"
+    argv = [*SMALL, "--out", str(tmp_path), "--max-params", "0.6", "--solver", "greedy"]
+    knapsack.main([*argv, "--of", str(tailored)])
+    moved = tailored.rename(whole / "tailored" / "elsewhere")
+    with pytest.raises(UserError, match="holds no run"):
+        knapsack.main([*argv, "--of", str(tailored)])
+    moved.rename(tailored)
+    # tailored anew since then
+    weights = tailored / "model.safetensors"
+    tensors = load_file(weights)
+    key = next(key for key, value in tensors.items() if value.ndim == 4)
+    save_file(tensors | {key: tensors[key] + 1}, weights)
+    with pytest.raises(UserError, match="was begun with another network than is there now"):
+        knapsack.main([*argv, "--of", str(tailored)])
+
+
+def test_cuts_of_a_run_have_names_of_their_own(out: Path) -> None:
+    config, _ = parse(knapsack.PROG, "", [*SMALL, "--out", str(out.parent)])
+    with Screen() as screen:
+        session = start_session(config, screen)
+
+    def name(of: Path) -> str:
+        settings = config.knapsack.model_copy(update={"of": str(of)})
+        asked = config.model_copy(update={"knapsack": settings})
+        return knapsack.knapsack_folder(replace(session, config=asked)).path.name
+
+    runs = [out / "tailored" / f"{NAME}-{what}-seed0" for what in ("all-gamma0.3", "all-gamma1")]
+    for run in runs:
+        short = run.name.removeprefix(f"{NAME}-").removesuffix("-seed0")
+        assert name(run) == f"{NAME}-flops0.5-of-{short}-seed0"
+        assert name(run / "picked" / "flops0.7") == f"{NAME}-flops0.5-of-{short}-flops0.7-seed0"
+        assert name(run / "candidates" / "route-0.5") == (
+            f"{NAME}-flops0.5-of-{short}-route-0.5-seed0"
+        )
+
+
+def test_milliseconds_of_another_device_are_another_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for flags, cpu, cuda in (
+        (["--max-latency-ms", "4"], "4ms-batch1", "4ms-batch1-cuda"),
+        (["--max-flops", "0.4"], "flops0.4", "flops0.4"),
+    ):
+        config, _ = parse(knapsack.PROG, "", [*SMALL, "--out", str(tmp_path), *flags])
+        with Screen() as screen:
+            session = start_session(config, screen)
+        assert knapsack.knapsack_folder(session).path.name == f"{NAME}-{cpu}-seed0"
+        elsewhere: Any = SimpleNamespace(device=torch.device("cuda"))
+        there = replace(session, accelerator=elsewhere)
+        assert knapsack.knapsack_folder(there).path.name == f"{NAME}-{cuda}-seed0"
+
+
 def test_replayed_by_its_own_settings(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     knapsack.main(["--config", str(narrow_teacher(out) / "config.yaml"), "--out", str(tmp_path)])
@@ -203,6 +335,8 @@ def test_milliseconds(out: Path, tmp_path: Path) -> None:
             most = f"{(float(least) + float(whole)) / 2:.3g}"
         else:
             break
+        # refused by the clock: no run was opened
+        assert not any((tmp_path / "digits").glob("knapsack/*"))
     (run,) = (tmp_path / "digits" / "knapsack").iterdir()
     assert run.name == f"{NAME}-{float(most):g}ms-batch64-seed0"
     how = summary_of(run)["knapsack"]
@@ -221,6 +355,7 @@ def test_milliseconds(out: Path, tmp_path: Path) -> None:
         (["--max-flops", "0.5", "--max-params", "0.5"], "give one of max_flops"),
         (["--backbone", "test_convnext"], r"its layer stem\.1 does 'permute'"),
         (["--of", "nowhere"], "holds no run"),
+        (["--of", "x" * 300], "File name too long"),
         (["--solver", "magic"], "solver"),
         (["--round-to", "0"], r"round_to"),
     ],

@@ -1,14 +1,35 @@
 """Time by widths: measured for real, so only what holds on any machine is asked."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from conftest import lively_chain
 
 from nettailor.core.device import place
+from prune import layer_times
 from prune.channels import trace_channels
 from prune.layer_times import measure_times
 from prune.widths import allowed
+
+
+def test_layers_that_read_one_shape_read_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a batch of 64 large images would take gigabytes."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def once(modules: Any, inputs: dict[str, torch.Tensor], *_: object, **__: object) -> Any:
+        seen.update(inputs)
+        return {name: [1.0] for name in modules}
+
+    monkeypatch.setattr(layer_times, "time_in_turn", once)
+    cpu = torch.device("cpu")
+    network = place(lively_chain("test_resnet"), cpu)
+    measure_times(network, trace_channels(network, 64), 64, cpu, batch=16)
+    whole = seen.pop("whole")
+    assert whole.shape == (16, 3, 64, 64)
+    shapes, batches = {x.shape for x in seen.values()}, {x.data_ptr() for x in seen.values()}
+    assert len(batches) == len(shapes) < len(seen) / 4
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "regnety_002"])

@@ -86,7 +86,7 @@ def _hurry() -> None:
     def briefly(*arguments: Any, **settings: Any) -> Any:
         return measure_latency(*arguments, **{**settings, "seconds": 0.01})
 
-    for module in (finetune, hand_over, knapsack, tailor, tailoring):
+    for module in (finetune, hand_over, knapsack, tailor):
         module.measure_latency = briefly  # type: ignore[attr-defined]
     path_shares.measure_paths = partial(measure_paths, seconds=0.01)  # type: ignore[attr-defined]
     draw = tailoring.StudentPictures

@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside, flushed, moved into place."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -83,6 +84,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write JSON atomically; NaN and infinity are refused with ValueError."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -41,6 +41,21 @@ def measure_latency(
     return result
 
 
+def share_of_time(
+    network: nn.Module,
+    whole: nn.Module,
+    image_size: int,
+    device: torch.device,
+    *,
+    batch: int,
+    seconds: float = 5.0,
+) -> float:
+    """The latency of a network over another's, both measured now; see `measure_latency`."""
+    networks = {"whole": whole, "part": network}
+    times = measure_latency(networks, image_size, device, batches=(batch,), seconds=seconds)
+    return times["part"][str(batch)]["median"] / times["whole"][str(batch)]["median"]
+
+
 def sample(batch: int, channels: int, side: int, device: torch.device) -> Tensor:
     """Random activations (B, C, S, S) in channels-last layout."""
     values = torch.randn(batch, channels, side, side, device=device)

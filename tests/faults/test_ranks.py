@@ -134,7 +134,7 @@ def test_torchrun_restarts_what_lost_a_process(tailored: Path, tmp_path: Path) -
     assert differences(tailored, tmp_path) == []
 
 
-@pytest.mark.parametrize("struck", ["0", "1"])
+@pytest.mark.parametrize("struck", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_run_that_lost_a_process_goes_on_later(taught: Path, tmp_path: Path, struck: str) -> None:
     assert together(tmp_path, "teach", TEACH, struck=struck, step=7) != 0
     assert "epoch   1/2" in told(tmp_path)
@@ -143,7 +143,7 @@ def test_a_run_that_lost_a_process_goes_on_later(taught: Path, tmp_path: Path, s
     assert differences(taught, tmp_path) == []
 
 
-@pytest.mark.parametrize("struck", ["1", "torchrun"])
+@pytest.mark.parametrize("struck", [pytest.param("1", marks=pytest.mark.slow), "torchrun"])
 def test_all_save_when_one_is_asked_to_end(taught: Path, tmp_path: Path, struck: str) -> None:
     """Of 5 steps an epoch: the state holds what was done when the signal came."""
     assert together(tmp_path, "teach", TEACH, struck=struck, step=7, name="SIGTERM") != 0
