@@ -139,7 +139,7 @@ def _same_network(folder: RunFolder, choice: Choice, whole: Whole) -> None:
     if choice.whole != whole.digest:
         raise UserError(
             f"{folder.path} was begun with another network than is there now; give --overwrite to "
-            "begin anew"
+            "discard that run and begin anew, or another --out"
         )
 
 
@@ -161,6 +161,11 @@ def _tailored(session: Session) -> Whole:
     if settings is None:
         raise UserError(
             f"--knapsack.of {folder}: holds no run; give the folder of a tailored run, or teacher"
+        )
+    if RunFolder(settings.parent).finished and not RunFolder(folder).finished:
+        raise UserError(
+            f"--knapsack.of {folder}: is no network of its own to start from; give "
+            f"{settings.parent}, or one in its candidates/ or picked/"
         )
     if not RunFolder(folder).finished:
         raise UserError(f"--knapsack.of {folder}: is not finished; tailor it to its end first")

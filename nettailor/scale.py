@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -150,8 +151,11 @@ def main(argv: Sequence[str]) -> None:
     rows: dict[str, Any] = {}
     with Screen() as screen:
         session = start_session(config, screen)
+        begun: dict[Path, float] = {}
         for phi in phis:  # before the first of them trains
             _, run = scaled_run(session, phi)
+            if (other := begun.setdefault(run.folder.path, phi)) != phi:
+                raise UserError(f"φ {other!r} and {phi!r} would share the run {run.folder.path}")
             run.folder.check(None if flags.overwrite else run.settings, ignored=run.ignored)
             if flags.overwrite or not run.folder.finished:
                 screen.say(_in_words(run))

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nettailor.claims import Claims
@@ -24,7 +26,16 @@ from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, Teacher, finetune, train
 from nettailor.halving import better_half, front, rungs
 from nettailor.session import Session, start_session
-from nettailor.study import PROG, Reached, Study, discard_study, promote, rung_job, trial_job
+from nettailor.study import (
+    PROG,
+    Reached,
+    Study,
+    discard_study,
+    promote,
+    require_discardable,
+    rung_job,
+    trial_job,
+)
 from nettailor.study_plots import write_plots
 from nettailor.teach import ready_teacher, teacher_folder
 from teacher.objective import CrossEntropy
@@ -50,6 +61,13 @@ def run_search(session: Session, *, overwrite: bool) -> dict[int, RunFolder]:
         NotFiniteError: the training of every network broke down.
     """
     if overwrite:
+        require_discardable(session)
+        # whatever else can be wrong shows before a study is gone, too
+        with TemporaryDirectory() as elsewhere:
+            config = session.config.model_copy(update={"out": elsewhere})
+            Study(replace(session, config=config)).proposal(0)
+        session.check_images()
+        ready_teacher(session)
         discard_study(session)
     return _Search(session, Study(session)).run()
 

@@ -10,6 +10,7 @@ the journal tells what came of it.
 """
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -28,9 +29,11 @@ from nettailor.core.backbone import create_chain
 from nettailor.core.config import EXECUTION_KEYS, flat, recorded
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
+from nettailor.core.files import is_leftover
 from nettailor.core.run_folder import STUDY_FILE, RunFolder, unlike
 from nettailor.core.vocabulary import searched_chain
 from nettailor.halving import Standing
+from nettailor.report.studies import PLOTS
 from nettailor.search_space import DIRECTIONS, Proposal, SearchSpace, propose
 from nettailor.session import Session
 
@@ -41,6 +44,7 @@ _NUMBERS: dict[str, BaseDistribution] = {
     "epochs": IntDistribution(0, sys.maxsize),
 }
 _TEACHER = "teacher"
+_CONTENTS = {"trials", *PLOTS}  # of a study's folder, beside its journal
 
 
 class Reached(NamedTuple):
@@ -219,23 +223,47 @@ def rung_job(number: int, epochs: int) -> str:
     return f"trial {number}, {epochs} epochs"
 
 
-def discard_study(session: Session) -> None:
-    """Remove a study, its trials and its runs; UserError while another process works on it."""
+def require_discardable(session: Session) -> list[RunFolder]:
+    """The runs of a study, which can be discarded with it.
+
+    Raises UserError while another process works on the study, and where a folder holds, or is,
+    something else.
+    """
     folder = session.folder("search")
+    if folder.is_symlink():
+        raise UserError(f"{folder}: is a symbolic link; remove it yourself or choose another --out")
     if (folder / STUDY_FILE).exists():
         for claims in _open(folder):
             for job, place in claims.held().items():
                 raise UserError(f"{folder}: {place} works on {job}; end it before --overwrite")
-    pattern = session.folder("searched", "trial*")
+    for entry in sorted(folder.iterdir()) if folder.exists() else ():
+        its_own = entry.name in _CONTENTS or entry.name.startswith(STUDY_FILE)
+        if not its_own and not is_leftover(entry):
+            raise UserError(
+                f"{folder}: holds {entry.name}, which no study writes; move it or choose "
+                "another --out"
+            )
+    any_trial = session.folder("searched", "trial@")
+    name = re.compile(re.escape(any_trial.name).replace("@", "[0-9]+-[0-9a-f]{6}"))
+    places = any_trial.parent.iterdir() if any_trial.parent.is_dir() else ()
+    runs = [RunFolder(place, PROG) for place in sorted(places) if name.fullmatch(place.name)]
+    for run in runs:
+        run.check(None)
+    return runs
+
+
+def discard_study(session: Session) -> None:
+    """Remove a study, its trials and its runs; UserError as in `require_discardable`."""
+    folder = session.folder("search")
+    for run in require_discardable(session):
+        run.discard()
     try:
-        for run in sorted(pattern.parent.glob(pattern.name)):
-            shutil.rmtree(run)
         if folder.exists():
             shutil.rmtree(folder)
     except OSError as error:
         raise UserError(
-            f"{error.filename}: cannot be discarded ({error.strerror or error}); remove it "
-            "yourself or choose another --out"
+            f"{error.filename or folder}: cannot be discarded ({error.strerror or error}); remove "
+            "it yourself or choose another --out"
         ) from error
 
 

@@ -208,8 +208,10 @@ def test_words_with_an_e_stay_text() -> None:
         "\x00",
         "a: b: c",
         "? [a]\n: b",
+        "seed: 0\nseed: 1",
+        "knapsack: {max_flops: 0.3}\nknapsack:\n  round_to: 8",
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_unreadable_yaml(text: str, tmp_path: Path) -> None:
     with pytest.raises(yaml.YAMLError):

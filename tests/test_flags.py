@@ -221,6 +221,11 @@ def raising(error: BaseException) -> Callable[[list[str]], None]:
     ("error", "code", "shown"),
     [
         (UserError("line [1]\nline [2]" + " x" * 200), 2, "error: line [1]\nline [2]" + " x" * 200),
+        (
+            PermissionError(13, "Permission denied", "a/b"),
+            2,
+            "error: a/b: Permission denied; mend that or give another place",
+        ),
         (NotFiniteError("the loss term 'ce'"), 3, "error: the loss term 'ce'"),
         (
             Interrupted(signal.SIGINT),
@@ -243,6 +248,8 @@ def test_ends(
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(raising(ZeroDivisionError()))
+    with pytest.raises(OSError, match="of no file"):
+        run_command(raising(OSError("of no file")))
 
 
 def test_success_ends_with_0() -> None:

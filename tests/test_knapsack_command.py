@@ -375,6 +375,8 @@ def test_runs_that_cannot_be_made_narrower(out: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="holds no tailored network of this task that stands"):
             knapsack.main([*argv, "--of", str(folder)])
     tailored = out / "tailored" / f"{NAME}-{ALONE}-seed0"
+    with pytest.raises(UserError, match=r"is no network of its own .* candidates/ or picked/"):
+        knapsack.main([*argv, "--of", str(tailored / "student")])
     with pytest.raises(UserError, match="is of another task: seed is 0 there and 1 here"):
         knapsack.main([*argv, "--of", str(tailored), "--seed", "1"])
     assert not any(tmp_path.iterdir())

@@ -249,6 +249,7 @@ def test_coefficients_and_a_start_from_nothing_are_runs_of_their_own(
         (["--phi", "0", "--backbone", "test_resnet"], "'test_resnet' cannot be scaled"),
         (["--scale.phi", "[]"], "phi is empty"),
         (["--phi", "nan"], "phi = nan: must be finite"),
+        (["--phi", "0.5", "0.50000001"], r"φ 0\.5 and 0\.50000001 would share the run"),
         (["--phi"], "expected at least one argument"),
         (["--phi", "one"], "invalid float value"),
         (["--scale.depth", "0.5"], r"scale\.depth"),

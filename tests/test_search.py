@@ -428,6 +428,50 @@ def test_overwrite_discards_the_study_and_its_runs(runs: Path) -> None:
     assert len(trials_of(runs, *other)) == 2
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-cost", "1e-9"], "none of 5 networks drawn"),
+        (["--split.val", "0.3"], r"split\.val is 0\.25 there and 0\.3 here"),
+    ],
+)
+def test_overwrite_with_bad_input_discards_nothing(
+    runs: Path, flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_space, "_ATTEMPTS", 5)
+    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=message):
+        start(runs, *flags, overwrite=True)
+    after = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    assert after.pop(journal(runs)).startswith(before.pop(journal(runs)))  # it was opened
+    assert after == before
+
+
+def test_overwrite_discards_only_what_is_its_own(runs: Path) -> None:
+    own, study = run_folder(runs), journal(runs).parent
+    notes = own.with_name(f"{NAME}-trial-notes-seed0") / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine", encoding="utf-8")
+    stranger = own.with_name(f"{NAME}-trial9-abcdef-seed0")
+    shutil.copytree(notes.parent, stranger)
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        start(runs, overwrite=True)
+    shutil.rmtree(stranger)
+    shutil.copy(notes, study)
+    with pytest.raises(UserError, match=r"holds notes\.txt, which no study writes"):
+        start(runs, overwrite=True)
+    (study / "notes.txt").unlink()
+    moved = study.rename(study.with_name("elsewhere"))
+    study.symlink_to(moved)
+    with pytest.raises(UserError, match="is a symbolic link"):
+        start(runs, overwrite=True)
+    study.unlink()
+    moved.rename(study)
+    assert own.exists()
+    assert notes.read_text(encoding="utf-8") == "mine"
+    shutil.rmtree(notes.parent)
+
+
 def trials_of(out: Path, *flags: str) -> list[FrozenTrial]:
     return study_of(out, *flags).trials.completed()
 

@@ -353,7 +353,7 @@ class SearchConfig(ScheduleConfig):
     optimizer: str = Field("adamw", description="an optimizer of timm's, such as sgd or adamw")
     lr: Positive = Field(0.004, description="highest learning rate")
     weight_decay: NonNegative = Field(0.02, description="weight decay, none on biases and norms")
-    trials: Count = Field(30, description="networks to try")
+    trials: int = Field(30, ge=1, le=10_000, description="networks to try")
     trial_epochs: Count | None = Field(
         None,
         description="of `epochs`, those that every network trains for; then, and at each doubling, "

@@ -256,6 +256,12 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
         code, message = EXIT_NOT_FINITE, f"error: {error}"
     except ranks.PeerLostError as error:
         code, message = EXIT_PEER_LOST, f"error: {error}"
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # no permission, a name that is too long: what the system refuses is the user's to mend
+        message = f"error: {error.filename}: {error.strerror}; mend that or give another place"
+        code = EXIT_BAD_INPUT
     except Interrupted as interruption:
         message = "interrupted: the same command, given again without --overwrite, goes on from "
         code, message = interruption.code, f"{message}what is saved"

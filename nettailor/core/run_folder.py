@@ -71,7 +71,7 @@ class RunFolder:
         config = self.path / CONFIG_FILE
         self.check(None if overwrite else settings, ignored=ignored)
         if overwrite and self.begun:
-            self._discard()
+            self.discard()
         elif self._untrained():
             config.unlink()
         if not config.is_file():
@@ -113,7 +113,8 @@ class RunFolder:
         there = self._settings().keys()
         return {"data", "backbone"} <= there <= RunConfig.model_fields.keys()
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Remove the run; UserError where the system refuses."""
         try:
             if self.path.is_symlink():
                 raise OSError("a symbolic link")

@@ -15,7 +15,20 @@ from nettailor.core.faults import fault_line, shown
 
 
 class _YamlLoader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as text; here it is the number that people mean."""
+    """YAML 1.1 reads `1e-4` as text; here it is the number that people mean.
+
+    A key that is there twice is refused: of two blocks of settings one would be lost.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {key.value!r} is there twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _YamlLoader.add_implicit_resolver(
