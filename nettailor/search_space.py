@@ -153,5 +153,5 @@ def propose(
     raise UserError(
         f"none of {_ATTEMPTS} networks drawn from the search space is new and costs at most "
         f"search.max_cost = {space.search.max_cost:g} times the backbone's multiply-adds: raise "
-        "it, or change search.max_width, max_repeats or max_stages"
+        "it, change search.max_width, max_repeats or max_stages, or give fewer --trials"
     )
