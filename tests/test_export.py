@@ -620,10 +620,13 @@ def test_a_wrong_fold_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(export, "fold", doubled)
     to = tmp_path / "deep" / "to"
-    for formats in (["onnx"], ["safetensors"]):
+    for formats in (["onnx"], ["pt2"], ["safetensors", "onnx"]):
         shown = refusal(monkeypatch, capsys, "--run", runs["all"], "--to", to, "--format", *formats)
         assert "the folded network: its outputs differ" in shown
     assert not to.parent.exists()
+    # the one that is not folded
+    export.main(["--run", str(runs["all"]), "--to", str(to), "--format", "safetensors"])
+    assert (to / "model.safetensors").exists()
 
 
 def test_one_wrong_file_of_several_leaves_nothing(
