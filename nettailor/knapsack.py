@@ -162,12 +162,12 @@ def _tailored(session: Session) -> Whole:
         raise UserError(
             f"--knapsack.of {folder}: holds no run; give the folder of a tailored run, or teacher"
         )
-    if RunFolder(settings.parent).finished and not RunFolder(folder).finished:
-        raise UserError(
-            f"--knapsack.of {folder}: is no network of its own to start from; give "
-            f"{settings.parent}, or one in its candidates/ or picked/"
-        )
     if not RunFolder(folder).finished:
+        if RunFolder(settings.parent).finished:
+            raise UserError(
+                f"--knapsack.of {folder}: is no network of its own to start from; give "
+                f"{settings.parent}, or one in its candidates/ or picked/"
+            )
         raise UserError(f"--knapsack.of {folder}: is not finished; tailor it to its end first")
     RunFolder(settings.parent).require_same(as_settings(session.config), TASK_KEYS)
     network, architecture = load_network(folder)

@@ -1,5 +1,6 @@
 """Which channels of a network a budget leaves: decided once, and written down in the run."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -127,19 +128,13 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
     if settings.max_latency_ms is None:
         kept, cost = within(budget.most)
         if cost < (1 - WITHIN) * budget.most / whole:
+            step = settings.round_to
+            widths = f"multiples of {step}" if step > 1 else "whole channels"
             session.screen.say(
-                f"multiples of {settings.round_to} leave {cost:.3f} of the cost, where "
-                f"{budget.most / whole:g} is allowed"
+                f"{widths} leave {cost:.3f} of the cost, where {budget.most / whole:g} is allowed"
             )
     else:
-        least = float(budget.costs.of(budget.ranges.least[None])[0])
-        device, size, batch = session.accelerator.device, session.config.image_size, settings.batch
-
-        def share(kept: Kept) -> float:
-            narrowed = place(narrow(network, channels, kept), device)
-            return share_of_time(narrowed, network, size, device, batch=batch)
-
-        kept, cost = keep_by_the_clock(budget.most, lambda most: within(max(most, least))[0], share)
+        kept, cost = _by_the_clock(session, network, budget, lambda most: within(most)[0])
         if cost > budget.most:
             quickest = cost / budget.most * settings.max_latency_ms
             raise UserError(
@@ -153,6 +148,21 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
         value=float(values[kept].sum()) / total if total else 1.0,
         cost=cost,
     )
+
+
+def _by_the_clock(
+    session: Session, network: nn.Module, budget: Budget, within: Callable[[float], Kept]
+) -> tuple[Kept, float]:
+    """The choice that keeps a latency budget when the narrow network itself is timed."""
+    size, device = session.config.image_size, session.accelerator.device
+    batch = session.config.knapsack.batch
+    least = float(budget.costs.of(budget.ranges.least[None])[0])
+
+    def share(kept: Kept) -> float:
+        narrowed = place(narrow(network, budget.channels, kept), device)
+        return share_of_time(narrowed, network, size, device, batch=batch)
+
+    return keep_by_the_clock(budget.most, lambda most: within(max(most, least)), share)
 
 
 def _places(channels: Channels, kept: Kept) -> dict[str, tuple[int, ...]]:

@@ -253,7 +253,10 @@ def require_discardable(session: Session) -> list[RunFolder]:
 
 
 def discard_study(session: Session) -> None:
-    """Remove a study, its trials and its runs; UserError as in `require_discardable`."""
+    """Remove a study, its trials and its runs; UserError as in `require_discardable`.
+
+    Asked again here: another process may have begun since.
+    """
     folder = session.folder("search")
     for run in require_discardable(session):
         run.discard()

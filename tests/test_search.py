@@ -467,6 +467,11 @@ def test_overwrite_discards_only_what_is_its_own(runs: Path) -> None:
         start(runs, overwrite=True)
     study.unlink()
     moved.rename(study)
+    linked = own.with_name(f"{NAME}-trial999-abcdef-seed0")  # others would have gone before it
+    linked.symlink_to(own, target_is_directory=True)
+    with pytest.raises(UserError, match="a symbolic link"):
+        start(runs, overwrite=True)
+    linked.unlink()
     assert own.exists()
     assert notes.read_text(encoding="utf-8") == "mine"
     shutil.rmtree(notes.parent)

@@ -95,7 +95,9 @@ class RunFolder:
                 f"{self.path}: the folder is not empty and holds no run; move what it holds "
                 "or choose another --out"
             )
-        if settings is not None and not self._untrained():
+        if settings is None:
+            self._refuse_link()
+        elif not self._untrained():
             self._refuse_other(settings, ignored)
 
     def _untrained(self) -> bool:
@@ -114,10 +116,9 @@ class RunFolder:
         return {"data", "backbone"} <= there <= RunConfig.model_fields.keys()
 
     def discard(self) -> None:
-        """Remove the run; UserError where the system refuses."""
+        """Remove the run; UserError where it is a link, or the system refuses."""
+        self._refuse_link()
         try:
-            if self.path.is_symlink():
-                raise OSError("a symbolic link")
             # settings last: what is left of this where it is cut short is a run, and unfinished
             (self.path / SUMMARY_FILE).unlink(missing_ok=True)
             for entry in self.path.iterdir():
@@ -127,10 +128,17 @@ class RunFolder:
                     entry.unlink()
             shutil.rmtree(self.path)
         except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be discarded ({error.strerror or error}); remove it yourself "
-                "or choose another --out"
-            ) from error
+            raise self._not_discarded(error.strerror or str(error)) from error
+
+    def _refuse_link(self) -> None:
+        if self.path.is_symlink():
+            raise self._not_discarded("a symbolic link")
+
+    def _not_discarded(self, reason: str) -> UserError:
+        return UserError(
+            f"{self.path}: cannot be discarded ({reason}); remove it yourself or choose another "
+            "--out"
+        )
 
     def _settings(self) -> dict[str, Any]:
         """The settings that the run was begun with."""
