@@ -12,8 +12,9 @@ The yardstick, for every number of stages cut off the top:
   then differs is the choice of blocks.
 
 `--finetune task` compares with eliminated networks whose blocks are frozen, which share them too.
-`--channels 0.7` adds the tailored network narrowed by the knapsack to that share of its FLOPs; its
-`knapsack.epochs` come on top of the whole way that the rivals are given.
+`--channels flops=0.7 params=0.5` adds the tailored network narrowed by the knapsack to 0.7 of its
+FLOPs, and to half of its parameters; `knapsack.epochs` come on top of the whole way that the rivals
+are given.
 Everything trains on the same splits, augmentation and seeds; what is finished is not trained again.
 Writes `frontier.md`, `frontier.csv` and `frontier.png` into the folder `--out`.
 """
@@ -89,7 +90,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tops", type=int, nargs="+", help="stages off the top (default: all)")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
-    parser.add_argument("--channels", type=float, help="share of the tailored network's FLOPs")
+    parser.add_argument(
+        "--channels",
+        type=_share,
+        nargs="+",
+        default=[],
+        metavar="flops=0.7",
+        help="shares of the tailored network's FLOPs or parameters to narrow it to",
+    )
     parser.add_argument("--out", default="runs")
     arguments = parser.parse_args()
     if arguments.channels and arguments.finetune == "task":
@@ -119,14 +127,14 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
             "teacher": ready_teacher(session).folder,
             "tailored": tailor(session, overwrite=False),
         }
-        if arguments.channels:
+        for cost, share in arguments.channels:
             narrower = _with(
                 session.config,
                 knapsack__of=str(runs["tailored"].path),
-                knapsack__max_flops=arguments.channels,
+                **{f"knapsack__max_{cost}": share},
             )
             there = start_session(narrower, screen)
-            runs[NARROWED] = knapsack(there, overwrite=False)
+            runs[f"{NARROWED} {cost}={share:g}"] = knapsack(there, overwrite=False)
         for top in arguments.tops or range(1, units(session.stages, "stages")):
             if top not in best:
                 tried = {rate: _eliminated(session, top, rate, whole) for rate in arguments.rates}
@@ -139,6 +147,14 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
             rest = whole - config.teacher.epochs
             runs[f"elim {top}, distilled"] = _distilled(session, top, rest)
         yield from _measured(session, runs)
+
+
+def _share(text: str) -> tuple[str, float]:
+    """flops=0.7 as ("flops", 0.7)."""
+    cost, _, share = text.partition("=")
+    if cost not in ("flops", "params"):
+        raise ValueError(text)
+    return cost, float(share)
 
 
 def _with(config: RunConfig, **changes: object) -> RunConfig:
@@ -251,7 +267,9 @@ def _ratios(by_method: Mapping[str, Sequence[Entry]], test_images: int) -> Itera
     "At least" is within a standard error of the tailored network's test accuracy; the eliminated
     networks are taken by their mean over the seeds. The whole network counts as elim 0.
     """
-    tailored = [*by_method["tailored"], *by_method.get(NARROWED, [])]
+    tailored = [
+        one for name, group in by_method.items() if name.startswith("tailored") for one in group
+    ]
     teachers = {one.seed: one.test for one in by_method["teacher"]}
     for one in tailored:
         if one.test < teachers[one.seed] - TOLERANCE:
@@ -291,11 +309,12 @@ def _picture(by_method: Mapping[str, Sequence[Entry]]) -> Figure:
     figure = Figure(figsize=(10, 4.4), dpi=110)
     cuts = [name for name in by_method if name.startswith("elim")]
     plain = [name for name in cuts if not name.endswith("distilled")]
+    narrowed = [name for name in by_method if name.startswith(NARROWED)]
     families = {
         "fixed removal, best learning rate": (plain, "#0072b2", "s"),
         "fixed removal, distilled": ([name for name in cuts if name not in plain], "#e69f00", "^"),
         "tailored": (["tailored"], "#d55e00", "o"),
-        "tailored, channels too": ([NARROWED] if NARROWED in by_method else [], "#cc79a7", "v"),
+        "tailored, channels too": (narrowed, "#cc79a7", "v"),
         "teacher": (["teacher"], "#555555", "D"),
     }  # fmt: skip
     for position, (column, label) in enumerate(

@@ -118,6 +118,9 @@ class Claims:
                 directions=list(directions),
                 load_if_exists=True,
             )
+            for trial in self._study.get_trials(deepcopy=False):
+                if not {"job", "holder", "renewed"} <= trial.user_attrs.keys():
+                    raise ValueError(f"trial {trial.number} is no claim")
         except UserError:
             raise
         except Exception as error:  # records that are none of optuna's can fail in any way

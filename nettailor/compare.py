@@ -15,7 +15,7 @@ from nettailor.core.printable import printable
 from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import KINDS
 from nettailor.report.comparison import Comparison, compare_folders, require_comparable
-from nettailor.report.page import page_html
+from nettailor.report.page import PAGE_MARK, page_html
 from nettailor.report.roads import road_columns
 from nettailor.report.runs import task_name
 from nettailor.report.tables import (
@@ -38,6 +38,7 @@ DESCRIPTION = (
     "and comparison.md in a folder. Runs are read, networks and images are not. With --seeds, "
     "--gammas or --modes it is a sweep: what is missing is trained first."
 )
+_PAGE, _TABLE, _TEXT = "report.html", "comparison.csv", "comparison.md"
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "folders": {
         "nargs": "*",
@@ -90,11 +91,26 @@ def report_folder(comparison: Comparison) -> Path:
     return common / "comparison"
 
 
+def require_no_other_report(folder: Path) -> None:
+    """Raise UserError where the report would replace files that are none of ours."""
+    page = folder / _PAGE
+    try:
+        ours = page.is_file() and PAGE_MARK in page.read_text("utf-8", errors="replace")
+        there = [name for name in (_PAGE, _TABLE, _TEXT) if (folder / name).exists()]
+    except OSError as error:
+        raise UserError(f"--report {folder}: {error.strerror or error}") from error
+    if there and not ours:
+        raise UserError(
+            f"--report {folder}: holds {there[0]}, which is of no comparison; move it or give "
+            "another folder"
+        )
+
+
 def write_report(comparison: Comparison, folder: Path, command: str) -> None:
     """Write the three files; `command` is what makes them again."""
-    write_text(folder / "comparison.csv", csv_text(comparison.methods))
-    write_text(folder / "comparison.md", _markdown(comparison, command))
-    write_text(folder / "report.html", page_html(comparison, command))
+    write_text(folder / _PAGE, page_html(comparison, command))
+    write_text(folder / _TABLE, csv_text(comparison.methods))
+    write_text(folder / _TEXT, _markdown(comparison, command))
 
 
 def _markdown(comparison: Comparison, command: str) -> str:
@@ -132,7 +148,7 @@ def show(comparison: Comparison, screen: Screen) -> None:
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     require_alone()
-    config, flags = parse(PROG, DESCRIPTION, argv, OWN_ARGUMENTS)
+    config, flags = parse(PROG, DESCRIPTION, argv, OWN_ARGUMENTS, discards=False)
     own = flags.own
     if flags.overwrite:
         raise UserError("--overwrite: a comparison discards no run; give it to the run's command")
@@ -142,6 +158,8 @@ def main(argv: Sequence[str]) -> None:
             f"{own['folders'][0]}: a sweep compares the runs under --out; leave the folder out, or "
             "--seeds, --gammas and --modes"
         )
+    if own["report"]:
+        require_no_other_report(Path(own["report"]))
     failures: list[Failure] = []
     if any(sweep):
         require_comparable(task_folder(config), config)
@@ -162,7 +180,7 @@ def main(argv: Sequence[str]) -> None:
     write_report(comparison, report, shlex.join([*as_called(PROG).split(), *argv]))
     screen = Screen()
     show(comparison, screen)
-    screen.say(f"report: {report / 'report.html'}")
+    screen.say(f"report: {report / _PAGE}")
     if failures:
         raise SystemExit(EXIT_SOME_FAILED)
 

@@ -36,7 +36,7 @@ from nettailor.narrowing import (
 )
 from nettailor.network import load_network, save_network
 from nettailor.session import TASK_KEYS, Session, start_session
-from nettailor.teach import ready_teacher
+from nettailor.teach import ready_teacher, teacher_folder
 from prune.channels import trace_channels
 from prune.inner_distillation import InnerDistillation, on_kept_channels
 from prune.narrow import narrow, positions, widths
@@ -98,8 +98,11 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     choice_file = folder.path / CHOICE_FILE
     if folder.finished and not overwrite:
         folder.open(settings, ignored=ignored, overwrite=False)
+        choice = read_choice(choice_file)
         if tailored is not None:
-            _same_network(folder, read_choice(choice_file), tailored)
+            _require_same_network(folder, choice, tailored.digest)
+        elif (teacher_run := teacher_folder(session)).finished:
+            _require_same_network(folder, choice, sha256_of(teacher_run.path / WEIGHTS_FILE))
         return folder
     folder.check(None if overwrite else settings, ignored=ignored)
     chosen = not overwrite and choice_file.exists()
@@ -123,7 +126,7 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     place(whole.network, session.accelerator.device)
     if budget is None:
         choice = read_choice(choice_file)
-        _same_network(folder, choice, whole)
+        _require_same_network(folder, choice, whole.digest)
         folder.open(settings, ignored=ignored, overwrite=False)
     else:
         session.seed_stage("knapsack")
@@ -134,9 +137,9 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     return folder
 
 
-def _same_network(folder: RunFolder, choice: Choice, whole: Whole) -> None:
-    """Hold the run to the network it began with."""
-    if choice.whole != whole.digest:
+def _require_same_network(folder: RunFolder, choice: Choice, digest: str) -> None:
+    """Raise UserError where the network is not the one that the run began with."""
+    if choice.whole != digest:
         raise UserError(
             f"{folder.path} was begun with another network than is there now; give --overwrite to "
             "discard that run and begin anew, or another --out"

@@ -24,7 +24,7 @@ from nettailor.network import load_network
 from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
 from nettailor.tailoring import Candidate, Tailoring
-from nettailor.teach import ready_teacher
+from nettailor.teach import ready_teacher, teacher_folder
 from prune.plan import PrunePlan
 from student.network import Student
 
@@ -35,6 +35,7 @@ DESCRIPTION = (
 )
 CANDIDATES_FILE = "candidates.json"
 LATENCY_FILE = "latency_table.json"
+TEACHER_FILE = "teacher.json"
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "--pick": {
         "metavar": "COST=SHARE",
@@ -54,6 +55,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     check_depths(config.prune.remove, len(session.stages))
     if folder.finished and not overwrite:
         folder.open(settings, ignored=_IGNORED, overwrite=False)
+        _require_same_teacher(folder, teacher_folder(session))
         return folder
     # whatever can be wrong with settings and images shows before anything is trained or discarded
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
@@ -70,7 +72,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     if overwrite or not folder.begun:
         session.check_images()
     folder.open(settings, ignored=_IGNORED, overwrite=overwrite)
-    _same_teacher(folder, teacher.folder)
+    _begin_with(folder, teacher.folder)
 
     student, grown, before = work.train_student()
     aim: float = teacher.figures["accuracy"]["val"]
@@ -98,13 +100,25 @@ def tailored_folder(session: Session) -> RunFolder:
     return RunFolder(session.folder("tailored", *details), "python -m nettailor.tailor")
 
 
-def _same_teacher(folder: RunFolder, teacher: RunFolder) -> None:
-    """Hold the run to the teacher it began with."""
-    digest = sha256_of(teacher.path / WEIGHTS_FILE)
-    note = folder.path / "teacher.json"
-    if not note.exists():
+def _begin_with(folder: RunFolder, teacher: RunFolder) -> None:
+    """Note the teacher that the run begins with, or hold the run to it."""
+    note = folder.path / TEACHER_FILE
+    if note.exists():
+        _require_same_teacher(folder, teacher)
+    else:
+        digest = sha256_of(teacher.path / WEIGHTS_FILE)
         write_json(note, {"folder": str(teacher.path), "sha256": digest})
-    elif read_json(note).get("sha256") != digest:
+
+
+def _require_same_teacher(folder: RunFolder, teacher: RunFolder) -> None:
+    """Raise UserError where the teacher is no longer the one that the run began with.
+
+    A run whose teacher is gone stands for itself.
+    """
+    note = folder.path / TEACHER_FILE
+    if not (note.exists() and teacher.finished):
+        return
+    if read_json(note).get("sha256") != sha256_of(teacher.path / WEIGHTS_FILE):
         raise UserError(
             f"{folder.path} was begun with another teacher than {teacher.path} holds now; "
             "give --overwrite to tailor again"
@@ -192,7 +206,7 @@ def pick_another(session: Session, choice: Choice) -> RunFolder:
     if picked.finished:
         return picked
     teacher = ready_teacher(session)
-    _same_teacher(folder, teacher.folder)
+    _require_same_teacher(folder, teacher.folder)
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)
     work = Tailoring(session, picked, teacher.network, costs)
     student = place_on(student, work.device)

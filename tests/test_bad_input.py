@@ -29,6 +29,7 @@ from nettailor.core.flags import run_command
 from nettailor.core.interruption import Interrupted
 from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing
+from nettailor.core.settings import read_settings, validate
 from nettailor.core.state import read_state, write_state
 from nettailor.core.watch import StageWatcher
 from nettailor.network import load_network, save_network
@@ -160,6 +161,18 @@ def test_unknown_key_in_a_file(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("student: {gama: 1}\n", encoding="utf-8")
     assert "did you mean 'student.gamma'" in shell.refusal("--config", str(path))
+
+
+def test_a_nul_character_in_a_file_of_settings(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('{data: "a\\0b", backbone: "c\\0d"}\n', encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        validate(read_settings(str(path)))
+    assert [line.partition(" = ")[0] for line in str(refused.value).split("\n")] == [
+        "settings: data",
+        "backbone",
+    ]
+    assert str(refused.value).count("must not hold a NUL character") == 2
 
 
 def test_absent_cuda(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -583,6 +596,14 @@ def test_a_teacher_of_weights_that_changed_since_is_refused(shell: Shell, tmp_pa
     torch.save(make_network("test_resnet", 5).state_dict(), donor)
     message = shell.refusal(*argv, "--remove", "[1]", main=tailor.main)
     assert re.search(r"fine-tuned from other weights .*nettailor\.teach --overwrite", message)
+
+
+def test_a_finished_run_of_a_teacher_that_was_trained_anew_is_refused(shell: Shell) -> None:
+    tailoring = (*DIGITS, "--remove", "[1]")
+    assert shell(*tailoring, main=tailor.main)[0] == 0
+    assert shell(*DIGITS, "--teacher.lr", "0.03", "--overwrite")[0] == 0
+    message = shell.refusal(*tailoring, main=tailor.main)
+    assert re.search(r"was begun with another teacher than .* --overwrite to tailor", message)
 
 
 def test_overwrite_with_a_broken_test_image_discards_nothing(shell: Shell, pictures: Path) -> None:

@@ -280,6 +280,22 @@ def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
         knapsack.main([*argv, "--of", str(tailored)])
 
 
+def test_a_finished_run_of_a_teacher_that_was_trained_anew_is_refused(
+    out: Path, tmp_path: Path
+) -> None:
+    whole = tmp_path / "digits"
+    shutil.copytree(out, whole)
+    (weights,) = (whole / "teacher").glob("*/model.safetensors")
+    tensors = load_file(weights)
+    key = next(key for key, value in tensors.items() if value.ndim == 4)
+    save_file(tensors | {key: tensors[key] + 1}, weights)
+    argv = [*SMALL, "--out", str(tmp_path)]
+    with pytest.raises(UserError, match="was begun with another network than is there now"):
+        knapsack.main(argv)
+    shutil.rmtree(whole / "teacher")
+    knapsack.main(argv)  # nobody to differ from
+
+
 def test_cuts_of_a_run_have_names_of_their_own(out: Path) -> None:
     config, _ = parse(knapsack.PROG, "", [*SMALL, "--out", str(out.parent)])
     with Screen() as screen:

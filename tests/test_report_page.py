@@ -201,6 +201,26 @@ def test_the_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None
     assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
+@pytest.mark.parametrize("name", ["report.html", "comparison.csv", "comparison.md"])
+def test_files_of_others_are_not_replaced(report: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<title>Mine</title>", "utf-8")
+    with pytest.raises(UserError, match=f"{tmp_path}: holds {name}, which is of no comparison"):
+        compare.main([str(report.parent), "--report", str(tmp_path)])
+    assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["<title>Mine</title>"]
+
+
+def test_help_keeps_quiet_about_what_a_comparison_refuses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        compare.main(["--help"])
+    text = capsys.readouterr().out
+    assert "--report DIR" in text
+    assert "--overwrite" not in text
+    with pytest.raises(UserError, match="a comparison discards no run"):
+        compare.main(["--overwrite"])
+
+
 def test_names_are_text_and_never_markup(hostile: Path) -> None:
     page = Elements(page_of(hostile))
     assert not any("onerror" in attributes for _, attributes in page.found)

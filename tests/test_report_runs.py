@@ -1,6 +1,7 @@
 """Which run folders are compared, which are left out, and which comparison is refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,19 @@ def test_runs_are_found_at_any_depth_and_those_inside_runs_are_not(tmp_path: Pat
     assert [run.folder for run in read_runs([tailored, tailored / ".." / tailored.name])[0]] == [
         tailored / ".." / tailored.name
     ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    write_run(tmp_path, summary("teacher"))
+    closed = write_run(tmp_path, summary("tailored"))
+    closed.chmod(0)
+    try:
+        assert left_out(tmp_path) == LeftOut(
+            closed, "config.yaml cannot be read: Permission denied"
+        )
+    finally:
+        closed.chmod(0o755)
 
 
 def test_what_is_read_of_a_run(tmp_path: Path) -> None:

@@ -397,8 +397,14 @@ def other_parameter(content: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [torn, other_parameter, lambda _: b"\x00\xff\xfe binary\nmore\n", lambda _: b"[1, 2]\n"],
-    ids=["a torn line", "a lost parameter", "binary", "a list"],
+    [
+        torn,
+        other_parameter,
+        lambda content: content.replace(b'"holder"', b'"owner"'),
+        lambda _: b"\x00\xff\xfe binary\nmore\n",
+        lambda _: b"[1, 2]\n",
+    ],
+    ids=["a torn line", "a lost parameter", "no claims", "binary", "a list"],
 )
 def test_a_damaged_journal_is_refused(runs: Path, damage: Callable[[bytes], bytes]) -> None:
     content = damage(journal(runs).read_bytes())

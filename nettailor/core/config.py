@@ -41,6 +41,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    @field_validator("*")
+    @classmethod
+    def _no_nul(cls, value: object) -> object:
+        if isinstance(value, str) and "\0" in value:  # no file's name can hold one
+            raise ValueError("must not hold a NUL character")
+        return value
+
 
 class SplitConfig(Section):
     """How images without a split of their own are divided."""

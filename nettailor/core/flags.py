@@ -68,9 +68,11 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any]]) -> Parser:
+def build_parser(
+    prog: str, description: str, own: Mapping[str, Mapping[str, Any]], *, discards: bool
+) -> Parser:
     """A parser with a command's own arguments, `--config`, `--overwrite`, `--epochs`, and a flag
-    for every key."""
+    for every key; the help of a command that discards no run keeps quiet about `--overwrite`."""
     parser = Parser(
         prog=prog,
         description=description,
@@ -93,7 +95,7 @@ def build_parser(prog: str, description: str, own: Mapping[str, Mapping[str, Any
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="discard what the run folder holds and start anew",
+        help="discard what the run folder holds and start anew" if discards else argparse.SUPPRESS,
     )
     parser.add_argument(
         "--epochs",
@@ -162,6 +164,8 @@ def parse(
     description: str,
     argv: Sequence[str],
     own: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    discards: bool = True,
 ) -> tuple[RunConfig, CommandFlags]:
     """The checked settings of a command line, and the flags beside them.
 
@@ -171,11 +175,12 @@ def parse(
         argv: the words after the command.
         own: what the command takes beside settings: names of arguments with the options of
             `argparse.ArgumentParser.add_argument`.
+        discards: whether the command discards runs; if not, it refuses `--overwrite` itself.
 
     Raises UserError for unknown flags, and for all faults of the settings at once.
     """
     own = own or {}
-    parser = build_parser(as_called(prog), description, own)
+    parser = build_parser(as_called(prog), description, own, discards=discards)
     arguments, unknown = parser.parse_known_intermixed_args(list(argv))
     given = vars(arguments)
     source, overwrite, epochs = given.pop("config"), given.pop("overwrite"), given.pop("epochs")

@@ -22,6 +22,8 @@ from nettailor.report.tables import (
     budget_rows,
 )
 
+PAGE_MARK = "<title>NetTailor: "  # what every page of ours holds
+
 
 def page_html(comparison: Comparison, command: str) -> str:
     """The whole page; `command` makes it again.

@@ -99,8 +99,12 @@ def find_runs(folders: Sequence[Path], image_size: int | None) -> tuple[list[Run
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """Every folder with settings, from `root` downwards; what lies inside one belongs to it."""
-    for place, inner, files in os.walk(root):
+    """Every folder with settings, from `root` downwards; what lies inside one belongs to it.
+
+    A folder that may not be read is one of them: what it holds is not known.
+    """
+    closed: list[OSError] = []
+    for place, inner, files in os.walk(root, onerror=closed.append):
         if STUDY_FILE in files:
             inner.clear()  # its trials are no runs until they are moved
             continue
@@ -108,13 +112,17 @@ def _run_folders(root: Path) -> Iterator[Path]:
             inner.clear()
             yield Path(place)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
+    for error in closed:
+        yield Path(error.filename)
 
 
 def _read_run(folder: Path, image_size: int | None) -> Run:
     """Raises UserError with the reason why the run cannot be compared."""
     try:
         settings = parse_yaml((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{CONFIG_FILE} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"damaged: {CONFIG_FILE} cannot be read") from error
     if not isinstance(settings, dict) or not isinstance(settings.get("data"), str):
         raise UserError(f"damaged: {CONFIG_FILE} holds no settings of a run")
