@@ -8,11 +8,12 @@ runs are not trained again. Writes `ablation.md` into the folder `--out`.
 """
 
 import argparse
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+from same_teacher import share_teacher
 
 from nettailor.core.console import Screen
 from nettailor.core.files import read_json, write_text
@@ -24,7 +25,7 @@ from nettailor.teach import ready_teacher
 LEVERS: dict[str, Mapping[str, Any]] = {
     "as it is": {},
     "no exits": {"student.exits": False},
-    "no identities": {"student.identities": False},
+    "proxies in the place of identities": {"student.identities": False, "student.skips": 1},
     "a proxy beside each block": {"student.skips": 1},
     "importance: path weights": {"prune.importance": "path-weights"},
     "start: pretrained blocks": {"student.start": "pretrained"},
@@ -74,20 +75,18 @@ def _cut(arguments: argparse.Namespace, lever: str, seed: int, screen: Screen) -
     keys = {"data_dir": arguments.data_dir, "seed": seed, "out": str(out), "workers": 0}
     for key, value in keys.items():
         set_key(settings, key, value)
-    teacher = ready_teacher(start_session(validate(settings), screen))
+    whole = start_session(validate(settings), screen)
+    teacher = ready_teacher(whole).figures
     for key, value in {"prune.max_flops": arguments.max_flops, **LEVERS[lever]}.items():
         set_key(settings, key, value)
     set_key(settings, "out", str(out / lever.replace(": ", "-").replace(" ", "-")))
     session = start_session(validate(settings), screen)
-    there = session.folder("teacher")
-    if not there.exists():
-        shutil.copytree(teacher.folder.path, there)
+    share_teacher(whole, session)
     (row,) = read_json(tailor(session, overwrite=False).path / CANDIDATES_FILE)
-    whole = teacher.figures
     return {
         **row,
-        "flops": row["flops"] / whole["flops"],
-        "params": row["params"] / whole["params"]["total"],
+        "flops": row["flops"] / teacher["flops"],
+        "params": row["params"] / teacher["params"]["total"],
     }
 
 

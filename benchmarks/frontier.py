@@ -6,7 +6,8 @@
 The yardstick, for every number of stages cut off the top:
 
 - fine-tuned by its best learning rate out of `RATES`, chosen on the validation split of the first
-  seed, for as many epochs as the tailored network's whole way took: teacher, student, fine-tuning;
+  seed, for as many epochs as the tailored network's whole way took: teacher, student, fine-tuning
+  (cuts that were tried and given up, and the weighing of paths, are not counted);
 - once more cut from the teacher itself and fine-tuned as the tailored network is, with the same
   distillation, mimicry and schedule, for the epochs that the teacher leaves of the whole way: what
   then differs is the choice of blocks.
@@ -23,9 +24,7 @@ import argparse
 import csv
 import io
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
@@ -36,9 +35,10 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib.figure import Figure
+from same_teacher import share_teacher
 from torch import nn
 
-from nettailor.core.config import RunConfig, as_settings
+from nettailor.core.config import RunConfig, TeacherConfig, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
 from nettailor.core.files import write_atomically, write_text
@@ -114,7 +114,7 @@ def main() -> None:
     with Screen() as screen:
         images = len(start_session(config, screen).task.test)
         entries = list(_entries(config, screen, arguments))
-    out = Path(arguments.out) / f"frontier-{arguments.config}-{arguments.finetune}"
+    out = Path(arguments.out) / f"frontier-{Path(arguments.config).stem}-{arguments.finetune}"
     _write(out, entries, images)
 
 
@@ -178,10 +178,7 @@ def _eliminated(session: Session, top: int, rate: float, epochs: int) -> RunFold
         eliminate__trainable="all" if config.prune.finetune == "all" else "head",
     )
     there = start_session(other, session.screen)
-    teacher = ready_teacher(session).folder.path
-    copy = there.folder("teacher")
-    if not copy.exists():
-        shutil.copytree(teacher, copy)
+    share_teacher(session, there)
     (run,) = eliminated_runs(there)
     return train_beside_teacher(there, run, overwrite=False)
 
@@ -191,12 +188,17 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
 
     Its head is the exit there, at most 256 channels wide.
     """
-    name = session.folder("distilled", f"stages{top}").name
-    folder = RunFolder(Path(session.config.out) / "distilled" / name)
+    config = session.config
+    out = Path(config.out) / "distilled"
+    config = _with(config, out=str(out), prune__epochs=epochs)
+    there = start_session(config, session.screen)
+    share_teacher(session, there)
+    folder = RunFolder(there.folder("tailored", config.prune.finetune, f"stages{top}"))
+    ignored = [f"teacher.{key}" for key in TeacherConfig.model_fields]
+    folder.open(recorded(config, "student", "prune"), ignored=ignored, overwrite=False)
     if folder.finished:
         return folder
-    there = replace(session, config=_with(session.config, prune__epochs=epochs))
-    teacher = ready_teacher(session)
+    teacher = ready_teacher(there)
     costs = PathCosts(there, folder.path / LATENCY_FILE, fresh=False)
     work = Tailoring(there, folder, teacher.network, costs)
     student = work.grown()

@@ -1,10 +1,10 @@
 """Which cuts of a trained student are tried, in which order, and when it is enough."""
 
+import time
 from collections.abc import Sequence
 
 from nettailor.core.backbone import create_chain
 from nettailor.core.config import PruneConfig
-from nettailor.core.cost import module_flops
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.ranks import from_main
@@ -15,6 +15,7 @@ from nettailor.session import Session
 from nettailor.tailoring import Candidate, Tailoring, grow_student
 from prune.depths import choose, default_depths, find_leanest
 from prune.plan import PrunePlan, decide
+from prune.reachability import fewest_blocks
 from prune.remove import remove
 from prune.routes import Route, Routes
 from student.network import Student
@@ -25,7 +26,7 @@ _GROWTH = 1.08  # of the cost from one rung of the ladder to the next
 
 def try_candidates(
     work: Tailoring, student: Student, target: float, spent: Seconds
-) -> list[Candidate]:
+) -> tuple[list[Candidate], Seconds]:
     """Cut and fine-tune until the leanest cut that reaches `target` per cent is known.
 
     By rank: from the deepest cut on. By route: within the budget where there is one; else along a
@@ -34,16 +35,19 @@ def try_candidates(
     ladder is written down as the run's front.
 
     A candidate stops as soon as it is known whether it reaches the target; the one that is kept is
-    then fine-tuned to its end. It is the first of those that are returned.
+    then fine-tuned to its end.
 
     Args:
         spent: on the student.
+
+    Returns:
+        The candidates, the one that is kept first; what was spent before they were fine-tuned.
     """
     prune = work.config.prune
     if prune.by == "rank":
         depths = prune.remove or (*default_depths(len(work.session.stages)), 0)
-        plans = _by_rank(student, depths, prune.threshold)
-        return _keep(work, student, _leanest_first(work, student, plans, target), target)
+        plans = _by_rank(work, student, depths)
+        return _keep(work, student, _leanest_first(work, student, plans, target), target), spent
     front = from_main(lambda: _front(work, student, spent))
     if front.chosen is None:
         candidates = _keep(work, student, _search(work, student, front.points, target), target)
@@ -55,13 +59,14 @@ def try_candidates(
     ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
     points = [point._replace(finetuned=ends.get(point.name)) for point in front.points]
     write_front(work.folder.path, front._replace(points=points))
-    return candidates
+    return candidates, front.seconds
 
 
 def _front(work: Tailoring, student: Student, spent: Seconds) -> Front:
     """The ladder of a student, and what the budget asks for; written down once."""
     if (work.folder.path / FRONT_FILE).exists():
         return read_front(work.folder.path, student.wiring)
+    started = time.perf_counter()
     routes = work.routes(student)
     rungs = _ladder(routes.frontier())
     most = _budget_share(work.config.prune, work.costs.shares(student))
@@ -72,7 +77,9 @@ def _front(work: Tailoring, student: Student, spent: Seconds) -> Front:
         chosen = _name(route)
         rungs = [rung for rung in rungs if _name(rung) != chosen] + [route]
     rungs.sort(key=lambda route: route.cost)
-    front = Front(_points(work, student, rungs), spent, chosen)
+    points = _points(work, student, rungs)
+    spent = Seconds(spent.train, spent.total + time.perf_counter() - started)
+    front = Front(points, spent, chosen)
     write_front(work.folder.path, front)
     return front
 
@@ -82,6 +89,20 @@ def check_depths(asked: tuple[int, ...] | None, blocks: int) -> None:
     if asked is not None and (not asked or max(asked) > blocks):
         raise UserError(
             f"prune.remove = {list(asked)}: give numbers from 0 to the backbone's {blocks} blocks"
+        )
+
+
+def check_routes(session: Session) -> None:
+    """Raise UserError where more blocks are to be removed by rank than any student can lose."""
+    config, asked = session.config, session.config.prune.remove
+    if config.prune.by != "rank" or asked is None:
+        return
+    wiring = grow_student(config, create_chain(config.backbone, len(session.task.classes))).wiring
+    blocks, needed = len(wiring.of_kind("block")), fewest_blocks(wiring)
+    if max(asked) > blocks - needed:
+        raise UserError(
+            f"prune.remove = {list(asked)}: at most {blocks - needed} of the {blocks} blocks can "
+            "go, beside the others there is no path; give fewer, or more --skips"
         )
 
 
@@ -122,7 +143,8 @@ def _budget_share(prune: PruneConfig, shares: PathShares) -> float | None:
 
 
 def _name(route: Route) -> str:
-    return f"route-{route.cost:.3f}"
+    # three digits that count tell rungs apart, each 8 % dearer than the one before
+    return f"route-{route.cost:#.3g}"
 
 
 def _plan(student: Student, route: Route) -> PrunePlan:
@@ -137,7 +159,7 @@ def _within(work: Tailoring, student: Student, routes: Routes, most: float) -> R
 
 
 def _best_within(routes: Routes, most: float) -> Route | None:
-    return routes.best(most + routes.slack, least=(1 - WITHIN) * most - routes.slack)
+    return routes.best(most, least=(1 - WITHIN) * most)
 
 
 def _by_the_clock(work: Tailoring, student: Student, routes: Routes, most: float) -> Route:
@@ -151,7 +173,7 @@ def _by_the_clock(work: Tailoring, student: Student, routes: Routes, most: float
     leanest, _ = routes.reach()
 
     def choose(aim: float) -> Route:
-        route = _best_within(routes, aim) or routes.best(max(aim, leanest + routes.slack))
+        route = _best_within(routes, aim) or routes.best(max(aim, leanest))
         assert route is not None, "there is a leanest route"
         return route
 
@@ -168,24 +190,45 @@ def _by_the_clock(work: Tailoring, student: Student, routes: Routes, most: float
     return route
 
 
-def _by_rank(student: Student, depths: Sequence[int], threshold: float) -> list[PrunePlan]:
-    """A plan per depth that differs from the others, the deepest first."""
+def _by_rank(work: Tailoring, student: Student, depths: Sequence[int]) -> list[PrunePlan]:
+    """A plan per depth that differs from the others, the deepest first.
+
+    A depth that would leave no path from stem to logits is left out.
+
+    Raises UserError where none is left.
+    """
     alpha = student.path_weights().tolist()
+    threshold = work.config.prune.threshold
     plans: dict[object, PrunePlan] = {}
     for depth in sorted(set(depths), reverse=True):
-        plan = decide(student.wiring, alpha, threshold=threshold, remove=depth)
-        plans.setdefault(plan.kept.paths, plan)
+        try:
+            plan = decide(student.wiring, alpha, threshold=threshold, remove=depth)
+        except ValueError:
+            work.session.screen.say(f"no path is left without the {depth} least blocks")
+        else:
+            plans.setdefault(plan.kept.paths, plan)
+    if not plans:
+        raise UserError(
+            f"prune.remove = {sorted(set(depths))}: no such cut of this student leaves a path from "
+            "stem to logits; give smaller numbers"
+        )
     return list(plans.values())
 
 
 def _ladder(frontier: Sequence[Route]) -> list[Route]:
-    """The routes of a frontier that are clearly dearer than the rung before, the best one too."""
+    """The routes of a frontier that are clearly dearer than the rung before, the best one too.
+
+    No two of them have one name.
+    """
     rungs: list[Route] = []
     for route in frontier:
         if not rungs or route.cost >= _GROWTH * rungs[-1].cost:
             rungs.append(route)
-    if rungs[-1] is not frontier[-1]:
-        rungs.append(frontier[-1])
+    best = frontier[-1]
+    if rungs[-1] is not best:
+        if _name(rungs[-1]) == _name(best):
+            rungs.pop()
+        rungs.append(best)
     return rungs
 
 
@@ -193,8 +236,8 @@ def _keep(
     work: Tailoring, student: Student, candidates: Sequence[Candidate], target: float
 ) -> list[Candidate]:
     """Choose on validation and fine-tune the choice to its end; it comes first."""
-    size = work.config.image_size
-    costs = [module_flops(candidate.network, (3, size, size)) for candidate in candidates]
+    shares = work.costs.shares(student)
+    costs = [shares.of(student, candidate.plan.kept.paths) for candidate in candidates]
     accuracies = [candidate.scores.accuracy for candidate in candidates]
     chosen = candidates[choose(accuracies, costs, target)]
     others = [candidate for candidate in candidates if candidate is not chosen]

@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """Time spent: in training steps, and with validation."""
+    """Time spent: in training steps, and with validation and the weighing of paths."""
 
     train: float
     total: float
@@ -45,7 +45,7 @@ class Seconds(NamedTuple):
 
 
 class Front(NamedTuple):
-    """The points, the leanest first, and what training the student took.
+    """The points, the leanest first, and what student and points took.
 
     chosen: the name of the point that a budget asks for; None where tolerance chooses.
     """

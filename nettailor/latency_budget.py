@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
-_CORRECTIONS = 5
+_CHOICES = 5
 
 Found = TypeVar("Found")
 
@@ -18,7 +18,7 @@ def keep_by_the_clock(
 ) -> tuple[Found, float]:
     """The choice that keeps a latency budget when what was chosen is timed itself.
 
-    The budget that choices are made by is corrected up to five times by what the last choice
+    The budget that choices are made by is corrected up to four times by what the last choice
     really took. Of those that keep the budget it is the one that takes most of it. Where none
     does, the leanest of all is timed, too.
 
@@ -40,7 +40,7 @@ def keep_by_the_clock(
         return tried[-1][0]
 
     aim = most
-    for _ in range(_CORRECTIONS):
+    for _ in range(_CHOICES):
         share = time(aim)
         if (1 - WITHIN) * most <= share <= most:
             break

@@ -87,7 +87,7 @@ def _build_parser() -> Parser:
         "--run",
         metavar="FOLDER",
         help="the run whose network answers: of any kind, or a folder inside such as "
-        "candidates/remove-08 or student",
+        "candidates/route-0.260 or student",
     )
     parser.add_argument(
         "--library",

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from nettailor.candidates import check_budget, check_depths, try_candidates
+from nettailor.candidates import check_budget, check_depths, check_routes, try_candidates
 from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.config import TeacherConfig, recorded
 from nettailor.core.console import Screen
@@ -43,6 +43,7 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
         "most this share of the backbone's cost, such as flops=0.25 or params=0.1",
     },
 }
+_ROUNDED = 1e-4  # per cent that a summary's accuracy may be off
 # the teacher that is there counts, not the settings with which one would be trained
 _IGNORED = [f"teacher.{key}" for key in TeacherConfig.model_fields]
 
@@ -60,6 +61,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     # whatever can be wrong with settings and images shows before anything is trained or discarded
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
     if overwrite or not folder.begun:
+        check_routes(session)
         check_budget(session, costs)
     teacher = ready_teacher(session)
     work = Tailoring(session, folder, teacher.network, costs)
@@ -76,10 +78,10 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
 
     student, grown, before = work.train_student()
     aim: float = teacher.figures["accuracy"]["val"]
-    target = aim - config.prune.tolerance - 1e-6
+    target = aim - config.prune.tolerance - _ROUNDED
     screen.say(f"student before the cut: validation {before.accuracy:.2f} %; teacher {aim:.2f} %")
     spent = Seconds(grown.seconds, grown.total_seconds)
-    candidates = try_candidates(work, student, target, spent)
+    candidates, spent = try_candidates(work, student, target, spent)
     _finish(work, spent, before.accuracy, candidates, target, teacher)
     return folder
 
@@ -136,7 +138,7 @@ def _finish(
     """Read the test split for the first candidate, which is kept, measure, write every summary.
 
     Args:
-        spent: on the student.
+        spent: before the candidates were fine-tuned.
         before_cut: its validation accuracy in %.
     """
     session, config, folder = work.session, work.config, work.folder

@@ -133,7 +133,9 @@ class Tailoring:
         start = config.student.start
         if start == "auto":
             start = "teacher" if config.prune.finetune == "all" else "pretrained"
-        self.chain = copy.deepcopy(self.teacher) if start == "teacher" else chain
+        if start == "teacher":
+            chain = copy.deepcopy(self.teacher).requires_grad_(True)  # the target's do not train
+        self.chain = chain
         form = config.student.mimicry
         if form == "auto":
             form = "mean-square" if self.chain.family == "resnet" else "normalized"

@@ -57,7 +57,7 @@ def find_leanest(count: int, first: int, reaches: Callable[[int], bool]) -> None
             position = (short + enough) // 2
 
 
-def choose(accuracies: Sequence[float], costs: Sequence[int], target: float) -> int:
+def choose(accuracies: Sequence[float], costs: Sequence[float], target: float) -> int:
     """Position of the cheapest candidate that reaches the target; of the best when none does."""
     reaching = [i for i, accuracy in enumerate(accuracies) if accuracy >= target]
     if reaching:

@@ -60,7 +60,7 @@ def decide(wiring: Wiring, alpha: Sequence[float], *, threshold: float, remove: 
         remove: from 0 to the number of blocks.
 
     Raises:
-        ValueError: `remove` is out of range.
+        ValueError: `remove` is out of range, or no path is left from stem to logits.
     """
     blocks = wiring.of_kind("block")
     if not 0 <= remove <= len(blocks):

@@ -1,5 +1,6 @@
 """What an exclusion leaves dead or cut off."""
 
+import math
 from collections.abc import Sequence
 
 from student.wiring import Path, Wiring
@@ -22,6 +23,17 @@ def closure(wiring: Wiring) -> Wiring:
         if not dead:
             return wiring
         wiring = wiring.without(dead)
+
+
+def fewest_blocks(wiring: Wiring) -> int:
+    """How many pretrained blocks a route from stem to logits has at least; a route must exist."""
+    fewest: list[float] = [0.0]
+    for node in range(1, wiring.depth + 1):
+        ways = [wiring.paths[position] for position in wiring.incoming[node]]
+        fewest.append(
+            min((fewest[way.source] + (way.kind == "block") for way in ways), default=math.inf)
+        )
+    return int(fewest[-1])
 
 
 def strongest_route(wiring: Wiring, alpha: Sequence[float]) -> tuple[Path, ...]:

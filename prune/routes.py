@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from student.wiring import Path, Wiring
 
 _STEPS = 200_000  # of a budget of 1; a path's cost is rounded to one of them
-_DUST = 1e-6  # of a step
+_DUST = 1e-9  # what the last digits of sums of costs may differ by
 
 
 class Route(NamedTuple):
@@ -65,14 +65,20 @@ class Routes:
                 self._last[node][better] = position
 
     def best(self, most: float, *, least: float = 0.0) -> Route | None:
-        """The most valuable route whose cost lies in [least, most]; None when there is none."""
-        # a cost that is a step of the grid must not miss it by the last digit of a product
-        low = max(math.ceil(least * _STEPS - _DUST), 0)
-        high = math.floor(most * _STEPS + _DUST)
+        """The most valuable route whose exact cost lies in [least, most]; None when there is none.
+
+        Of the routes that the grid takes for equally dear the most valuable is known only.
+        """
+        low = max(math.ceil((least - self._slack) * _STEPS), 0)
+        high = math.floor((most + self._slack) * _STEPS)
         within = self._best[-1][low : max(high + 1, 0)]
-        if not np.isfinite(within).any():
-            return None
-        return self._trace(low + int(within.argmax()))
+        for step in np.argsort(-within, kind="stable"):
+            if not np.isfinite(within[step]):
+                break
+            route = self._trace(low + int(step))
+            if least - _DUST <= route.cost <= most + _DUST:
+                return route
+        return None
 
     def frontier(self) -> list[Route]:
         """The routes that are worth more than every cheaper one, from the leanest on."""
@@ -97,7 +103,7 @@ class Routes:
         return self._trace(int(below)).cost, self._trace(int(above)).cost
 
     @property
-    def slack(self) -> float:
+    def _slack(self) -> float:
         """By how much the grid can be off from a route's exact cost: half a step a path."""
         return (self._wiring.depth + 1) / (2 * _STEPS)
 

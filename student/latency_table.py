@@ -81,17 +81,26 @@ def measure_paths(
         if path.kind != "identity":
             parts[path.key] = _module(student, path)
             inputs[path.key] = sample(batch, specs[path.source].channels, side(path.source), device)
+        if path.key in student.adapters:  # which the whole backbone lacks
+            parts[_bare(path.key)] = student.blocks[path.key]
+            inputs[_bare(path.key)] = inputs[path.key]
     times = {
         name: median(measured)
         for name, measured in time_in_turn(parts, inputs, device, seconds=seconds).items()
     }
     backbone = [p.key for p in student.wiring.paths if p.kind in ("block", "head")]
-    scale = times["whole"] / (times["stem"] + sum(times[key] for key in backbone))
+    alone = sum(times.get(_bare(key), times[key]) for key in backbone)
+    scale = times["whole"] / (times["stem"] + alone)
     return LatencyTable(
         {path.key: scale * times.get(path.key, 0.0) for path in student.wiring.paths},
         scale * times["stem"],
         times["whole"],
     )
+
+
+def _bare(key: str) -> str:
+    """The name of a block's time without its adapter."""
+    return f"{key} alone"
 
 
 def _module(student: Student, path: Path) -> nn.Module:

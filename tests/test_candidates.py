@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -10,12 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from conftest import PUBLISHED, front_in, lively_chain, quick_latency
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nettailor import candidates, finetune, path_shares, tailor, tailoring, teach
 from nettailor.candidates import check_depths
+from nettailor.core.backbone import Chain
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import run_command
@@ -25,10 +28,12 @@ from nettailor.network import load_network
 from nettailor.path_shares import shares_of
 from nettailor.tailoring import Candidate, Tailoring
 from prune.depths import decided
+from prune.plan import PrunePlan
 from prune.routes import Route, Routes
 from student.grow import grow
 from student.latency_table import LatencyTable
 from student.network import Student
+from student.wiring import Path as Way
 
 NAME = "test_resnet-32px"
 SMALL = [
@@ -118,10 +123,17 @@ def test_what_was_decided_is_not_changed_by_later_epochs(
 # The ladder
 
 
-@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=40, unique=True))
+# three digits that count
+COSTS = st.builds(
+    lambda digits, power: digits * 10.0**power, st.integers(100, 999), st.sampled_from([-5, -4, -3])
+)
+
+
+@given(st.lists(COSTS, min_size=1, max_size=40, unique=True))
 def test_rungs_are_eight_per_cent_apart(costs: list[float]) -> None:
     frontier = [Route((), float(rank), cost) for rank, cost in enumerate(sorted(costs))]
     rungs = candidates._ladder(frontier)
+    assert len({candidates._name(rung) for rung in rungs}) == len(rungs)
     assert rungs[0] is frontier[0]
     assert rungs[-1] is frontier[-1]
     assert all(later.cost >= 1.08 * rung.cost for rung, later in pairwise(rungs[:-1]))
@@ -131,10 +143,69 @@ def test_rungs_are_eight_per_cent_apart(costs: list[float]) -> None:
         assert route in kept or route.cost < 1.08 * below
 
 
+@pytest.mark.parametrize("costs", [(0.3, 0.3001), (0.1, 0.3, 0.3001)])
+def test_of_two_rungs_of_one_name_the_dearer_stays(costs: tuple[float, ...]) -> None:
+    frontier = [Route((), float(rank), cost) for rank, cost in enumerate(costs)]
+    assert [rung.cost for rung in candidates._ladder(frontier)] == [*costs[:-2], costs[-1]]
+
+
 @pytest.mark.parametrize("asked", [(), (5,), (1, 9)])
 def test_depths_out_of_range(asked: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=r"give numbers from 0 to the backbone's 4 blocks"):
         check_depths(asked, 4)
+
+
+def test_kept_is_the_leanest_in_what_the_run_goes_by() -> None:
+    """The one with fewer parameters has more multiply-adds; both are as accurate as asked."""
+    chain = lively_chain("test_resnet", 10)
+    student = grow(
+        lively_chain("test_resnet", 10), skips=0, identities=True, exits=True, batch_norm="train"
+    )
+    params = shares_of(student, chain, 32, "params")
+    flops = shares_of(student, chain, 32, "flops")
+    early, late = (
+        [Way(node - 1, node, kinds[node - 1]) for node in range(1, 4)]
+        + [Way(3, student.wiring.depth, "exit")]
+        for kinds in (("block", "identity", "identity"), ("identity", "identity", "block"))
+    )
+    assert params.of(student, early) < params.of(student, late)
+    assert flops.of(student, early) > flops.of(student, late)
+    nothing: Any = None
+    tried = [
+        Candidate(
+            PrunePlan.keeping(name, student.wiring, route),
+            nothing,
+            Scores(0.0, 0.0, 1.0),
+            Fitted([{"epoch": 1.0, "val_accuracy": 95.0}], Scores(95.0, 0.5, 1.0)),
+            1,
+        )
+        for name, route in (("early", early), ("late", late))
+    ]
+    for shares, expected in ((params, "early"), (flops, "late")):
+        work: Any = SimpleNamespace(costs=SimpleNamespace(shares=lambda _, s=shares: s))
+        kept, *_ = candidates._keep(work, student, tried, 90.0)
+        assert kept.name == expected
+
+
+def test_a_rank_that_leaves_no_path_is_left_out() -> None:
+    """Without identities the first block must stay; it is the least."""
+    student = grow(
+        lively_chain("test_resnet", 10), skips=0, identities=False, exits=True, batch_norm="train"
+    )
+    with torch.no_grad():
+        student.path_weights.logits.zero_()
+    said: list[str] = []
+    weights = [0.1 if path.key == "block-0-1" else 0.9 for path in student.wiring.paths]
+    student.path_weights.forward = lambda: torch.tensor(weights)  # type: ignore[method-assign]
+    work: Any = SimpleNamespace(
+        config=SimpleNamespace(prune=SimpleNamespace(threshold=0.0)),
+        session=SimpleNamespace(screen=SimpleNamespace(say=said.append)),
+    )
+    (plan,) = candidates._by_rank(work, student, [0, 1])
+    assert plan.name == "remove-00"
+    assert said == ["no path is left without the 1 least blocks"]
+    with pytest.raises(UserError, match=r"remove = \[1, 2\]: no such cut of this student leaves"):
+        candidates._by_rank(work, student, [2, 1])
 
 
 def test_depths_in_range() -> None:
@@ -265,6 +336,35 @@ def test_budgets_that_make_no_sense(
     refused: Callable[..., str], flags: list[str], words: str
 ) -> None:
     assert re.search(words, refused(*flags))
+
+
+def test_more_blocks_than_any_student_can_lose(refused: Callable[..., str]) -> None:
+    flags = ["--prune.by", "rank", "--skips", "0", "--identities", "false"]
+    assert "at most 3 of the 4 blocks can go" in refused(*flags, "--remove", "[2, 4]")
+
+
+def test_a_classifier_that_starts_from_the_teachers_trains(out: Path) -> None:
+    """Before the cut, by rank; the teacher's own must not."""
+    folder = tailored(out, "--prune.by", "rank", "--remove", "[1]")
+    before = load_network(out / "digits" / "teacher" / f"{NAME}-seed0")[0]
+    after = load_network(folder / "student")[0]
+    assert isinstance(before, Chain)
+    assert isinstance(after, Student)
+    (head,) = (after.heads[path.key] for path in after.wiring.of_kind("head"))
+    for name, weight in before.classifier.state_dict().items():
+        assert not torch.equal(weight, head.classifier.state_dict()[name])
+
+
+def test_the_weighing_of_paths_counts(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    routes = Tailoring.routes
+
+    def slow(work: Tailoring, student: Student) -> Routes:
+        time.sleep(3)
+        return routes(work, student)
+
+    monkeypatch.setattr(Tailoring, "routes", slow)
+    seconds = front_in(tailored(out, "--max-flops", "0.6", "--skips", "1")).seconds
+    assert seconds.total > seconds.train + 3
 
 
 @pytest.mark.parametrize(("unit", "most"), [("flops", 0.6), ("params", 0.19)])

@@ -71,6 +71,19 @@ def test_each_time_is_that_of_its_own_path() -> None:
     assert table.stem > max(table.paths.values())
 
 
+def test_adapters_come_on_top_of_the_backbone() -> None:
+    """One takes 20 ms, the whole backbone a few: its path takes longer than the backbone."""
+    chain = lively_chain("test_resnet")
+    student = grow(
+        lively_chain("test_resnet"), skips=0, identities=True, exits=False, batch_norm="train",
+        adapters=True,
+    )  # fmt: skip
+    student.adapters["block-1-2"].register_forward_hook(sleep)
+    table = table_of(chain, student)
+    assert table.paths["block-1-2"] > table.whole
+    assert table.paths["block-0-1"] < table.whole
+
+
 def test_the_whole_is_the_chain_that_is_given() -> None:
     """20 ms of sleep, which no path of the student has, are in the whole and in the scale."""
     chain, student = pair("test_resnet")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.reachability import closure, strongest_route
+from prune.reachability import closure, fewest_blocks, strongest_route
 from student.wiring import Path, Wiring, full_wiring
 
 
@@ -130,6 +130,21 @@ def test_strongest_route_by_brute_force(data: st.DataObject, wiring: Wiring) -> 
     assert route[0].source == 0
     assert route[-1].target == wiring.depth
     assert all(before.target == after.source for before, after in pairwise(route))
+
+
+@given(wiring=SUBSETS)
+@settings(max_examples=100, deadline=None)
+def test_fewest_blocks_by_brute_force(wiring: Wiring) -> None:
+    """The least number of blocks that must stay for a route to be left, whichever go."""
+    blocks = wiring.of_kind("block")
+    enough = [
+        len(kept)
+        for count in range(len(blocks) + 1)
+        for kept in combinations(blocks, count)
+        if closure(wiring.without(set(blocks) - set(kept))).paths
+    ]
+    if enough:
+        assert fewest_blocks(wiring) == min(enough)
 
 
 def test_strongest_route_by_hand() -> None:

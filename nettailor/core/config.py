@@ -151,7 +151,7 @@ class TeacherConfig(ScheduleConfig):
 class StudentConfig(ScheduleConfig):
     """The student's paths and its loss: CE + distill * KD + gamma * E[C] + mimic * Ω."""
 
-    lr: Positive = Field(0.05, description="highest learning rate of proxies and classifier")
+    lr: Positive = Field(0.05, description="highest learning rate, but of the path weights")
     path_lr: Positive = Field(
         0.1,
         description="highest learning rate of the path weights; "
