@@ -101,15 +101,15 @@ def require_no_other_report(folder: Path) -> None:
         raise UserError(f"--report {folder}: {error.strerror or error}") from error
     if there and not ours:
         raise UserError(
-            f"--report {folder}: holds {there[0]}, which is of no comparison; move it or give "
-            "another folder"
+            f"{folder}: holds {there[0]}, which is of no comparison; move it or give another "
+            "folder, --report DIR"
         )
 
 
 def write_report(comparison: Comparison, folder: Path, command: str) -> None:
     """Write the three files; `command` is what makes them again."""
     write_text(folder / _PAGE, page_html(comparison, command))
-    write_text(folder / _TABLE, csv_text(comparison.methods))
+    write_text(folder / _TABLE, csv_text(comparison.methods, road_columns(comparison.methods)))
     write_text(folder / _TEXT, _markdown(comparison, command))
 
 
@@ -158,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
             f"{own['folders'][0]}: a sweep compares the runs under --out; leave the folder out, or "
             "--seeds, --gammas and --modes"
         )
-    if own["report"]:
+    if own["report"]:  # before anything is trained
         require_no_other_report(Path(own["report"]))
     failures: list[Failure] = []
     if any(sweep):
@@ -177,6 +177,7 @@ def main(argv: Sequence[str]) -> None:
         # one task folder holds runs of all image sizes
         comparison = compare_folders([task_folder(config)], config.image_size)
     report = Path(own["report"]) if own["report"] else report_folder(comparison)
+    require_no_other_report(report)
     write_report(comparison, report, shlex.join([*as_called(PROG).split(), *argv]))
     screen = Screen()
     show(comparison, screen)

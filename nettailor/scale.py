@@ -59,7 +59,8 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
     config, settings = session.config, session.config.scale
     coefficients = Coefficients(settings.depth, settings.width, settings.resolution)
     scaling = scaling_of(config.backbone, phi, coefficients, config.image_size)
-    start = _start(config, scaling)
+    weights = _start(config, scaling)
+    start = weights if settings.pretrained else None
 
     def make() -> tuple[Chain, WeightsSource]:
         if start is not None:
@@ -69,7 +70,7 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
     details = [f"phi{phi:g}"]
     if coefficients != PUBLISHED:
         details += ["by", *(f"{value:g}" for value in coefficients)]
-    details += [] if settings.pretrained else ["scratch"]
+    details += ["scratch"] if weights and not settings.pretrained else []
     alone = recorded(config, "teacher", "scale")
     set_key(alone, "scale.phi", [phi])
     run = ChainRun(
@@ -77,7 +78,8 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
         RunFolder(session.folder("scaled", *details), PROG),
         alone,
         # the teacher that is there counts, not the settings with which one would be trained
-        [f"teacher.{key}" for key in alone["teacher"]],
+        # and where there are no weights to start from, nothing was left out
+        [f"teacher.{key}" for key in alone["teacher"]] + ["scale.pretrained"] * (weights is None),
         settings,
         make,
         scaled={
@@ -102,9 +104,9 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
 
 
 def _start(config: RunConfig, scaling: Scaling) -> str | None:
-    """The timm name whose weights a network starts from; None for random ones."""
+    """The timm name whose weights a network can start from; None where there are none."""
     member = scaling.member
-    if member is None or not config.scale.pretrained:
+    if member is None:
         return None
     if is_source(config.weights):
         return member if has_weights(member, config.weights) else None

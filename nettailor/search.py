@@ -210,7 +210,8 @@ class _Search:
         # what the others have cost; these tell it in their own summaries
         spent = 0.0
         for number in set(range(self._search.trials)) - set(numbers):
-            came_to = [m for m in marks[1:-1] if study.rungs.completed(rung_job(number, m))]
+            # a network of the last rung may have been passed by those of more --trials
+            came_to = [m for m in marks[1:] if study.rungs.completed(rung_job(number, m))]
             spent += study.reached(number, max(came_to, default=marks[0])).seconds
         runs = {number: study.run_folder(number, self._structure(number)) for number in numbers}
         jobs = {rung_job(number, self._search.epochs): number for number in numbers}

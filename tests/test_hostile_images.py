@@ -15,6 +15,7 @@ from PIL import Image
 
 from nettailor.core.data import Task, load_task, without_broken
 from nettailor.core.errors import UserError
+from nettailor.core.image_folder import read_folder
 from nettailor.core.images import FileImages, as_rgb
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
@@ -231,3 +232,45 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
     task = task_of(tmp_path / "set")
     assert len(task.classes) == 10_000
     assert (len(task.train), len(task.val), len(task.test)) == (10_000, 10_000, 10_000)
+
+
+@pytest.fixture
+def two_classes(tmp_path: Path) -> Path:
+    """Twelve pictures of cats and twelve of dogs."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            (tmp_path / name / f"{number:02}.png").write_bytes(WHOLE["PNG"])
+    return tmp_path
+
+
+def paths_of(folder: Path) -> list[str]:
+    found = read_folder(folder).parts["train"]
+    assert isinstance(found, FileImages)
+    return [os.path.relpath(path, folder) for path in found.paths]
+
+
+def test_an_image_and_links_to_it_count_once(two_classes: Path) -> None:
+    before = paths_of(two_classes)
+    (two_classes / "cat" / "99.png").symlink_to(two_classes / "cat" / "03.png")
+    (two_classes / "cat" / "again").symlink_to(two_classes / "cat")
+    assert paths_of(two_classes) == before
+
+
+def test_an_image_of_two_classes_is_refused(two_classes: Path) -> None:
+    (two_classes / "dog" / "99.png").symlink_to(two_classes / "cat" / "03.png")
+    with pytest.raises(
+        UserError, match=r"dog/99\.png: is the same file as an image of class 'cat'"
+    ):
+        read_folder(two_classes)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_of_images_that_may_not_be_read_is_refused(two_classes: Path) -> None:
+    night = two_classes / "cat" / "night"
+    night.mkdir(mode=0)
+    try:
+        with pytest.raises(UserError, match=r"night: cannot be read \(Permission denied\)"):
+            read_folder(two_classes)
+    finally:
+        night.chmod(0o755)

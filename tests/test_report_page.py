@@ -209,6 +209,17 @@ def test_files_of_others_are_not_replaced(report: Path, tmp_path: Path, name: st
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["<title>Mine</title>"]
 
 
+def test_files_of_others_are_not_replaced_in_the_folder_of_no_name_either(
+    report: Path, tmp_path: Path
+) -> None:
+    runs = shutil.copytree(report.parent, tmp_path / "runs" / "shapes", symlinks=True)
+    for path in (runs / "comparison").iterdir():
+        path.write_text("mine", "utf-8")
+    with pytest.raises(UserError, match="which is of no comparison"):
+        compare.main([str(runs)])
+    assert {path.read_text("utf-8") for path in (runs / "comparison").iterdir()} == {"mine"}
+
+
 def test_help_keeps_quiet_about_what_a_comparison_refuses(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -61,6 +61,18 @@ def test_runs_are_found_at_any_depth_and_those_inside_runs_are_not(tmp_path: Pat
     ]
 
 
+def test_a_link_to_a_run_is_a_run(tmp_path: Path) -> None:
+    elsewhere = write_run(tmp_path / "disk", summary("tailored"))
+    task = tmp_path / "shapes"
+    write_run(task, summary("teacher"))
+    (task / "tailored").mkdir()
+    (task / "tailored" / "linked").symlink_to(elsewhere)
+    (task / "tailored" / "nowhere").symlink_to(tmp_path / "gone")
+    runs, others = read_runs([task])
+    assert {run.folder.name for run in runs} == {"linked", "tiny-32px-seed0"}
+    assert others == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_what_may_not_be_read_is_left_out_with_the_reason(tmp_path: Path) -> None:
     write_run(tmp_path, summary("teacher"))

@@ -12,6 +12,7 @@ from rich.console import Console
 from nettailor.core.printable import printable
 from nettailor.report.brief import decimals, shortened, times
 from nettailor.report.methods import Method, Spread, group
+from nettailor.report.roads import road_columns
 from nettailor.report.runs import read_runs
 from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, Column, csv_text, markdown_table
 from nettailor.report.tables import terminal_table as make_terminal_table
@@ -63,7 +64,9 @@ def test_no_figure_is_missing() -> None:
 
 
 def test_csv_has_a_row_for_each_run_with_figures_as_they_are(methods: list[Method]) -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_text(methods))))
+    text = csv_text(methods, road_columns(methods))
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert text.splitlines()[0].endswith(",train_s,road_own_s,road_s")
     assert [(row["method"], row["seed"]) for row in rows] == [
         ("teacher", "0"),
         ("teacher", "1"),

@@ -237,6 +237,8 @@ def test_coefficients_and_a_start_from_nothing_are_runs_of_their_own(
     assert run.make()[1].origin == "random initialisation"
     assert run.scaled is not None
     assert (run.scaled["pretrained"], run.scaled["member"]) == (False, "test_efficientnet")
+    # no member is of this depth: it begins at random weights either way
+    assert scale.scaled_run(session, 0.5)[1].folder.path.name == f"{NAME}-phi0.5-by-1.5-1.1-1-seed0"
     inside, run = scale.scaled_run(session, 2)
     assert inside.preprocessing.image_size == 40
     assert inside.stages == (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # 1.5² rounded up

@@ -69,9 +69,11 @@ class LimitConfig(Section):
     """Fewer images than the data set holds, for a quicker run."""
 
     train: Count | None = Field(
-        None, description="use the first N training images (validation is cut from them)"
+        None,
+        description="use N training images only, the first or, of a set that is sorted by class, "
+        "as many of each class; a validation split that is cut is cut from them",
     )
-    test: Count | None = Field(None, description="use the first N test images")
+    test: Count | None = Field(None, description="the same of the test images")
 
 
 class AugmentConfig(Section):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
@@ -72,17 +73,29 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
 
 
-def _files_under(folder: Path) -> Iterator[str]:
-    """All files below, in order; links are followed into each folder once, but never up."""
+def _files_under(folder: Path) -> Iterator[tuple[str, str]]:
+    """All files below, in order, and what each really is; links are followed into each folder
+    once, but never up.
+
+    Raises UserError for a folder that cannot be read.
+    """
     entered = {os.path.realpath(above) for above in folder.parents}
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         real = os.path.realpath(place)
         if real in entered:
             folders.clear()
             continue
         entered.add(real)
-        folders.sort()
-        yield from (os.path.join(place, name) for name in sorted(files))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = os.path.join(place, name)
+            yield path, os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(
+        f"{error.filename}: cannot be read ({error.strerror}); mend that or move it out of the data"
+    ) from error
 
 
 def _images_under(root: Path, classes: Sequence[str]) -> FileImages:
@@ -90,13 +103,25 @@ def _images_under(root: Path, classes: Sequence[str]) -> FileImages:
         hidden = any(part.startswith(".") for part in Path(path).relative_to(root).parts)
         return not hidden and has_file_allowed_extension(path, IMG_EXTENSIONS)
 
-    index_of = {name: index for index, name in enumerate(classes)}
-    images = FileImages.of(
-        (path, index)
-        for name, index in index_of.items()
-        for path in _files_under(root / name)
-        if is_image(path)
-    )
+    # by what each file really is, whatever links lead there: each image counts once
+    labels: dict[str, int] = {}
+
+    def labelled() -> Iterator[tuple[str, int]]:
+        for label, name in enumerate(classes):
+            for path, real in _files_under(root / name):
+                if not is_image(path):
+                    continue
+                new = real not in labels
+                first = labels.setdefault(real, label)
+                if first != label:
+                    raise UserError(
+                        f"{path}: is the same file as an image of class {classes[first]!r}; give "
+                        "each image one class"
+                    )
+                if new:
+                    yield path, label
+
+    images = FileImages.of(labelled())
     found = set(images.labels)
     empty = [name for index, name in enumerate(classes) if index not in found]
     if empty:

@@ -32,12 +32,14 @@ def best_at_budgets(methods: Sequence[Method]) -> list[Best]:
     teachers = [run.teacher for method in methods for run in method.runs]
     whole = max(teachers, key=lambda teacher: teacher.accuracy.val).flops
     shares = {method: fmean(map(flops, method.runs)) / whole for method in methods}
+    # of figures that are rounded themselves: equals must not differ by that
+    accuracy = {method: round(fmean(map(accuracy_val, method.runs)), 3) for method in methods}
     found = []
     for budget in BUDGETS:
         fitting = [method for method in methods if shares[method] <= budget + _ROUNDING]
         best = max(
             fitting,
-            key=lambda method: (fmean(map(accuracy_val, method.runs)), -shares[method]),
+            key=lambda method: (accuracy[method], -shares[method]),
             default=None,
         )
         found.append(Best(budget, best, None if best is None else shares[best]))

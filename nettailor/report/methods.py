@@ -80,7 +80,9 @@ class Method:
 def label_of(summary: Summary) -> str:
     """The short name of what a run did, without backbone and seed."""
     if summary.tailored:
-        return ", ".join([f"tailored {summary.tailored.finetune}", *_aims(summary.tailored)])
+        return ", ".join(
+            [f"tailored {summary.tailored.finetune}", *_aims(summary.tailored, summary.device)]
+        )
     if summary.eliminated:
         cut = summary.eliminated
         words = [f"elim {cut.top}"]
@@ -91,17 +93,17 @@ def label_of(summary: Summary) -> str:
     if summary.scaled:
         return _scaling(summary.scaled)
     if summary.knapsack:
-        return ", ".join(_knapsack(summary.knapsack))
+        return ", ".join(_knapsack(summary.knapsack, summary.device))
     if summary.searched:
         return f"searched {summary.searched.trial}-{summary.searched.network}"
     return {"head-only": "head only", "scratch": "from scratch"}.get(summary.kind, summary.kind)
 
 
-def _aims(tailored: Tailored) -> Iterator[str]:
+def _aims(tailored: Tailored, device: str) -> Iterator[str]:
     """What a student was trained with and cut to."""
     yield f"γ {tailored.gamma:g}"
     if tailored.budget:
-        yield from _limits(tailored.budget)
+        yield from _limits(tailored.budget, device)
     if tailored.cut == "rank":
         yield "by rank"
 
@@ -114,17 +116,19 @@ def _scaling(scaled: Scaled) -> str:
     return label if scaled.pretrained else f"{label}, from scratch"
 
 
-def _limits(budget: Budget) -> Iterator[str]:
+def _limits(budget: Budget, device: str) -> Iterator[str]:
     words = {"flops": "FLOPs ≤ {}", "params": "params ≤ {}", "latency_ms": "latency ≤ {} ms"}
     yield words[budget.cost].format(f"{budget.most:g}")
     if budget.batch not in (None, 1):
         yield f"batch {budget.batch}"
+    if budget.cost == "latency_ms" and device != "cpu":
+        yield device
 
 
-def _knapsack(how: Knapsack) -> Iterator[str]:
+def _knapsack(how: Knapsack, device: str) -> Iterator[str]:
     """What lost channels, how many, and what it was fine-tuned without."""
     yield "knapsack" if how.of.kind == "teacher" else f"knapsack of tailored {how.of.name}"
-    yield from _limits(how.budget)
+    yield from _limits(how.budget, device)
     if how.solver == "greedy":
         yield "greedy"
     if how.round_to > 1:
@@ -184,7 +188,8 @@ def notes(methods: Sequence[Method]) -> list[str]:
     Unequal seeds, settings, teachers, devices and versions, and latency that cannot be trusted.
     """
     found = []
-    usual = max((method.seeds for method in methods), key=len)
+    numbers = Counter(method.seeds for method in methods)
+    usual = max(numbers, key=lambda seeds: (numbers[seeds], len(seeds)))
     unlike = [method for method in methods if method.seeds != usual]
     if unlike:
         listed = "; ".join(f"{method.label}: {_listed(method.seeds)}" for method in unlike)

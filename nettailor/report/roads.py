@@ -30,9 +30,14 @@ def road_columns(methods: Sequence[Method]) -> list[Column]:
     # each road ends with its own step, and so does the table
     names = list(dict.fromkeys(name for run in runs for name in reversed(steps(run))))[::-1]
     return [
-        *(Column(f"road_{name}_s", _GROUP, name, _seconds_of(name), 0) for name in names),
+        *(Column(f"road_{_plain(name)}_s", _GROUP, name, _seconds_of(name), 0) for name in names),
         Column("road_s", _GROUP, "in all", lambda run: sum(steps(run).values()), 0),
     ]
+
+
+def _plain(step: str) -> str:
+    """A step's name without `'s` and spaces."""
+    return step.partition("'")[0].replace(" ", "_")
 
 
 def _seconds_of(step: str) -> Figure:

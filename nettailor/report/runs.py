@@ -112,6 +112,9 @@ def _run_folders(root: Path) -> Iterator[Path]:
             inner.clear()
             yield Path(place)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
+        # links are not followed, but a run may be one
+        links = (Path(place, name) for name in inner if os.path.islink(os.path.join(place, name)))
+        yield from (link for link in links if (link / CONFIG_FILE).is_file())
     for error in closed:
         yield Path(error.filename)
 

@@ -205,26 +205,27 @@ def _heading(column: Column) -> str:
     return _WHOLE_NAMES.get(column.name, f"{column.group} {column.title}")
 
 
-def csv_text(methods: Sequence[Method]) -> str:
-    """One row per run with every figure unrounded; ratios are over the teacher's."""
+def csv_text(methods: Sequence[Method], more: Sequence[Column] = ()) -> str:
+    """One row per run with every figure unrounded, and `more`; ratios are over the teacher's."""
+    columns = (*COLUMNS, *more)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
         ["folder", "method", "kind", "backbone", "dataset", "image_size", "seed", "device"]
-        + [column.name for column in COLUMNS]
+        + [column.name for column in columns]
     )
     for method in methods:
         for run in method.runs:
-            writer.writerow(_csv_row(method, run))
+            writer.writerow(_csv_row(method, run, columns))
     return text.getvalue()
 
 
-def _csv_row(method: Method, run: Run) -> list[object]:
+def _csv_row(method: Method, run: Run, columns: Sequence[Column]) -> list[object]:
     summary = run.summary
     return [
         printable(str(run.folder)), method.label, summary.kind, printable(summary.backbone),
         printable(summary.dataset), summary.image_size, summary.seed, summary.device,
-        *("" if (value := column.figure(run)) is None else value for column in COLUMNS),
+        *("" if (value := column.figure(run)) is None else value for column in columns),
     ]  # fmt: skip
 
 

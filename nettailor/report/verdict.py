@@ -22,14 +22,16 @@ TOLERANCE = 0.5  # points of validation accuracy, whatever prune.tolerance the r
 _OTHER_ROADS: dict[Kind, str] = {
     "knapsack": "network of a knapsack", "scaled": "scaled network", "searched": "searched network",
 }  # fmt: skip
-_ROUNDING = 1e-6
+_ROUNDING = 1e-4  # what accuracies in summaries may be off
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Positions of the points (cost, accuracy) that no other point beats, by rising cost.
 
     A point is beaten by one that costs no more and is no less accurate, and better in one of them.
+    Accuracies, in %, count to three decimals: they are means of what was rounded.
     """
+    points = [(cost, round(accuracy, 3)) for cost, accuracy in points]
 
     def beaten(cost: float, accuracy: float) -> bool:
         return any(
