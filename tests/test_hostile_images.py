@@ -274,3 +274,13 @@ def test_a_folder_of_images_that_may_not_be_read_is_refused(two_classes: Path) -
             read_folder(two_classes)
     finally:
         night.chmod(0o755)
+
+
+def test_a_strip_that_would_fill_memory_is_refused(tmp_path: Path) -> None:
+    strip, long = tmp_path / "strip.png", tmp_path / "long.png"
+    Image.new("L", (1, 1001)).save(strip)
+    Image.new("L", (1000, 1)).save(long)
+    refusal = look_at(strip)
+    assert isinstance(refusal, str)
+    assert "1 × 1001 pixels are too long a strip" in refusal
+    assert isinstance(look_at(long), Image.Image)

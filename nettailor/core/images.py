@@ -15,6 +15,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.printable import printable
 
 _GREATEST_OF_16_BITS = 65535
+_LONGEST = 1000  # times its shorter side that an image may be long
 
 
 class Images(Protocol):
@@ -107,11 +108,18 @@ class ChosenImages:
 
 
 def read_rgb(file: Path | io.BytesIO) -> Image.Image:
-    """The image in a file, as `as_rgb` gives it; any exception where it cannot be read."""
+    """The image in a file, as `as_rgb` gives it; any exception where it cannot be read.
+
+    ValueError for a strip so long that resizing its shorter side to a network's would fill memory.
+    """
     # Pillow warns of oddities and large images, neither of which is the user's to mend
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(file) as image:
+            if max(image.size) > _LONGEST * min(image.size):
+                raise ValueError(
+                    f"{image.width} × {image.height} pixels are too long a strip to be resized"
+                )
             return as_rgb(image)
 
 
