@@ -106,7 +106,7 @@ def test_two_make_what_one_makes(tmp_path: Path) -> None:
     assert alone.exitcode == 0
     one, two = (_metrics(tmp_path / name) for name in ("one", "two"))
     assert [row["stage"] for row in one] == [row["stage"] for row in two]
-    assert len(one) > 6
+    assert len({row["stage"] for row in one}) > 2  # teacher, student, a cut at least
     an_image = 100 / 30 + 0.01
     for mine, theirs in zip(one, two, strict=True):
         assert float(mine["val_accuracy"]) == pytest.approx(
