@@ -75,18 +75,18 @@ def _cut(arguments: argparse.Namespace, lever: str, seed: int, screen: Screen) -
     keys = {"data_dir": arguments.data_dir, "seed": seed, "out": str(out), "workers": 0}
     for key, value in keys.items():
         set_key(settings, key, value)
-    whole = start_session(validate(settings), screen)
-    teacher = ready_teacher(whole).figures
+    teacher = ready_teacher(start_session(validate(settings), screen))
+    whole = teacher.figures
     for key, value in {"prune.max_flops": arguments.max_flops, **LEVERS[lever]}.items():
         set_key(settings, key, value)
     set_key(settings, "out", str(out / lever.replace(": ", "-").replace(" ", "-")))
     session = start_session(validate(settings), screen)
-    share_teacher(whole, session)
+    share_teacher(teacher.folder, session)
     (row,) = read_json(tailor(session, overwrite=False).path / CANDIDATES_FILE)
     return {
         **row,
-        "flops": row["flops"] / teacher["flops"],
-        "params": row["params"] / teacher["params"]["total"],
+        "flops": row["flops"] / whole["flops"],
+        "params": row["params"] / whole["params"]["total"],
     }
 
 

@@ -38,15 +38,16 @@ from matplotlib.figure import Figure
 from same_teacher import share_teacher
 from torch import nn
 
-from nettailor.core.config import RunConfig, TeacherConfig, as_settings, recorded
+from nettailor.core.config import RunConfig, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
+from nettailor.core.errors import UserError
 from nettailor.core.files import write_atomically, write_text
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import read_settings, set_key, validate
 from nettailor.eliminate import eliminated_runs, train_beside_teacher
-from nettailor.front import Seconds
+from nettailor.front import Choice, Seconds, read_choice
 from nettailor.hand_over import hand_over_alone
 from nettailor.knapsack import knapsack
 from nettailor.network import load_network
@@ -54,7 +55,7 @@ from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
 from nettailor.tailor import LATENCY_FILE, tailor
 from nettailor.tailoring import Tailoring
-from nettailor.teach import ready_teacher
+from nettailor.teach import ready_teacher, teacher_folder
 from prune.eliminate import kept_blocks, units
 from prune.fold import fold
 from prune.plan import PrunePlan
@@ -127,14 +128,14 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
             "teacher": ready_teacher(session).folder,
             "tailored": tailor(session, overwrite=False),
         }
-        for cost, share in arguments.channels:
+        for choice in arguments.channels:
             narrower = _with(
                 session.config,
                 knapsack__of=str(runs["tailored"].path),
-                **{f"knapsack__max_{cost}": share},
+                **{f"knapsack__max_{choice.unit}": choice.most},
             )
             there = start_session(narrower, screen)
-            runs[f"{NARROWED} {cost}={share:g}"] = knapsack(there, overwrite=False)
+            runs[f"{NARROWED} {choice.unit}={choice.most:g}"] = knapsack(there, overwrite=False)
         for top in arguments.tops or range(1, units(session.stages, "stages")):
             if top not in best:
                 tried = {rate: _eliminated(session, top, rate, whole) for rate in arguments.rates}
@@ -149,12 +150,12 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
         yield from _measured(session, runs)
 
 
-def _share(text: str) -> tuple[str, float]:
-    """flops=0.7 as ("flops", 0.7)."""
-    cost, _, share = text.partition("=")
-    if cost not in ("flops", "params"):
-        raise ValueError(text)
-    return cost, float(share)
+def _share(text: str) -> Choice:
+    """What is asked of the channels, in argparse's manner."""
+    try:
+        return read_choice(text, "--channels")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _with(config: RunConfig, **changes: object) -> RunConfig:
@@ -178,7 +179,7 @@ def _eliminated(session: Session, top: int, rate: float, epochs: int) -> RunFold
         eliminate__trainable="all" if config.prune.finetune == "all" else "head",
     )
     there = start_session(other, session.screen)
-    share_teacher(session, there)
+    share_teacher(teacher_folder(session), there)
     (run,) = eliminated_runs(there)
     return train_beside_teacher(there, run, overwrite=False)
 
@@ -188,14 +189,12 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
 
     Its head is the exit there, at most 256 channels wide.
     """
-    config = session.config
-    out = Path(config.out) / "distilled"
-    config = _with(config, out=str(out), prune__epochs=epochs)
+    out = Path(session.config.out) / "distilled"
+    config = _with(session.config, out=str(out), prune__epochs=epochs)
     there = start_session(config, session.screen)
-    share_teacher(session, there)
+    share_teacher(teacher_folder(session), there)
     folder = RunFolder(there.folder("tailored", config.prune.finetune, f"stages{top}"))
-    ignored = [f"teacher.{key}" for key in TeacherConfig.model_fields]
-    folder.open(recorded(config, "student", "prune"), ignored=ignored, overwrite=False)
+    folder.open(recorded(config, "student", "prune"), overwrite=False)
     if folder.finished:
         return folder
     teacher = ready_teacher(there)

@@ -56,13 +56,14 @@ def predict(
     """
     transform = eval_transform(classifier.preprocessing)
     shorter_side = classifier.preprocessing.image_size / classifier.preprocessing.crop_pct
+    longest = _MOST_PIXELS / shorter_side**2
     place(classifier.network, device)
     _warm_up(classifier, min(batch_size, len(paths)), top_k, device)
     batch: list[_Prepared] = []
     for position, path in enumerate(paths, 1):
         started = perf_counter()
         try:
-            image = transform(_read(path, shorter_side))
+            image = transform(read_rgb(path, longest=longest))
         except Exception as fault:  # a decoder fed with broken bytes raises any kind
             yield Failed(path, _reason(fault))
         else:
@@ -100,7 +101,7 @@ def _warm_up(classifier: Classifier, batch_size: int, top_k: int, device: torch.
     Image.init()
     file = io.BytesIO()
     Image.new("RGB", (2 * size, 2 * size)).save(file, "PNG")
-    eval_transform(classifier.preprocessing)(_read(file, shorter_side))
+    eval_transform(classifier.preprocessing)(read_rgb(file))
 
 
 def _answers(
@@ -121,14 +122,6 @@ def _answers(
     for (path, _, seconds), values, indices in rows:
         names = [classifier.labels[index] for index in indices]
         yield Predicted(path, 1000 * (seconds + share), tuple(zip(names, values, strict=True)))
-
-
-def _read(file: Path | io.BytesIO, shorter_side: float) -> Image.Image:
-    """The RGB image, decoded as in training; any exception where it cannot be used."""
-    rgb = read_rgb(file)
-    if max(rgb.size) / min(rgb.size) * shorter_side**2 > _MOST_PIXELS:
-        raise ValueError(f"{rgb.width} × {rgb.height} pixels are too long a strip to be resized")
-    return rgb
 
 
 def _reason(fault: Exception) -> str:

@@ -158,8 +158,9 @@ def main(argv: Sequence[str]) -> None:
             f"{own['folders'][0]}: a sweep compares the runs under --out; leave the folder out, or "
             "--seeds, --gammas and --modes"
         )
-    if own["report"]:  # before anything is trained
-        require_no_other_report(Path(own["report"]))
+    report = Path(own["report"]) if own["report"] else None
+    if report:  # before anything is trained
+        require_no_other_report(report)
     failures: list[Failure] = []
     if any(sweep):
         require_comparable(task_folder(config), config)
@@ -176,8 +177,9 @@ def main(argv: Sequence[str]) -> None:
     else:
         # one task folder holds runs of all image sizes
         comparison = compare_folders([task_folder(config)], config.image_size)
-    report = Path(own["report"]) if own["report"] else report_folder(comparison)
-    require_no_other_report(report)
+    if report is None:
+        report = report_folder(comparison)
+        require_no_other_report(report)
     write_report(comparison, report, shlex.join([*as_called(PROG).split(), *argv]))
     screen = Screen()
     show(comparison, screen)

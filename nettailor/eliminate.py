@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nettailor.core.backbone import Chain
-from nettailor.core.config import Reference, recorded
+from nettailor.core.config import TEACHER_KEYS, Reference, recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command
@@ -100,8 +100,7 @@ def _run(
     """A run whose settings, with the keys of `eliminate` in `alone`, ask for it and no other."""
     settings = recorded(session.config, "teacher", "eliminate")
     settings["eliminate"] |= alone
-    # the teacher that is there counts, not the settings with which one would be trained
-    ignored = [f"teacher.{key}" for key in settings["teacher"]]
+    ignored = [*TEACHER_KEYS]
     if eliminated is None:
         ignored += [f"eliminate.{key}" for key in ("unit", "replacement", "trainable")]
     return ChainRun(

@@ -67,8 +67,8 @@ class Choice(NamedTuple):
         return f"{self.unit}{self.most:g}"
 
 
-def read_choice(text: str) -> Choice:
-    """`flops=0.25` or `params=0.1`; UserError for anything else."""
+def read_choice(text: str, flag: str = "--pick") -> Choice:
+    """`flops=0.25` or `params=0.1`; UserError for anything else, which names the flag."""
     unit, _, number = text.partition("=")
     known = next((one for one in UNITS if one == unit), None)
     try:
@@ -77,8 +77,7 @@ def read_choice(text: str) -> Choice:
         most = 0.0
     if known is None or not 0 < most < float("inf"):
         raise UserError(
-            f"--pick {text}: expected a share of the backbone's cost, such as flops=0.25 or "
-            "params=0.1"
+            f"{flag} {text}: expected a share of the cost, such as flops=0.25 or params=0.1"
         )
     return Choice(known, most)
 

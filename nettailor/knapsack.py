@@ -11,7 +11,7 @@ from torch import nn
 
 from nettailor.core.architecture import WEIGHTS_FILE, Architecture, NarrowedStructure
 from nettailor.core.backbone import Chain, create_chain
-from nettailor.core.config import TeacherConfig, as_settings, recorded
+from nettailor.core.config import TEACHER_KEYS, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
@@ -93,8 +93,7 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     tailored = None if config.knapsack.of == "teacher" else _tailored(session)
     folder = knapsack_folder(session)
     settings = _settings(session)
-    # the networks that are there count, not the settings with which a teacher would be trained
-    ignored = ["knapsack.of", *(f"teacher.{key}" for key in TeacherConfig.model_fields)]
+    ignored = ["knapsack.of", *TEACHER_KEYS]
     choice_file = folder.path / CHOICE_FILE
     if folder.finished and not overwrite:
         folder.open(settings, ignored=ignored, overwrite=False)

@@ -15,7 +15,7 @@ from nettailor.core.compound_scaling import (
     make_scaled,
     scaling_of,
 )
-from nettailor.core.config import RunConfig, as_settings, recorded
+from nettailor.core.config import TEACHER_KEYS, RunConfig, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command
@@ -77,9 +77,8 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
         "scaled",
         RunFolder(session.folder("scaled", *details), PROG),
         alone,
-        # the teacher that is there counts, not the settings with which one would be trained
-        # and where there are no weights to start from, nothing was left out
-        [f"teacher.{key}" for key in alone["teacher"]] + ["scale.pretrained"] * (weights is None),
+        # where there are no weights to start from, nothing was left out
+        [*TEACHER_KEYS, *["scale.pretrained"] * (weights is None)],
         settings,
         make,
         scaled={

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 from nettailor.claims import Claim, Claims, damaged
 from nettailor.core.architecture import SearchedStructure
 from nettailor.core.backbone import create_chain
-from nettailor.core.config import EXECUTION_KEYS, flat, recorded
+from nettailor.core.config import EXECUTION_KEYS, TEACHER_KEYS, flat, recorded
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
 from nettailor.core.files import is_leftover
@@ -82,7 +82,7 @@ class Study:
     def ignored(self) -> tuple[str, ...]:
         """Dotted keys in which a trial's settings may differ: a study can be given more trials,
         and the teacher that is there counts."""
-        return ("search.trials", *(f"teacher.{key}" for key in self.settings["teacher"]))
+        return ("search.trials", *TEACHER_KEYS)
 
     def _require_same(self) -> None:
         left_out = {*EXECUTION_KEYS, *self.ignored}

@@ -8,7 +8,7 @@ from torch import nn
 
 from nettailor.candidates import check_budget, check_depths, check_routes, try_candidates
 from nettailor.core.architecture import WEIGHTS_FILE
-from nettailor.core.config import TeacherConfig, recorded
+from nettailor.core.config import TEACHER_KEYS, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place as place_on
 from nettailor.core.errors import UserError
@@ -44,8 +44,6 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     },
 }
 _ROUNDED = 1e-4  # per cent that a summary's accuracy may be off
-# the teacher that is there counts, not the settings with which one would be trained
-_IGNORED = [f"teacher.{key}" for key in TeacherConfig.model_fields]
 
 
 def tailor(session: Session, *, overwrite: bool) -> RunFolder:
@@ -55,7 +53,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     settings = _settings(session)
     check_depths(config.prune.remove, len(session.stages))
     if folder.finished and not overwrite:
-        folder.open(settings, ignored=_IGNORED, overwrite=False)
+        folder.open(settings, ignored=TEACHER_KEYS, overwrite=False)
         _require_same_teacher(folder, teacher_folder(session))
         return folder
     # whatever can be wrong with settings and images shows before anything is trained or discarded
@@ -73,7 +71,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
         )
     if overwrite or not folder.begun:
         session.check_images()
-    folder.open(settings, ignored=_IGNORED, overwrite=overwrite)
+    folder.open(settings, ignored=TEACHER_KEYS, overwrite=overwrite)
     _begin_with(folder, teacher.folder)
 
     student, grown, before = work.train_student()
@@ -199,7 +197,7 @@ def pick_another(session: Session, choice: Choice) -> RunFolder:
             f"--pick: {folder.path} holds no finished run; give the settings of one, or tailor "
             "first, without --pick"
         )
-    folder.open(_settings(session), ignored=_IGNORED, overwrite=False)
+    folder.open(_settings(session), ignored=TEACHER_KEYS, overwrite=False)
     student, _ = load_network(folder.path / "student")
     assert isinstance(student, Student), "a tailored run keeps its student"
     front = read_front(folder.path, student.wiring)

@@ -461,6 +461,11 @@ def recorded(config: RunConfig, *stages: str) -> dict[str, Any]:
     return {name: value for name, value in as_settings(config).items() if name not in others}
 
 
+# Where a teacher is there it counts, not the settings with which one would be trained: a run of
+# another road may differ in them.
+TEACHER_KEYS = tuple(f"teacher.{key}" for key in TeacherConfig.model_fields)
+
+
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as {dotted key: value}."""
     result: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """A folder of images as a data set: a subfolder per class, in one tree or one for each part."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -74,8 +74,8 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files_under(folder: Path) -> Iterator[tuple[str, str]]:
-    """All files below, in order, and what each really is; links are followed into each folder
-    once, but never up.
+    """All files below but hidden ones, in order, and what each really is; links are followed into
+    each folder once, but never up.
 
     Raises UserError for a folder that cannot be read.
     """
@@ -86,10 +86,15 @@ def _files_under(folder: Path) -> Iterator[tuple[str, str]]:
             folders.clear()
             continue
         entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
+        folders[:] = _shown(folders)
+        for name in _shown(files):
             path = os.path.join(place, name)
             yield path, os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    """Those that are not hidden, in order."""
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _refuse(error: OSError) -> NoReturn:
@@ -99,27 +104,23 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _images_under(root: Path, classes: Sequence[str]) -> FileImages:
-    def is_image(path: str) -> bool:
-        hidden = any(part.startswith(".") for part in Path(path).relative_to(root).parts)
-        return not hidden and has_file_allowed_extension(path, IMG_EXTENSIONS)
-
     # by what each file really is, whatever links lead there: each image counts once
     labels: dict[str, int] = {}
 
     def labelled() -> Iterator[tuple[str, int]]:
         for label, name in enumerate(classes):
             for path, real in _files_under(root / name):
-                if not is_image(path):
+                if not has_file_allowed_extension(path, IMG_EXTENSIONS):
                     continue
-                new = real not in labels
-                first = labels.setdefault(real, label)
-                if first != label:
+                first = labels.get(real)
+                if first is None:
+                    labels[real] = label
+                    yield path, label
+                elif first != label:
                     raise UserError(
                         f"{path}: is the same file as an image of class {classes[first]!r}; give "
                         "each image one class"
                     )
-                if new:
-                    yield path, label
 
     images = FileImages.of(labelled())
     found = set(images.labels)

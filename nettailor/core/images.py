@@ -107,16 +107,17 @@ class ChosenImages:
         return self.images[self.indices[index]]
 
 
-def read_rgb(file: Path | io.BytesIO) -> Image.Image:
+def read_rgb(file: Path | io.BytesIO, *, longest: float = _LONGEST) -> Image.Image:
     """The image in a file, as `as_rgb` gives it; any exception where it cannot be read.
 
-    ValueError for a strip so long that resizing its shorter side to a network's would fill memory.
+    ValueError for a strip so long that resizing its shorter side to a network's would fill memory:
+    of more than 1000 times its shorter side, or than `longest` times where that is less.
     """
     # Pillow warns of oddities and large images, neither of which is the user's to mend
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(file) as image:
-            if max(image.size) > _LONGEST * min(image.size):
+            if max(image.size) > min(longest, _LONGEST) * min(image.size):
                 raise ValueError(
                     f"{image.width} × {image.height} pixels are too long a strip to be resized"
                 )
