@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _cut(arguments: argparse.Namespace, lever: str, seed: int, screen: Screen) -> Mapping[str, Any]:
-    """The figures of the one candidate of a run, its costs over the teacher's."""
+    """The figures of what a run kept, its costs over the teacher's."""
     settings = read_settings(arguments.config)
     out = Path(arguments.out)
     keys = {"data_dir": arguments.data_dir, "seed": seed, "out": str(out), "workers": 0}
@@ -82,7 +82,8 @@ def _cut(arguments: argparse.Namespace, lever: str, seed: int, screen: Screen) -
     set_key(settings, "out", str(out / lever.replace(": ", "-").replace(" ", "-")))
     session = start_session(validate(settings), screen)
     share_teacher(teacher.folder, session)
-    (row,) = read_json(tailor(session, overwrite=False).path / CANDIDATES_FILE)
+    rows = read_json(tailor(session, overwrite=False).path / CANDIDATES_FILE)
+    (row,) = (row for row in rows if row["verdict"] == "kept")
     return {
         **row,
         "flops": row["flops"] / whole["flops"],

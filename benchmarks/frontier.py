@@ -205,7 +205,7 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     route = [Way(node - 1, node, "block") for node in range(1, kept + 1)]
     route.append(Way(kept, student.wiring.depth, "exit"))
     plan = PrunePlan.keeping(f"elim-{top}", student.wiring, route)
-    candidate = work.cut_and_finetune(student, plan, None)
+    candidate = work.cut_and_finetune(student, plan)
     hand_over_alone(work, folder, candidate, teacher, Seconds(0, 0).plus(candidate.fitted))
     return folder
 

@@ -1,23 +1,21 @@
 """Which cuts of a trained student are tried, in which order, and when it is enough."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from nettailor.budget import within_budget
 from nettailor.core.backbone import create_chain
-from nettailor.core.config import PruneConfig
-from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.ranks import from_main
 from nettailor.front import FRONT_FILE, Front, Point, Seconds, read_front, write_front
-from nettailor.latency_budget import WITHIN, keep_by_the_clock
-from nettailor.path_shares import PathCosts, PathShares, shares_of
+from nettailor.path_shares import shares_of
+from nettailor.race import race
 from nettailor.session import Session
 from nettailor.tailoring import Candidate, Tailoring, grow_student
-from prune.depths import choose, default_depths, find_leanest
+from prune.depths import choose, decided, default_depths, find_leanest
 from prune.plan import PrunePlan, decide
 from prune.reachability import fewest_blocks
-from prune.remove import remove
-from prune.routes import Route, Routes
+from prune.routes import Route
 from student.network import Student
 
 _NEAR = 10.0  # points of accuracy that fine-tuning is trusted to bring back, for a first guess
@@ -29,10 +27,10 @@ def try_candidates(
 ) -> tuple[list[Candidate], Seconds]:
     """Cut and fine-tune until the leanest cut that reaches `target` per cent is known.
 
-    By rank: from the deepest cut on. By route: within the budget where there is one; else along a
-    ladder of routes, each worth more and, the last one apart, at least 8 % dearer than the one
+    By rank: from the deepest cut on. By route: with a budget, the routes within it race; else along
+    a ladder of routes, each worth more and, the last one apart, at least 8 % dearer than the one
     before, on the assumption that what a dearer route cannot reach a leaner one cannot either. The
-    ladder is written down as the run's front.
+    ladder is written down as the run's front, with the routes that race.
 
     A candidate stops as soon as it is known whether it reaches the target; the one that is kept is
     then fine-tuned to its end.
@@ -49,13 +47,11 @@ def try_candidates(
         plans = _by_rank(work, student, depths)
         return _keep(work, student, _leanest_first(work, student, plans, target), target), spent
     front = from_main(lambda: _front(work, student, spent))
-    if front.chosen is None:
-        candidates = _keep(work, student, _search(work, student, front.points, target), target)
+    if front.contenders:
+        within = [point for point in front.points if point.name in front.contenders]
+        candidates = _race(work, student, within)
     else:
-        (point,) = (point for point in front.points if point.name == front.chosen)
-        candidates = [
-            _try(work, student, PrunePlan.keeping(point.name, student.wiring, point.paths), None)
-        ]
+        candidates = _keep(work, student, _search(work, student, front.points, target), target)
     ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
     points = [point._replace(finetuned=ends.get(point.name)) for point in front.points]
     write_front(work.folder.path, front._replace(points=points))
@@ -69,17 +65,13 @@ def _front(work: Tailoring, student: Student, spent: Seconds) -> Front:
     started = time.perf_counter()
     routes = work.routes(student)
     rungs = _ladder(routes.frontier())
-    most = _budget_share(work.config.prune, work.costs.shares(student))
-    chosen = None
-    if most is not None:
-        timed = work.config.prune.max_latency_ms is not None
-        route = (_by_the_clock if timed else _within)(work, student, routes, most)
-        chosen = _name(route)
-        rungs = [rung for rung in rungs if _name(rung) != chosen] + [route]
-    rungs.sort(key=lambda route: route.cost)
-    points = _points(work, student, rungs)
+    within = within_budget(work, student, routes)
+    there = [route.paths for route in within]
+    named = {_name(rung): rung for rung in rungs if rung.paths not in there}
+    contenders = {f"{_name(route)}-{_end(route)}": route for route in within}
+    points = _points(work, student, named | contenders)
     spent = Seconds(spent.train, spent.total + time.perf_counter() - started)
-    front = Front(points, spent, chosen)
+    front = Front(points, spent, tuple(contenders))
     write_front(work.folder.path, front)
     return front
 
@@ -106,88 +98,15 @@ def check_routes(session: Session) -> None:
         )
 
 
-def check_budget(session: Session, costs: PathCosts) -> None:
-    """Raise UserError, before anything is trained, for a budget that no route meets."""
-    config = session.config
-    if config.prune.budget is None:
-        return
-    chain = create_chain(config.backbone, len(session.task.classes))
-    student = place(grow_student(config, chain), session.accelerator.device)
-    shares = costs.shares(student)
-    most = _budget_share(config.prune, shares)
-    assert most is not None, "there is a budget"
-    routes = Routes(student.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed)
-    if _best_within(routes, most) is not None:
-        return
-    in_ms = config.prune.max_latency_ms is not None
-    unit, name = (shares.whole, " ms") if in_ms else (1.0, " of the backbone's")
-    leanest, dearest = (cost * unit for cost in routes.reach())
-    # a budget may be up to 2 % above what is there: three digits, rounded up
-    lowest, highest = f"{leanest * 1.005:.3g}", f"{dearest * 1.005:.3g}"
-    advice = f"give a budget from {lowest} to {highest}{name}"
-    if leanest <= most * unit <= dearest:
-        below, above = (f"{cost * unit:.4g}" for cost in routes.nearest(most))
-        advice = f"the nearest cost {below} and {above}{name}"
-    raise UserError(
-        f"no network of this backbone costs {(1 - WITHIN) * most * unit:.4g} to "
-        f"{most * unit:.4g}{name}: {advice}"
-    )
-
-
-def _budget_share(prune: PruneConfig, shares: PathShares) -> float | None:
-    """The budget as a share of the whole backbone's cost; None where there is none."""
-    if prune.budget is None:
-        return None
-    cost, most = prune.budget
-    return most / shares.whole if cost == "latency_ms" else most
-
-
 def _name(route: Route) -> str:
     # three digits that count tell rungs apart, each 8 % dearer than the one before
     return f"route-{route.cost:#.3g}"
 
 
-def _plan(student: Student, route: Route) -> PrunePlan:
-    return PrunePlan.keeping(_name(route), student.wiring, route.paths)
-
-
-def _within(work: Tailoring, student: Student, routes: Routes, most: float) -> Route:
-    """The best route that costs `most` of the backbone, or up to 2 % of that less."""
-    route = _best_within(routes, most)
-    assert route is not None, "the budget was checked before training"
-    return route
-
-
-def _best_within(routes: Routes, most: float) -> Route | None:
-    return routes.best(most, least=(1 - WITHIN) * most)
-
-
-def _by_the_clock(work: Tailoring, student: Student, routes: Routes, most: float) -> Route:
-    """The best route that keeps a latency budget when the cut network itself is timed.
-
-    A student was trained for it by now: where no route keeps the budget, the quickest is taken.
-
-    Args:
-        most: the budget as a share of the whole backbone's time, beside which the route is timed.
-    """
-    leanest, _ = routes.reach()
-
-    def choose(aim: float) -> Route:
-        route = _best_within(routes, aim) or routes.best(max(aim, leanest))
-        assert route is not None, "there is a leanest route"
-        return route
-
-    route, share = keep_by_the_clock(
-        most, choose, lambda route: work.share_of_time(remove(student, _plan(student, route)))
-    )
-    if share > most:
-        asked = work.config.prune.max_latency_ms
-        assert asked is not None, "there is a budget of time"
-        work.session.screen.say(
-            f"warning: no cut keeps {asked:g} ms by the clock; the quickest that was timed takes "
-            f"{share / most * asked:.4g} ms and is kept"
-        )
-    return route
+def _end(route: Route) -> str:
+    """Where it leads into the logits, such as `exit5` or `head16`."""
+    *_, end = route.paths
+    return f"{end.kind}{end.source}"
 
 
 def _by_rank(work: Tailoring, student: Student, depths: Sequence[int]) -> list[PrunePlan]:
@@ -242,7 +161,8 @@ def _keep(
     chosen = candidates[choose(accuracies, costs, target)]
     others = [candidate for candidate in candidates if candidate is not chosen]
     if not chosen.ended:
-        chosen = _try(work, student, chosen.plan, None)
+        chosen = work.cut_and_finetune(student, chosen.plan)
+        _tell(work, chosen, "kept")
     return [chosen, *others]
 
 
@@ -251,7 +171,7 @@ def _leanest_first(
 ) -> list[Candidate]:
     candidates = []
     for plan in plans:
-        candidates.append(_try(work, student, plan, target))
+        candidates.append(_until_decided(work, student, plan, target))
         if candidates[-1].reached(target):
             break
     return candidates
@@ -267,10 +187,8 @@ def _search(
     candidates = []
 
     def reaches(position: int) -> bool:
-        point = points[position]
-        candidates.append(
-            _try(work, student, PrunePlan.keeping(point.name, student.wiring, point.paths), target)
-        )
+        plan = _plan_of(student, points[position])
+        candidates.append(_until_decided(work, student, plan, target))
         return candidates[-1].reached(target)
 
     near = [i for i, point in enumerate(points) if point.straight_after >= target - _NEAR]
@@ -278,26 +196,58 @@ def _search(
     return candidates
 
 
-def _try(work: Tailoring, student: Student, plan: PrunePlan, target: float | None) -> Candidate:
-    say = work.session.screen.say
-    say(f"{plan.name}: {plan.describe()}")
-    candidate = work.cut_and_finetune(student, plan, target)
-    verdict = "kept" if target is None else candidate.verdict(target)
-    say(
-        f"{plan.name}: straight after the cut {candidate.straight_after.accuracy:.2f} %, after "
-        f"{len(candidate.fitted.history)} epochs {candidate.scores.accuracy:.2f} %: {verdict}"
+def _until_decided(work: Tailoring, student: Student, plan: PrunePlan, target: float) -> Candidate:
+    epochs = work.config.prune.epochs
+    work.session.screen.say(f"{plan.name}: {plan.describe()}")
+    candidate = work.cut_and_finetune(
+        student, plan, lambda epoch, best: decided(epoch, epochs, best.accuracy, target)
     )
+    _tell(work, candidate, candidate.verdict(target))
     return candidate
 
 
-def _points(work: Tailoring, student: Student, routes: Sequence[Route]) -> list[Point]:
-    """Routes with both of their costs, and their accuracy before any fine-tuning."""
+def _race(work: Tailoring, student: Student, points: Sequence[Point]) -> list[Candidate]:
+    """Fine-tune all a little, the better half further, and so on; the first to the end.
+
+    What a route is worth says little about routes of other ends: an early exit that was trained
+    with everything before it answers straight after the cut, while a deep route of few blocks
+    answers only after some epochs, and then better.
+    """
+    plans = {point.name: _plan_of(student, point) for point in points}
+    for plan in plans.values():
+        work.session.screen.say(f"{plan.name}: {plan.describe()}")
+
+    def train(name: str, epochs: int) -> Candidate:
+        candidate = work.cut_and_finetune(student, plans[name], lambda epoch, _: epoch >= epochs)
+        _tell(work, candidate)
+        return candidate
+
+    return race(list(plans), train, work.config.prune.epochs)
+
+
+def _tell(work: Tailoring, candidate: Candidate, verdict: str = "") -> None:
+    work.session.screen.say(
+        f"{candidate.name}: straight after the cut {candidate.straight_after.accuracy:.2f} %, "
+        f"after {len(candidate.fitted.history)} epochs {candidate.scores.accuracy:.2f} %"
+        + (f": {verdict}" if verdict else "")
+    )
+
+
+def _plan_of(student: Student, point: Point) -> PrunePlan:
+    return PrunePlan.keeping(point.name, student.wiring, point.paths)
+
+
+def _points(work: Tailoring, student: Student, routes: Mapping[str, Route]) -> list[Point]:
+    """Routes by name with both of their costs and their accuracy before any fine-tuning.
+
+    The leanest in what the run goes by comes first.
+    """
     size = work.config.image_size
     by_flops = shares_of(student, work.teacher, size, "flops")
     by_params = shares_of(student, work.teacher, size, "params")
     points = []
-    for route in routes:
-        _, scores = work.cut(student, _plan(student, route))
+    for name, route in sorted(routes.items(), key=lambda item: item[1].cost):
+        _, scores = work.cut(student, PrunePlan.keeping(name, student.wiring, route.paths))
         flops, params = by_flops.of(student, route.paths), by_params.of(student, route.paths)
-        points.append(Point(_name(route), route.paths, flops, params, scores.accuracy))
+        points.append(Point(name, route.paths, flops, params, scores.accuracy))
     return points

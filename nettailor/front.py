@@ -47,12 +47,13 @@ class Seconds(NamedTuple):
 class Front(NamedTuple):
     """The points, the leanest first, and what student and points took.
 
-    chosen: the name of the point that a budget asks for; None where tolerance chooses.
+    contenders: the names of the points within a budget, which fine-tuning has to tell apart; none
+    where tolerance chooses.
     """
 
     points: list[Point]
     seconds: Seconds
-    chosen: str | None
+    contenders: tuple[str, ...]
 
 
 class Choice(NamedTuple):
@@ -99,7 +100,7 @@ def write_front(folder: Path, front: Front) -> None:
     points = [
         {**point._asdict(), "paths": [list(path) for path in point.paths]} for point in front.points
     ]
-    content = {"seconds": front.seconds._asdict(), "chosen": front.chosen, "points": points}
+    content = front._asdict() | {"seconds": front.seconds._asdict(), "points": points}
     write_json(folder / FRONT_FILE, content)
 
 
@@ -114,11 +115,11 @@ def read_front(folder: Path, student: Wiring) -> Front:
     content = read_json(file)
     try:
         points = [_read_point(row, student) for row in content["points"]]
-        chosen = content["chosen"]
-        if not points or chosen not in (None, *(point.name for point in points)):
+        contenders = tuple(content["contenders"])
+        if not points or not {point.name for point in points} >= set(contenders):
             raise ValueError("a point is missing")
         seconds = content["seconds"]
-        return Front(points, Seconds(float(seconds["train"]), float(seconds["total"])), chosen)
+        return Front(points, Seconds(float(seconds["train"]), float(seconds["total"])), contenders)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{file}: is damaged; tailor again with --overwrite") from error
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from nettailor.candidates import check_budget, check_depths, check_routes, try_candidates
+from nettailor.budget import check_budget
+from nettailor.candidates import check_depths, check_routes, try_candidates
 from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.config import TEACHER_KEYS, recorded
 from nettailor.core.console import Screen
@@ -211,7 +212,7 @@ def pick_another(session: Session, choice: Choice) -> RunFolder:
     work = Tailoring(session, picked, teacher.network, costs)
     student = place_on(student, work.device)
     plan = PrunePlan.keeping(point.name, student.wiring, point.paths)
-    candidate = work.cut_and_finetune(student, plan, None)
+    candidate = work.cut_and_finetune(student, plan)
     hand_over_alone(work, picked, candidate, teacher, front.seconds.plus(candidate.fitted))
     return picked
 

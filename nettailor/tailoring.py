@@ -39,6 +39,8 @@ from student.network import Student
 from student.objective import TailorObjective, expected_cross_entropy
 from teacher.target import as_target
 
+Stop = Callable[[int, Scores], bool]  # asked after each epoch, with the best scores so far
+
 _STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
 _IMPORTANCE_BATCHES = 8
@@ -89,6 +91,14 @@ class Candidate:
             if decided(int(row["epoch"]), self.epochs, best, target):
                 break
         return best >= target
+
+    def standing(self, epochs: int) -> tuple[float, float]:
+        """How it stood after so many of its epochs; the greater one is the better one.
+
+        Accuracy on validation, and less loss where that is alike, whatever later epochs brought.
+        """
+        rows = self.fitted.history[:epochs]
+        return max((row["val_accuracy"], -row["val_loss"]) for row in rows)
 
     def verdict(self, target: float) -> str:
         """What became of it, in words."""
@@ -170,9 +180,9 @@ class Tailoring:
         distill: float,
         label_smoothing: float,
         keep: Literal["best", "last"],
-        target: float | None = None,
+        stop: Stop | None = None,
     ) -> Fitted:
-        """Train a student by the objective; see `cut_and_finetune` for the target."""
+        """Train a student by the objective; see `fit` for what stops it."""
         session, config = self.session, self.config
         complexity = FORMS[config.student.complexity]
         cost = torch.tensor(self.costs.shares(network).paths, device=self.device)
@@ -225,9 +235,7 @@ class Tailoring:
                 keep=keep,
                 state_path=self.folder.state_path(stage),
                 watcher=watcher,
-                stop=None
-                if target is None
-                else lambda epoch, best: decided(epoch, schedule.epochs, best.accuracy, target),
+                stop=stop,
             )
 
     def train_student(self) -> tuple[Student, Fitted, Scores]:
@@ -299,15 +307,14 @@ class Tailoring:
         return network, self.session.validate(network)
 
     def cut_and_finetune(
-        self, student: Student, plan: PrunePlan, target: float | None
+        self, student: Student, plan: PrunePlan, stop: Stop | None = None
     ) -> Candidate:
-        """Cut and fine-tune with γ1 = 0.
+        """Cut and fine-tune with γ1 = 0, from where an earlier call stopped.
 
         Args:
             student: trained.
             plan: what stays of it.
-            target: stop as soon as a validation accuracy of so many per cent is reached or there
-                is no hope for it; None: go on to the end, from where an earlier call stopped.
+            stop: as for `fit`; None: go on to the end.
         """
         settings = self.config.prune
         self.session.seed_stage(plan.name)
@@ -323,6 +330,6 @@ class Tailoring:
             distill=self.config.student.distill if settings.distill is None else settings.distill,
             label_smoothing=settings.label_smoothing,
             keep="best",
-            target=target,
+            stop=stop,
         )
         return Candidate(plan, network, straight_after, fitted, settings.epochs)

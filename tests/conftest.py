@@ -1,4 +1,4 @@
-"""What several test files share: one small real network and one accelerator."""
+"""What several test files share: one small real network, one accelerator and one shell."""
 
 import os
 import subprocess
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from shell import Shell
 from torch import nn
 
 from nettailor import finetune, hand_over, knapsack, narrowing, path_shares, tailor, tailoring
@@ -61,6 +62,17 @@ def quick_latency(patch: pytest.MonkeyPatch) -> None:
 def _saved_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A state is saved at the end of each epoch, however short."""
     monkeypatch.setattr(trainer._Stage, "_due", property(lambda stage: not stage.course))
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    """A shell with a folder of runs of its own, in which latency is measured but briefly."""
+    monkeypatch.setattr(
+        finetune, "measure_latency", partial(measure_latency, seconds=0, batches=(1,))
+    )
+    return Shell(tmp_path / "runs", monkeypatch, capsys)
 
 
 @pytest.fixture(autouse=True)

@@ -557,7 +557,7 @@ def disconnected(front: dict[str, Any]) -> None:
 
 
 def an_unknown_choice(front: dict[str, Any]) -> None:
-    front["chosen"] = "route-9.999"
+    front["contenders"] = ["route-9.999"]
 
 
 @pytest.mark.parametrize("damage", [no_points, a_path_too_far, disconnected, an_unknown_choice])

@@ -4,14 +4,13 @@ import json
 import os
 import pickle
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from payload import Payload
 from safetensors.torch import save_file
 from torch import nn
 
@@ -28,16 +27,6 @@ from nettailor.core.files import (
 from nettailor.core.state import read_state, write_state
 
 resource = pytest.importorskip("resource", reason="file size limits are a POSIX thing")
-
-
-class Payload:
-    """A pickle of this creates a file when something unpickles it carelessly."""
-
-    def __init__(self, victim: Path) -> None:
-        self.victim = victim
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return subprocess.call, (["touch", str(self.victim)],)
 
 
 def names(folder: Path) -> list[str]:

@@ -34,13 +34,13 @@ FRONT = Front(
         Point("route-0.800", WHOLE, 0.8, 0.7, 1 / 3, 92.0),
     ],
     Seconds(1.25, 2.5),
-    None,
+    (),
 )
 
 
-@pytest.mark.parametrize("chosen", [None, "route-0.400"])
-def test_round_trip(tmp_path: Path, chosen: str | None) -> None:
-    front = FRONT._replace(chosen=chosen)
+@pytest.mark.parametrize("contenders", [(), ("route-0.400",), ("route-0.150", "route-0.400")])
+def test_round_trip(tmp_path: Path, contenders: tuple[str, ...]) -> None:
+    front = FRONT._replace(contenders=contenders)
     write_front(tmp_path, front)
     assert [path.name for path in tmp_path.iterdir()] == ["front.json"]
     assert read_front(tmp_path, STUDENT) == front
@@ -115,7 +115,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "straight_after": 50.0, "finetuned": None,
     }  # fmt: skip
     return {
-        "seconds": {"train": 1.0, "total": 2.0}, "chosen": None, "points": [{**point, **changes}],
+        "seconds": {"train": 1.0, "total": 2.0}, "contenders": [], "points": [{**point, **changes}],
     }  # fmt: skip
 
 
@@ -146,9 +146,9 @@ def test_the_undamaged_content_is_read(tmp_path: Path) -> None:
         json.dumps(content(paths=[[0, 1, "block"], [0, 1, "block"]])),
         json.dumps({**content(), "points": []}),
         json.dumps({**content(), "points": {}}),
-        json.dumps({key: value for key, value in content().items() if key != "chosen"}),
-        json.dumps({**content(), "chosen": "b"}),
-        json.dumps({**content(), "chosen": ["a"]}),
+        json.dumps({key: value for key, value in content().items() if key != "contenders"}),
+        json.dumps({**content(), "contenders": ["b"]}),
+        json.dumps({**content(), "contenders": 1}),
         # paths that the student lacks
         json.dumps(content(paths=[[0, 2, "proxy"], [2, 3, "head"]])),
         json.dumps(content(paths=[[0, 1, "block"], [1, 2, "identity"], [2, 3, "head"]])),

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from pack_runs import images, run_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_library import images, run_of
 
 from nettailor import answering
 from nettailor.classifier import Classifier

@@ -188,6 +188,28 @@ def test_frontier_within_the_grid(
     assert dearest == pytest.approx(max(costs), abs=2 * gap)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
+def test_the_best_by_the_path_into_the_logits(wiring: Wiring, seed: int) -> None:
+    value, cost, fixed = drawn(wiring, seed, grid=True)
+    routes = everything(wiring, value, cost, fixed)
+    by_end = Routes(wiring, value, cost, fixed=fixed).by_end()
+    assert set(by_end) == {route.paths[-1] for route in routes}
+    assert len(by_end) > 1
+    for end, solved in by_end.items():
+        mine = [route for route in routes if route.paths[-1] == end]
+        costs = sorted({round(route.cost / STEP) for route in mine})
+        for steps in costs:
+            found = solved.best((steps + 0.5) * STEP)
+            expected = best_of(mine, 0, (steps + 0.5) * STEP)
+            assert found is not None
+            assert expected is not None
+            assert found.paths == expected.paths
+            assert found.value == pytest.approx(expected.value)
+            assert found.cost == pytest.approx(expected.cost, abs=1e-12)
+        assert solved.reach() == pytest.approx((costs[0] * STEP, costs[-1] * STEP), abs=1e-12)
+
+
 @pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
 def test_reach_and_what_lies_outside(wiring: Wiring) -> None:
     value, cost, fixed = drawn(wiring, 3, grid=True)

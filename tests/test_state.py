@@ -3,7 +3,6 @@
 import hashlib
 import io
 import random
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from payload import Payload
 
 from nettailor.core.errors import UserError
 from nettailor.core.random_state import random_state, set_random_state
@@ -153,16 +153,6 @@ def test_a_state_that_lacks_something(tmp_path: Path) -> None:
     assert len(warnings) == 1
     with pytest.raises(UserError, match="damaged, or no training state of this version"):
         latest(path, "absent")
-
-
-class Payload:
-    """A pickle of this creates a file when something unpickles it carelessly."""
-
-    def __init__(self, victim: Path) -> None:
-        self.victim = victim
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return subprocess.call, (["touch", str(self.victim)],)
 
 
 @pytest.mark.parametrize("content", [lambda one: one, lambda one: {"value": 1, "tensor": one}])

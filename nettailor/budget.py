@@ -1,0 +1,117 @@
+"""A budget of FLOPs, parameters or milliseconds: whether a route keeps it, and which ones do."""
+
+from collections.abc import Callable
+from functools import partial
+
+from nettailor.core.backbone import create_chain
+from nettailor.core.config import PruneConfig
+from nettailor.core.device import place
+from nettailor.core.errors import UserError
+from nettailor.latency_budget import WITHIN, keep_by_the_clock
+from nettailor.path_shares import PathCosts, PathShares
+from nettailor.session import Session
+from nettailor.tailoring import Tailoring, grow_student
+from prune.plan import PrunePlan
+from prune.remove import remove
+from prune.routes import Route, Routes
+from student.network import Student
+
+
+def check_budget(session: Session, costs: PathCosts) -> None:
+    """Raise UserError, before anything is trained, for a budget that no route meets."""
+    config = session.config
+    if config.prune.budget is None:
+        return
+    chain = create_chain(config.backbone, len(session.task.classes))
+    student = place(grow_student(config, chain), session.accelerator.device)
+    shares = costs.shares(student)
+    most = _budget_share(config.prune, shares)
+    assert most is not None, "there is a budget"
+    routes = Routes(student.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed)
+    if _best_within(routes, most) is not None:
+        return
+    in_ms = config.prune.max_latency_ms is not None
+    unit, name = (shares.whole, " ms") if in_ms else (1.0, " of the backbone's")
+    leanest, dearest = (cost * unit for cost in routes.reach())
+    # a budget may be up to 2 % above what is there: three digits, rounded up
+    lowest, highest = f"{leanest * 1.005:.3g}", f"{dearest * 1.005:.3g}"
+    advice = f"give a budget from {lowest} to {highest}{name}"
+    if leanest <= most * unit <= dearest:
+        below, above = (f"{cost * unit:.4g}" for cost in routes.nearest(most))
+        advice = f"the nearest cost {below} and {above}{name}"
+    raise UserError(
+        f"no network of this backbone costs {(1 - WITHIN) * most * unit:.4g} to "
+        f"{most * unit:.4g}{name}: {advice}"
+    )
+
+
+def _budget_share(prune: PruneConfig, shares: PathShares) -> float | None:
+    """The budget as a share of the whole backbone's cost; None where there is none."""
+    if prune.budget is None:
+        return None
+    cost, most = prune.budget
+    return most / shares.whole if cost == "latency_ms" else most
+
+
+def within_budget(work: Tailoring, student: Student, routes: Routes) -> list[Route]:
+    """Of each end, head or exit, the best route that uses a run's budget but for 2 % at most.
+
+    Empty where there is no budget; ends that no such route leads to are left out. A student was
+    trained for it by now: where no network keeps a budget of time, the quickest is taken.
+    """
+    prune, screen = work.config.prune, work.session.screen
+    most = _budget_share(prune, work.costs.shares(student))
+    if most is None:
+        return []
+    if prune.max_latency_ms is None:
+        found = [_best_within(by_end, most) for by_end in routes.by_end().values()]
+        within = [route for route in found if route is not None]
+        assert within, "the budget was checked before training"
+        return within
+
+    def share_of_time(route: Route) -> float:
+        plan = PrunePlan.keeping("timed", student.wiring, route.paths)
+        return work.share_of_time(remove(student, plan))
+
+    timed = by_the_clock(routes, most, share_of_time)
+    for _, share in timed:
+        if share > most:
+            screen.say(
+                f"warning: no cut keeps {prune.max_latency_ms:g} ms by the clock; the quickest "
+                f"that was timed takes {share / most * prune.max_latency_ms:.4g} ms and is kept"
+            )
+    return [route for route, _ in timed]
+
+
+def by_the_clock(
+    routes: Routes, most: float, share_of_time: Callable[[Route], float]
+) -> list[tuple[Route, float]]:
+    """Of each end, the best route that keeps a latency budget when its network itself is timed.
+
+    Args:
+        routes: by what their paths take on their own; there is one within the budget.
+        most: the budget as a share of the whole backbone's time.
+        share_of_time: what a route's network takes over the whole backbone, timed in turn.
+
+    Returns:
+        Routes and their shares of the time. Where some use the budget but for 2 %, only those;
+        where none keeps it, the quickest alone.
+    """
+
+    def choice(routes: Routes, aim: float) -> Route:
+        route = _best_within(routes, aim) or routes.best(max(aim, routes.reach()[0]))
+        assert route is not None, "there is a leanest route"
+        return route
+
+    timed = [
+        keep_by_the_clock(most, partial(choice, by_end), share_of_time)
+        for by_end in routes.by_end().values()
+        if by_end.best(most) is not None
+    ]
+    kept = [one for one in timed if one[1] <= most]
+    met = [one for one in kept if one[1] >= (1 - WITHIN) * most]
+    return met or kept or [min(timed, key=lambda one: one[1])]
+
+
+def _best_within(routes: Routes, most: float) -> Route | None:
+    return routes.best(most, least=(1 - WITHIN) * most)

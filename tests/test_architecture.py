@@ -1,0 +1,107 @@
+"""architecture.json: whatever is damaged in it is told in one line that names the place."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nettailor.core.architecture import Architecture, read_architecture
+from nettailor.core.backbone import create_chain
+from nettailor.core.errors import UserError
+from nettailor.core.preprocessing import Preprocessing
+from nettailor.network import load_network, save_network
+from student.grow import grow
+
+
+@pytest.fixture(scope="module")
+def student_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("student")
+    student = grow(
+        create_chain("test_resnet", 3), skips=2, identities=True, exits=True, batch_norm="follow"
+    )
+    mean = (0.5, 0.5, 0.5)
+    architecture = Architecture(
+        backbone="test_resnet",
+        classes=("ant", "bee", "cat"),
+        preprocessing=Preprocessing(32, mean, mean, "bilinear", 0.9),
+        weights_origin="random initialisation",
+        weights_digest="",
+    )
+    save_network(folder, student, architecture)
+    return folder
+
+
+def damage(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
+    """A change of one place of the content."""
+
+    def apply(content: dict[str, Any]) -> None:
+        place: Any = content
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damage("format", value=2), r"format: .*1; it is damaged or of another version"),
+        (damage("extra", value=1), r"extra: "),
+        (damage("backbone", value="resnet34x"), r"unknown backbone .*did you mean 'resnet34"),
+        (damage("backbone", value="test_efficientnet"), r"heads and exits, .*lead to the logits"),
+        (damage("backbone", value=None), r"backbone: "),
+        (damage("classes", value=["one"]), r"classes: .*at least 2"),
+        (damage("classes", value=["a", "b", "a"]), r"classes: a class is listed twice"),
+        (damage("classes", value=["a", "b"]), r"classifier\.weight is \(3, .*expected \(2, "),
+        (damage("preprocessing", value={}), r"preprocessing\.\w+: "),
+        (damage("preprocessing", "mean", value=[0.5]), r"mean is \(0\.5,\), expected three"),
+        (damage("preprocessing", "mean", value=[0, 0, float("nan")]), r"mean is .*expected three"),
+        (damage("preprocessing", "std", value=[1, 1, 0]), r"std is .*above 0"),
+        (damage("preprocessing", "crop_pct", value=2), r"crop_pct is 2\.0"),
+        (damage("preprocessing", "image_size", value=0), r"image_size is 0"),
+        (damage("preprocessing", "interpolation", value="magic"), r"no interpolation 'magic'"),
+        (damage("student", "paths", value=[]), r"no path leads to the logits"),
+        (damage("student", "paths", value=[[3, 4, "block"]]), r"starts at node 3, where no path"),
+        (damage("student", "paths", 0, value=[0, 99, "proxy"]), r"does not lead forward"),
+        (damage("student", "paths", 0, value=[0, 1, "magic"]), r"student\.paths\.0\.2: "),
+        (
+            damage("student", "paths", 0, value=[0, 2, "block"]),
+            r"block leads from a node to the next",
+        ),
+        (
+            damage("student", "paths", 0, value=[0, 5, "proxy"]),
+            r"heads and exits, and nothing else",
+        ),
+        (damage("student", "paths", 0, value=[0, 1, "proxy"]), r"a path is listed twice"),
+        (damage("student", "paths", 0, value=[0, 1]), r"student\.paths\.0"),
+        (damage("student", "finetune", value="some"), r"student\.finetune: "),
+        (damage("student", value=None), r"weights of another network .*missing"),
+    ],
+)
+def test_damaged_architecture(
+    student_folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    folder = shutil.copytree(student_folder, tmp_path / "run")
+    load_network(folder)
+    content = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+    change(content)
+    (folder / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_network(folder)
+    shown = str(caught.value)
+    assert re.search(message, shown), shown
+    assert str(folder) in shown
+    assert "\n" not in shown
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 1}', "\x00"])
+def test_architecture_that_is_none(student_folder: Path, tmp_path: Path, text: str) -> None:
+    folder = shutil.copytree(student_folder, tmp_path / "run")
+    (folder / "architecture.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"architecture\.json: [^\n]+$"):
+        read_architecture(folder)

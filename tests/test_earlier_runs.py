@@ -1,0 +1,138 @@
+"""Runs that are there already: what goes on with them, what is refused, what overwrites them."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from payload import Payload
+from safetensors.torch import save_file
+from shell import DIGITS, Shell, run_of
+
+from nettailor import tailor
+from nettailor.core.backbone import create_chain, make_network
+from nettailor.core.state import write_state
+
+
+@pytest.fixture
+def taught(shell: Shell) -> Shell:
+    """A shell with a finished teacher of the digits."""
+    code, err = shell(*DIGITS)
+    assert code == 0, err
+    return shell
+
+
+def test_run_of_other_settings(taught: Shell) -> None:
+    shown = taught.refusal(*DIGITS, "--teacher.lr", "0.5")
+    assert re.search(
+        r"holds a run of other settings: teacher\.lr is [\d.]+ there and 0\.5 here\. .*--overwrite",
+        shown,
+    )
+    folder = run_of(taught, "digits")
+    assert taught(*DIGITS, "--teacher.lr", "0.5", "--overwrite")[0] == 0
+    assert "lr: 0.5" in (folder / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_teacher_of_another_split(taught: Shell) -> None:
+    shown = taught.refusal(*DIGITS, "--split.seed", "9", main=tailor.main)
+    assert re.search(r"is of another task: split\.seed is 0 there and 9 here", shown)
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_foreign_folder(taught: Shell, flags: list[str]) -> None:
+    folder = run_of(taught, "digits")
+    shutil.rmtree(folder)
+    (folder / "photos").mkdir(parents=True)
+    (folder / "photos" / "mine.jpg").write_bytes(b"dear")
+    shown = taught.refusal(*DIGITS, *flags)
+    assert re.search(r"the folder is not empty and holds no run; move what it holds", shown)
+    assert (folder / "photos" / "mine.jpg").read_bytes() == b"dear"
+
+
+def test_out_is_a_file(shell: Shell) -> None:
+    shell.out.write_text("mine", encoding="utf-8")
+    code, err = shell(*DIGITS)
+    assert code == 2
+    assert re.fullmatch(
+        r"error: cannot write [^\n]+; free the disk, or choose another place\n", err
+    )
+    assert shell.out.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--weights", "nope.pth"), r"nope\.pth.*no such file"),
+        (("--auto-augment", "strange"), r"'strange' is no policy"),
+    ],
+)
+def test_overwrite_discards_nothing_before_the_settings_are_known_to_work(
+    taught: Shell, flags: tuple[str, ...], message: str
+) -> None:
+    """`refusal` compares every file of the old run with what is there afterwards."""
+    assert re.search(message, taught.refusal(*DIGITS, "--overwrite", *flags))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickled", "missing", "classes", "backbone"])
+def test_teacher_with_damaged_weights(taught: Shell, damage: str, tmp_path: Path) -> None:
+    path = run_of(taught, "digits") / "model.safetensors"
+    victim = tmp_path / "victim"
+    match damage:
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:-1])
+        case "pickled":
+            torch.save({"state_dict": Payload(victim)}, path)
+        case "missing":
+            path.unlink()
+        case "classes":
+            save_file(create_chain("test_resnet", 3).state_dict(), path)
+        case "backbone":
+            save_file(create_chain("test_efficientnet", 10).state_dict(), path)
+    shown = taught.refusal(*DIGITS, main=tailor.main)
+    assert str(path) in shown
+    assert not victim.exists()
+    if damage in ("classes", "backbone"):
+        assert "weights of another network or class count" in shown
+    if damage == "classes":
+        assert re.search(r"classifier\.weight is \(3, \d+\), expected \(10, \d+\)", shown)
+
+
+def test_a_state_that_lacks_a_part_is_refused(shell: Shell, taught: Shell) -> None:
+    folder = run_of(taught, "digits")
+    (folder / "summary.json").unlink()
+    write_state(folder / "state" / "teacher.pt", {"network": {}, "history": []})
+    assert re.search(r"teacher\.pt: damaged, or no training state", shell.refusal(*DIGITS))
+
+
+def test_a_finished_run_needs_neither_weights_nor_teacher(shell: Shell, tmp_path: Path) -> None:
+    """The same command prints the table even when what it was made from has gone."""
+    donor = tmp_path / "donor.pth"
+    torch.save(make_network("test_resnet", 5).state_dict(), donor)
+    argv = (*DIGITS, "--weights", str(donor))
+    tailoring = (*argv, "--remove", "[1]")
+    assert shell(*argv)[0] == 0
+    assert shell(*tailoring, main=tailor.main)[0] == 0
+    donor.unlink()
+    assert shell(*argv)[0] == 0
+    shutil.rmtree(shell.out / "digits" / "teacher")
+    assert shell(*tailoring, main=tailor.main)[0] == 0
+    assert not (shell.out / "digits" / "teacher").exists()
+
+
+def test_a_teacher_of_weights_that_changed_since_is_refused(shell: Shell, tmp_path: Path) -> None:
+    donor = tmp_path / "donor.pth"
+    argv = (*DIGITS, "--weights", str(donor))
+    torch.save(make_network("test_resnet", 5).state_dict(), donor)
+    assert shell(*argv)[0] == 0
+    torch.save(make_network("test_resnet", 5).state_dict(), donor)
+    message = shell.refusal(*argv, "--remove", "[1]", main=tailor.main)
+    assert re.search(r"fine-tuned from other weights .*nettailor\.teach --overwrite", message)
+
+
+def test_a_finished_run_of_a_teacher_that_was_trained_anew_is_refused(shell: Shell) -> None:
+    tailoring = (*DIGITS, "--remove", "[1]")
+    assert shell(*tailoring, main=tailor.main)[0] == 0
+    assert shell(*DIGITS, "--teacher.lr", "0.03", "--overwrite")[0] == 0
+    message = shell.refusal(*tailoring, main=tailor.main)
+    assert re.search(r"was begun with another teacher than .* --overwrite to tailor", message)

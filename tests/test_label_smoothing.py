@@ -1,0 +1,36 @@
+"""Label smoothing, by hand, and the same for teacher and student."""
+
+from math import log
+
+import pytest
+import torch
+from small_stages import batches, student_and_objective
+from torch import Tensor, nn
+
+from nettailor.core.backbone import NetOutput
+from teacher.objective import CrossEntropy
+
+
+def test_label_smoothing_by_hand() -> None:
+    """ε = 0.2 of the target is spread over both classes: 0.9 and 0.1. p = (3/4, 1/4)."""
+
+    class Fixed(nn.Module):
+        def forward(self, images: Tensor) -> NetOutput:
+            return NetOutput(torch.tensor([[log(3.0), 0.0]]), [images])
+
+    images, labels = torch.zeros(1, 3, 2, 2), torch.tensor([0])
+    (plain,) = CrossEntropy()(Fixed(), images, labels)
+    (smooth,) = CrossEntropy(0.2)(Fixed(), images, labels)
+    assert plain.item() == pytest.approx(log(4 / 3))
+    assert smooth.item() == pytest.approx(0.9 * log(4 / 3) + 0.1 * log(4))
+
+
+def test_label_smoothing_of_the_student_is_the_teachers() -> None:
+    student, objective = student_and_objective(1)
+    student.eval()
+    images, labels = next(batches().epoch(1))
+    smooth = objective(student, images, labels)[0]
+    (expected,) = CrossEntropy(0.1)(student, images, labels)
+    (plain,) = CrossEntropy()(student, images, labels)
+    assert smooth.item() == pytest.approx(expected.item())
+    assert abs(smooth.item() - plain.item()) > 1e-4

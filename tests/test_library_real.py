@@ -1,0 +1,72 @@
+"""A library of runs that the commands themselves have written, and `predict` by it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import PUBLISHED, quick_latency
+from pack_runs import images, own_logits
+from PIL import Image
+
+from nettailor import predict, tailor, tailoring, teach
+from nettailor.library import Library
+from nettailor.packing import add_to_library
+
+SMALL = [
+    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "1",
+    "--limit.train", "100", "--limit.test", "50", "--device", "cpu", "--workers", "0",
+    "--prune.tolerance", "100",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Tailored runs that share blocks: by route, and as published."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        quick_latency(patch)
+        patch.setattr(tailoring, "StudentPictures", lambda *_: None)
+        teach.main([*SMALL, "--out", str(out)])
+        tailor.main([*SMALL, "--finetune", "task", "--out", str(out)])
+        tailor.main([*SMALL, *PUBLISHED, "--prune.remove", "[1]", "--out", str(out)])
+    return sorted((out / "digits" / "tailored").iterdir())
+
+
+def test_real_runs(runs: list[Path], tmp_path: Path) -> None:
+    """The default settings' norms are trained and the published ones' follow."""
+    names = ["digits", "published"]
+    assert len(runs) == 2
+    for run, name in zip(runs, names, strict=True):
+        add_to_library(run, tmp_path, None if name == "digits" else name)
+    add_to_library(runs[0] / "student", tmp_path, "whole")
+    library = Library(tmp_path)
+    for run, name in zip((*runs, runs[0] / "student"), (*names, "whole"), strict=True):
+        assert torch.equal(library[name](images()), own_logits(run, images()))
+
+
+def test_predict_by_a_library(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    for number in range(2):
+        Image.fromarray(pixels[number]).save(tmp_path / f"{number}.png")
+    library = tmp_path / "library"
+    add_to_library(runs[0], library)
+
+    def said(*argv: object) -> dict[str, Any]:
+        words = [str(tmp_path), *map(str, argv), "--format", "json", "--device", "cpu"]
+        predict.main(words)
+        content: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return content
+
+    by_run, by_library = said("--run", runs[0]), said("--library", library, "--task", "digits")
+    assert [i["predictions"] for i in by_library["images"]] == [
+        i["predictions"] for i in by_run["images"]
+    ]
+    assert by_library["network"] == {
+        "library": str(library), "task": "digits", "backbone": "test_resnet",
+        "weights": "random initialisation", "classes": 10, "image_size": 32,
+    }  # fmt: skip

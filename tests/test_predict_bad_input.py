@@ -1,0 +1,294 @@
+"""Broken images, bad flags, damaged runs: what the predict command says, and its exit codes."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import lively_chain
+from PIL import Image
+from predicting import as_json, five_photos, picture, random_run, refusal, run_it
+from safetensors.torch import load_file, save_file
+
+from nettailor import predict
+from nettailor.core.architecture import Architecture
+from nettailor.core.flags import run_command
+from nettailor.core.image_paths import find_images
+from nettailor.core.preprocessing import Preprocessing
+from nettailor.network import save_network
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return five_photos(tmp_path / "photos")
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("photos/*.gif", "the pattern 'photos/*.gif' matches nothing"),
+        ("fotos", "'fotos': no such file or folder"),
+        ("photos/b.jpeg", "'photos/b.jpeg': no such file or folder"),
+        ("", "'': no such file or folder"),
+        ("empty", "'empty' holds no images: expected files that end in .jpg, .jpeg, .png"),
+        ("empty/*", "'empty/*' holds no images"),
+        ("pipe.png", "'pipe.png' is neither a file nor a folder"),
+        ("bad\nname", r"'bad\nname': no such file or folder"),
+    ],
+)
+def test_arguments_that_lead_nowhere(
+    run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, argument: str, text: str
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    (photos.parent / "empty" / "sub").mkdir(parents=True)
+    os.mkfifo("pipe.png")
+    assert text in refusal("photos", argument, "--run", run)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def replace_by_text(path: Path) -> None:
+    path.write_text("hello, I am no image")
+
+
+def damage_pixels(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[500:1500] = bytes(1000)
+    path.write_bytes(content)
+
+
+def unlink_target(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere.png")
+
+
+def make_bomb(path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(path)
+
+
+def make_strip(path: Path) -> None:
+    """1600 times as many pixels once its side of 1 is resized to 40."""
+    Image.new("L", (1, 2_000_000)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, "truncated"),
+        (empty, "not an image in a known format"),
+        (replace_by_text, "not an image in a known format"),
+        (damage_pixels, ""),
+        (unlink_target, "No such file or directory"),
+        (make_bomb, "decompression bomb"),
+        (make_strip, "1 × 2000000 pixels are too long a strip to be resized"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_broken_image_among_good_ones(
+    run: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    reason: str,
+) -> None:
+    whole = as_json(capsys, photos, "--run", run)["images"]
+    broken = photos / "b.png"
+    damage(broken)
+    assert run_it(photos, "--run", run, "--format", "json", "--batch-size", 2) == 4
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    (failed,) = result["failed"]
+    assert failed["path"] == str(broken)
+    assert reason in failed["reason"]
+    assert err == f"skipped {broken}: {failed['reason']}\n"
+    others = [image for image in whole if image["path"] != str(broken)]
+    assert [image["path"] for image in result["images"]] == [image["path"] for image in others]
+    for image, other in zip(result["images"], others, strict=True):
+        assert [p["label"] for p in image["predictions"]] == [
+            p["label"] for p in other["predictions"]
+        ]
+
+
+def test_large_but_no_bomb_is_read_without_a_word(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("1", (10_000, 9_000)).save(tmp_path / "large.png")  # where Pillow starts to warn
+    assert run_it(tmp_path, "--run", run) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_image_that_vanishes(
+    run: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def and_then_one_goes(arguments: list[str]) -> tuple[Path, ...]:
+        found = find_images(arguments)
+        (photos / "b.png").unlink()
+        return found
+
+    monkeypatch.setattr(predict, "find_images", and_then_one_goes)
+    assert run_it(photos, "--run", run, "--top-k", 1) == 4
+    out, err = capsys.readouterr()
+    assert err == f"skipped {photos / 'b.png'}: No such file or directory\n"
+    assert out.count("photos/") == 4
+
+
+def test_nothing_but_broken_images(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "named.doc").write_text("a file that is named is tried, whatever its name")
+    argv = (tmp_path, tmp_path / "named.doc", "--run", run, "--format", "csv")
+    assert run_it(*argv) == 4
+    out, err = capsys.readouterr()
+    assert out == "path,rank,label,probability,ms\n"
+    assert err.count("skipped ") == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--backbone", "resnet18"], "--run and --backbone were both given"),
+        (["--weights", "auto"], "--run and --weights were both given"),
+        (["--format", "xml"], "argument --format: invalid choice: 'xml'"),
+        (["--batch-size", "0"], "'0' is no whole number from 1"),
+        (["--device", "tpu"], "argument --device: invalid choice"),
+        (["--topk", "3"], "unrecognized arguments: --topk"),
+    ],
+)
+def test_bad_flags(run: Path, photos: Path, argv: list[str], text: str) -> None:
+    assert text in refusal(photos, "--run", run, *argv)
+
+
+def test_no_images_named() -> None:
+    assert "required: IMAGES" in refusal("--top-k", 3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--backbone", "resnet1"], "unknown backbone 'resnet1'"),
+        (["--backbone", "vit_tiny_patch16_224"], "is not a chain that can be cut"),
+        (["--weights", "none"], "never trained predicts nothing"),
+        (["--weights", "pakage"], "did you mean 'package'?"),
+        (["--weights", "."], "weights '.' is a folder"),
+        (["--backbone", "resnet18", "--weights", "package"], "no package holds weights"),
+    ],
+)
+def test_bad_backbones(photos: Path, argv: list[str], text: str) -> None:
+    assert text in refusal(photos, *argv)
+
+
+def test_output_that_cannot_or_must_not_be_written(run: Path, photos: Path, tmp_path: Path) -> None:
+    before = (photos / "b.png").read_bytes()
+    for output, text in [
+        (tmp_path, "is there and no file"),
+        ("/dev/null", "is there and no file"),
+        (photos / "b.png" / "x.csv", "nothing can be written in"),
+        (photos / "sub" / ".." / "b.png", "is one of the images"),
+    ]:
+        assert text in refusal(photos, "--run", run, "--output", output)
+    assert (photos / "b.png").read_bytes() == before
+
+
+def test_runs_that_are_not_there_or_damaged(run: Path, photos: Path, tmp_path: Path) -> None:
+    assert "holds no network" in refusal(photos, "--run", tmp_path / "nowhere")
+    assert "holds no network" in refusal(photos, "--run", photos)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    structure = (run / "architecture.json").read_text(encoding="utf-8")
+    (damaged / "architecture.json").write_text(structure, encoding="utf-8")
+    assert "model.safetensors: not found" in refusal(photos, "--run", damaged)
+    (damaged / "model.safetensors").write_bytes(b"garbage")
+    assert "no readable safetensors file" in refusal(photos, "--run", damaged)
+    tensors = load_file(run / "model.safetensors")
+    save_file({**tensors, "classifier.bias": torch.full((5,), torch.nan)}, damaged / "x")
+    (damaged / "x").rename(damaged / "model.safetensors")
+    assert "what is no number" in refusal(photos, "--run", damaged)
+    save_file(tensors, damaged / "model.safetensors")
+    (damaged / "architecture.json").write_text(structure[:100], encoding="utf-8")
+    assert "architecture.json" in refusal(photos, "--run", damaged)
+    (damaged / "architecture.json").write_text(
+        structure.replace('"image_size": 32', '"image_size": 4000000'), encoding="utf-8"
+    )
+    assert "image_size is 4000000, expected 1 to 4096" in refusal(photos, "--run", damaged)
+    (damaged / "architecture.json").write_text(
+        structure.replace('"crop_pct": 0.8', '"crop_pct": 1e-9'), encoding="utf-8"
+    )
+    assert "its crop_pct is damaged" in refusal(photos, "--run", damaged)
+
+
+def test_a_batch_that_does_not_fit(tmp_path: Path) -> None:
+    """64 images of 1024 pixels take 0.8 GB, and half a gigabyte is left: one at a time will do."""
+    architecture = Architecture(
+        backbone="test_resnet",
+        classes=("yes", "no"),
+        preprocessing=Preprocessing(1024, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0),
+        weights_origin="random",
+        weights_digest="none",
+    )
+    run = tmp_path / "run"
+    save_network(run, lively_chain("test_resnet", 2), architecture)
+    images = [picture(tmp_path / "images" / f"{number}.png") for number in range(64)]
+    in_use = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (in_use * resource.getpagesize() + (1 << 29), hard))
+    try:
+        said = refusal(*images, "--run", run, "--batch-size", 64)
+        assert "cannot take 64 images of 1024 pixels at once (" in said
+        assert "give a smaller --batch-size" in said
+        assert run_it(*images[:4], "--run", run, "--batch-size", 1) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_exit_codes(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["predict", str(photos), "--run", str(run), "--device", "cpu"]
+    for more, code, complaint in [
+        ([], 0, ""),
+        (["fotos"], 2, "error: 'fotos': no such file"),
+        ([str(photos / "notes.txt")], 4, f"skipped {photos / 'notes.txt'}: not an image"),
+    ]:
+        monkeypatch.setattr(sys, "argv", [*argv, *more])
+        with pytest.raises(SystemExit) as ended:
+            run_command(predict.main)
+        out, err = capsys.readouterr()
+        assert ended.value.code == code
+        assert err.startswith(complaint)
+        assert err.count("\n") == bool(complaint)
+        assert ("a.jpg" in out) == (code != 2)
+
+
+def test_a_reader_that_has_seen_enough(run: Path, photos: Path) -> None:
+    receiver, sender = os.pipe()
+    os.close(receiver)
+    (photos / "a.jpg").write_bytes(b"")
+    ended = subprocess.run(
+        [sys.executable, "-m", "nettailor.predict", str(photos), "--run", str(run)],
+        stdout=sender,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(sender)
+    assert ended.stderr.decode() == f"skipped {photos / 'a.jpg'}: not an image in a known format\n"
+    assert ended.returncode == 4

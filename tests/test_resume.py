@@ -1,0 +1,366 @@
+"""A stage that was stopped, at whatever step, goes on to the very bits of one never stopped."""
+
+import random
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from small_stages import (
+    COSINE,
+    PLAIN,
+    PREPROCESSING,
+    Log,
+    Patches,
+    batches,
+    fit_tiny,
+    student_and_objective,
+)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from nettailor.core import trainer
+from nettailor.core.console import Screen
+from nettailor.core.errors import UserError
+from nettailor.core.loader import EvalLoader
+from nettailor.core.preprocessing import eval_transform
+from nettailor.core.run_folder import RunFolder
+from nettailor.core.schedule import Schedule, parameter_groups
+from nettailor.core.scores import Scores, classify
+from nettailor.core.state import read_state, write_state
+from nettailor.core.trainer import Fitted, fit
+from nettailor.core.watch import StageWatcher
+from student.network import Student
+
+
+def fit_student(
+    path: Path,
+    accelerator: Accelerator,
+    *,
+    schedule: Schedule = COSINE,
+    seed: int = 1,
+    keep: str = "last",
+    watcher: Log | None = None,
+) -> tuple[Student, Fitted]:
+    student, objective = student_and_objective(seed)
+    own = [(n, p) for n, p in student.named_parameters() if not n.startswith("path_weights.")]
+    groups = parameter_groups(own, schedule)
+    groups.append({"params": [student.path_weights.logits], "weight_decay": 0.0, "lr": 0.2})
+    evaluation = EvalLoader(
+        Patches(12), eval_transform(PREPROCESSING), batch_size=8, workers=0, pin_memory=False
+    )
+    fitted = fit(
+        student,
+        objective,
+        batches(),
+        groups=groups,
+        schedule=schedule,
+        accelerator=accelerator,
+        validate=lambda network: classify(network, evaluation, accelerator).scores(),
+        keep="best" if keep == "best" else "last",
+        state_path=path,
+        watcher=watcher or Log(),
+    )
+    return student, fitted
+
+
+def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in history]
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[n], theirs[n]) for n in mine)
+
+
+@pytest.mark.usefixtures("_saved_every_epoch")
+@pytest.mark.parametrize(
+    ("schedule", "keep", "power_cut"),
+    [
+        (COSINE, "last", {"after_epoch": 2}),
+        (COSINE, "best", {"in_epoch": 3}),
+        (replace(COSINE, ema=0.8), "last", {"after_epoch": 2}),
+        (replace(COSINE, ema=0.8, optimizer="adamw", lr=0.003), "best", {"after_epoch": 2}),
+        (replace(COSINE, shape="step", warmup_epochs=0, clip_norm=1.0), "last", {"in_epoch": 3}),
+    ],
+)
+def test_two_and_two_epochs_are_four(
+    tmp_path: Path,
+    accelerator: Accelerator,
+    schedule: Schedule,
+    keep: str,
+    power_cut: dict[str, int],
+) -> None:
+    """Bit for bit, after an end at an epoch or in the midst of one, in a fresh process's state."""
+    straight, course = fit_student(
+        tmp_path / "straight.pt", accelerator, schedule=schedule, keep=keep
+    )
+    path = tmp_path / "halves.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=Log(**power_cut))
+    assert len(read_state(path)["history"]) == 2
+    log = Log()
+    # another random state and another start: everything has to come from the file
+    torch.manual_seed(99)
+    resumed, rest = fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=log)
+    assert [row["epoch"] for row in log.rows] == [3, 4]
+    assert same(resumed, straight)
+    assert timeless(rest.history) == timeless(course.history)
+    assert [row["epoch"] for row in rest.history] == [1, 2, 3, 4]
+    assert rest.best == course.best
+    mine, theirs = read_state(path), read_state(tmp_path / "straight.pt")
+    assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
+
+    # a third call finds nothing to do
+    log = Log()
+    again, rest = fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=log)
+    assert log.rows == []
+    assert same(again, straight)
+    assert timeless(rest.history) == timeless(course.history)
+
+
+@pytest.mark.usefixtures("_saved_every_epoch")
+def test_the_comparison_can_fail(tmp_path: Path, accelerator: Accelerator) -> None:
+    """Another seed, and a resume that forgets the random state or the optimizer's, give others."""
+    one, _ = fit_student(tmp_path / "one.pt", accelerator)
+    other, _ = fit_student(tmp_path / "other.pt", accelerator, seed=2)
+    assert not same(one, other)
+    for forgotten in ("rng", "momentum"):
+        path = tmp_path / f"{forgotten}.pt"
+        with pytest.raises(KeyboardInterrupt):
+            fit_student(path, accelerator, watcher=Log(after_epoch=2))
+        state = read_state(path)
+        if forgotten == "rng":
+            state["random"]["torch"] = torch.Generator().manual_seed(123).get_state()
+        else:
+            for slots in state["optimizer"]["state"].values():
+                slots["momentum_buffer"].zero_()
+        write_state(path, state)
+        resumed, _ = fit_student(path, accelerator)
+        assert not same(one, resumed), forgotten
+
+
+class CutAtTheSecondStep(Log):
+    """The power goes before the second step of a session is saved: each gets one step further."""
+
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
+        super().step(epoch, step, loss)
+        if len(self.steps) == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("schedule", "keep"),
+    [
+        (replace(COSINE, epochs=2, ema=0.8), "last"),
+        (replace(COSINE, epochs=2, ema=0.8, optimizer="adamw", lr=0.003, clip_norm=1.0), "best"),
+        (replace(COSINE, epochs=2, shape="step", step_epochs=1, warmup_epochs=0), "best"),
+    ],
+    ids=["momentum and average", "adamw, average and clipping", "momentum, best epoch"],
+)
+def test_cut_at_every_step_is_as_never_cut(
+    tmp_path: Path,
+    accelerator: Accelerator,
+    monkeypatch: pytest.MonkeyPatch,
+    schedule: Schedule,
+    keep: str,
+) -> None:
+    """Bit for bit, though every session begins with other generators and other weights."""
+    straight, course = fit_student(
+        tmp_path / "straight.pt", accelerator, schedule=schedule, keep=keep
+    )
+    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    path = tmp_path / "cut.pt"
+    began, places = [], []
+    while True:
+        seed = 100 + len(began)
+        random.seed(seed)
+        np.random.seed(seed)
+        log = CutAtTheSecondStep()
+        try:
+            cut, rest = fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=log)
+            break
+        except KeyboardInterrupt:
+            began.append(log.steps[0])
+            state = read_state(path)
+            places.append((len(state["history"]), len(state["course"])))
+            assert log.within == (began[-1][1] > 1)
+    steps = batches().steps_per_epoch
+    every = [(epoch, step) for epoch in range(schedule.epochs) for step in range(steps)]
+    # no session began with the last step of all: its one step is not the second
+    assert began == [(epoch + 1, step + 1) for epoch, step in every[:-1]]
+    assert [place for place in places if place[1]] == [place for place in every if place[1]]
+    assert same(cut, straight)
+    assert timeless(rest.history) == timeless(course.history)
+    assert rest.best == course.best
+    mine, theirs = read_state(path), read_state(tmp_path / "straight.pt")
+    assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
+
+
+def test_a_state_within_an_epoch_that_forgets_gives_others(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = replace(COSINE, epochs=1, warmup_epochs=0, ema=0.8)
+    straight, _ = fit_student(tmp_path / "straight.pt", accelerator, schedule=schedule)
+    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    path = tmp_path / "cut.pt"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fit_student(path, accelerator, schedule=schedule, watcher=CutAtTheSecondStep())
+
+    def position(state: dict[str, Any]) -> None:
+        state["course"] = state["course"][:1]
+
+    def generator(state: dict[str, Any]) -> None:
+        state["random"]["torch"] = torch.Generator().manual_seed(123).get_state()
+
+    def momentum(state: dict[str, Any]) -> None:
+        for slots in state["optimizer"]["state"].values():
+            slots["momentum_buffer"].zero_()
+
+    def average(state: dict[str, Any]) -> None:
+        state["average"] = state["network"]
+
+    def one_bit(state: dict[str, Any]) -> None:
+        state["average"]["path_weights.logits"].view(torch.int32)[0] ^= 1 << 22
+
+    for forget in (position, generator, momentum, average, one_bit):
+        state = read_state(path)
+        assert len(state["course"]) == 2
+        forget(state)
+        write_state(tmp_path / "other.pt", state)
+        resumed, _ = fit_student(tmp_path / "other.pt", accelerator, schedule=schedule)
+        assert not same(straight, resumed), forget.__name__
+    resumed, _ = fit_student(path, accelerator, schedule=schedule)
+    assert same(straight, resumed)
+
+
+def test_a_damaged_state_goes_on_from_the_one_before(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the same bits, and says so; a state of another network is refused."""
+    schedule = replace(COSINE, epochs=2, ema=0.8)
+    straight, course = fit_student(tmp_path / "straight.pt", accelerator, schedule=schedule)
+    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    path = tmp_path / "cut.pt"
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            fit_student(path, accelerator, schedule=schedule, watcher=CutAtTheSecondStep())
+    path.write_bytes(path.read_bytes()[:-1])
+    log = Log()
+    resumed, rest = fit_student(path, accelerator, schedule=schedule, watcher=log)
+    assert log.warnings == [
+        f"warning: {path} is damaged; training goes on from the state before it"
+    ]
+    assert same(straight, resumed)
+    assert timeless(rest.history) == timeless(course.history)
+    with pytest.raises(UserError, match=r"cut\.pt: the state of another network .*delete it"):
+        fit_tiny(path, accelerator)
+
+
+def test_stopped_and_gone_on_is_as_never_stopped(tmp_path: Path, accelerator: Accelerator) -> None:
+    path, asked = tmp_path / "state.pt", []
+
+    def stop(epoch: int, best: Scores) -> bool:
+        asked.append((epoch, best.accuracy))
+        return epoch == 2
+
+    scores = [Scores(40, 0, 1), Scores(30, 0, 1), Scores(99, 0, 1), Scores(98, 0, 1)]
+    network, fitted = fit_tiny(path, accelerator, scores=scores, stop=stop)
+    assert len(fitted.history) == 2
+    assert asked == [(1, 40), (2, 40)]  # judged by the best so far
+    log = Log()
+    again, resumed = fit_tiny(path, accelerator, stop=stop, watcher=log)
+    assert log.rows == []
+    assert resumed.best == fitted.best
+    assert same(again, network)
+    ended, whole = fit_tiny(path, accelerator, scores=scores[2:])
+    assert whole.best == Scores(99, 0, 1)
+    straight, _ = fit_tiny(tmp_path / "other.pt", accelerator, scores=scores)
+    assert same(ended, straight)
+
+
+class Power(StageWatcher):
+    """A real watcher that loses power at one moment of one epoch."""
+
+    def __init__(self, folder: Path, epochs: int, moment: tuple[str, int] | None) -> None:
+        def pictures(writer: SummaryWriter, epoch: int, network: nn.Module) -> None:
+            if (moment := self.moment) == ("half of the events", epoch):
+                writer.flush()
+                raise KeyboardInterrupt
+            writer.add_scalar("picture", next(network.parameters()).sum().item(), epoch)
+            if moment == ("the events not flushed", epoch):
+                # what is still queued goes with the process
+                self._writer = None
+                raise KeyboardInterrupt
+
+        run = RunFolder(folder)
+        super().__init__("stage", run, Screen(), epochs=epochs, steps_per_epoch=3)
+        self._pictures, self.moment = pictures, moment
+
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
+        super().step(epoch, step, loss)
+        if self.moment == (f"step {step}", epoch):
+            raise KeyboardInterrupt
+
+    def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
+        if self.moment == ("before the events", row["epoch"]):
+            raise KeyboardInterrupt
+        super().epoch(row, network)
+        if self.moment == ("after the events", row["epoch"]):
+            raise KeyboardInterrupt
+
+
+def test_events_and_rows_have_no_gap_and_none_twice(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    schedule = replace(PLAIN, epochs=4)
+    moments = [
+        *(("half of the events", 0), ("the events not flushed", 0), ("step 1", 1), ("step 3", 1)),
+        *(("before the events", 1), ("half of the events", 2), ("the events not flushed", 2)),
+        *(("step 2", 3), ("after the events", 3), ("before the events", 4), None),
+    ]
+    clock = count(int(time.time()))
+    for moment in moments:
+        # files of one second are read in the order of their processes' numbers, not of their times
+        with monkeypatch.context() as patch, closing(Power(tmp_path, 4, moment)) as watcher:
+            second = float(next(clock))
+            patch.setattr("time.time", lambda second=second: second)
+            if moment is not None:
+                with pytest.raises(KeyboardInterrupt):
+                    fit_tiny(tmp_path / "s.pt", accelerator, schedule=schedule, watcher=watcher)
+            else:
+                fit_tiny(tmp_path / "s.pt", accelerator, schedule=schedule, watcher=watcher)
+    straight = Power(tmp_path / "straight", 4, None)
+    with closing(straight):
+        fit_tiny(tmp_path / "t.pt", accelerator, schedule=schedule, watcher=straight)
+    assert curves(tmp_path) == curves(tmp_path / "straight")
+    assert [step for step, _ in curves(tmp_path)["picture"]] == [0, 1, 2, 3, 4]
+    assert [step for step, _ in curves(tmp_path)["loss/total"]] == [1, 2, 3, 4]
+    rows = [line.split(",")[:5] for line in (tmp_path / "metrics.csv").read_text().splitlines()]
+    other = (tmp_path / "straight" / "metrics.csv").read_text().splitlines()
+    assert rows == [line.split(",")[:5] for line in other]
+    assert [row[1] for row in rows] == ["epoch", "1", "2", "3", "4"]
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder / "events" / "stage"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if not tag.startswith("seconds/")
+    }
