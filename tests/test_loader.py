@@ -1,3 +1,5 @@
+"""Batches of an epoch: their order, their augmentation, and what stays the same at every call."""
+
 import random
 from dataclasses import replace
 

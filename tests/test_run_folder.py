@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from shell import contents
 
 from nettailor.core.config import as_settings
 from nettailor.core.errors import UserError
@@ -18,15 +19,6 @@ EPOCH = {"epoch": 1, "loss": 0.5}
 def settings_with(**changes: Any) -> dict[str, Any]:
     """The default settings with some keys changed."""
     return as_settings(validate(changes))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.fixture

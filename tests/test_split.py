@@ -1,3 +1,5 @@
+"""Stratified splits and subsets: sizes, classes, seeds, and what is refused."""
+
 from collections import Counter
 
 import pytest
