@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from conftest import PUBLISHED, front_in, no_training, quick_latency
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nettailor import finetune, predict, tailor, tailoring, teach
+from nettailor import candidates, finetune, predict, tailor, tailoring, teach
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.device import place
@@ -413,7 +414,8 @@ def test_interrupted_and_gone_on_is_bit_identical(
 ) -> None:
     """Once in the student's training, once in the second candidate's: one of two epochs is done."""
     # else a candidate this weak would be given up after its first epoch
-    monkeypatch.setattr(tailoring, "decided", lambda *_: False)
+    for module in (candidates, tailoring):
+        monkeypatch.setattr(module, "decided", lambda *_: False)
     flags = [*SMALL, *TASK, "--student.epochs", "2", "--prune.epochs", "2"]
     straight = with_teacher(out, tmp_path / "straight")
     tailor.main([*flags, "--out", str(straight)])
@@ -461,6 +463,40 @@ def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
     leanest = front_of(pieces)[0].name
     stages = [row["stage"] for row in rows_of(folder)]
     assert stages == ["student", "student", leanest, leanest]
+
+
+@pytest.mark.usefixtures("_saved_every_epoch")
+@pytest.mark.usefixtures("no_pictures")
+def test_a_race_that_was_interrupted_and_gone_on_is_bit_identical(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in its first round, once when the better ones go on."""
+    budget = ["--max-flops", "0.6", "--skips", "1"]
+    flags = [*SMALL, *budget, "--student.epochs", "1", "--prune.epochs", "5"]
+    straight = with_teacher(out, tmp_path / "straight")
+    tailor.main([*flags, "--out", str(straight)])
+    pieces = with_teacher(out, tmp_path / "pieces")
+
+    def run_of(runs: Path) -> Path:
+        return runs / "digits" / "tailored" / f"{NAME}-all-gamma0.3-flops0.6-seed0"
+
+    racing = len(front_in(run_of(straight)).contenders)
+    assert racing > 1
+    for call, epoch in ((3, 1), (racing + 2, 2)):
+        torch.manual_seed(99)
+        with monkeypatch.context() as patch:
+            patch.setattr(tailoring, "fit", interrupted_at(call, epoch))
+            with pytest.raises(KeyboardInterrupt):
+                tailor.main([*flags, "--out", str(pieces)])
+        assert not (run_of(pieces) / "summary.json").exists()
+    tailor.main([*flags, "--out", str(pieces)])
+    same_bytes(straight, pieces, run_of)
+    stages = Counter(row["stage"] for row in rows_of(run_of(pieces)))
+    kept = summary_of(run_of(pieces))["tailored"]["depth"]
+    assert stages[kept] == 5
+    assert all(
+        1 <= stages[name] < 5 for name in front_in(run_of(pieces)).contenders if name != kept
+    )
 
 
 # Another point of the front
