@@ -187,7 +187,7 @@ def _search(
     candidates = []
 
     def reaches(position: int) -> bool:
-        plan = _plan_of(student, points[position])
+        plan = points[position].plan(student.wiring)
         candidates.append(_until_decided(work, student, plan, target))
         return candidates[-1].reached(target)
 
@@ -213,7 +213,7 @@ def _race(work: Tailoring, student: Student, points: Sequence[Point]) -> list[Ca
     with everything before it answers straight after the cut, while a deep route of few blocks
     answers only after some epochs, and then better.
     """
-    plans = {point.name: _plan_of(student, point) for point in points}
+    plans = {point.name: point.plan(student.wiring) for point in points}
     for plan in plans.values():
         work.session.screen.say(f"{plan.name}: {plan.describe()}")
 
@@ -231,10 +231,6 @@ def _tell(work: Tailoring, candidate: Candidate, verdict: str = "") -> None:
         f"after {len(candidate.fitted.history)} epochs {candidate.scores.accuracy:.2f} %"
         + (f": {verdict}" if verdict else "")
     )
-
-
-def _plan_of(student: Student, point: Point) -> PrunePlan:
-    return PrunePlan.keeping(point.name, student.wiring, point.paths)
 
 
 def _points(work: Tailoring, student: Student, routes: Mapping[str, Route]) -> list[Point]:

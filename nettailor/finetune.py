@@ -23,8 +23,7 @@ from nettailor.core.objective import Objective
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.schedule import parameter_groups
-from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted, fit
+from nettailor.core.trainer import Fitted, Stop, fit
 from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import WeightsSource
 from nettailor.evidence import gather
@@ -99,7 +98,7 @@ def train(
     folder: RunFolder,
     stage: ScheduleConfig,
     *,
-    stop: Callable[[int, Scores], bool] | None = None,
+    stop: Stop | None = None,
 ) -> Fitted:
     """Train all of a network as the one stage of a run, or go on with it, keeping its best epoch.
 

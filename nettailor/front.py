@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.trainer import Fitted
+from prune.plan import PrunePlan
 from student.wiring import Path as Way
 from student.wiring import Wiring
 
@@ -28,6 +29,10 @@ class Point(NamedTuple):
     params: float
     straight_after: float
     finetuned: float | None = None
+
+    def plan(self, student: Wiring) -> PrunePlan:
+        """The cut of the student that leaves this route."""
+        return PrunePlan.keeping(self.name, student, self.paths)
 
 
 class Seconds(NamedTuple):

@@ -26,7 +26,6 @@ from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
 from nettailor.tailoring import Candidate, Tailoring
 from nettailor.teach import ready_teacher, teacher_folder
-from prune.plan import PrunePlan
 from student.network import Student
 
 DESCRIPTION = (
@@ -211,8 +210,7 @@ def pick_another(session: Session, choice: Choice) -> RunFolder:
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)
     work = Tailoring(session, picked, teacher.network, costs)
     student = place_on(student, work.device)
-    plan = PrunePlan.keeping(point.name, student.wiring, point.paths)
-    candidate = work.cut_and_finetune(student, plan)
+    candidate = work.cut_and_finetune(student, point.plan(student.wiring))
     hand_over_alone(work, picked, candidate, teacher, front.seconds.plus(candidate.fitted))
     return picked
 

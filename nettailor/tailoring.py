@@ -19,7 +19,7 @@ from nettailor.core.modes import training
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted, fit
+from nettailor.core.trainer import Fitted, Stop, fit
 from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import load_pretrained
 from nettailor.network import save_network
@@ -38,8 +38,6 @@ from student.mimicry import DEFAULT_MIMIC, MimicryForm, mean_scales
 from student.network import Student
 from student.objective import TailorObjective, expected_cross_entropy
 from teacher.target import as_target
-
-Stop = Callable[[int, Scores], bool]  # asked after each epoch, with the best scores so far
 
 _STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
@@ -95,7 +93,7 @@ class Candidate:
     def standing(self, epochs: int) -> tuple[float, float]:
         """How it stood after so many of its epochs; the greater one is the better one.
 
-        Accuracy on validation, and less loss where that is alike, whatever later epochs brought.
+        By its best epoch until then, as `Scores.better_than` has it, whatever later ones brought.
         """
         rows = self.fitted.history[:epochs]
         return max((row["val_accuracy"], -row["val_loss"]) for row in rows)

@@ -157,6 +157,18 @@ class CutAtTheSecondStep(Log):
             raise KeyboardInterrupt
 
 
+def save_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+
+
+def cut_short(path: Path, accelerator: Accelerator, schedule: Schedule, *, sessions: int) -> None:
+    """Sessions of one step each."""
+    for _ in range(sessions):
+        with pytest.raises(KeyboardInterrupt):
+            fit_student(path, accelerator, schedule=schedule, watcher=CutAtTheSecondStep())
+
+
 @pytest.mark.parametrize(
     ("schedule", "keep"),
     [
@@ -177,8 +189,7 @@ def test_cut_at_every_step_is_as_never_cut(
     straight, course = fit_student(
         tmp_path / "straight.pt", accelerator, schedule=schedule, keep=keep
     )
-    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    save_at_every_step(monkeypatch)
     path = tmp_path / "cut.pt"
     began, places = [], []
     while True:
@@ -211,12 +222,9 @@ def test_a_state_within_an_epoch_that_forgets_gives_others(
 ) -> None:
     schedule = replace(COSINE, epochs=1, warmup_epochs=0, ema=0.8)
     straight, _ = fit_student(tmp_path / "straight.pt", accelerator, schedule=schedule)
-    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    save_at_every_step(monkeypatch)
     path = tmp_path / "cut.pt"
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            fit_student(path, accelerator, schedule=schedule, watcher=CutAtTheSecondStep())
+    cut_short(path, accelerator, schedule, sessions=2)
 
     def position(state: dict[str, Any]) -> None:
         state["course"] = state["course"][:1]
@@ -251,12 +259,9 @@ def test_a_damaged_state_goes_on_from_the_one_before(
     """To the same bits, and says so; a state of another network is refused."""
     schedule = replace(COSINE, epochs=2, ema=0.8)
     straight, course = fit_student(tmp_path / "straight.pt", accelerator, schedule=schedule)
-    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    save_at_every_step(monkeypatch)
     path = tmp_path / "cut.pt"
-    for _ in range(4):
-        with pytest.raises(KeyboardInterrupt):
-            fit_student(path, accelerator, schedule=schedule, watcher=CutAtTheSecondStep())
+    cut_short(path, accelerator, schedule, sessions=4)
     path.write_bytes(path.read_bytes()[:-1])
     log = Log()
     resumed, rest = fit_student(path, accelerator, schedule=schedule, watcher=log)
@@ -325,8 +330,7 @@ class Power(StageWatcher):
 def test_events_and_rows_have_no_gap_and_none_twice(
     tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    save_at_every_step(monkeypatch)
     schedule = replace(PLAIN, epochs=4)
     moments = [
         *(("half of the events", 0), ("the events not flushed", 0), ("step 1", 1), ("step 3", 1)),

@@ -23,6 +23,9 @@ from nettailor.core.scores import Scores
 from nettailor.core.shared_norms import shared_norms
 from nettailor.core.state import latest_state, write_state
 
+# Asked after each epoch with its number and the best scores so far; True ends the training.
+Stop = Callable[[int, Scores], bool]
+
 _STATE_KEYS = (
     "network", "optimizer", "average", "scaler", "random", "history", "best", "kept", "course",
     "seconds",
@@ -103,7 +106,7 @@ def fit(
     keep: Literal["best", "last"],
     state_path: Path,
     watcher: Watcher,
-    stop: Callable[[int, Scores], bool] | None = None,
+    stop: Stop | None = None,
 ) -> Fitted:
     """Train a network in place; continue at the last saved step when there is a state.
 
