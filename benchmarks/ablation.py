@@ -31,7 +31,7 @@ LEVERS: dict[str, Mapping[str, Any]] = {
     "start: pretrained blocks": {"student.start": "pretrained"},
     "no distillation": {"student.distill": 0.0},
     "no mimicry": {"student.mimic": 0.0},
-    "no mimicry after the cut": {"prune.mimic": 0.0},
+    "mimicry after the cut too": {"prune.mimic": None},
     "no expected complexity": {"student.gamma": 0.0},
     "expected complexity by reachability": {"student.complexity": "reachability"},
     "weights averaged after the cut": {"prune.ema": 0.99},

@@ -35,6 +35,7 @@ PUBLISHED = (
     "--prune.by", "rank", "--prune.finetune", "task", "--skips", "3", "--identities", "false",
     "--exits", "false", "--start", "pretrained", "--student.distill", "0",
     "--complexity", "reachability", "--batch-norm", "follow", "--adapters", "false",
+    "--prune.mimic", "null",
 )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def test_the_published_method_on_digits_differs_from_digits_in_nothing_else() ->
     assert {key for key, value in flat(as_settings(theirs)).items() if mine[key] != value} <= {
         "student.start", "student.skips", "student.identities", "student.exits",
         "student.adapters", "student.complexity", "student.distill", "student.batch_norm",
-        "prune.by", "prune.threshold", "prune.finetune",
+        "prune.by", "prune.threshold", "prune.finetune", "prune.mimic",
     }  # fmt: skip
 
 

@@ -210,9 +210,11 @@ def test_metrics_have_a_row_a_stage_and_epoch(out: Path) -> None:
     for mode in ("task", "all"):
         student, cut, *_ = rows_of(tailored_of(out, mode))
         for row in (student, cut):
-            there = [term for term in terms[mode] if row is student or term != "complexity"]
+            there = [term for term in terms[mode] if row[term]]
             assert float(row["loss"]) == pytest.approx(sum(float(row[term]) for term in there))
+        assert all(student[term] for term in terms[mode])
         assert cut["complexity"] == ""  # γ1 is 0 after the cut
+        assert (cut["mimicry"] == "") == (mode == "all")  # as published it goes on
         assert float(cut["val_accuracy"]) >= 0
     assert "distillation" not in rows_of(tailored_of(out))[0]
 

@@ -266,7 +266,7 @@ class PruneConfig(BudgetConfig):
         description="all weights train and the network stands alone; or task-specific weights "
         "only, and the blocks stay shared",
     )
-    mimic: NonNegative | None = Field(None, description="weight γ2 after the cut; null: as before")
+    mimic: NonNegative | None = Field(0.0, description="weight γ2 after the cut; null: as before")
     distill: NonNegative | None = Field(
         None, description="weight of the distillation after the cut; null: as before"
     )
