@@ -62,6 +62,7 @@ def published(config: RunConfig) -> None:
     assert student.complexity in ("published", "reachability")
     assert student.adapters is False
     assert (prune.by, prune.finetune, prune.budget) == ("rank", "task", None)
+    assert prune.mimic is None  # γ2 as before the cut
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mnist", "folder"])
