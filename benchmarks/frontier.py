@@ -13,9 +13,10 @@ The yardstick, for every number of stages cut off the top:
   then differs is the choice of blocks.
 
 `--finetune task` compares with eliminated networks whose blocks are frozen, which share them too.
-`--channels flops=0.7 params=0.5` adds the tailored network narrowed by the knapsack to 0.7 of its
-FLOPs, and to half of its parameters; `knapsack.epochs` come on top of the whole way that the rivals
-are given.
+`--budgets params=0.0125` adds the network that is tailored to at most that share of the backbone's
+parameters. `--channels flops=0.7 params=0.5` adds each tailored network narrowed by the knapsack to
+0.7 of its FLOPs, and to half of its parameters; `knapsack.epochs` come on top of the whole way that
+the rivals are given.
 Everything trains on the same splits, augmentation and seeds; what is finished is not trained again.
 Writes `frontier.md`, `frontier.csv` and `frontier.png` into the folder `--out`.
 """
@@ -63,7 +64,8 @@ from student.wiring import Path as Way
 
 RATES = (0.02, 0.05, 0.1)
 COLUMNS = ("val", "test", "flops", "params", "latency")
-NARROWED = "tailored, channels"
+TAILORED = "tailored"  # begins the names of all that are, narrowed ones too
+CHANNELS = ", channels "
 TOLERANCE = 0.5  # points below the teacher on test that a tailored network may be
 
 
@@ -91,6 +93,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tops", type=int, nargs="+", help="stages off the top (default: all)")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument(
+        "--budgets",
+        type=_share,
+        nargs="+",
+        default=[],
+        metavar="params=0.1",
+        help="shares of the backbone's FLOPs or parameters to tailor to as well",
+    )
     parser.add_argument(
         "--channels",
         type=_share,
@@ -124,18 +134,8 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
     whole = config.teacher.epochs + config.student.epochs + config.prune.epochs
     for seed in arguments.seeds:
         session = start_session(_with(config, seed=seed), screen)
-        runs = {
-            "teacher": ready_teacher(session).folder,
-            "tailored": tailor(session, overwrite=False),
-        }
-        for choice in arguments.channels:
-            narrower = _with(
-                session.config,
-                knapsack__of=str(runs["tailored"].path),
-                **{f"knapsack__max_{choice.unit}": choice.most},
-            )
-            there = start_session(narrower, screen)
-            runs[f"{NARROWED} {choice.unit}={choice.most:g}"] = knapsack(there, overwrite=False)
+        runs = {"teacher": ready_teacher(session).folder}
+        runs |= _tailored(session, arguments.budgets, arguments.channels)
         for top in arguments.tops or range(1, units(session.stages, "stages")):
             if top not in best:
                 tried = {rate: _eliminated(session, top, rate, whole) for rate in arguments.rates}
@@ -151,11 +151,31 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
 
 
 def _share(text: str) -> Choice:
-    """What is asked of the channels, in argparse's manner."""
+    """A share of a cost, in argparse's manner."""
     try:
-        return read_choice(text, "--channels")
+        return read_choice(text, "found")
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _tailored(
+    session: Session, budgets: Sequence[Choice], channels: Sequence[Choice]
+) -> dict[str, RunFolder]:
+    """The leanest within tolerance, those within budgets, and what the channels leave of each."""
+    configs = {TAILORED: session.config}
+    for budget in budgets:
+        limit = {f"prune__max_{budget.unit}": budget.most}
+        configs[f"{TAILORED} to {budget.unit}={budget.most:g}"] = _with(session.config, **limit)
+    runs = {}
+    for name, config in configs.items():
+        runs[name] = tailor(start_session(config, session.screen), overwrite=False)
+        for choice in channels:
+            limit = {f"knapsack__max_{choice.unit}": choice.most}
+            narrower = _with(config, knapsack__of=str(runs[name].path), **limit)
+            there = start_session(narrower, session.screen)
+            run = knapsack(there, overwrite=False)
+            runs[f"{name}{CHANNELS}{choice.unit}={choice.most:g}"] = run
+    return runs
 
 
 def _with(config: RunConfig, **changes: object) -> RunConfig:
@@ -269,7 +289,7 @@ def _ratios(by_method: Mapping[str, Sequence[Entry]], test_images: int) -> Itera
     networks are taken by their mean over the seeds. The whole network counts as elim 0.
     """
     tailored = [
-        one for name, group in by_method.items() if name.startswith("tailored") for one in group
+        one for name, group in by_method.items() if name.startswith(TAILORED) for one in group
     ]
     teachers = {one.seed: one.test for one in by_method["teacher"]}
     for one in tailored:
@@ -310,11 +330,12 @@ def _picture(by_method: Mapping[str, Sequence[Entry]]) -> Figure:
     figure = Figure(figsize=(10, 4.4), dpi=110)
     cuts = [name for name in by_method if name.startswith("elim")]
     plain = [name for name in cuts if not name.endswith("distilled")]
-    narrowed = [name for name in by_method if name.startswith(NARROWED)]
+    tailored = [name for name in by_method if name.startswith(TAILORED)]
+    narrowed = [name for name in tailored if CHANNELS in name]
     families = {
         "fixed removal, best learning rate": (plain, "#0072b2", "s"),
         "fixed removal, distilled": ([name for name in cuts if name not in plain], "#e69f00", "^"),
-        "tailored": (["tailored"], "#d55e00", "o"),
+        "tailored": ([name for name in tailored if name not in narrowed], "#d55e00", "o"),
         "tailored, channels too": (narrowed, "#cc79a7", "v"),
         "teacher": (["teacher"], "#555555", "D"),
     }  # fmt: skip
