@@ -441,6 +441,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
     assert len(rows_of(folder)) == 6
 
 
+@pytest.mark.slow  # quick: a race that is, and kills in test_kills.py
 @pytest.mark.usefixtures("_saved_every_epoch")
 @pytest.mark.usefixtures("no_pictures")
 def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(

@@ -126,6 +126,7 @@ def _metrics(place: Path) -> list[dict[str, str]]:
     return rows
 
 
+@pytest.mark.slow  # quick: what a lost process leaves is gone on with later
 def test_torchrun_restarts_what_lost_a_process(tailored: Path, tmp_path: Path) -> None:
     """Killed within the student: the end is the one of a run that lost nobody."""
     code = together(tmp_path, "tailor", TAILOR, struck="1", step=17, restarts=1)
@@ -161,9 +162,12 @@ def test_all_save_when_one_is_asked_to_end(taught: Path, tmp_path: Path, struck:
     [
         ("teach", [*TEACH, "--overwrite"], 1, "--overwrite with torchrun --max-restarts"),
         ("compare", TEACH, 0, "this command works in one process: start it without torchrun"),
-        ("teach", [*TEACH, "--device", "tpu"], 0, "device = 'tpu': must be one of"),
+        pytest.param(
+            "teach", [*TEACH, "--device", "tpu"], 0, "device = 'tpu': must be one of",
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_ranks_cannot_do(
     tmp_path: Path, command: str, words: list[str], restarts: int, says: str
 ) -> None:
