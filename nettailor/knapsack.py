@@ -220,7 +220,7 @@ def knapsack_folder(session: Session) -> RunFolder:
     if settings.of != "teacher":
         details.append(f"of-{_short_name(session, Path(settings.of))}")
     details += ["greedy"] * (settings.solver == "greedy")
-    details += [f"by{settings.round_to}"] * (settings.round_to > 1)
+    details += [f"by{settings.round_to}"] * (settings.round_to != 8)
     details += ["no-kd"] * (not settings.distill) + ["no-inner"] * (not settings.mimic)
     return RunFolder(session.folder("knapsack", *details), PROG)
 

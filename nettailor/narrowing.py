@@ -88,9 +88,10 @@ def ready_budget(session: Session, network: nn.Module) -> Budget:
     least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
     if not least <= most / unit * whole < whole:
         lowest = f"{least / whole * unit * 1.005:.3g}"  # rounded up, so that it can be given
+        too_few = most / unit * whole < least and settings.round_to > 1
         raise UserError(
             f"no choice of channels costs {most:g}{name}: give a budget from {lowest} to below "
-            f"{unit:.4g}{name}"
+            f"{unit:.4g}{name}{', or --round-to 1' if too_few else ''}"
         )
     return Budget(channels, costs, ranges, most / unit * whole)
 

@@ -94,7 +94,7 @@ def knapsack(**changes: Any) -> dict[str, Any]:
     plain = {
         "of": {"kind": "teacher", "name": "", "train_seconds": 60.0},
         "solver": "exact",
-        "round_to": 1,
+        "round_to": 8,
     }
     plain |= {"budget": {"cost": "flops", "most": 0.5, "batch": None}, "distill": 0.5}
     return plain | {"mimic": 5.0, "paths": None} | changes

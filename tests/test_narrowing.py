@@ -151,7 +151,12 @@ def test_a_choice_that_does_not_fit(damage: Any, values: dict[str, Any]) -> None
 
 
 def test_every_place_keeps_a_channel(values: dict[str, Any]) -> None:
-    session, network, budget = made_ready("--max-flops", "0.1")
+    session, network, budget = made_ready("--max-flops", "0.1", "--round-to", "1")
     kept = kept_items(choose(session, network, budget, ""), budget.channels, Path("file"))
     for items in budget.channels.places.values():
         assert ((items == FIXED) | kept[items]).any()
+
+
+def test_a_budget_below_eights_names_the_way_out(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"costs 0\.1 .* below 1 .*, or --round-to 1"):
+        made_ready("--max-flops", "0.1")

@@ -340,7 +340,7 @@ class KnapsackConfig(BudgetConfig):
         "exact", description="of the knapsack: dynamic programming, or most value per cost first"
     )
     round_to: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="channels of each layer are a multiple of this, or all of them"
+        8, description="channels of each layer are a multiple of this, or all of them; 1: any width"
     )
     distill: NonNegative = Field(
         0.5, description="weight of the distillation from the whole network's logits"

@@ -131,8 +131,8 @@ def _knapsack(how: Knapsack, device: str) -> Iterator[str]:
     yield from _limits(how.budget, device)
     if how.solver == "greedy":
         yield "greedy"
-    if how.round_to > 1:
-        yield f"by {how.round_to}"
+    if how.round_to != 8:
+        yield "any width" if how.round_to == 1 else f"by {how.round_to}"
     if not how.distill:
         yield "no distillation"
     if not how.mimic:
