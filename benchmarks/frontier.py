@@ -48,7 +48,7 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import read_settings, set_key, validate
 from nettailor.eliminate import eliminated_runs, train_beside_teacher
-from nettailor.front import Choice, Seconds, read_choice
+from nettailor.front import Seconds, Share, read_share
 from nettailor.hand_over import hand_over_alone
 from nettailor.knapsack import knapsack
 from nettailor.network import load_network
@@ -150,16 +150,16 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
         yield from _measured(session, runs)
 
 
-def _share(text: str) -> Choice:
+def _share(text: str) -> Share:
     """A share of a cost, in argparse's manner."""
     try:
-        return read_choice(text, "found")
+        return read_share(text, "found")
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _tailored(
-    session: Session, budgets: Sequence[Choice], channels: Sequence[Choice]
+    session: Session, budgets: Sequence[Share], channels: Sequence[Share]
 ) -> dict[str, RunFolder]:
     """The leanest within tolerance, those within budgets, and what the channels leave of each."""
     configs = {TAILORED: session.config}

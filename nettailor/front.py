@@ -61,8 +61,8 @@ class Front(NamedTuple):
     contenders: tuple[str, ...]
 
 
-class Choice(NamedTuple):
-    """What a user asks for: the point of at most this share of the backbone's cost."""
+class Share(NamedTuple):
+    """What a user asks for: at most this share of the backbone's cost."""
 
     unit: Unit
     most: float
@@ -73,8 +73,8 @@ class Choice(NamedTuple):
         return f"{self.unit}{self.most:g}"
 
 
-def read_choice(text: str, flag: str = "--pick") -> Choice:
-    """`flops=0.25` or `params=0.1`; UserError for anything else, which names the flag."""
+def read_share(text: str, asked_by: str = "--pick") -> Share:
+    """`flops=0.25` or `params=0.1`; UserError for anything else, which begins with `asked_by`."""
     unit, _, number = text.partition("=")
     known = next((one for one in UNITS if one == unit), None)
     try:
@@ -83,18 +83,18 @@ def read_choice(text: str, flag: str = "--pick") -> Choice:
         most = 0.0
     if known is None or not 0 < most < float("inf"):
         raise UserError(
-            f"{flag} {text}: expected a share of the cost, such as flops=0.25 or params=0.1"
+            f"{asked_by} {text}: expected a share of the cost, such as flops=0.25 or params=0.1"
         )
-    return Choice(known, most)
+    return Share(known, most)
 
 
-def pick(front: Front, choice: Choice) -> Point:
+def pick(front: Front, share: Share) -> Point:
     """The dearest point within what is asked; UserError with the range when there is none."""
-    costs = [float(getattr(point, choice.unit)) for point in front.points]
-    within = [i for i, cost in enumerate(costs) if cost <= choice.most]
+    costs = [float(getattr(point, share.unit)) for point in front.points]
+    within = [i for i, cost in enumerate(costs) if cost <= share.most]
     if not within:
         raise UserError(
-            f"--pick {choice.unit}={choice.most:g}: the front of this run goes from "
+            f"--pick {share.unit}={share.most:g}: the front of this run goes from "
             f"{min(costs):.3f} to {max(costs):.3f}; give a share in that range"
         )
     return front.points[max(within, key=lambda i: costs[i])]

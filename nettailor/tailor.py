@@ -19,7 +19,7 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.figures import candidates_table, side_by_side
 from nettailor.finetune import Teacher
-from nettailor.front import Choice, Seconds, pick, read_choice, read_front
+from nettailor.front import Seconds, Share, pick, read_front, read_share
 from nettailor.hand_over import hand_over, hand_over_alone
 from nettailor.network import load_network
 from nettailor.path_shares import PathCosts
@@ -186,7 +186,7 @@ def _finish(
         )
 
 
-def pick_another(session: Session, choice: Choice) -> RunFolder:
+def pick_another(session: Session, share: Share) -> RunFolder:
     """Fine-tune another point of a finished run's front; returns the folder that holds it.
 
     Raises UserError when the run is not finished, has no front, or none of its points is asked for.
@@ -201,8 +201,8 @@ def pick_another(session: Session, choice: Choice) -> RunFolder:
     student, _ = load_network(folder.path / "student")
     assert isinstance(student, Student), "a tailored run keeps its student"
     front = read_front(folder.path, student.wiring)
-    point = pick(front, choice)
-    picked = RunFolder(folder.path / "picked" / choice.name)
+    point = pick(front, share)
+    picked = RunFolder(folder.path / "picked" / share.name)
     if picked.finished:
         return picked
     teacher = ready_teacher(session)
@@ -218,18 +218,18 @@ def pick_another(session: Session, choice: Choice) -> RunFolder:
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     config, flags = parse("python -m nettailor.tailor", DESCRIPTION, argv, OWN_ARGUMENTS)
-    choice = None if flags.own["pick"] is None else read_choice(flags.own["pick"])
-    if choice and flags.overwrite:
+    share = None if flags.own["pick"] is None else read_share(flags.own["pick"])
+    if share and flags.overwrite:
         raise UserError("--overwrite: a pick discards nothing; leave one of the two out")
     with Screen() as screen:
         session = start_session(config, screen)
-        if choice:
-            folder = pick_another(session, choice)
+        if share:
+            folder = pick_another(session, share)
         else:
             folder = tailor(session, overwrite=flags.overwrite)
     result = folder.read_summary()
     teacher = result["teacher"]
-    if choice is None:
+    if share is None:
         screen.console.print(candidates_table(read_json(folder.path / CANDIDATES_FILE), teacher))
     title = f"{session.task.name}, tailored ({config.prune.finetune} mode) beside its teacher"
     screen.console.print(side_by_side({"teacher": teacher, "tailored": result}, title))

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from nettailor.core.errors import UserError
 from nettailor.core.trainer import Fitted
 from nettailor.front import (
-    Choice,
     Front,
     Point,
     Seconds,
+    Share,
     pick,
-    read_choice,
     read_front,
+    read_share,
     write_front,
 )
 from student.wiring import Path as Way
@@ -64,7 +64,7 @@ def test_seconds_add_up() -> None:
     ],
 )
 def test_the_nearest_that_is_not_above(unit: Any, most: float, name: str) -> None:
-    assert pick(FRONT, Choice(unit, most)).name == name
+    assert pick(FRONT, Share(unit, most)).name == name
 
 
 @given(st.sampled_from(["flops", "params"]), st.floats(0.01, 1.2))
@@ -72,31 +72,31 @@ def test_no_other_point_lies_between(unit: Any, most: float) -> None:
     costs = [getattr(point, unit) for point in FRONT.points]
     if most < min(costs):
         with pytest.raises(UserError):
-            pick(FRONT, Choice(unit, most))
+            pick(FRONT, Share(unit, most))
         return
-    cost = getattr(pick(FRONT, Choice(unit, most)), unit)
+    cost = getattr(pick(FRONT, Share(unit, most)), unit)
     assert cost <= most
     assert not any(cost < other <= most for other in costs)
 
 
 def test_below_the_leanest_the_range_is_told() -> None:
     with pytest.raises(UserError, match=r"^--pick flops=0\.1: .* from 0\.150 to 0\.800; give"):
-        pick(FRONT, Choice("flops", 0.1))
+        pick(FRONT, Share("flops", 0.1))
     with pytest.raises(UserError, match=r"^--pick params=0\.01: .* from 0\.050 to 0\.900; give"):
-        pick(FRONT, Choice("params", 0.01))
+        pick(FRONT, Share("params", 0.01))
 
 
 @pytest.mark.parametrize(
-    ("text", "choice", "name"),
+    ("text", "share", "name"),
     [
-        ("flops=0.25", Choice("flops", 0.25), "flops0.25"),
-        ("params=1e-1", Choice("params", 0.1), "params0.1"),
-        ("flops=2", Choice("flops", 2.0), "flops2"),
+        ("flops=0.25", Share("flops", 0.25), "flops0.25"),
+        ("params=1e-1", Share("params", 0.1), "params0.1"),
+        ("flops=2", Share("flops", 2.0), "flops2"),
     ],
 )
-def test_a_choice_is_read(text: str, choice: Choice, name: str) -> None:
-    assert read_choice(text) == choice
-    assert choice.name == name
+def test_a_share_is_read(text: str, share: Share, name: str) -> None:
+    assert read_share(text) == share
+    assert share.name == name
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_a_choice_is_read(text: str, choice: Choice, name: str) -> None:
     ["", "flops", "0.25", "=0.25", "flops=", "flops=x", "flops=0", "flops=-1", "flops=nan",
      "flops=inf", "latency=4", "FLOPS=0.2", "flops=0.2=3", "params=0,1"],
 )  # fmt: skip
-def test_what_is_no_choice(text: str) -> None:
+def test_what_is_no_share(text: str) -> None:
     with pytest.raises(UserError, match=r"^--pick .*expected a share .*flops=0\.25 or params=0\.1"):
-        read_choice(text)
+        read_share(text)
 
 
 def content(**changes: Any) -> dict[str, Any]:
