@@ -9,7 +9,7 @@ _COMMANDS = {
     "tailor": (tailor.main, "cut a pretrained network to a task, beside its teacher"),
     "eliminate": (eliminate.main, "cut the top off instead: the yardstick"),
     "scale": (scale.main, "train other sizes of an EfficientNet: compound scaling"),
-    "knapsack": (knapsack.main, "remove channels under a hard budget, with inner distillation"),
+    "knapsack": (knapsack.main, "remove channels under a hard budget, and fine-tune what is left"),
     "search": (search.main, "search for a small network without pretrained weights"),
     "compare": (compare.main, "set every run of a task side by side"),
     "export": (export.main, "write a network as files that need nothing of this project"),

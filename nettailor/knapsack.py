@@ -1,4 +1,4 @@
-"""`python -m nettailor.knapsack`: remove channels under a hard budget, with inner distillation."""
+"""`python -m nettailor.knapsack`: remove channels under a hard budget, fine-tune the rest."""
 
 import math
 import time
@@ -49,7 +49,7 @@ PROG = "python -m nettailor.knapsack"
 DESCRIPTION = (
     "Remove channels of the fine-tuned teacher, or of a tailored network, by a knapsack under a "
     "hard budget of FLOPs, parameters or milliseconds, and fine-tune what is left with the whole "
-    "network's activations as extra targets."
+    "network's logits as extra targets."
 )
 _STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
@@ -221,7 +221,7 @@ def knapsack_folder(session: Session) -> RunFolder:
         details.append(f"of-{_short_name(session, Path(settings.of))}")
     details += ["greedy"] * (settings.solver == "greedy")
     details += [f"by{settings.round_to}"] * (settings.round_to != 8)
-    details += ["no-kd"] * (not settings.distill) + ["no-inner"] * (not settings.mimic)
+    details += ["no-kd"] * (not settings.distill) + ["inner"] * (settings.mimic > 0)
     return RunFolder(session.folder("knapsack", *details), PROG)
 
 

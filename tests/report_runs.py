@@ -97,7 +97,7 @@ def knapsack(**changes: Any) -> dict[str, Any]:
         "round_to": 8,
     }
     plain |= {"budget": {"cost": "flops", "most": 0.5, "batch": None}, "distill": 0.5}
-    return plain | {"mimic": 5.0, "paths": None} | changes
+    return plain | {"mimic": 0.0, "paths": None} | changes
 
 
 def accuracy(val: float, test: float | None) -> dict[str, float | None]:
@@ -122,7 +122,7 @@ def name_of(content: Mapping[str, Any]) -> str:
         middle = f"-{detail['budget']['cost']}{detail['budget']['most']:g}"
         middle += f"-of-{detail['of']['name']}" if detail["of"]["name"] else ""
         middle += "-greedy" if detail["solver"] == "greedy" else ""
-        middle += "-no-inner" if not detail["mimic"] else ""
+        middle += "-inner" if detail["mimic"] else ""
     if detail := content.get("searched"):
         middle = f"-trial{detail['trial']}-{detail['network']}"
     if content["eliminated"]:

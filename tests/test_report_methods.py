@@ -116,8 +116,8 @@ def test_spread_worked_out_by_hand() -> None:
         ("knapsack", {}, "knapsack, FLOPs ≤ 0.5"),
         (
             "knapsack",
-            {"knapsack": knapsack(solver="greedy", round_to=4, mimic=0.0)},
-            "knapsack, FLOPs ≤ 0.5, greedy, by 4, no inner distillation",
+            {"knapsack": knapsack(solver="greedy", round_to=4, mimic=5.0)},
+            "knapsack, FLOPs ≤ 0.5, greedy, by 4, inner distillation",
         ),
         (
             "knapsack",

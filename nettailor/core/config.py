@@ -346,7 +346,8 @@ class KnapsackConfig(BudgetConfig):
         0.5, description="weight of the distillation from the whole network's logits"
     )
     mimic: NonNegative = Field(
-        5.0, description="weight of the inner distillation: its activations at block ends"
+        0.0,
+        description="weight of the inner distillation, its activations at block ends, such as 5",
     )
 
     @property

@@ -135,8 +135,8 @@ def _knapsack(how: Knapsack, device: str) -> Iterator[str]:
         yield "any width" if how.round_to == 1 else f"by {how.round_to}"
     if not how.distill:
         yield "no distillation"
-    if not how.mimic:
-        yield "no inner distillation"
+    if how.mimic:
+        yield "inner distillation"
 
 
 def _place(summary: Summary) -> tuple[object, ...]:
