@@ -9,16 +9,16 @@ The yardstick, for every number of stages cut off the top:
   seed, for as many epochs as the tailored network's whole way took: teacher, student, fine-tuning
   (cuts that were tried and given up, and the weighing of paths, are not counted);
 - once more cut from the teacher itself and fine-tuned as the tailored network is, with the same
-  distillation, mimicry and schedule, for the epochs that the teacher leaves of the whole way: what
-  then differs is the choice of blocks.
+  losses and schedule, for the epochs that the teacher leaves of the whole way: what then differs is
+  the choice of blocks.
 
 `--finetune task` compares with eliminated networks whose blocks are frozen, which share them too.
 `--budgets params=0.0125` adds the network that is tailored to at most that share of the backbone's
 parameters. `--channels flops=0.7 params=0.5` adds each tailored network narrowed by the knapsack to
-0.7 of its FLOPs, and to half of its parameters; `knapsack.epochs` come on top of the whole way that
-the rivals are given.
+at most 0.7 of its FLOPs, and to half of its parameters; `knapsack.epochs` come on top of the whole
+way that the rivals are given.
 Everything trains on the same splits, augmentation and seeds; what is finished is not trained again.
-Writes `frontier.md`, `frontier.csv` and `frontier.png` into the folder `--out`.
+Writes `frontier.md`, `frontier.csv` and `frontier.png` into `frontier-<config>-<mode>/` of `--out`.
 """
 
 import argparse

@@ -224,14 +224,14 @@ def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 
 def candidates_table(rows: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any]) -> Table:
-    """Every depth that was tried: what was left, and validation accuracy around the cut."""
+    """Every cut that was tried: what was left, and validation accuracy around it."""
     table = Table(
-        title="depths tried, validation accuracy in %", title_justify="left", header_style="bold"
+        title="cuts tried, validation accuracy in %", title_justify="left", header_style="bold"
     )
     for name in (
-        "depth", "blocks", "proxies", "FLOPs", "params", "before cut", "after", "fine-tuned", "",
+        "cut", "blocks", "proxies", "FLOPs", "params", "before cut", "after", "fine-tuned", "",
     ):  # fmt: skip
-        table.add_column(name, justify="left" if name in ("depth", "") else "right")
+        table.add_column(name, justify="left" if name in ("cut", "") else "right")
     for row in rows:
         table.add_row(
             row["name"],

@@ -147,6 +147,8 @@ def _finish(
     beside = teacher.measured(latency["teacher"], work.device)
     all_spent = spent.plus(*(candidate.fitted for candidate in candidates))
     rows = []
+    # a budget ends with a race, where tolerance has no say
+    aim = target if config.prune.budget is None else None
     kept, *others = candidates
     for candidate in (*others, kept):
         tailored = candidate is kept
@@ -165,7 +167,7 @@ def _finish(
         rows.append(
             {
                 "name": candidate.name,
-                "verdict": "kept" if tailored else candidate.verdict(target),
+                "verdict": "kept" if tailored else candidate.verdict(aim),
                 "blocks": figures["blocks"],
                 "flops": figures["flops"],
                 "params": figures["params"]["total"],
@@ -178,7 +180,7 @@ def _finish(
             rows.sort(key=lambda row: str(row["name"]), reverse=True)
             write_json(folder.path / CANDIDATES_FILE, rows)
         place.finish(figures)
-    if config.prune.budget is None and not kept.reaches(target):
+    if aim is not None and not kept.reaches(aim):
         session.screen.say(
             f"warning: no cut came within {config.prune.tolerance:g} points of the teacher; kept "
             f"the most accurate, {kept.name}. Try more --prune.epochs or a "

@@ -98,8 +98,10 @@ class Candidate:
         rows = self.fitted.history[:epochs]
         return max((row["val_accuracy"], -row["val_loss"]) for row in rows)
 
-    def verdict(self, target: float) -> str:
-        """What became of it, in words."""
+    def verdict(self, target: float | None) -> str:
+        """What became of it, in words; None: it lost a race."""
+        if target is None:
+            return "dropped out"
         if self.reaches(target):
             return "within tolerance"
         return "short of the teacher" if self.ended else "ruled out early"

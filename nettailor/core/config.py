@@ -180,7 +180,7 @@ class StudentConfig(ScheduleConfig):
         "route", description="form of the expected complexity"
     )
     cost: Literal["auto", "flops", "params", "latency"] = Field(
-        "auto", description="what a path costs; auto: what the budget is in, else flops"
+        "auto", description="what a path costs; auto: flops; with a budget always what that is in"
     )
     distill: NonNegative = Field(
         0.5, description="weight of the distillation from the teacher's logits"
@@ -205,13 +205,13 @@ class BudgetConfig(ScheduleConfig):
     """What a network may cost that is cut to a budget, and the fine-tuning after it."""
 
     max_flops: Positive | None = Field(
-        None, description="budget: multiply-adds as a share of the whole network's, or null"
+        None, description="budget: multiply-adds as a share of those of the network that is cut"
     )
     max_params: Positive | None = Field(
-        None, description="budget: parameters as a share of the whole network's, or null"
+        None, description="budget: parameters as a share of those of the network that is cut"
     )
     max_latency_ms: Positive | None = Field(
-        None, description="budget: milliseconds a forward pass on the device, or null"
+        None, description="budget: milliseconds of a forward pass on the device"
     )
     batch: Count = Field(1, description="images at a time for max_latency_ms")
 
@@ -245,8 +245,8 @@ class PruneConfig(BudgetConfig):
 
     by: Literal["route", "rank"] = Field(
         "route",
-        description="what is kept: the best route from stem to logits under a budget, or, as "
-        "published, blocks by rank and proxies above a threshold",
+        description="what is kept: one route from stem to logits, the leanest within tolerance or "
+        "the best within a budget; or, as published, blocks by rank and proxies above a threshold",
     )
     importance: Literal["measured", "path-weights"] = Field(
         "measured",
@@ -259,7 +259,10 @@ class PruneConfig(BudgetConfig):
         description="numbers of pretrained blocks to remove (by rank); null: about six depths",
     )
     tolerance: float = Field(
-        0.5, ge=0, le=100, description="points of validation accuracy the teacher may be ahead"
+        0.5,
+        ge=0,
+        le=100,
+        description="points of validation accuracy the teacher may be ahead, without a budget",
     )
     finetune: Literal["all", "task"] = Field(
         "all",
@@ -333,8 +336,8 @@ class KnapsackConfig(BudgetConfig):
     )
     max_flops: Positive | None = Field(
         None,
-        description="budget: multiply-adds as a share of those of the network that is made "
-        "narrower; 0.5 where no budget is given",
+        description="budget: multiply-adds as a share of those of the network that is cut; 0.5 "
+        "where no budget is given",
     )
     solver: Literal["exact", "greedy"] = Field(
         "exact", description="of the knapsack: dynamic programming, or most value per cost first"

@@ -126,7 +126,7 @@ def _limits(budget: Budget, device: str) -> Iterator[str]:
 
 
 def _knapsack(how: Knapsack, device: str) -> Iterator[str]:
-    """What lost channels, how many, and what it was fine-tuned without."""
+    """What lost channels, how many, and where it departs from the defaults."""
     yield "knapsack" if how.of.kind == "teacher" else f"knapsack of tailored {how.of.name}"
     yield from _limits(how.budget, device)
     if how.solver == "greedy":
