@@ -11,7 +11,7 @@ from torch import nn
 
 from nettailor.core.architecture import WEIGHTS_FILE, Architecture, NarrowedStructure
 from nettailor.core.backbone import Chain, create_chain
-from nettailor.core.config import TEACHER_KEYS, as_settings, recorded
+from nettailor.core.config import ROUND_TO, TEACHER_KEYS, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
@@ -220,7 +220,7 @@ def knapsack_folder(session: Session) -> RunFolder:
     if settings.of != "teacher":
         details.append(f"of-{_short_name(session, Path(settings.of))}")
     details += ["greedy"] * (settings.solver == "greedy")
-    details += [f"by{settings.round_to}"] * (settings.round_to != 8)
+    details += [f"by{settings.round_to}"] * (settings.round_to != ROUND_TO)
     details += ["no-kd"] * (not settings.distill) + ["inner"] * (settings.mimic > 0)
     return RunFolder(session.folder("knapsack", *details), PROG)
 
@@ -240,15 +240,17 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
         f"knapsack: {int(kept.sum())} of {len(kept)} groups of channels stay, {choice.cost:.3f} of "
         f"the cost; validation straight after the cut {straight_after.accuracy:.2f} %"
     )
-    target = on_kept_channels(
-        as_target(whole.network),
-        [None if items is None else positions(items, kept).to(device) for items in channels.nodes],
-    )
-    batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
-    with session.accelerator.autocast():
-        *of_nodes, _ = mean_scales(
-            "normalized", (target(images.to(device)) for images, _ in batches)
-        )
+    target, of_nodes = as_target(whole.network), []
+    if settings.mimic:
+        nodes = [
+            None if items is None else positions(items, kept).to(device) for items in channels.nodes
+        ]
+        target = on_kept_channels(target, nodes)
+        batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
+        with session.accelerator.autocast():
+            *of_nodes, _ = mean_scales(
+                "normalized", (target(images.to(device)) for images, _ in batches)
+            )
     session.seed_stage("fine-tuning after the knapsack")
     objective = InnerDistillation(
         target,

@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 
 from nettailor.core.compound_scaling import PUBLISHED
-from nettailor.core.config import EXECUTION_KEYS, STAGES
+from nettailor.core.config import EXECUTION_KEYS, ROUND_TO, STAGES
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
 from nettailor.core.printable import printable
@@ -131,7 +131,7 @@ def _knapsack(how: Knapsack, device: str) -> Iterator[str]:
     yield from _limits(how.budget, device)
     if how.solver == "greedy":
         yield "greedy"
-    if how.round_to != 8:
+    if how.round_to != ROUND_TO:
         yield "any width" if how.round_to == 1 else f"by {how.round_to}"
     if not how.distill:
         yield "no distillation"
