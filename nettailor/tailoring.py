@@ -184,16 +184,15 @@ class Tailoring:
     ) -> Fitted:
         """Train a student by the objective; see `fit` for what stops it."""
         session, config = self.session, self.config
-        complexity = FORMS[config.student.complexity]
         cost = torch.tensor(self.costs.shares(network).paths, device=self.device)
+        complexity = FORMS[config.student.complexity](cost, network.wiring)
         objective = TailorObjective(
             self.target,
             distill=distill,
             gamma=gamma,
             complexity=complexity,
-            cost=cost,
             mimic=mimic,
-            mimic_scales=self.mimic_scales,
+            mimic_scales=torch.tensor(self.mimic_scales, device=self.device),
             label_smoothing=label_smoothing,
         )
         own = [
@@ -220,7 +219,7 @@ class Tailoring:
             pictures=StudentPictures(
                 self.teacher.stages,
                 drawn,
-                lambda student: complexity(student.path_weights(), cost, student.wiring),
+                lambda student: complexity(student.path_weights()),
             ),
         )
         with closing(watcher):
@@ -283,7 +282,8 @@ class Tailoring:
                 with self.session.accelerator.autocast():
                     output = student(images.to(self.device, memory_format=torch.channels_last))
                 labels = labels.to(self.device)
-                total += float(expected_cross_entropy(output, student.head_weights, labels))
+                by_head, heads = torch.stack(output.by_head), student.of_heads(output.alpha)
+                total += float(expected_cross_entropy(by_head.float(), heads, labels))
             return total / len(batches)
 
         return loss

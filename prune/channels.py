@@ -206,6 +206,14 @@ class _Trace(TorchDispatchMode):
             self._reshape(operator, args[0], first)
         elif operator == "constant_pad_nd":
             self._pad(operator, args, first)
+        elif operator == "cat" and first.ndim == 1:
+            # the weights of several norms in a row, to be scaled together
+            self._give(first, np.concatenate([self._channels[id(one)] for one in args[0]]))
+        elif operator == "split_with_sizes" and args[0].ndim == 1:
+            ends = np.cumsum(args[1])[:-1]
+            slots = np.split(self._channels[id(args[0])], ends)
+            for part, of_part in zip(result, slots, strict=True):
+                self._give(part, of_part)
         else:
             raise self._stop(operator)
         return result
@@ -265,7 +273,7 @@ class _Trace(TorchDispatchMode):
         for tensor, other in zip(tensors, known, strict=True):
             if other is not None and len(other) == len(slots):
                 self._tie(slots, other)
-            elif other is not None or tensor.numel() > 1:
+            elif other is not None or (tensor.numel() > 1 and out.ndim > 1):
                 raise self._stop(operator)
         self._give(out, slots)
 

@@ -31,8 +31,9 @@ def reestimate(
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # torch's word for a cumulative average
-        for images, _ in batches:
+        for number, (images, _) in enumerate(batches, 1):
+            for norm in norms:
+                norm.momentum = 1 / number  # a plain average; with None each norm waits for the GPU
             with accelerator.autocast():
                 network(images.to(accelerator.device, memory_format=torch.channels_last))
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -1,21 +1,23 @@
 """Expected complexity of a student from its path weights: pure tensor arithmetic.
 
-`published` and `reachability` take each path as open with probability α, independently of the
-others; `route` takes α as the odds with which a node chooses one of its paths.
+Each form is made once for a wiring and its costs, on their device, and is then a function of the
+path weights: α, shape (paths,) -> E[C], a scalar. `published` and `reachability` take each path as
+open with probability α, independently of the others; `route` takes α as the odds with which a node
+chooses one of its paths.
 """
 
 from collections.abc import Callable
-from functools import reduce
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from student.wiring import Wiring
+from student.wiring import KINDS, Wiring
 
-ExpectedComplexity = Callable[[Tensor, Tensor, Wiring], Tensor]
+ExpectedComplexity = Callable[[Tensor], Tensor]
 
 
-def published(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
+def published(cost: Tensor, wiring: Wiring) -> ExpectedComplexity:
     """E[C] as the paper has it (NetTailor, equation 8), with its events taken as disjoint.
 
     For a path from node i into node j, with r = 1 - α:
@@ -23,29 +25,35 @@ def published(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
     The input is always there and the output always read, so their products count as zero.
 
     Args:
-        alpha: path weights, shape (paths,).
         cost: cost of each path over the pretrained network's total, shape (paths,).
         wiring: the paths, in the same order.
 
     Returns:
-        A scalar, at most Σ C; it can be negative, because the events do overlap.
+        α -> a scalar, at most Σ C; it can be negative, because the events do overlap.
     """
-    closed = 1 - alpha
-    ways = closed.unbind()
-    one, zero = closed.new_ones(()), closed.new_zeros(())
+    # Sum over the products instead of the paths: what closes a node takes the cost of all that
+    # leaves it, and what closes its way out the cost of all that leads into it.
+    into, out_of = wiring.incoming[1:-1], wiring.outgoing[1:-1]
+    groups, charged = [*into, *out_of], [*out_of, *into]
+    prices = torch.stack([cost.new_zeros(()), *(cost[list(group)].sum() for group in charged)])
+    # one padded row per product; the padding is the number after the last path, where r is 1
+    width = max([len(group) for group in groups], default=1)
+    width = 1 << (width - 1).bit_length()
+    rows = [[*group, *[len(wiring.paths)] * (width - len(group))] for group in [(), *groups]]
+    table = torch.tensor(rows, device=cost.device)
 
-    def all_closed(group: tuple[int, ...]) -> Tensor:
-        # a chain of products, because the gradient of Tensor.prod looks at values on the host
-        return reduce(torch.mul, (ways[position] for position in group), one)
+    def expected(alpha: Tensor) -> Tensor:
+        products = F.pad(1 - alpha, (0, 1), value=1.0)[table]
+        # halves times halves, because the gradient of Tensor.prod looks at values on the host
+        while products.shape[1] > 1:
+            left, right = products.chunk(2, dim=1)
+            products = left * right
+        return (cost * alpha).sum() - (prices * products.squeeze(1)).sum()
 
-    into = torch.stack([zero, *(all_closed(group) for group in wiring.incoming[1:])])
-    out_of = torch.stack([*(all_closed(group) for group in wiring.outgoing[:-1]), zero])
-    sources = [path.source for path in wiring.paths]
-    targets = [path.target for path in wiring.paths]
-    return (cost * (1 - closed - into[sources] - out_of[targets])).sum()
+    return expected
 
 
-def reachability(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
+def reachability(cost: Tensor, wiring: Wiring) -> ExpectedComplexity:
     """E[C] by the odds that a path is open, its source is reached and its target is read.
 
     R_0 = 1, R_j = 1 - Π_{paths i→j} (1 - α_ij R_i);
@@ -55,46 +63,68 @@ def reachability(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
 
     Args and returns as for `published`.
     """
-    weights = alpha.unbind()
-    one = alpha.new_ones(())
-    reached: list[Tensor] = [one]
-    for node in range(1, wiring.depth + 1):
-        missed = one
-        for position in wiring.incoming[node]:
-            missed = missed * (1 - weights[position] * reached[wiring.paths[position].source])
-        reached.append(1 - missed)
-    read: list[Tensor] = [one] * (wiring.depth + 1)
-    for node in range(wiring.depth - 1, -1, -1):
-        missed = one
-        for position in wiring.outgoing[node]:
-            missed = missed * (1 - weights[position] * read[wiring.paths[position].target])
-        read[node] = 1 - missed
-    sources = torch.stack([reached[path.source] for path in wiring.paths])
-    targets = torch.stack([read[path.target] for path in wiring.paths])
-    return (cost * alpha * sources * targets).sum()
+
+    def expected(alpha: Tensor) -> Tensor:
+        weights = alpha.unbind()
+        one = alpha.new_ones(())
+        reached: list[Tensor] = [one]
+        for node in range(1, wiring.depth + 1):
+            missed = one
+            for position in wiring.incoming[node]:
+                missed = missed * (1 - weights[position] * reached[wiring.paths[position].source])
+            reached.append(1 - missed)
+        read: list[Tensor] = [one] * (wiring.depth + 1)
+        for node in range(wiring.depth - 1, -1, -1):
+            missed = one
+            for position in wiring.outgoing[node]:
+                missed = missed * (1 - weights[position] * read[wiring.paths[position].target])
+            read[node] = 1 - missed
+        sources = torch.stack([reached[path.source] for path in wiring.paths])
+        targets = torch.stack([read[path.target] for path in wiring.paths])
+        return (cost * alpha * sources * targets).sum()
+
+    return expected
 
 
-def route(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
+def route(cost: Tensor, wiring: Wiring) -> ExpectedComplexity:
     """E[C] of a route drawn backwards from the logits, where each node takes one path by its α.
 
     O = 1 at the logits and O_i = Σ_{paths i→j} α_ij O_j are the odds that node i lies on the route;
     E[C] = Σ C_ij α_ij O_j. Exact, and within the costs of the leanest and the dearest route.
 
+    With A_ij = Σ α over the paths i→j, O solves (I - A) O = e, where e is 1 at the logits. A is
+    strictly upper triangular, because paths lead forward.
+
     Args and returns as for `published`.
     """
-    weights = alpha.unbind()
-    zero = alpha.new_zeros(())
-    taken: dict[int, Tensor] = {}
-    on_route: list[Tensor] = [zero] * wiring.depth + [alpha.new_ones(())]
-    for node in range(wiring.depth, 0, -1):
-        for position in wiring.incoming[node]:
-            taken[position] = weights[position] * on_route[node]
-            source = wiring.paths[position].source
-            on_route[source] = on_route[source] + taken[position]
-    return (cost * torch.stack([taken[position] for position in range(len(wiring.paths))])).sum()
+    nodes = wiring.depth + 1
+    shape = (len(KINDS), nodes, nodes)
+    places = [
+        (KINDS.index(path.kind) * nodes + path.source) * nodes + path.target
+        for path in wiring.paths
+    ]
+    table = torch.tensor(places, device=cost.device)
+
+    def spread(of_paths: Tensor) -> Tensor:
+        """(paths,) -> (kinds, sources, targets); no two paths share a place."""
+        return of_paths.new_zeros(shape).flatten().scatter(0, table, of_paths).view(shape)
+
+    prices = spread(cost)
+    logits = cost.new_zeros(nodes, 1)
+    logits[-1] = 1
+
+    def expected(alpha: Tensor) -> Tensor:
+        weights = spread(alpha)
+        odds = torch.linalg.solve_triangular(
+            -weights.sum(dim=0), logits, upper=True, unitriangular=True
+        )
+        by_target: Tensor = (prices * weights).sum(dim=(0, 1)) * odds.squeeze(1)
+        return by_target.sum()
+
+    return expected
 
 
-FORMS: dict[str, ExpectedComplexity] = {
+FORMS: dict[str, Callable[[Tensor, Wiring], ExpectedComplexity]] = {
     "published": published,
     "reachability": reachability,
     "route": route,

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Chain, fresh_classifier, head_activation
+from nettailor.core.backbone import Chain, fresh_classifier, head_activation, logits_of
 
 HEAD_EXPANSION = 6  # channels of an inverted-residual head over those that it reads
 _LEAN_WIDTH = 256  # channels at most of an exit's convolution
@@ -21,8 +21,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> logits (B, classes)."""
-        logits: Tensor = self.classifier(self.neck(x))
-        return logits
+        return logits_of(self.classifier, self.neck(x))
 
 
 def fresh_neck(chain: Chain, channels: int, width: int) -> tuple[nn.Module, int]:

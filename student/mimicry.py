@@ -1,6 +1,6 @@
 """Ω: how far the student's activations are from the teacher's."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from statistics import fmean
 from typing import Literal
 
@@ -52,19 +52,19 @@ def mean_scales(form: MimicryForm, outputs: Iterable[NetOutput]) -> list[float]:
     return [fmean(of_node) for of_node in zip(*scales, strict=True)]
 
 
-def mimicry(student: NetOutput, teacher: NetOutput, scales: Sequence[float]) -> Tensor:
+def mimicry(student: NetOutput, teacher: NetOutput, scales: Tensor) -> Tensor:
     """Ω over the nodes that the student still has and the logits, a scalar.
 
     Args:
         student: its nodes may be None where the network was cut.
         teacher: nodes of the same shapes, without gradients.
-        scales: factors from `node_scales`.
+        scales: factors from `node_scales`, shape (L + 1,), on the device.
     """
     nodes = zip(student.nodes[1:], teacher.nodes[1:], strict=True)
     pairs = [*nodes, (student.logits, teacher.logits)]
+    nothing = scales.new_zeros(())
     parts = [
-        F.mse_loss(mine.float(), theirs.float()) * scale
-        for (mine, theirs), scale in zip(pairs, scales, strict=True)
-        if mine is not None and theirs is not None
+        nothing if mine is None or theirs is None else F.mse_loss(mine.float(), theirs.float())
+        for mine, theirs in pairs
     ]
-    return torch.stack(parts).sum()
+    return (torch.stack(parts) * scales).sum()

@@ -1,5 +1,6 @@
 """The student: pretrained blocks, what may stand in for them, and softmax path weights."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Self, cast
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nettailor.core.backbone import Chain, NodeSpec, ProxyShape
 from student.exit import Head, exit_from
 from student.path_weights import PathWeights
-from student.proxy import Proxy, pool
+from student.proxy import Proxy, pool, scaled_affines
 from student.wiring import Path, Wiring
 
 BatchNormPolicy = Literal["train", "follow", "frozen"]
@@ -24,11 +25,13 @@ class StudentOutput(NamedTuple):
     logits: (B, classes), the sum of its heads' by their path weights.
     nodes: x_0 … x_L, each (B, C_l, H_l, W_l); None where a cut network has no such node any more.
     by_head: the logits of each head, (B, classes) each, in the wiring's order.
+    alpha: the path weights, (paths,), in the wiring's order.
     """
 
     logits: Tensor
     nodes: list[Tensor | None]
     by_head: list[Tensor]
+    alpha: Tensor
 
 
 class Student(nn.Module):
@@ -133,25 +136,22 @@ class Student(nn.Module):
                 module.eval()
         return self
 
-    @property
-    def head_weights(self) -> Tensor:
-        """The path weights of the heads, shape (heads,), in the wiring's order; their sum is 1."""
-        weights: Tensor = self.path_weights()
-        return weights[list(self.wiring.incoming[-1])]
-
     def forward(self, images: Tensor) -> StudentOutput:
         """What the student says of images (B, 3, S, S)."""
         mixes = any(len(incoming) > 1 for incoming in self.wiring.incoming)
-        alpha = self.path_weights().unbind() if mixes else ()
+        # the weight of an only path is 1 by definition
+        alpha = self.path_weights() if mixes else torch.ones_like(self.path_weights.logits)
+        weights = alpha.unbind()
+        affines = self._proxy_affines(weights)
         nodes: list[Tensor | None] = [self.stem(images)]
         pooled: dict[tuple[int, int], Tensor] = {}
         for node in range(1, self.wiring.depth):
             incoming = self.wiring.incoming[node]
             total: Tensor | None = None
             for position in incoming:
-                # the weight of an only path is 1 by definition
-                weight = alpha[position] if len(incoming) > 1 else None
-                term = self._along(self.wiring.paths[position], nodes, pooled, weight)
+                weight = weights[position] if len(incoming) > 1 else None
+                path = self.wiring.paths[position]
+                term = self._along(path, nodes, pooled, weight, affines.get(path.key))
                 total = term if total is None else total + term
             nodes.append(None if total is None else self.activations[str(node)](total))
         by_head = [
@@ -160,9 +160,24 @@ class Student(nn.Module):
         ]
         logits = by_head[0]
         if len(by_head) > 1:
-            weighted = zip(by_head, self.wiring.incoming[-1], strict=True)
-            logits = torch.stack([one * alpha[position] for one, position in weighted]).sum(0)
-        return StudentOutput(logits, nodes, by_head)
+            logits = (torch.stack(by_head) * self.of_heads(alpha)[:, None, None]).sum(0)
+        return StudentOutput(logits, nodes, by_head, alpha)
+
+    def of_heads(self, alpha: Tensor) -> Tensor:
+        """The path weights of the heads, (heads,): the last of `alpha` (paths,); their sum is 1."""
+        return alpha[-len(self.wiring.incoming[-1]) :]
+
+    def _proxy_affines(self, weights: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """By path: what the last norm of a proxy is scaled with, where its node has other paths."""
+        mixed = {
+            path.key: weight
+            for path, weight in zip(self.wiring.paths, weights, strict=True)
+            if path.kind == "proxy" and len(self.wiring.incoming[path.target]) > 1
+        }
+        if not mixed:
+            return {}
+        norms = [cast(Proxy, self.proxies[key]).norm for key in mixed]
+        return dict(zip(mixed, scaled_affines(norms, list(mixed.values())), strict=True))
 
     def _along(
         self,
@@ -170,6 +185,7 @@ class Student(nn.Module):
         nodes: list[Tensor | None],
         pooled: dict[tuple[int, int], Tensor],
         alpha: Tensor | None,
+        affine: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         x = nodes[path.source]
         assert x is not None, "the plan excludes paths out of dead nodes"
@@ -181,7 +197,7 @@ class Student(nn.Module):
                 pooled[path.source, stride] = pool(x, stride)
             small = pooled[path.source, stride]
         if path.kind == "proxy":
-            return cast(Tensor, self.proxies[path.key](small, alpha))
+            return cast(Tensor, self.proxies[path.key](small, affine))
         if path.kind == "identity":
             missing = self.specs[path.target].channels - self.specs[path.source].channels
             out = F.pad(small, (0, 0, 0, 0, 0, missing)) if missing else small

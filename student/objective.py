@@ -1,6 +1,6 @@
 """The student's loss: cross-entropy, distillation, expected complexity and mimicry."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +34,8 @@ class TailorObjective:
         distill: float,
         gamma: float,
         complexity: ExpectedComplexity,
-        cost: Tensor,
         mimic: float,
-        mimic_scales: Sequence[float],
+        mimic_scales: Tensor,
         label_smoothing: float = 0.0,
     ) -> None:
         """Fix the terms.
@@ -45,15 +44,14 @@ class TailorObjective:
             teacher: images -> output without gradients, at the nodes of the student's backbone.
             distill: λ ≥ 0; at 0 the term is left out.
             gamma: γ1 ≥ 0; at 0 the term is left out.
-            complexity: one of `student.complexity.FORMS`.
-            cost: cost of each path over the pretrained total, shape (paths,), on the device.
+            complexity: one of `student.complexity.FORMS`, of the student's wiring and costs.
             mimic: γ2 ≥ 0; at 0 the term is left out.
-            mimic_scales: see `student.mimicry.node_scales`.
+            mimic_scales: as `student.mimicry.node_scales` gives them, (L + 1,), on the device.
             label_smoothing: in [0, 1).
         """
         self.teacher = teacher
         self.distill = distill
-        self.gamma, self.complexity, self.cost = gamma, complexity, cost
+        self.gamma, self.complexity = gamma, complexity
         self.mimic, self.mimic_scales = mimic, mimic_scales
         self.label_smoothing = label_smoothing
         self.terms: tuple[str, ...] = (
@@ -67,16 +65,17 @@ class TailorObjective:
         """See `nettailor.core.objective.Objective`."""
         assert isinstance(network, Student)
         output: StudentOutput = network(images)
-        weights = (1 - _EXPLORED) * network.head_weights + _EXPLORED / len(output.by_head)
-        terms = [expected_cross_entropy(output, weights, labels, self.label_smoothing)]
+        by_head = torch.stack(output.by_head).float()
+        share = network.of_heads(output.alpha)
+        weights = (1 - _EXPLORED) * share + _EXPLORED / len(by_head)
+        terms = [expected_cross_entropy(by_head, weights, labels, self.label_smoothing)]
         if self.distill or self.mimic:
             target = self.teacher(images)
         if self.distill:
-            distances = [divergence(logits, target.logits) for logits in output.by_head]
-            terms.append(self.distill * (weights * torch.stack(distances)).sum())
+            distances = divergence(by_head, target.logits)
+            terms.append(self.distill * (weights * distances).sum())
         if self.gamma:
-            expected = self.complexity(network.path_weights(), self.cost, network.wiring)
-            terms.append(self.gamma * expected)
+            terms.append(self.gamma * self.complexity(output.alpha))
         if self.mimic:
             mine = NetOutput(output.logits, output.nodes)
             terms.append(self.mimic * mimicry(mine, target, self.mimic_scales))
@@ -84,26 +83,37 @@ class TailorObjective:
 
 
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KD = T² KL(teacher ‖ student) at T = 2 of logits (B, classes), a scalar, mean over B."""
+    """KD = T² KL(teacher ‖ student) at T = 2, mean over the B images.
+
+    Args:
+        student: logits (…, B, classes), such as those of several heads.
+        teacher: logits (B, classes).
+
+    Returns:
+        Shape (…), of one head a scalar.
+    """
     mine, theirs = (
-        (logits.float() / _TEMPERATURE).log_softmax(dim=1) for logits in (student, teacher)
+        (logits.float() / _TEMPERATURE).log_softmax(dim=-1) for logits in (student, teacher)
     )
-    return _TEMPERATURE**2 * F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
+    apart = F.kl_div(mine, theirs.expand_as(mine), reduction="none", log_target=True)
+    return _TEMPERATURE**2 / len(teacher) * apart.sum(dim=(-2, -1))
 
 
 def expected_cross_entropy(
-    output: StudentOutput, weights: Tensor, labels: Tensor, label_smoothing: float = 0.0
+    by_head: Tensor, weights: Tensor, labels: Tensor, label_smoothing: float = 0.0
 ) -> Tensor:
     """Σ w CE over the heads, a scalar, in nats.
 
     Args:
-        output: of B images.
+        by_head: logits (heads, B, classes), float32.
         weights: of the heads, shape (heads,), their sum 1.
         labels: shape (B,).
         label_smoothing: in [0, 1).
     """
-    losses = [
-        F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-        for logits in output.by_head
-    ]
-    return (weights * torch.stack(losses)).sum()
+    losses = F.cross_entropy(
+        by_head.flatten(0, 1),
+        labels.repeat(len(by_head)),
+        label_smoothing=label_smoothing,
+        reduction="none",
+    )
+    return (weights * losses.view(len(by_head), -1).mean(dim=1)).sum()

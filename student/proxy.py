@@ -1,5 +1,9 @@
 """The small skip layer A_pl that may stand in for pretrained blocks."""
 
+from collections.abc import Sequence
+from functools import cache
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -7,31 +11,44 @@ from nettailor.core.backbone import ProxyShape
 
 
 class ScaledBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose affine part is multiplied by a scalar.
+    """Batch norm whose affine part comes from outside, where it was multiplied by a scalar.
 
-    scale * BN(x) costs no pass over the activations this way: it is a change of C weights.
+    α BN(x) costs no pass over the activations this way: it is a change of C weights. The momentum
+    is a number.
     """
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W); `scale` is a scalar tensor, None for 1."""
-        if scale is None:
+    def forward(self, x: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W); `affine`: (α weight, α bias), (C,) each."""
+        if affine is None:
             return super().forward(x)
-        momentum = self.momentum
-        if self.training:
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
-            if momentum is None:  # cumulative average, as in nn.BatchNorm2d
-                momentum = 1.0 / float(self.num_batches_tracked)
+        assert self.momentum is not None
         return F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight * scale,
-            self.bias * scale,
-            self.training,
-            momentum or 0.0,
-            self.eps,
+            x, self.running_mean, self.running_var, *affine, self.training, self.momentum, self.eps
         )
+
+
+@cache
+def _norm_of_channel(widths: tuple[int, ...], device: torch.device) -> Tensor:
+    """The channels of several norms in a row: which of the norms each is of, shape (Σ widths,)."""
+    with torch.inference_mode(False):  # else it could not be used in training later
+        numbers = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
+        return numbers.to(device)
+
+
+def scaled_affines(
+    norms: Sequence[nn.BatchNorm2d], alphas: Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """(α weight, α bias) of each norm, all of them in two multiplications.
+
+    Args:
+        norms: at least one.
+        alphas: a scalar each.
+    """
+    widths = [norm.num_features for norm in norms]
+    factors = torch.stack(list(alphas))[_norm_of_channel(tuple(widths), alphas[0].device)]
+    weights = torch.cat([norm.weight for norm in norms]) * factors
+    biases = torch.cat([norm.bias for norm in norms]) * factors
+    return list(zip(torch.split(weights, widths), torch.split(biases, widths), strict=True))
 
 
 class Proxy(nn.Module):
@@ -56,11 +73,11 @@ class Proxy(nn.Module):
         self.conv = nn.Conv2d(width, channels_out, 1, bias=False)
         self.norm = ScaledBatchNorm2d(channels_out)
 
-    def forward(self, pooled: Tensor, alpha: Tensor | None = None) -> Tensor:
-        """(B, C_in, H, W) already pooled -> (B, C_out, H, W), times the scalar `alpha`."""
+    def forward(self, pooled: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(B, C_in, H, W) already pooled -> (B, C_out, H, W), times α: see `scaled_affines`."""
         if self.squeeze is not None:
             pooled = self.squeeze(pooled)
-        scaled: Tensor = self.norm(self.conv(pooled), alpha)
+        scaled: Tensor = self.norm(self.conv(pooled), affine)
         return scaled
 
 

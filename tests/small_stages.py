@@ -123,10 +123,11 @@ def student_and_objective(seed: int) -> tuple[Student, TailorObjective]:
         target,
         distill=0.5,
         gamma=0.3,
-        complexity=reachability,
-        cost=torch.tensor([cost.flops / total.flops for cost in costs]),
+        complexity=reachability(
+            torch.tensor([cost.flops / total.flops for cost in costs]), student.wiring
+        ),
         mimic=1.0,
-        mimic_scales=node_scales("normalized", target(images)),
+        mimic_scales=torch.tensor(node_scales("normalized", target(images))),
         label_smoothing=0.1,
     )
     return student, objective

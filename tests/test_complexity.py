@@ -1,6 +1,8 @@
 """Expected complexity against hand-worked networks and brute force over all states or routes."""
 
+from collections.abc import Callable
 from itertools import product
+from typing import Literal
 
 import pytest
 import torch
@@ -28,7 +30,7 @@ def test_published_by_hand() -> None:
     """
     by_hand = 0.5 * 0.66 + 0.05 * -0.14 + 0.3 * 0.35 + 0.03 * 0.15 + 0.1 * 0.56 + 0.02 * -0.04
     by_hand += 0.07 * 0.84
-    assert float(published(ALPHA, COST, WIRING)) == pytest.approx(by_hand, abs=1e-6)
+    assert float(published(COST, WIRING)(ALPHA)) == pytest.approx(by_hand, abs=1e-6)
 
 
 def test_reachability_by_hand() -> None:
@@ -43,7 +45,7 @@ def test_reachability_by_hand() -> None:
         + (0.1 * 0.8 + 0.02 * 0.2) * 0.711256 * 1
         + 0.07 * (1 - 0.4309952 * 0.8577488)
     )
-    assert float(reachability(ALPHA, COST, WIRING)) == pytest.approx(by_hand, abs=1e-6)
+    assert float(reachability(COST, WIRING)(ALPHA)) == pytest.approx(by_hand, abs=1e-6)
 
 
 def brute_force(alpha: Tensor, cost: Tensor, wiring: Wiring) -> float:
@@ -71,7 +73,7 @@ def test_reachability_is_exact_on_a_chain() -> None:
     chain = full_wiring(3, 0)
     alpha = torch.tensor([0.9, 0.6, 0.8, 1.0])
     cost = torch.tensor([0.4, 0.3, 0.2, 0.1])
-    assert float(reachability(alpha, cost, chain)) == pytest.approx(0.9 * 0.6 * 0.8)
+    assert float(reachability(cost, chain)(alpha)) == pytest.approx(0.9 * 0.6 * 0.8)
     assert brute_force(alpha, cost, chain) == pytest.approx(0.9 * 0.6 * 0.8)
 
 
@@ -83,14 +85,14 @@ def test_reachability_is_exact_where_no_two_routes_share_a_path() -> None:
     alpha = torch.tensor([0.7, 0.4, 0.3, 0.9])
     cost = torch.tensor([0.4, 0.1, 0.2, 0.3])
     exact = brute_force(alpha, cost, wiring)
-    assert float(reachability(alpha, cost, wiring)) == pytest.approx(exact, abs=1e-6)
+    assert float(reachability(cost, wiring)(alpha)) == pytest.approx(exact, abs=1e-6)
 
 
 def test_published_is_exact_where_its_events_are_disjoint() -> None:
     """With every weight 0 or 1 and one route open, all three terms are certain."""
     alpha = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
     # closed paths come out at 0 and open ones at 1, up to the closed path's own r = 1
-    assert float(published(alpha, COST, WIRING)) == pytest.approx(0.5 + 0.3 + 0.1 + 0.07)
+    assert float(published(COST, WIRING)(alpha)) == pytest.approx(0.5 + 0.3 + 0.1 + 0.07)
     assert brute_force(alpha, COST, WIRING) == pytest.approx(0.5 + 0.3 + 0.1 + 0.07)
 
 
@@ -104,7 +106,7 @@ def test_all_weight_on_the_blocks_costs_what_the_backbone_costs() -> None:
         if path.kind in pretrained
     )  # fmt: skip
     for form in FORMS.values():
-        assert float(form(alpha, cost, wiring)) == pytest.approx(backbone)
+        assert float(form(cost, wiring)(alpha)) == pytest.approx(backbone)
 
 
 def test_reachability_stays_within_its_range_where_published_does_not() -> None:
@@ -112,18 +114,44 @@ def test_reachability_stays_within_its_range_where_published_does_not() -> None:
     cost = torch.full((len(wiring.paths),), 1 / len(wiring.paths))
     for seed in range(50):
         torch.manual_seed(seed)
-        value = float(reachability(torch.rand(len(wiring.paths)), cost, wiring))
+        value = float(reachability(cost, wiring)(torch.rand(len(wiring.paths))))
         assert 0 <= value <= float(cost.sum()) + 1e-6
     uniform = torch.tensor([1 / len(wiring.incoming[path.target]) for path in wiring.paths])
-    assert float(published(uniform, cost, wiring)) < 0
+    assert float(published(cost, wiring)(uniform)) < 0
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_complexity_pulls_blocks_down(form: ExpectedComplexity) -> None:
+def test_complexity_pulls_blocks_down(form: Callable[[Tensor, Wiring], ExpectedComplexity]) -> None:
     alpha = ALPHA.clone().requires_grad_()
-    form(alpha, COST, WIRING).backward()
+    form(COST, WIRING)(alpha).backward()
     assert alpha.grad is not None
     assert (alpha.grad[::2] > 0).all()
+
+
+def by_path(alpha: Tensor, cost: Tensor, wiring: Wiring) -> Tensor:
+    """Equation 8 of the paper, path by path."""
+    total = torch.zeros(())
+    for position, path in enumerate(wiring.paths):
+        into, out_of = wiring.incoming[path.source], wiring.outgoing[path.target]
+        unreached = (1 - alpha[list(into)]).prod() if path.source else torch.zeros(())
+        unread = (1 - alpha[list(out_of)]).prod() if path.target < wiring.depth else torch.zeros(())
+        total = total + cost[position] * (alpha[position] - unreached - unread)
+    return total
+
+
+@pytest.mark.parametrize("skips", [1, 3, "dense"])
+def test_published_is_the_sum_over_paths(skips: Literal["dense"] | int) -> None:
+    """The value and its gradient, where nodes have one path and where they have many."""
+    wiring = full_wiring(6, skips, identities=[2, 5], exits=[3])
+    wiring = wiring.without([path for path in wiring.paths if path.target == 4 and path.source < 3])
+    one = torch.rand(len(wiring.paths), dtype=torch.float64).requires_grad_()
+    other = one.detach().clone().requires_grad_()
+    cost = torch.rand(len(wiring.paths), dtype=torch.float64)
+    value, by_hand = published(cost, wiring)(one), by_path(other, cost, wiring)
+    torch.testing.assert_close(value, by_hand)
+    value.backward()
+    by_hand.backward()
+    torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_route_by_hand() -> None:
@@ -140,7 +168,7 @@ def test_route_by_hand() -> None:
         + 0.2 * 0.6
         + 0.02 * 0.4
     )
-    assert float(route(alpha, cost, wiring)) == pytest.approx(by_hand, abs=1e-6)
+    assert float(route(cost, wiring)(alpha)) == pytest.approx(by_hand, abs=1e-6)
 
 
 WHOLE = {
@@ -181,7 +209,7 @@ def test_route_is_the_mean_over_all_routes(wiring: Wiring) -> None:
         prices = [float(cost[list(positions)].sum()) for positions in routes]
         assert sum(odds) == pytest.approx(1, abs=1e-5)
         mean = sum(odd * price for odd, price in zip(odds, prices, strict=True))
-        value = float(route(alpha, cost, wiring))
+        value = float(route(cost, wiring)(alpha))
         assert value == pytest.approx(mean, abs=1e-5)
         assert min(prices) < value < max(prices)
 
@@ -196,7 +224,7 @@ def test_route_with_all_weight_on_one_costs_what_it_costs() -> None:
             one[list(wiring.incoming[wiring.paths[position].target])] = 0
             one[position] = 1
         price = float(cost[list(positions)].sum())
-        assert float(route(one, cost, wiring)) == pytest.approx(price, abs=1e-6)
+        assert float(route(cost, wiring)(one)) == pytest.approx(price, abs=1e-6)
 
 
 @pytest.mark.parametrize("wiring", WHOLE.values(), ids=WHOLE)
@@ -206,7 +234,7 @@ def test_route_has_the_gradient_of_the_mean_over_all_routes(wiring: Wiring) -> N
     with torch.no_grad():
         weights.logits.copy_(torch.randn(len(wiring.paths)))
     cost = torch.rand(len(wiring.paths))
-    route(weights(), cost, wiring).backward()
+    route(cost, wiring)(weights()).backward()
     grown = weights.logits.grad
     weights.logits.grad = None
     alpha = weights()

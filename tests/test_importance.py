@@ -103,7 +103,11 @@ def test_measured_is_the_loss_as_it_is_less_the_loss_with_the_path_alone() -> No
 
     def loss() -> float:
         output = student(images)
-        return float(expected_cross_entropy(output, student.head_weights, labels))
+        return float(
+            expected_cross_entropy(
+                torch.stack(output.by_head), student.of_heads(output.alpha), labels
+            )
+        )
 
     values = measured(student, loss)
     alpha = softmax_by_node(student)
@@ -189,11 +193,12 @@ def test_routes_are_worth_what_was_measured_on_training_batches(tmp_path: Path) 
     assert len(batches) > 1
 
     def loss() -> float:
-        losses = [
-            float(expected_cross_entropy(twin(images), twin.head_weights, labels))
-            for images, labels in batches
-        ]
-        return sum(losses) / len(losses)
+        total = 0.0
+        for images, labels in batches:
+            output = twin(images)
+            by_head, heads = torch.stack(output.by_head), twin.of_heads(output.alpha)
+            total += float(expected_cross_entropy(by_head, heads, labels))
+        return total / len(batches)
 
     values = measured(twin, loss)
     shares = work.costs.shares(student)

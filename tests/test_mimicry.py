@@ -16,6 +16,10 @@ TEACHER = NetOutput(LOGITS, [STEM, X1, X2])
 FORMS: tuple[MimicryForm, ...] = ("squared-norm", "mean-square", "normalized")
 
 
+def scales_of(form: MimicryForm, output: NetOutput) -> Tensor:
+    return torch.tensor(node_scales(form, output))
+
+
 def test_scales_by_hand() -> None:
     """Elements an image: 4, 1, 3. Unbiased variances: 8·4/7, 2/1 and 16/5."""
     assert node_scales("squared-norm", TEACHER) == [4, 1, 3]
@@ -33,7 +37,7 @@ def test_values_by_hand() -> None:
         "normalized": (1 * 7 / 32 + 4 / 2 + 9 * 5 / 16) / 3,
     }
     for form in FORMS:
-        value = mimicry(student, TEACHER, node_scales(form, TEACHER))
+        value = mimicry(student, TEACHER, scales_of(form, TEACHER))
         assert value.shape == ()
         assert float(value) == pytest.approx(by_hand[form])
 
@@ -50,13 +54,13 @@ def test_squared_norm_is_the_mean_over_images_of_the_summed_squares() -> None:
         )
         for image in (0, 1)
     ]
-    value = mimicry(student, TEACHER, node_scales("squared-norm", TEACHER))
+    value = mimicry(student, TEACHER, scales_of("squared-norm", TEACHER))
     assert float(value) == pytest.approx(sum(per_image) / 2)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_zero_exactly_when_student_and_teacher_agree(form: MimicryForm) -> None:
-    scales = node_scales(form, TEACHER)
+    scales = scales_of(form, TEACHER)
     assert float(mimicry(TEACHER, TEACHER, scales)) == 0
     for nodes, logits in (
         ([STEM, X1 + 1e-2, X2], LOGITS),
@@ -69,7 +73,7 @@ def test_zero_exactly_when_student_and_teacher_agree(form: MimicryForm) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_nodes_that_are_gone_are_skipped(form: MimicryForm) -> None:
     """What is left keeps its own factor: x_2 and the logits do not shift to x_1's."""
-    scales = node_scales(form, TEACHER)
+    scales = scales_of(form, TEACHER)
     cut = NetOutput(LOGITS - 3, [STEM, None, X2 + 2])
     assert float(mimicry(cut, TEACHER, scales)) == pytest.approx(4 * scales[1] + 9 * scales[2])
     bare = NetOutput(LOGITS - 3, [STEM, None, None])
@@ -87,13 +91,13 @@ def test_normalised_is_one_for_a_student_that_predicts_the_mean() -> None:
         torch.full_like(teacher.logits, float(teacher.logits.mean())),
         [STEM, *(torch.full_like(tensor, float(tensor.mean())) for tensor in tensors)],
     )
-    value = mimicry(student, teacher, node_scales("normalized", teacher))
+    value = mimicry(student, teacher, scales_of("normalized", teacher))
     assert float(value) == pytest.approx(1, rel=2e-3)
 
 
 def test_a_dead_node_does_not_make_the_scale_infinite() -> None:
     teacher = NetOutput(LOGITS, [STEM, torch.zeros_like(X1), X2])
-    scales = node_scales("normalized", teacher)
+    scales = scales_of("normalized", teacher)
     assert scales[0] == pytest.approx(1e6 / 3)
     assert float(mimicry(teacher, teacher, scales)) == 0
 
@@ -101,7 +105,7 @@ def test_a_dead_node_does_not_make_the_scale_infinite() -> None:
 def test_gradient_flows_into_every_node_and_the_logits() -> None:
     leaves = [tensor.clone().requires_grad_() for tensor in (X1 + 1, X2 + 1, LOGITS + 1)]
     student = NetOutput(leaves[2], [STEM, leaves[0], leaves[1]])
-    mimicry(student, TEACHER, node_scales("normalized", TEACHER)).backward()
+    mimicry(student, TEACHER, scales_of("normalized", TEACHER)).backward()
     for leaf in leaves:
         assert leaf.grad is not None
         assert leaf.grad.abs().min() > 0
@@ -111,5 +115,5 @@ def test_half_precision_is_compared_in_full() -> None:
     """In float16 a difference of 300 squared is already infinite."""
     student = NetOutput(LOGITS.half() + 300, [STEM, X1.half(), X2.half()])
     teacher = NetOutput(LOGITS.half(), [STEM, X1.half(), X2.half()])
-    value = mimicry(student, teacher, node_scales("mean-square", teacher))
+    value = mimicry(student, teacher, scales_of("mean-square", teacher))
     assert float(value) == pytest.approx(300**2 / 3, rel=1e-3)

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from typing import Literal, NamedTuple, Self, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar, cast
 
 import timm
 import torch
@@ -136,7 +136,20 @@ class Chain(nn.Module):
     def forward(self, images: Tensor) -> NetOutput:
         """The logits (B, classes) and every node for images (B, 3, S, S)."""
         nodes = self.nodes(images)
-        return NetOutput(self.classifier(self.neck(nodes[-1])), [*nodes])
+        return NetOutput(logits_of(self.classifier, self.neck(nodes[-1])), [*nodes])
+
+
+def logits_of(classifier: nn.Module, features: Tensor) -> Tensor:
+    """Logits (B, classes) of features (B, F); under autocast in the classifier's own precision.
+
+    Rounded to bfloat16, the two largest of a thousand logits are often the same number.
+    """
+    device = features.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        features = features.to(next(classifier.parameters()).dtype)
+        with torch.autocast(device, enabled=False):
+            return cast(Tensor, classifier(features))
+    return cast(Tensor, classifier(features))
 
 
 def family(backbone: str) -> Family:

@@ -1,0 +1,111 @@
+"""Training steps to be counted and timed: a plain fine-tune step, the default and the published
+student's."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nettailor.core.backbone import create_chain, make_network
+from nettailor.core.device import place
+from nettailor.core.latency import sample
+from student.complexity import FORMS
+from student.grow import grow, path_costs
+from student.mimicry import node_scales
+from student.objective import TailorObjective
+from teacher.target import as_target
+
+CLASSES = 10
+
+
+class Operations(TorchDispatchMode):
+    """Counts operators; views and bare allocations, which compute nothing, are left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        if not (func.is_view or name in ("empty", "new_empty", "new_empty_strided", "as_strided_")):
+            self.counted[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Steps(NamedTuple):
+    """A network and what its steps minimise, which gives the terms of the loss."""
+
+    network: nn.Module
+    objective: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, ...]]
+
+    def backward(self, images: Tensor, labels: Tensor) -> None:
+        """The gradients of a step."""
+        torch.stack(self.objective(self.network, images, labels)).sum().backward()
+
+    def operations(self, images: Tensor, labels: Tensor) -> int:
+        """Forward and backward of one step, views, allocations and the optimizer left out."""
+        self.network.zero_grad()
+        with Operations() as seen:
+            self.backward(images, labels)
+        return seen.counted.total()
+
+
+def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """The objective of a plain fine-tune step on timm's own network."""
+    return (F.cross_entropy(network(images), labels),)
+
+
+def plain_steps(backbone: str, device: torch.device) -> Steps:
+    """Fine-tuning timm's own network."""
+    return Steps(place(make_network(backbone, CLASSES), device).train(), cross_entropy)
+
+
+def student_steps(
+    backbone: str, *, published: bool, side: int, device: torch.device, skips: int = 3
+) -> Steps:
+    """Training the default student, or the published one, of a backbone with random weights."""
+    teacher = place(create_chain(backbone, CLASSES), device)
+    target = as_target(teacher)
+    student = grow(
+        create_chain(backbone, CLASSES),
+        skips=skips if published else 0,
+        identities=not published,
+        exits=not published,
+        batch_norm="follow",
+    )
+    if not published:
+        student.finetune_all()
+    place(student, device)
+    costs, total = path_costs(student, teacher, side)
+    form = "mean-square" if teacher.family == "resnet" else "normalized"
+    scales = node_scales(form, target(sample(2, 3, side, device)))
+    cost = torch.tensor([one.flops / total.flops for one in costs], device=device)
+    objective = TailorObjective(
+        target,
+        distill=0.0 if published else 0.5,
+        gamma=0.3,
+        complexity=FORMS["published" if published else "route"](cost, student.wiring),
+        mimic=1.0,
+        mimic_scales=torch.tensor(scales, device=device),
+    )
+    return Steps(student.train(), objective)
+
+
+def stepper(steps: Steps, images: Tensor, labels: Tensor, dtype: torch.dtype) -> Callable[[], None]:
+    """A function that takes one SGD step, under autocast where dtype is not float32."""
+    trained = [parameter for parameter in steps.network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            steps.backward(images, labels)
+        optimizer.step()
+
+    return step
