@@ -6,7 +6,7 @@ Times every run's network as trained, folded, as .pt2, and as ONNX in float32 an
 Runtime, at batch 1 and 64, with `--threads` threads. All of them take turns, pass by pass; the
 table gives medians, the range of the middle half, and the ratio to the first run in the same form
 beside the ratio of FLOPs. `--profile` adds where ONNX Runtime spends its time. On a GPU the folded
-networks run there too, in bf16 and channels last, as they are and as a CUDA graph.
+networks run there too, in half precision and channels last, as a CUDA graph.
 Writes `deploy.md` and `deploy.csv`.
 """
 
@@ -17,14 +17,14 @@ import io
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops
@@ -73,17 +73,6 @@ class Deployed(NamedTuple):
     side: int
 
 
-class Called(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, call: Callable[[Tensor], object]) -> None:
-        super().__init__()
-        self._call = call
-
-    def forward(self, images: Tensor) -> object:
-        return self._call(images)
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -93,6 +82,8 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/deploy"))
     arguments = parser.parse_args()
+    if torch.cuda.is_available():
+        torch.cuda.init()  # to read a run's images takes a session on the CPU, which hides GPUs
     torch.set_num_threads(arguments.threads)
     folders = [find_run(run) for run in arguments.runs]
     runs = {
@@ -152,11 +143,10 @@ def measured(runs: dict[str, Deployed], batch: int, seconds: float) -> Iterator[
     times = time_in_turn(on_cpu, dict.fromkeys(on_cpu, images), CPU, seconds=seconds)
     if torch.cuda.is_available():
         device = torch.device("cuda")
-        images = sample(batch, 3, side, device).to(torch.bfloat16)
+        images = sample(batch, 3, side, device)
         on_gpu = {
-            Form(name, form): module
+            Form(name, "folded, cuda graph"): place(copy.deepcopy(run.plain), device)
             for name, run in runs.items()
-            for form, module in cuda_forms(run.plain, images)
         }
         times |= time_in_turn(on_gpu, dict.fromkeys(on_gpu, images), device, seconds=seconds)
     first, *_ = runs
@@ -165,22 +155,6 @@ def measured(runs: dict[str, Deployed], batch: int, seconds: float) -> Iterator[
         ratio = median / float(np.median(times[Form(first, key.form)]))
         flops = runs[key.run].flops / runs[first].flops
         yield Row(key.run, key.form, batch, flops, median, high - low, ratio)
-
-
-def cuda_forms(plain: nn.Module, images: Tensor) -> Iterator[tuple[str, nn.Module]]:
-    """A folded network in bf16 on the GPU, as it is and as a graph for these images."""
-    module = place(copy.deepcopy(plain), images.device).to(torch.bfloat16)
-    yield "folded, cuda bf16", module
-    with torch.inference_mode():
-        side_stream = torch.cuda.Stream()
-        with torch.cuda.stream(side_stream):
-            for _ in range(3):
-                module(images)
-        torch.cuda.current_stream().wait_stream(side_stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            module(images)
-    yield "folded, cuda bf16 graph", Called(lambda _: graph.replay())
 
 
 def profile(runs: dict[str, Deployed], batch: int, threads: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor.core.files import write_atomically, write_text
-from nettailor.core.footprint import peak_memory, processor_times
+from nettailor.core.footprint import peak_memory, processor_time
 from nettailor.core.images import Images
 from nettailor.core.latency import BATCHES
 from nettailor.core.scores import Predictions, Scores
@@ -33,8 +33,8 @@ class Evidence:
         scores: by split (train, val, test); None where a split was not read.
         latency: {batch: {"median", "iqr"}} in milliseconds on `device`.
         device: where everything was measured.
-        cpu_ms, cuda_ms: processor time of a forward pass on one image; see
-            `nettailor.core.footprint.processor_times`.
+        cpu_ms: processor time of a forward pass on one image; see
+            `nettailor.core.footprint.processor_time`.
         peak_memory: bytes by batch size.
         test_inference: seconds for the whole test split, reading its images included.
     """
@@ -43,7 +43,6 @@ class Evidence:
     latency: Mapping[str, Mapping[str, float]]
     device: torch.device
     cpu_ms: float
-    cuda_ms: float | None
     peak_memory: Mapping[str, int]
     test_inference: float | None
 
@@ -74,7 +73,6 @@ def gather(
         seconds = time.perf_counter() - started
         _write_mistakes(folder / MISTAKES_FOLDER, task.test, predictions["test"])
     _write_predictions(folder / PREDICTIONS_FILE, predictions)
-    cpu_ms, cuda_ms = processor_times(network, size, device)
     return Evidence(
         scores={
             "train": session.classify(network, task.train).scores(),
@@ -83,8 +81,7 @@ def gather(
         },
         latency=latency,
         device=device,
-        cpu_ms=cpu_ms,
-        cuda_ms=cuda_ms,
+        cpu_ms=processor_time(network, size, device),
         peak_memory={
             str(batch): peak_memory(network, size, device, batch=batch) for batch in BATCHES
         },

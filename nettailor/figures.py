@@ -10,6 +10,8 @@ from rich.table import Table
 from nettailor.core.backbone import Chain
 from nettailor.core.config import BudgetConfig
 from nettailor.core.cost import layers, module_flops, parameters
+from nettailor.core.device import processor_name
+from nettailor.core.latency import serving_dtype
 from nettailor.core.scores import Scores
 from nettailor.evidence import Evidence
 from nettailor.session import Session
@@ -110,8 +112,10 @@ def summary(
         },
         "profile": {
             "device": evidence.device.type,
+            "processor": processor_name(evidence.device),
+            "timed_in": str(serving_dtype(evidence.device)).removeprefix("torch."),
+            "trained_in": session.precision,
             "cpu_ms": round(evidence.cpu_ms, 4),
-            "cuda_ms": _rounded(evidence.cuda_ms),
         },
         "peak_memory": dict(evidence.peak_memory),
         "bytes": size,

@@ -18,6 +18,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import sha256_of
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
+from nettailor.core.memory import room_for
 from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import RunFolder, settings_of
 from nettailor.core.scores import Scores
@@ -247,7 +248,8 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
         ]
         target = on_kept_channels(target, nodes)
         batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
-        with session.accelerator.autocast():
+        room = room_for(config.batch_size, "a pass of the whole network")
+        with session.accelerator.autocast(), room:
             *of_nodes, _ = mean_scales(
                 "normalized", (target(images.to(device)) for images, _ in batches)
             )

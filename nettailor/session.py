@@ -21,7 +21,7 @@ from nettailor.core.config import BudgetConfig, RunConfig, ScheduleConfig
 from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
 from nettailor.core.data import Task, load_task, without_broken
-from nettailor.core.device import start_accelerator, worker_count
+from nettailor.core.device import numbers_of, processor_name, start_accelerator, worker_count
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
 from nettailor.core.images import Images
@@ -102,6 +102,12 @@ class Session:
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
+    @property
+    def precision(self) -> str:
+        """What steps compute in: float32, bf16 or fp16."""
+        mixed = self.accelerator.mixed_precision
+        return "float32" if mixed == "no" else str(mixed)
+
     def validate(self, network: nn.Module) -> Scores:
         """Scores on the validation split."""
         return classify(network, self.val_loader, self.accelerator).scores()
@@ -177,6 +183,8 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     image size, data that is missing, augmentation that timm does not know.
     """
     accelerator = start_accelerator(config.device, config.precision)
+    if accelerator.device.type == "cuda":
+        screen.say(f"{processor_name(accelerator.device)}: {numbers_of(accelerator)}")
     defaults = data_defaults(config.backbone)
     preprocessing = Preprocessing(
         image_size=config.image_size,

@@ -15,6 +15,7 @@ from nettailor.core.backbone import Chain
 from nettailor.core.config import RunConfig
 from nettailor.core.device import place
 from nettailor.core.latency import share_of_time
+from nettailor.core.memory import room_for
 from nettailor.core.modes import training
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule, parameter_groups
@@ -156,7 +157,8 @@ class Tailoring:
     def _mimic_scales(self, form: MimicryForm) -> list[float]:
         # shuffled batches: files lie sorted by class, and one class alone varies less
         batches = islice(self.session.train_loader.epoch(0), _SCALE_BATCHES)
-        with self.session.accelerator.autocast():
+        room = room_for(self.config.batch_size, "a pass of the teacher")
+        with self.session.accelerator.autocast(), room:
             return mean_scales(form, (self.target(images.to(self.device)) for images, _ in batches))
 
     def grown(self) -> Student:
@@ -279,7 +281,8 @@ class Tailoring:
         def loss() -> float:
             total = 0.0
             for images, labels in batches:
-                with self.session.accelerator.autocast():
+                room = room_for(len(images), "weighing paths")
+                with self.session.accelerator.autocast(), room:
                     output = student(images.to(self.device, memory_format=torch.channels_last))
                 labels = labels.to(self.device)
                 by_head, heads = torch.stack(output.by_head), student.of_heads(output.alpha)

@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from nettailor.core.memory import room_for
 from nettailor.core.modes import training
 
 
@@ -34,7 +35,7 @@ def reestimate(
         for number, (images, _) in enumerate(batches, 1):
             for norm in norms:
                 norm.momentum = 1 / number  # a plain average; with None each norm waits for the GPU
-            with accelerator.autocast():
+            with accelerator.autocast(), room_for(len(images), "re-estimating statistics"):
                 network(images.to(accelerator.device, memory_format=torch.channels_last))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

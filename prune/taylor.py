@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
 from prune.channels import FIXED, Channels
 
@@ -31,7 +32,8 @@ def taylor_values(
 
     of each image's cross-entropy L and the activations a (Molchanov and others, 2017 and 2019): all
     that one item feeds is summed before the absolute value, so that tied channels are judged
-    together. The network is in eval mode, with its running statistics.
+    together. The network is in eval mode, with its running statistics, and computes in float32:
+    gradients in half precision can be too small to be told from nothing.
 
     Args:
         network: on the accelerator's device; it stays as it is.
@@ -40,37 +42,44 @@ def taylor_values(
 
     Returns:
         Shape (items,), none below 0; an item that nothing reads is worth 0.
+
+    Raises:
+        UserError: there is not enough memory for a batch.
     """
     device = accelerator.device
-    gates: list[tuple[Tensor, Tensor]] = []  # gates (B, C, 1, 1) or (B, C), and the items (C,)
+    # gates (B, C, 1, 1) or (B, C), which of their channels can go, and the items of these
+    gates: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def gate(items: Tensor, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def gate(
+        places: Tensor, items: Tensor, module: nn.Module, args: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
         x, *others = args
         ones = x.new_ones(x.shape[:2] + (1,) * (x.ndim - 2), requires_grad=True)
-        gates.append((ones, items))
+        gates.append((ones, places, items))
         return x * ones, *others
 
-    readers = [layer for layer in channels.layers if layer.read is not None]
     total = torch.zeros(channels.count, dtype=torch.float64, device=device)
     seen = 0
     hooks = []
     try:
-        for layer in readers:
-            items = torch.as_tensor(layer.read, device=device)
-            module = network.get_submodule(layer.name)
-            hooks.append(module.register_forward_pre_hook(partial(gate, items)))
+        for layer in channels.layers:
+            if layer.read is not None:
+                (places,) = np.nonzero(layer.read != FIXED)
+                chosen = (places, layer.read[places])
+                at, items = (torch.as_tensor(numbers, device=device) for numbers in chosen)
+                module = network.get_submodule(layer.name)
+                hooks.append(module.register_forward_pre_hook(partial(gate, at, items)))
         with evaluating(network):
             for images, labels in batches:
-                images = images.to(device, memory_format=torch.channels_last)
-                with accelerator.autocast():
+                with room_for(len(images), "weighing channels"):
+                    images = images.to(device, memory_format=torch.channels_last)
                     logits = network(images).logits
-                loss = F.cross_entropy(logits.float(), labels.to(device), reduction="sum")
-                found = torch.autograd.grad(loss, [ones for ones, _ in gates])
-                by_item = torch.zeros(len(images), channels.count, device=device)
-                for gradient, (_, items) in zip(found, gates, strict=True):
-                    known = items != FIXED
-                    by_item.index_add_(1, items[known], gradient.flatten(1)[:, known].float())
-                total += by_item.abs().sum(dim=0)
+                    loss = F.cross_entropy(logits, labels.to(device), reduction="sum")
+                    found = torch.autograd.grad(loss, [ones for ones, _, _ in gates])
+                    by_item = loss.new_zeros(len(images), channels.count)
+                    for gradient, (_, at, items) in zip(found, gates, strict=True):
+                        by_item.index_add_(1, items, gradient.flatten(1)[:, at])
+                    total += by_item.abs().sum(dim=0)
                 seen += len(images)
                 gates.clear()
     finally:

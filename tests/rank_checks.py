@@ -30,6 +30,17 @@ def settled() -> None:
     assert ranks.count() == 2
 
 
+def faults_are_told_apart() -> None:
+    """What fails in the midst of an exchange is no lost process, unless it is one."""
+    with pytest.raises(torch.OutOfMemoryError), ranks._told():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(RuntimeError, match="tensors of one type"), ranks._told():
+        raise RuntimeError("tensors of one type")
+    group = torch.distributed.group.WORLD
+    backend = group._get_backend(torch.device("cpu"))  # type: ignore[union-attr]
+    assert backend.options._timeout == ranks.PATIENCE
+
+
 def put_together() -> None:
     """Numbers, tensors, values and states of both."""
     mine = ranks.rank()
@@ -145,6 +156,7 @@ def one_measures() -> None:
 if __name__ == "__main__":
     accelerator = start_accelerator("cpu", "float32")
     settled()
+    faults_are_told_apart()
     put_together()
     norms_as_one()
     batches_in_turns(accelerator)

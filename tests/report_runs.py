@@ -35,7 +35,7 @@ def summary(kind: str, **changes: Any) -> dict[str, Any]:
         "blocks": {"universal": len(STAGES), "proxy": 0},
         "stages": STAGES,
         "latency_ms": {"cpu": timings(2.0, 40.0)},
-        "profile": {"device": "cpu", "cpu_ms": 1.8, "cuda_ms": None},
+        "profile": {"device": "cpu", "cpu_ms": 1.8},
         "peak_memory": {"1": 1_000_000, "64": 9_000_000},
         "bytes": 4 * FULL_PARAMS + 1000,
         "seconds": {"train": 60.0, "total": 75.0, "test_inference": 0.5},

@@ -422,7 +422,9 @@ class RunConfig(Section):
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
-        "auto", description="mixed precision; auto: bf16 on a GPU, float32 on a CPU"
+        "auto",
+        description="what training steps compute in; auto: bf16 on a GPU that is made for it, else "
+        "float32",
     )
     workers: Whole | None = Field(
         None, description="processes that load images; null: by the machine"

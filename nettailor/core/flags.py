@@ -14,6 +14,7 @@ from nettailor.core import ranks
 from nettailor.core.config import ROADS, STAGES, RunConfig, keys
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.interruption import Interrupted, catch_signals
+from nettailor.core.memory import is_out_of_memory
 from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
 from nettailor.core.trainer import NotFiniteError
 
@@ -266,6 +267,15 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
             raise
         # no permission, a name that is too long: what the system refuses is the user's to mend
         message = f"error: {error.filename}: {error.strerror}; mend that or give another place"
+        code = EXIT_BAD_INPUT
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # noticed where nobody knows how many images are at work, such as in loading them
+        message = (
+            "error: not enough memory; what was saved is kept: give a lower --batch-size or "
+            f"--workers ({' '.join(str(error).split())})"
+        )
         code = EXIT_BAD_INPUT
     except Interrupted as interruption:
         message = "interrupted: the same command, given again without --overwrite, goes on from "

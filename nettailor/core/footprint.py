@@ -10,40 +10,28 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nettailor.core.latency import sample
+from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
 
 _PASSES = 20
 
 
-def processor_times(
-    network: nn.Module, image_size: int, device: torch.device
-) -> tuple[float, float | None]:
-    """Milliseconds of work in a forward pass on one image: (CPU, CUDA), medians of 20 passes.
+def processor_time(network: nn.Module, image_size: int, device: torch.device) -> float:
+    """Milliseconds that the CPU works in a forward pass on one image, the median of 20 passes.
 
-    CPU: processor time over all threads, which two threads spend twice as fast as time passes.
-    CUDA: from the first to the last kernel, None without a GPU.
+    Over all threads: two threads spend it twice as fast as time passes. Of a network on a GPU it is
+    what its launches take.
     """
-    images = torch.randn(1, 3, image_size, image_size, device=device)
-    images = images.to(memory_format=torch.channels_last)
-    cpu, cuda = [], []
+    images = sample(1, 3, image_size, device)
+    spent = []
     with evaluating(network), torch.inference_mode():
         network(images)
         for _ in range(_PASSES):
-            if device.type != "cuda":
-                started = time.process_time()
-                network(images)
-                cpu.append(1000 * (time.process_time() - started))
-                continue
-            first = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            last = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             started = time.process_time()
-            first.record()
             network(images)
-            last.record()
-            cpu.append(1000 * (time.process_time() - started))  # without the wait that follows
-            last.synchronize()
-            cuda.append(first.elapsed_time(last))
-    return median(cpu), median(cuda) if cuda else None
+            spent.append(1000 * (time.process_time() - started))
+    return median(spent)
 
 
 def peak_memory(network: nn.Module, image_size: int, device: torch.device, *, batch: int) -> int:
@@ -53,9 +41,9 @@ def peak_memory(network: nn.Module, image_size: int, device: torch.device, *, ba
     keep every node's output for mimicry; what an operator needs inside itself is not seen.
     """
     held = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
-    images = torch.zeros(batch, 3, image_size, image_size, device=device)
-    images = images.to(memory_format=torch.channels_last)
-    with evaluating(network), torch.no_grad(), _LivingTensors() as living:
+    images = sample(batch, 3, image_size, device)
+    room = room_for(batch, "a forward pass", "")
+    with evaluating(network), torch.no_grad(), room, _LivingTensors() as living:
         network(images)
     return int(held + images.nbytes + living.peak)
 

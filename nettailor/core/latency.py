@@ -1,18 +1,25 @@
 """Latency of networks and of their parts, measured in turn so that a shared machine's moods hit
 all of them."""
 
+import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core import ranks
+from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
 
 BATCHES = (1, 64)  # an image at a time, as on a device; many, as on a server
 _WARM_UP = 3
+_FEWER = "give the budget of milliseconds a --prune.batch or --knapsack.batch of {fewer}"
+_REPLAYS = 10  # of a CUDA graph between two looks at the clock
 
 
 def measure_latency(
@@ -28,6 +35,7 @@ def measure_latency(
     image_size is the side of the input in pixels, of all networks or of each by its name.
     The networks, each on `device` and in channels-last layout, take turns, one pass each,
     round after round, for about `seconds` per batch size; `iqr` is the range of the middle half.
+    On a CPU in float32; on a GPU copies in half precision (`serving_dtype`), as CUDA graphs.
     Training modes are put back afterwards.
     """
     result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in networks}
@@ -71,7 +79,8 @@ def time_in_turn(
 ) -> dict[str, list[float]]:
     """Milliseconds of every forward pass of each module, taken one after the other in rounds.
 
-    Of several ranks one measures, while the others keep still.
+    Of several ranks one measures, while the others keep still. UserError where memory does not
+    suffice.
 
     Args:
         modules: on the device; put in eval mode for the while.
@@ -89,16 +98,81 @@ def _time(
     seconds: float,
 ) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in modules}
-    until = time.perf_counter() + seconds
-    rounds = 0
-    with evaluating(*modules.values()):
+    most = max(len(x) for x in inputs.values())
+    with evaluating(*modules.values()), room_for(most, "timing", _FEWER):
+        passes: dict[str, Callable[[], float]]
+        if device.type == "cuda":
+            # one pool for all: they run one after the other, and nobody reads what they compute
+            pool = torch.cuda.graph_pool_handle()
+            passes = {
+                name: _replay(module, inputs[name], serving_dtype(device), pool)
+                for name, module in modules.items()
+            }
+        else:
+            passes = {
+                name: partial(_pass, module, inputs[name]) for name, module in modules.items()
+            }
+        until = time.perf_counter() + seconds
+        rounds = 0
         while rounds < _WARM_UP + 5 or time.perf_counter() < until:
-            for name, module in modules.items():
-                started = time.perf_counter()
-                module(inputs[name])
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+            for name, one in passes.items():
+                milliseconds = one()
                 if rounds >= _WARM_UP:
-                    times[name].append(1000 * (time.perf_counter() - started))
+                    times[name].append(milliseconds)
             rounds += 1
     return times
+
+
+def _pass(module: nn.Module, x: Tensor) -> float:
+    started = time.perf_counter()
+    module(x)
+    return 1000 * (time.perf_counter() - started)
+
+
+def serving_dtype(device: torch.device) -> torch.dtype:
+    """What networks are timed in: on a GPU the half precision that it computes quickly in."""
+    if device.type != "cuda":
+        return torch.float32
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
+
+
+def as_served(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy that takes and gives activations of this type; batch norms keep float32 inside."""
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
+        if not isinstance(part, _BatchNorm):
+            for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                if tensor.is_floating_point():
+                    tensor.data = tensor.data.to(dtype)
+    return copied.requires_grad_(False)
+
+
+def _replay(module: nn.Module, x: Tensor, dtype: torch.dtype, pool: Any) -> Callable[[], float]:
+    """Milliseconds of a pass on the GPU, as a CUDA graph: without the time that launches take.
+
+    A pass at batch 1, started operator by operator, takes as long as its launches, whatever the
+    widths of its layers.
+    """
+    module, x = as_served(module, dtype), x.to(dtype)
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP):
+            module(x)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        module(x)
+    first = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    last = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+    def run() -> float:
+        first.record()
+        for _ in range(_REPLAYS):
+            graph.replay()
+        last.record()
+        last.synchronize()
+        return float(first.elapsed_time(last)) / _REPLAYS
+
+    return run

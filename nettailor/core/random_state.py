@@ -1,4 +1,4 @@
-"""The random generators of a process: Python's, NumPy's, torch's on the CPU and on GPUs."""
+"""The random generators of a process: Python's, NumPy's, torch's on the CPU and on its GPU."""
 
 import random
 from typing import Any
@@ -17,7 +17,8 @@ def random_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": of_numpy | {"state": inner | {"key": key}},
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # to ask where no GPU is in use would take one into use
+        "cuda": torch.cuda.get_rng_state() if _on_gpu() else None,
     }
 
 
@@ -28,5 +29,11 @@ def set_random_state(state: dict[str, Any]) -> None:
     key = inner["key"].numpy().astype("uint32")
     np.random.set_state(state["numpy"] | {"state": inner | {"key": key}})
     torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if isinstance(state["cuda"], torch.Tensor) and _on_gpu():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _on_gpu() -> bool:
+    """Whether this process has a GPU in use."""
+    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return in_use

@@ -8,6 +8,7 @@ by itself is rank 0 of 1, and then nothing here does anything.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -18,6 +19,9 @@ from nettailor.core.errors import UserError
 from nettailor.core.interruption import expect_peers
 
 Result = TypeVar("Result")
+# How long a rank waits for another: rank 0 can weigh paths, or time networks, for an hour. One that
+# has ended is noticed at once.
+PATIENCE = timedelta(days=1)
 
 
 class PeerLostError(Exception):
@@ -70,9 +74,11 @@ def meet(backend: Literal["gloo", "nccl"]) -> None:
     try:
         store, number, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
         store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=number, world_size=size)
+        dist.init_process_group(
+            backend, store=store, rank=number, world_size=size, timeout=PATIENCE
+        )
         if backend != "gloo":
-            _Here.values = dist.new_group(backend="gloo")
+            _Here.values = dist.new_group(backend="gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the {count()} processes of this run (WORLD_SIZE) do not find each other: start them "
@@ -172,8 +178,11 @@ def share_state(network: nn.Module) -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Inside, that another rank is gone is a PeerLostError."""
+    """Inside, that another rank is gone is a PeerLostError; what else fails is raised as it is."""
     try:
         yield
-    except RuntimeError as error:  # what torch raises for a connection that is closed, too
-        raise PeerLostError from error
+    except RuntimeError as error:
+        # gloo has no class of its own: its messages name its source
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise PeerLostError from error
+        raise

@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
 from nettailor.core import ranks
+from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
 
 
@@ -49,18 +50,23 @@ def classify(
 ) -> Predictions:
     """What a network in eval mode says of each image; its training mode is put back afterwards.
 
+    It computes in float32, as it is handed over, whatever precision it trains in.
+
     Args:
         network: returns a NetOutput for images (B, 3, S, S).
         batches: (images, labels (B,)), each image once; of several ranks each gives the batches
             whose turn is its own, and gets what is said of all.
-        accelerator: says where and in which precision.
+        accelerator: says where.
+
+    Raises:
+        UserError: there is not enough memory for a batch.
     """
     judged: list[tuple[Tensor, Tensor]] = []
     with evaluating(network):
         for images, targets in batches:
-            with accelerator.autocast():
+            with room_for(len(images), "an evaluation"):
                 output = network(images.to(accelerator.device, non_blocking=True))
-            judged.append((output.logits.float(), targets))
+            judged.append((output.logits, targets))
     # once: each look at a GPU waits for it
     mine = [(logits.cpu(), labels.cpu()) for logits, labels in judged]
     turns = zip_longest(*ranks.gathered(mine))

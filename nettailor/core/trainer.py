@@ -16,6 +16,7 @@ from nettailor.core import ranks
 from nettailor.core.errors import UserError
 from nettailor.core.interruption import Interrupted, deferred
 from nettailor.core.loader import TrainLoader
+from nettailor.core.memory import room_for
 from nettailor.core.objective import Objective
 from nettailor.core.random_state import random_state, set_random_state
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler
@@ -130,8 +131,8 @@ def fit(
     Raises:
         NotFiniteError: a loss term is NaN or infinite; the state on disk stays as it was.
         Interrupted: a signal asked to stop, and the state is saved.
-        UserError: no state that is there can be read, or none can be written; or the batch is too
-            large for the GPU.
+        UserError: no state that is there can be read, or none can be written; or there is not
+            enough memory for a batch.
     """
     accelerator.free_memory()  # it would hold on to the optimizers of the stages before
     stage = _Stage(network, objective, loader, groups, schedule, accelerator, state_path, watcher)
@@ -289,13 +290,8 @@ class _Stage:
         part = ranks.part(self.loader.batch_size)
         with deferred() as asked:
             for images, labels in self.loader.epoch(epoch, len(self.course), part):
-                try:
+                with room_for(self.loader.batch_size, "a training step"):
                     self._step(epoch, images, labels)
-                except torch.OutOfMemoryError as fault:
-                    raise UserError(
-                        f"the GPU has not enough memory for {len(images)} images a step: give "
-                        f"--batch-size {max(1, len(images) // 2)} and --overwrite, or --device cpu"
-                    ) from fault
                 self.seconds = before + time.perf_counter() - started
                 done = len(self.course)
                 if done % _CHECK_EVERY == 0 or done == steps:

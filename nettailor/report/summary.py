@@ -70,11 +70,16 @@ class Latency(_Read):
 
 
 class Profile(_Read):
-    """Processor time of one forward pass at batch 1, in milliseconds: see `footprint`."""
+    """Where everything was measured; processor time of a forward pass at batch 1, see `footprint`.
+
+    processor: the name of the GPU, or of the CPU's kind. timed_in, trained_in: types of numbers.
+    """
 
     device: str
+    processor: str = ""
+    timed_in: str = "float32"
+    trained_in: str = "float32"
     cpu_ms: NonNegative
-    cuda_ms: NonNegative | None
 
 
 class PeakMemory(_Read):

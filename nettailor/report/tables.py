@@ -100,7 +100,6 @@ COLUMNS: tuple[Column, ...] = (
     Column("latency_ratio_1", "latency, × teacher", "batch 1", latency_ratio, 2),
     Column("latency_ratio_64", "latency, × teacher", "batch 64", batch_latency_ratio, 2),
     Column("cpu_ms", "processor, ms", "CPU", lambda run: run.summary.profile.cpu_ms),
-    Column("cuda_ms", "processor, ms", "CUDA", lambda run: run.summary.profile.cuda_ms),
     Column("test_inference_s", "test split", "inference, s",
            lambda run: run.summary.seconds.test_inference),
     Column("peak_memory_1", "peak memory, MB", "batch 1",
