@@ -1,0 +1,173 @@
+"""The parts of `gpu.py` that check numbers: a function each, which prints its rows."""
+
+import argparse
+import csv
+import math
+import sys
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from gpu_rows import SMALL, arguments, nettailor, row
+from steps import CLASSES, Steps, stepper, student_steps
+from torch import Tensor, nn
+
+from nettailor.core.backbone import create_chain
+from nettailor.core.device import place
+from nettailor.core.latency import measure_latency, sample, serving_dtype
+from prune.channels import trace_channels
+from prune.taylor import taylor_values
+
+CPU = torch.device("cpu")
+STUDENTS = (("tf_efficientnet_lite0", False), ("resnet18", True))
+
+
+def seeded_steps(backbone: str, published: bool, device: torch.device) -> Steps:
+    """The same student on any device."""
+    torch.manual_seed(0)
+    return student_steps(backbone, published=published, side=64, device=device)
+
+
+def terms_and_gradients(
+    steps: Steps, images: Tensor, labels: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Of one step, on the CPU: the terms, and all gradients in a row."""
+    steps.network.zero_grad()
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        terms = torch.stack(steps.objective(steps.network, images, labels))
+    terms.sum().backward()
+    gradients = [one.grad for one in steps.network.parameters() if one.grad is not None]
+    return terms.detach().cpu(), torch.cat([one.flatten().cpu().double() for one in gradients])
+
+
+def agreement(given: argparse.Namespace) -> None:
+    """Loss terms and gradients on the device beside the CPU's in float32."""
+    torch.backends.cudnn.allow_tf32 = False
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(16, 3, 64, 64, generator=generator)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.arange(16) % CLASSES
+    for backbone, published in STUDENTS:
+        exact = terms_and_gradients(
+            seeded_steps(backbone, published, CPU), images, labels, torch.float32
+        )
+        for dtype, most in ((torch.float32, 1e-3), (torch.bfloat16, 3e-2)):
+            steps = seeded_steps(backbone, published, torch.device(given.device))
+            there = (images.to(given.device), labels.to(given.device))
+            terms, gradients = terms_and_gradients(steps, *there, dtype)
+            apart = float(((terms - exact[0]).abs() / exact[0].abs().clamp_min(1e-2)).max())
+            turned = 1 - float(torch.cosine_similarity(gradients, exact[1], dim=0))
+            name = f"{backbone}, {'published' if published else 'default'}, {dtype}"
+            row(f"{name}: loss terms apart", apart, predicted=most, ok=apart <= most)
+            # rounding turns the gradient of a network that has learnt nothing: 0.5 on a CPU
+            checked = turned <= most if dtype == torch.float32 else None
+            row(f"{name}: gradients, 1 - cosine", turned, ok=checked)
+
+
+def no_wait(given: argparse.Namespace) -> None:
+    """A warm step asks nothing of the GPU that it would have to wait for."""
+    device = torch.device(given.device)
+    images, labels = sample(8, 3, 64, device), torch.arange(8, device=device)
+    for backbone, published in STUDENTS:
+        step = stepper(seeded_steps(backbone, published, device), images, labels, torch.bfloat16)
+        step()
+        step()
+        fault = ""
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            step()
+        except RuntimeError as error:
+            fault = f": {' '.join(str(error).split())[:120]}"
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+        row(f"{backbone}, {'published' if published else 'default'}: a warm step waits for "
+            f"nothing{fault}", ok=not fault)  # fmt: skip
+
+
+def kernels(given: argparse.Namespace) -> None:
+    """Kernels that a step starts, beside torch's operators in it."""
+    device = torch.device(given.device)
+    images, labels = sample(8, 3, 64, device), torch.arange(8, device=device)
+    for backbone, published in (("tf_efficientnet_lite0", False), ("resnet34", True)):
+        steps = seeded_steps(backbone, published, device)
+        steps.operations(images, labels)
+        operations = steps.operations(images, labels)
+        name = f"{backbone}, {'published' if published else 'default'}"
+        if device.type == "cpu":
+            row(f"{name}: operators", operations)
+            continue
+        step = stepper(steps, images, labels, torch.bfloat16)
+        step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+            step()
+            torch.cuda.synchronize()
+        started = sum(
+            event.device_type == torch.autograd.DeviceType.CUDA for event in seen.events()
+        )
+        row(f"{name}: kernels and copies (predicted: operators)", started, predicted=operations)
+
+
+def half(given: argparse.Namespace) -> None:
+    """30 steps in fp16 (bf16 on a CPU), and channel values, which are weighed in float32."""
+    precision = "fp16" if given.device == "cuda" else "bf16"
+    words = ["--epochs", "2", "--batch-size", "32", "--limit.train", "600", "--device",
+             given.device, "--precision", precision, "--out", str(given.work / "half")]  # fmt: skip
+    done = nettailor("teach", *(SMALL if given.quick else ()), *words)
+    files = list((given.work / "half").rglob("metrics.csv"))
+    rows = list(csv.DictReader(files[0].open(encoding="utf-8"))) if files else []
+    losses = [float(one["loss"]) for one in rows]
+    good = done.returncode == 0 and len(losses) == 2 and losses[1] < losses[0]
+    row(f"{precision}: loss of the second epoch over the first's",
+        losses[1] / losses[0] if len(losses) == 2 else None,
+        ok=good and all(map(math.isfinite, losses)))  # fmt: skip
+    torch.manual_seed(0)
+    chain = create_chain("resnet18", CLASSES)
+    channels = trace_channels(chain, 64)
+    batch = [(torch.randn(8, 3, 64, 64), torch.arange(8))]
+    exact, found = (
+        taylor_values(place(chain, where), channels, batch, cast(Accelerator, On(where)))
+        for where in (CPU, torch.device(given.device))
+    )
+    apart = float(np.abs(found - exact).max() / exact.max())
+    row("channel values beside the CPU's: apart", apart, predicted=1e-2, ok=apart < 1e-2)
+
+
+class On(NamedTuple):
+    """All that weighing channels asks of an accelerator, which a process has only one of."""
+
+    device: torch.device
+
+
+class Stack(nn.Module):
+    """16 convolutions of one width at a quarter of the image's side."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 4)]
+        for _ in range(16):
+            layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, C, S / 4, S / 4)."""
+        return self.layers(images)  # type: ignore[no-any-return]
+
+
+def latency(given: argparse.Namespace) -> None:
+    """At batch 1 half of the channels are quicker: no launch time is measured."""
+    device = torch.device(given.device)
+    wide = 64 if given.quick else 512
+    networks = {"full": place(Stack(wide), device), "half": place(Stack(wide // 2), device)}
+    times = measure_latency(networks, 64 if given.quick else 224, device, batches=(1,), seconds=3)
+    full, halved = (times[name]["1"]["median"] for name in ("full", "half"))
+    row(f"{serving_dtype(device)}: half the channels' time over the whole's, batch 1",
+        halved / full, predicted=0.9, ok=halved < 0.9 * full)  # fmt: skip
+    row("spread of the middle half over the median", times["full"]["1"]["iqr"] / full)
+
+
+if __name__ == "__main__":
+    part, *rest = sys.argv[1:]
+    globals()[part](arguments(rest))

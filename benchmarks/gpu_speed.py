@@ -1,0 +1,159 @@
+"""A part of `gpu.py`: how long steps take, launched one by one and as a CUDA graph, and loading."""
+
+import argparse
+import sys
+import time
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from gpu_rows import arguments, row
+from steps import CLASSES, Steps, plain_steps, stepper, student_steps
+
+from nettailor.core.console import Screen
+from nettailor.core.device import worker_count
+from nettailor.core.latency import sample
+from nettailor.core.settings import validate
+from nettailor.session import start_session
+
+
+class Case(NamedTuple):
+    """A step to be timed, and what was predicted of it: ms to launch it, ms of the GPU's work."""
+
+    name: str
+    backbone: str
+    kind: str
+    batch: int
+    side: int
+    launch: float | None
+    work: float | None
+
+
+# the middle of what was estimated for an H100 in bf16
+CASES = (
+    Case("lite0 teacher", "tf_efficientnet_lite0", "plain", 64, 224, 5, 11),
+    Case("lite0 student", "tf_efficientnet_lite0", "default", 64, 224, 13.5, 18),
+    Case("ResNet-50 teacher", "resnet50", "plain", 64, 224, 5, 24),
+    Case("ResNet-34 published", "resnet34", "published", 32, 224, 16, 9),
+    Case("lite0 student", "tf_efficientnet_lite0", "default", 64, 64, 13.5, 2.5),
+)
+QUICK = (
+    Case("lite0 teacher", "tf_efficientnet_lite0", "plain", 4, 64, None, None),
+    Case("lite0 student", "tf_efficientnet_lite0", "default", 4, 64, None, None),
+    Case("ResNet-34 published", "resnet34", "published", 4, 64, None, None),
+)
+LOADER_MS = 67  # predicted for 64 photographs of 500 × 375 at 224 px, by eight workers
+ROUNDS = 20
+
+
+def main(words: list[str]) -> None:
+    """Time every case, then the loader."""
+    given = arguments(words)
+    device = torch.device(given.device)
+    for case in QUICK if given.quick else CASES:
+        time_case(case, device, 3 if given.quick else ROUNDS)
+    time_loader(given)
+
+
+def made(case: Case, device: torch.device) -> Steps:
+    """The step of a case."""
+    if case.kind == "plain":
+        return plain_steps(case.backbone, device)
+    published = case.kind == "published"
+    return student_steps(case.backbone, published=published, side=case.side, device=device)
+
+
+def time_case(case: Case, device: torch.device, rounds: int) -> None:
+    """Rows of one case."""
+    name = f"{case.name}, batch {case.batch}, {case.side} px"
+    images = sample(case.batch, 3, case.side, device)
+    labels = torch.randint(CLASSES, (case.batch,), device=device)
+    steps = made(case, device)
+    on_gpu = device.type == "cuda"
+    step = stepper(steps, images, labels, torch.bfloat16 if on_gpu else torch.float32)
+    for _ in range(3):
+        step()
+    if not on_gpu:
+        times = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            step()
+            times.append(1000 * (time.perf_counter() - started))
+        row(f"{name}: ms a step", median(times))
+        return
+    torch.cuda.reset_peak_memory_stats()
+    launches = []
+    for _ in range(rounds):  # each into an empty queue, which never fills
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        step()
+        launches.append(1000 * (time.perf_counter() - started))
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(rounds):
+        step()
+    torch.cuda.synchronize()
+    in_a_row = 1000 * (time.perf_counter() - started) / rounds
+    row(f"{name}: ms to launch a step", median(launches), predicted=case.launch)
+    row(f"{name}: ms a step in a row", in_a_row)
+    row(f"{name}: images a second", 1000 * case.batch / in_a_row)
+    row(f"{name}: memory, GB", torch.cuda.max_memory_allocated() / 1e9)
+    row(f"{name}: ms of work (as a CUDA graph)", graph_ms(steps, case, rounds), predicted=case.work)
+
+
+def graph_ms(steps: Steps, case: Case, rounds: int) -> float:
+    """Milliseconds of forward and backward, captured once and replayed."""
+    device = torch.device("cuda")
+    images = sample(case.batch, 3, case.side, device)
+    labels = torch.randint(CLASSES, (case.batch,), device=device)
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            steps.backward(images, labels)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            steps.network.zero_grad()
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    steps.network.zero_grad()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    for _ in range(rounds):
+        graph.replay()
+    last.record()
+    last.synchronize()
+    return first.elapsed_time(last) / rounds
+
+
+def time_loader(given: argparse.Namespace) -> None:
+    """Rows of reading photographs as training does, for a few seconds."""
+    batch = 16 if given.quick else 64
+    settings = {
+        "data": str(given.work / "photographs"),
+        "device": given.device,
+        "image_size": 64 if given.quick else 224,
+        "batch_size": batch,
+        "out": str(given.work / "runs"),
+    }
+    with Screen() as screen:
+        session = start_session(validate(settings), screen)
+    batches = session.train_loader.epoch(0)
+    next(batches)
+    seconds = 2 if given.quick else 12
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds and next(batches, None):
+        count += 1
+    spent = 1000 * (time.perf_counter() - started) / count
+    what = f"{batch} photographs, {settings['image_size']} px, {worker_count(None)} workers"
+    row(f"{what}: ms", spent, predicted=None if given.quick else LOADER_MS)
+    row(f"{what}: images a second", 1000 * batch / spent)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
