@@ -157,8 +157,8 @@ def _keep(
     """Choose on validation and fine-tune the choice to its end; it comes first."""
     shares = work.costs.shares(student)
     costs = [shares.of(student, candidate.plan.kept.paths) for candidate in candidates]
-    accuracies = [candidate.scores.accuracy for candidate in candidates]
-    chosen = candidates[choose(accuracies, costs, target)]
+    standings = [candidate.scores.standing for candidate in candidates]
+    chosen = candidates[choose(standings, costs, target)]
     others = [candidate for candidate in candidates if candidate is not chosen]
     if not chosen.ended:
         chosen = work.cut_and_finetune(student, chosen.plan)
@@ -200,7 +200,7 @@ def _until_decided(work: Tailoring, student: Student, plan: PrunePlan, target: f
     epochs = work.config.prune.epochs
     work.session.screen.say(f"{plan.name}: {plan.describe()}")
     candidate = work.cut_and_finetune(
-        student, plan, lambda epoch, best: decided(epoch, epochs, best.accuracy, target)
+        student, plan, lambda epoch, best: decided(epoch, epochs, best.standing, target)
     )
     _tell(work, candidate, candidate.verdict(target))
     return candidate

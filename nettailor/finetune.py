@@ -155,7 +155,8 @@ def finetune(
     folder.open(run.settings, ignored=run.ignored, overwrite=overwrite)
     session.screen.say(f"{kind}: {folder.path.name}, weights from {source.origin}")
     place(chain, session.accelerator.device)
-    fitted = train(session, chain, CrossEntropy(stage.label_smoothing), kind, folder, stage)
+    objective = CrossEntropy(stage.label_smoothing, session.class_weights)
+    fitted = train(session, chain, objective, kind, folder, stage)
     started = time.perf_counter()
     weights = save_network(folder.path, chain, run.architecture(session, source))
     device = session.accelerator.device

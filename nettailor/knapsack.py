@@ -260,6 +260,7 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
         mimic=settings.mimic,
         scales=of_nodes,
         label_smoothing=settings.label_smoothing,
+        class_weights=session.class_weights,
     )
     fitted = train(session, network, objective, "knapsack", folder, settings)
     return Narrowed(network, whole, choice, straight_after, fitted)

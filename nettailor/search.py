@@ -183,7 +183,7 @@ class _Search:
         folder.open(study.settings, ignored=study.ignored, overwrite=False)
         chain, _ = self._fresh(number, structure)
         place(chain, session.accelerator.device)
-        objective = CrossEntropy(self._search.label_smoothing)
+        objective = CrossEntropy(self._search.label_smoothing, self._session.class_weights)
 
         def far_enough(epoch: int, _: Scores) -> bool:
             return epoch >= epochs
@@ -275,7 +275,8 @@ def _reached(history: Sequence[Mapping[str, float]]) -> Reached:
     """The macro F1 of the best of these epochs, and how long they took to train."""
     best: Scores | None = None
     for row in history:
-        scores = Scores(row["val_accuracy"], row["val_macro_f1"], row["val_loss"])
+        figures = row["val_accuracy"], row["val_macro_f1"], row["val_loss"]
+        scores = Scores(*figures, judged=row["val_judged"])
         if scores.better_than(best):
             best = scores
     assert best is not None, "a network has trained for an epoch"

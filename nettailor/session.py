@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from nettailor.core import ranks
 from nettailor.core.architecture import (
@@ -25,6 +25,7 @@ from nettailor.core.device import numbers_of, processor_name, start_accelerator,
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
 from nettailor.core.images import Images
+from nettailor.core.judge import Judge
 from nettailor.core.loader import EvalLoader, TrainLoader
 from nettailor.core.preprocessing import (
     Augmentation,
@@ -83,6 +84,7 @@ class Session:
             ),
             batch_size=self.config.batch_size,
             seed=self.config.seed,
+            balanced=self.config.sampling == "balanced",
             workers=worker_count(self.config.workers),
             pin_memory=self.accelerator.device.type == "cuda",
         )
@@ -109,8 +111,22 @@ class Session:
         return "float32" if mixed == "no" else str(mixed)
 
     def validate(self, network: nn.Module) -> Scores:
-        """Scores on the validation split."""
-        return classify(network, self.val_loader, self.accelerator).scores()
+        """Scores on the validation split, judged by the run's metric."""
+        scores = classify(network, self.val_loader, self.accelerator).scores()
+        return Judge(self.config.metric).of(scores)
+
+    @cached_property
+    def class_weights(self) -> Tensor | None:
+        """What an image of each class weighs in the loss, (classes,), on the device; None: all 1.
+
+        Balanced, every class weighs the same in an epoch, and a training image 1 in the mean.
+        """
+        if self.config.class_weights == "none":
+            return None
+        labels = torch.tensor(list(self.task.train.labels))
+        images = labels.bincount(minlength=len(self.task.classes))
+        weights = len(labels) / (len(images) * images.float())
+        return weights.to(self.accelerator.device)
 
     def classify(self, network: nn.Module, images: Images) -> Predictions:
         """What a network says of a split."""

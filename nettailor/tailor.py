@@ -43,7 +43,7 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
         "most this share of the backbone's cost, such as flops=0.25 or params=0.1",
     },
 }
-_ROUNDED = 1e-4  # per cent that a summary's accuracy may be off
+_ROUNDING = 1e-6  # per cent, of sums and differences
 
 
 def tailor(session: Session, *, overwrite: bool) -> RunFolder:
@@ -75,9 +75,12 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     _begin_with(folder, teacher.folder)
 
     student, grown, before = work.train_student()
-    aim: float = teacher.figures["accuracy"]["val"]
-    target = aim - config.prune.tolerance - _ROUNDED
-    screen.say(f"student before the cut: validation {before.accuracy:.2f} %; teacher {aim:.2f} %")
+    aim = work.judge.aim
+    target = aim - config.prune.tolerance - _ROUNDING
+    screen.say(
+        f"student before the cut: validation {before.standing:.2f} %; teacher {aim:.2f} %"
+        + (f" ({config.metric})" if config.metric != "accuracy" else "")
+    )
     spent = Seconds(grown.seconds, grown.total_seconds)
     candidates, spent = try_candidates(work, student, target, spent)
     _finish(work, spent, before.accuracy, candidates, target, teacher)
@@ -174,6 +177,8 @@ def _finish(
                 "before_cut": before_cut,
                 "straight_after_cut": candidate.straight_after.accuracy,
                 "finetuned": candidate.scores.accuracy,
+                "judged": candidate.scores.standing,
+                "lost_classes": list(candidate.lost),
             }
         )
         if tailored:
@@ -183,8 +188,13 @@ def _finish(
     if aim is not None and not kept.reaches(aim):
         session.screen.say(
             f"warning: no cut came within {config.prune.tolerance:g} points of the teacher; kept "
-            f"the most accurate, {kept.name}. Try more --prune.epochs or a "
-            "smaller --gamma"
+            f"the best, {kept.name}. Try more --prune.epochs or a smaller --gamma"
+        )
+    if kept.lost:
+        session.screen.say(
+            f"warning: {kept.name} loses {kept.lost_in_words}: more than ten points of recall on "
+            "validation, and the standard error. Try --class-weights balanced, a larger budget or "
+            "a smaller --gamma"
         )
 
 

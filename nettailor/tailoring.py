@@ -1,7 +1,7 @@
 """The stages of a tailored run: grow and train the student, cut and fine-tune candidates."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -9,14 +9,16 @@ from itertools import islice
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nettailor.core.backbone import Chain
 from nettailor.core.config import RunConfig
 from nettailor.core.device import place
+from nettailor.core.judge import Judge
 from nettailor.core.latency import share_of_time
 from nettailor.core.memory import room_for
 from nettailor.core.modes import training
+from nettailor.core.printable import printable
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
@@ -52,6 +54,7 @@ class Candidate:
     Attributes:
         straight_after: validation scores after the cut and re-estimated statistics, untrained.
         epochs: of the whole fine-tuning.
+        lost: names of the classes that it has lost, see `nettailor.core.judge`.
     """
 
     plan: PrunePlan
@@ -59,6 +62,7 @@ class Candidate:
     straight_after: Scores
     fitted: Fitted
     epochs: int
+    lost: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -76,8 +80,8 @@ class Candidate:
         return self.fitted.scores
 
     def reaches(self, target: float) -> bool:
-        """Whether it is at least `target` per cent accurate on validation."""
-        return self.scores.accuracy >= target
+        """Whether it stands at `target` per cent at least on validation."""
+        return self.scores.standing >= target
 
     def reached(self, target: float) -> bool:
         """The same when it was decided, whatever later epochs brought.
@@ -86,7 +90,7 @@ class Candidate:
         """
         best = 0.0
         for row in self.fitted.history:
-            best = max(best, row["val_accuracy"])
+            best = max(best, _standing(row))
             if decided(int(row["epoch"]), self.epochs, best, target):
                 break
         return best >= target
@@ -97,7 +101,13 @@ class Candidate:
         By its best epoch until then, as `Scores.better_than` has it, whatever later ones brought.
         """
         rows = self.fitted.history[:epochs]
-        return max((row["val_accuracy"], -row["val_loss"]) for row in rows)
+        return max((_standing(row), -row["val_loss"]) for row in rows)
+
+    @property
+    def lost_in_words(self) -> str:
+        """The classes that it has lost, such as `class 'defect'`."""
+        names = ", ".join(map(repr, self.lost[:5])) + ", …" * (len(self.lost) > 5)
+        return f"class{'es' * (len(self.lost) > 1)} {printable(names)}"
 
     def verdict(self, target: float | None) -> str:
         """What became of it, in words; None: it lost a race."""
@@ -105,7 +115,14 @@ class Candidate:
             return "dropped out"
         if self.reaches(target):
             return "within tolerance"
+        if self.lost:
+            return f"loses {self.lost_in_words}"
         return "short of the teacher" if self.ended else "ruled out early"
+
+
+def _standing(row: Mapping[str, float]) -> float:
+    """What an epoch is judged by; rows of earlier versions know the accuracy alone."""
+    return row.get("val_judged", row["val_accuracy"])
 
 
 def grow_student(config: RunConfig, chain: Chain) -> Student:
@@ -135,6 +152,7 @@ class Tailoring:
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
         self.target = as_target(self.teacher)
+        self.judge = Judge(session.config.metric, session.validate(self.teacher))
         config = self.config
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
@@ -153,6 +171,10 @@ class Tailoring:
         asked = config.student.mimic
         self.mimic = DEFAULT_MIMIC[form] if asked is None else asked
         self.mimic_scales = self._mimic_scales(form)
+
+    def validate(self, network: nn.Module) -> Scores:
+        """Scores on the validation split, judged beside the teacher's."""
+        return self.judge.of(self.session.validate(network))
 
     def _mimic_scales(self, form: MimicryForm) -> list[float]:
         # shuffled batches: files lie sorted by class, and one class alone varies less
@@ -196,6 +218,7 @@ class Tailoring:
             mimic=mimic,
             mimic_scales=torch.tensor(self.mimic_scales, device=self.device),
             label_smoothing=label_smoothing,
+            class_weights=session.class_weights,
         )
         own = [
             (name, parameter)
@@ -232,7 +255,7 @@ class Tailoring:
                 groups=groups,
                 schedule=schedule,
                 accelerator=session.accelerator,
-                validate=session.validate,
+                validate=self.validate,
                 keep=keep,
                 state_path=self.folder.state_path(stage),
                 watcher=watcher,
@@ -261,7 +284,7 @@ class Tailoring:
         )
         self._reestimate(student)
         save_network(self.folder.path / "student", student, self.session.architecture(self.source))
-        return student, fitted, self.session.validate(student)
+        return student, fitted, self.validate(student)
 
     def routes(self, student: Student) -> Routes:
         """Every route through the trained student, by what it is worth and what it costs."""
@@ -307,7 +330,7 @@ class Tailoring:
         """The student without what the plan drops, its statistics re-estimated, and its scores."""
         network = remove(student, plan)
         self._reestimate(network)
-        return network, self.session.validate(network)
+        return network, self.validate(network)
 
     def cut_and_finetune(
         self, student: Student, plan: PrunePlan, stop: Stop | None = None
@@ -335,4 +358,5 @@ class Tailoring:
             keep="best",
             stop=stop,
         )
-        return Candidate(plan, network, straight_after, fitted, settings.epochs)
+        lost = tuple(self.session.task.classes[one] for one in self.judge.lost(fitted.scores))
+        return Candidate(plan, network, straight_after, fitted, settings.epochs, lost)

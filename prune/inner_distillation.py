@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nettailor.core.backbone import NetOutput
+from nettailor.core.objective import cross_entropies
 from student.objective import divergence
 
 
@@ -28,6 +29,7 @@ class InnerDistillation:
         mimic: float,
         scales: Sequence[float],
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
     ) -> None:
         """Fix the terms.
 
@@ -38,10 +40,11 @@ class InnerDistillation:
             mimic: μ ≥ 0; at 0 the term is left out.
             scales: of each block end, such as `student.mimicry.node_scales` gives.
             label_smoothing: in [0, 1).
+            class_weights: of the cross-entropy, see `teacher.objective.CrossEntropy`.
         """
         self.whole = whole
         self.distill, self.mimic, self.scales = distill, mimic, scales
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
         self.terms: tuple[str, ...] = (
             "cross_entropy",
             *(["distillation"] if distill else []),
@@ -52,7 +55,8 @@ class InnerDistillation:
         """See `nettailor.core.objective.Objective`."""
         output = network(images)
         logits = output.logits.float()
-        terms = [F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)]
+        losses = cross_entropies(logits, labels, self.label_smoothing, self.class_weights)
+        terms = [losses.mean()]
         if self.distill or self.mimic:
             target = self.whole(images)
         if self.distill:

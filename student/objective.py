@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nettailor.core.backbone import NetOutput
+from nettailor.core.objective import cross_entropies
 from student.complexity import ExpectedComplexity
 from student.mimicry import mimicry
 from student.network import Student, StudentOutput
@@ -37,6 +38,7 @@ class TailorObjective:
         mimic: float,
         mimic_scales: Tensor,
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
     ) -> None:
         """Fix the terms.
 
@@ -48,12 +50,13 @@ class TailorObjective:
             mimic: γ2 ≥ 0; at 0 the term is left out.
             mimic_scales: as `student.mimicry.node_scales` gives them, (L + 1,), on the device.
             label_smoothing: in [0, 1).
+            class_weights: of the cross-entropy, see `expected_cross_entropy`.
         """
         self.teacher = teacher
         self.distill = distill
         self.gamma, self.complexity = gamma, complexity
         self.mimic, self.mimic_scales = mimic, mimic_scales
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
         self.terms: tuple[str, ...] = (
             "cross_entropy",
             *(["distillation"] if distill else []),
@@ -68,7 +71,11 @@ class TailorObjective:
         by_head = torch.stack(output.by_head).float()
         share = network.of_heads(output.alpha)
         weights = (1 - _EXPLORED) * share + _EXPLORED / len(by_head)
-        terms = [expected_cross_entropy(by_head, weights, labels, self.label_smoothing)]
+        terms = [
+            expected_cross_entropy(
+                by_head, weights, labels, self.label_smoothing, self.class_weights
+            )
+        ]
         if self.distill or self.mimic:
             target = self.teacher(images)
         if self.distill:
@@ -100,7 +107,11 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def expected_cross_entropy(
-    by_head: Tensor, weights: Tensor, labels: Tensor, label_smoothing: float = 0.0
+    by_head: Tensor,
+    weights: Tensor,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Σ w CE over the heads, a scalar, in nats.
 
@@ -109,11 +120,8 @@ def expected_cross_entropy(
         weights: of the heads, shape (heads,), their sum 1.
         labels: shape (B,).
         label_smoothing: in [0, 1).
+        class_weights: what an image of each class weighs, (classes,); None: all 1.
     """
-    losses = F.cross_entropy(
-        by_head.flatten(0, 1),
-        labels.repeat(len(by_head)),
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
+    repeated = labels.repeat(len(by_head))
+    losses = cross_entropies(by_head.flatten(0, 1), repeated, label_smoothing, class_weights)
     return (weights * losses.view(len(by_head), -1).mean(dim=1)).sum()

@@ -1,18 +1,23 @@
 """What fine-tuning minimises."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nettailor.core.objective import cross_entropies
 
 
 class CrossEntropy:
-    """Plain fine-tuning: cross-entropy with optional label smoothing in [0, 1)."""
+    """Plain fine-tuning: cross-entropy, with optional label smoothing in [0, 1).
+
+    class_weights: what an image of each class weighs, (classes,), on the device; None: all 1.
+    """
 
     terms: tuple[str, ...] = ("cross_entropy",)
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = label_smoothing
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> None:
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         """See `nettailor.core.objective.Objective`."""
         logits = network(images).logits.float()
-        return (F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing),)
+        losses = cross_entropies(logits, labels, self.label_smoothing, self.class_weights)
+        return (losses.mean(),)

@@ -120,6 +120,20 @@ def test_what_was_decided_is_not_changed_by_later_epochs(
         assert candidate(*accuracies[:epochs], epochs=8).reached(target) == stopped.reached(target)
 
 
+def test_a_candidate_that_loses_a_class_says_which() -> None:
+    """However accurate it is: it stands below the target, and no later epoch counts instead."""
+    judged = [{"epoch": 1.0, "val_accuracy": 99.0, "val_judged": 40.0, "val_loss": 0.3}]
+    nothing: Any = None
+    scores = Scores(99.0, 0.5, 1.0, judged=40.0)
+    lost = Candidate(nothing, nothing, scores, Fitted(judged, scores), 1, ("defect", "a\nb"))
+    assert not lost.reaches(90.0)
+    assert not lost.reached(90.0)
+    assert lost.standing(1) == (40.0, -0.3)
+    assert lost.verdict(90.0) == "loses classes 'defect', 'a\\nb'"
+    assert lost.verdict(30.0) == "within tolerance"
+    assert lost.verdict(None) == "dropped out"
+
+
 # The ladder
 
 
@@ -387,7 +401,8 @@ def test_a_budget_is_met_within_two_per_cent(out: Path, unit: str, most: float) 
     assert summary["tailored"]["cut"] == "route"
     # the best route of each end was fine-tuned; what is kept is a point of the front
     rows = read(folder / "candidates.json")
-    (kept,) = (row["name"] for row in rows if row["verdict"] == "kept")
+    (best,) = (row for row in rows if row["verdict"] == "kept")
+    kept = best["name"]
     assert kept == summary["tailored"]["depth"]
     front = front_in(folder)
     assert {row["name"] for row in rows} == set(front.contenders)
@@ -397,7 +412,8 @@ def test_a_budget_is_met_within_two_per_cent(out: Path, unit: str, most: float) 
     ) == len(rows)
     (point,) = (point for point in front.points if point.name == kept)
     assert point.paths == network.wiring.paths
-    assert point.finetuned == max(row["finetuned"] for row in rows)
+    assert point.finetuned == best["finetuned"]
+    assert best["judged"] == max(row["judged"] for row in rows)
     costs = [getattr(point, unit) for point in front.points]
     assert costs == sorted(costs)
     assert len(costs) > 3

@@ -25,6 +25,30 @@ def test_label_smoothing_by_hand() -> None:
     assert smooth.item() == pytest.approx(0.9 * log(4 / 3) + 0.1 * log(4))
 
 
+def test_class_weights_by_hand() -> None:
+    """Two images with p = (3/4, 1/4), one of each class, weigh 0.5 and 1.5: a mean over images."""
+
+    class Fixed(nn.Module):
+        def forward(self, images: Tensor) -> NetOutput:
+            return NetOutput(torch.tensor([[log(3.0), 0.0]] * 2), [images])
+
+    images, labels = torch.zeros(2, 3, 2, 2), torch.tensor([0, 1])
+    (loss,) = CrossEntropy(0.0, torch.tensor([0.5, 1.5]))(Fixed(), images, labels)
+    assert loss.item() == pytest.approx((0.5 * log(4 / 3) + 1.5 * log(4)) / 2)
+
+
+def test_class_weights_of_the_student_are_the_teachers() -> None:
+    student, objective = student_and_objective(1)
+    student.eval()
+    images, labels = next(batches().epoch(1))
+    plain = objective(student, images, labels)[0]
+    objective.class_weights = torch.linspace(0.5, 1.5, 10)[: student(images).logits.shape[1]]
+    weighted = objective(student, images, labels)[0]
+    (expected,) = CrossEntropy(0.1, objective.class_weights)(student, images, labels)
+    assert weighted.item() == pytest.approx(expected.item())
+    assert abs(weighted.item() - plain.item()) > 1e-4
+
+
 def test_label_smoothing_of_the_student_is_the_teachers() -> None:
     student, objective = student_and_objective(1)
     student.eval()

@@ -278,3 +278,30 @@ def test_unreadable_image_is_one_plain_line_from_any_process(workers):
         eval_loader(12, workers=workers, broken=5),
     ):
         assert fault_of(batches) == "image 5 is broken"
+
+
+class Rare(Noise):
+    """Of twenty images one is of class 1, and of class 2 four."""
+
+    def __init__(self) -> None:
+        super().__init__(20)
+        self.labels = (0,) * 15 + (1,) + (2,) * 4
+
+
+def test_balanced_sampling_draws_every_class_as_often() -> None:
+    """A third of 4 000 images each, ± 4 standard deviations; the same again for the same seed."""
+
+    def drawn(seed: int) -> list[int]:
+        loader = TrainLoader(
+            Rare(), eval_transform(PREPROCESSING), batch_size=20, seed=seed, workers=0,
+            pin_memory=False, balanced=True,
+        )  # fmt: skip
+        return [int(label) for epoch in range(200) for _, labels in loader.epoch(epoch)
+                for label in labels]  # fmt: skip
+
+    labels = drawn(7)
+    assert len(labels) == 4000
+    for label in range(3):
+        assert abs(labels.count(label) - 4000 / 3) < 4 * (4000 * 2 / 9) ** 0.5
+    assert drawn(7) == labels
+    assert drawn(8) != labels

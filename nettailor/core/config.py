@@ -9,6 +9,7 @@ from timm.optim import list_optimizers
 
 from nettailor.core.architecture import MOST_CHANNELS, MOST_REPEATS, MOST_STAGES
 from nettailor.core.errors import nearest
+from nettailor.core.judge import Metric
 
 # Keys that say where and how a run executes, not what it computes: they may differ on a resume.
 EXECUTION_KEYS = frozenset({"device", "workers", "out", "data_dir", "download"})
@@ -425,6 +426,17 @@ class RunConfig(Section):
         "auto",
         description="what training steps compute in; auto: bf16 on a GPU that is made for it, else "
         "float32",
+    )
+    metric: Metric = Field(
+        "accuracy",
+        description="of validation, by which epochs and networks are chosen; whatever it is, a "
+        "tailored network must not lose a class",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: rare classes weigh more in the loss, each class the same"
+    )
+    sampling: Literal["natural", "balanced"] = Field(
+        "natural", description="balanced: an epoch draws images of rare classes more often"
     )
     workers: Whole | None = Field(
         None, description="processes that load images; null: by the machine"

@@ -1,7 +1,7 @@
 """Batches for training and evaluation, the same for any number of worker processes."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -31,6 +31,9 @@ class TrainLoader:
     batch_size: images a step. seed: >= 0. workers: processes, forked at the first epoch and kept;
     0 for none. pin_memory: True where batches go to a CUDA device.
 
+    balanced: every class is drawn as often as the others, by images that may come twice in an
+    epoch, or not at all.
+
     The last images that fill no batch are left out of the epoch; with fewer images than
     batch_size there is one batch of them all.
     """
@@ -44,8 +47,10 @@ class TrainLoader:
         seed: int,
         workers: int,
         pin_memory: bool,
+        balanced: bool = False,
     ) -> None:
-        self._order = _EpochOrder(len(images), min(batch_size, len(images)), seed)
+        size = min(batch_size, len(images))
+        self._order = _EpochOrder(images.labels, size, seed, balanced=balanced)
         self._loader = _data_loader(
             _Augmented(images, transform, seed), self._order, workers, pin_memory
         )
@@ -105,8 +110,14 @@ class EvalLoader:
 class _EpochOrder:
     """Batches of (epoch, index): a worker is told the epoch with the image."""
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self._count = count
+    def __init__(
+        self, labels: Sequence[int], batch_size: int, seed: int, *, balanced: bool
+    ) -> None:
+        self._count = len(labels)
+        self._odds = None
+        if balanced:
+            _, of_image, images = np.unique(labels, return_inverse=True, return_counts=True)
+            self._odds = 1 / (images[of_image] * len(images))
         self.batch_size = batch_size
         self._seed = seed
         self.epoch = self.start = 0
@@ -118,7 +129,11 @@ class _EpochOrder:
     def __iter__(self) -> Iterator[list[_Place]]:
         epoch = self.epoch
         seeds = np.random.SeedSequence(self._seed, spawn_key=(epoch,))
-        order = np.random.default_rng(seeds).permutation(self._count).tolist()
+        generator = np.random.default_rng(seeds)
+        if self._odds is None:
+            order = generator.permutation(self._count).tolist()
+        else:
+            order = generator.choice(self._count, self._count, p=self._odds).tolist()
         size = self.batch_size
         for start in range(self.start * size, len(self) * size, size):
             yield [(epoch, index) for index in order[start : start + size][self.part]]

@@ -1,8 +1,8 @@
 """How well a network classifies a split."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +15,54 @@ from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
 
 
+class Recall(NamedTuple):
+    """How many of a class's images are taken for it."""
+
+    right: int
+    images: int
+
+    @property
+    def percent(self) -> float:
+        """Their share in %; 100 of a class without images."""
+        return 100 * self.right / self.images if self.images else 100.0
+
+
 class Scores(NamedTuple):
-    """Accuracy and macro F1 in per cent, mean cross-entropy in nats."""
+    """Accuracy and macro F1 in per cent, mean cross-entropy in nats, the recall of each class.
+
+    judged: what a choice goes by, in %, see `nettailor.core.judge`; None: the accuracy.
+    """
 
     accuracy: float
     macro_f1: float
     loss: float
+    recalls: tuple[Recall, ...] = ()
+    judged: float | None = None
+
+    @property
+    def standing(self) -> float:
+        """What a choice goes by, in %."""
+        return self.accuracy if self.judged is None else self.judged
+
+    @property
+    def worst_recall(self) -> float:
+        """The lowest recall of a class, in %."""
+        return min((recall.percent for recall in self.recalls), default=self.accuracy)
+
+    def plain(self) -> tuple[Any, ...]:
+        """As a state holds them, see `as_scores`."""
+        return (*self[:3], tuple(map(tuple, self.recalls)), self.judged)
 
     def better_than(self, other: "Scores | None") -> bool:
-        """More accurate, or as accurate at a lower loss."""
-        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+        """Of higher standing, or the same at a lower loss."""
+        return other is None or (self.standing, -self.loss) > (other.standing, -other.loss)
+
+
+def as_scores(values: Sequence[Any]) -> Scores:
+    """The scores that a state holds as plain tuples."""
+    accuracy, macro_f1, loss, *more = values
+    recalls, judged = more or ((), None)
+    return Scores(accuracy, macro_f1, loss, tuple(Recall(*one) for one in recalls), judged)
 
 
 class Predictions(NamedTuple):
@@ -37,10 +75,15 @@ class Predictions(NamedTuple):
         """How often it is right."""
         truth, predicted = self.labels.numpy(), self.logits.argmax(dim=1).numpy()
         f1 = f1_score(truth, predicted, average="macro", zero_division=0)
+        classes = self.logits.shape[1]
+        images = self.labels.bincount(minlength=classes).tolist()
+        right = self.labels[self.labels == self.logits.argmax(dim=1)]
+        hits = right.bincount(minlength=classes).tolist()
         return Scores(
             accuracy=100 * float(accuracy_score(truth, predicted)),
             macro_f1=100 * float(f1),
             loss=float(F.cross_entropy(self.logits, self.labels)),
+            recalls=tuple(map(Recall, hits, images)),
         )
 
 

@@ -20,7 +20,7 @@ from nettailor.core.memory import room_for
 from nettailor.core.objective import Objective
 from nettailor.core.random_state import random_state, set_random_state
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler
-from nettailor.core.scores import Scores
+from nettailor.core.scores import Scores, as_scores
 from nettailor.core.shared_norms import shared_norms
 from nettailor.core.state import latest_state, write_state
 
@@ -161,6 +161,8 @@ def fit(
                 "val_accuracy": scores.accuracy,
                 "val_macro_f1": scores.macro_f1,
                 "val_loss": scores.loss,
+                "val_worst_recall": scores.worst_recall,
+                "val_judged": scores.standing,
                 "seconds": stage.seconds,
                 "val_seconds": val_seconds,
             }
@@ -238,7 +240,7 @@ class _Stage:
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.fitted.history = state["history"]
-        self.fitted.best = None if state["best"] is None else Scores(*state["best"])
+        self.fitted.best = None if state["best"] is None else as_scores(state["best"])
         self.kept = state["kept"]
         self.course = list(state["course"].to(self.accelerator.device))
         self._looked_at = len(self.course)
@@ -256,7 +258,7 @@ class _Stage:
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "random": random_state(),
             "history": self.fitted.history,
-            "best": None if best is None else tuple(best),
+            "best": None if best is None else best.plain(),
             "kept": self.kept,
             "course": torch.stack(self.course) if self.course else torch.empty(0),
             "seconds": self.seconds,

@@ -25,6 +25,8 @@ _PLACES = {
     "val_accuracy": "validation/accuracy",
     "val_macro_f1": "validation/macro_f1",
     "val_loss": "validation/loss",
+    "val_worst_recall": "validation/worst_recall",
+    "val_judged": "validation/judged",
 }
 
 

@@ -1,0 +1,70 @@
+"""Which of two validation scores is better, and whether a class was lost on the way."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nettailor.core.scores import Recall, Scores
+
+Metric = Literal["accuracy", "macro-f1", "worst-recall"]
+_MAY_LOSE = 10.0  # points of its recall, beyond the standard error
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges by a metric in %; and where there is a teacher, by the class that lost most.
+
+    A class is lost when its recall falls behind the teacher's by more than ten points and the
+    standard error of that difference. What is beyond counts against the network like points of the
+    metric: with x points beyond, it is judged as if it were x points behind the teacher, or worse.
+    """
+
+    metric: Metric = "accuracy"
+    teacher: Scores | None = None
+
+    def of(self, scores: Scores) -> Scores:
+        """The scores with `judged` filled in."""
+        value = self._value(scores)
+        beyond = max(self._beyond(scores), default=0.0)
+        if self.teacher is not None and beyond > 0:
+            value = min(value, self._value(self.teacher) - beyond)
+        return scores._replace(judged=value)
+
+    @property
+    def aim(self) -> float:
+        """What the teacher reaches, in %."""
+        assert self.teacher is not None, "there is a teacher"
+        return self._value(self.teacher)
+
+    def lost(self, scores: Scores) -> tuple[int, ...]:
+        """The indices of the classes that are lost."""
+        return tuple(index for index, points in enumerate(self._beyond(scores)) if points > 0)
+
+    def _value(self, scores: Scores) -> float:
+        match self.metric:
+            case "accuracy":
+                return scores.accuracy
+            case "macro-f1":
+                return scores.macro_f1
+            case "worst-recall":
+                return scores.worst_recall
+
+    def _beyond(self, scores: Scores) -> list[float]:
+        """By class: the points of recall that it has lost beyond what it may lose."""
+        if self.teacher is None:
+            return []
+        pairs = zip(self.teacher.recalls, scores.recalls, strict=True)
+        return [before.percent - after.percent - _MAY_LOSE - _error(before, after)
+                for before, after in pairs]  # fmt: skip
+
+
+def _error(one: Recall, other: Recall) -> float:
+    """The standard error of the difference of two recalls, in points.
+
+    As if they were of different images, and with two more images, one of them right, so that a
+    recall of 0 or 100 % is not taken for certain (Agresti and Caffo, 2000).
+    """
+    variance = 0.0
+    for recall in (one, other):
+        share = (recall.right + 1) / (recall.images + 2)
+        variance += share * (1 - share) / (recall.images + 2)
+    return float(100 * variance**0.5)

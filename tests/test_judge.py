@@ -1,0 +1,87 @@
+"""What a choice goes by: the metric, and that no class is lost."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nettailor.core.judge import Judge, Metric
+from nettailor.core.scores import Predictions, Recall, Scores, as_scores
+from nettailor.core.state import read_state, write_state
+
+
+def scores(*recalls: tuple[int, int], accuracy: float | None = None, f1: float = 50.0) -> Scores:
+    right, images = (sum(column) for column in zip(*recalls, strict=True))
+    shown = 100 * right / images if accuracy is None else accuracy
+    return Scores(shown, f1, 1.0, tuple(Recall(*one) for one in recalls))
+
+
+def test_scores_by_hand() -> None:
+    """Of four images of class 0 three are right, of one of class 1 none; class 2 has none."""
+    logits = torch.eye(3)[[0, 0, 0, 1, 2]]
+    found = Predictions(logits, torch.tensor([0, 0, 0, 0, 1])).scores()
+    assert found.recalls == ((3, 4), (0, 1), (0, 0))
+    assert [recall.percent for recall in found.recalls] == [75, 0, 100]
+    assert found.worst_recall == 0
+    assert found.accuracy == pytest.approx(60)
+    assert found.standing == found.accuracy
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"), [("accuracy", 90), ("macro-f1", 70), ("worst-recall", 50)]
+)
+def test_metrics(metric: Metric, value: float) -> None:
+    given = scores((85, 90), (5, 10), accuracy=90.0, f1=70.0)
+    judged = Judge(metric).of(given)
+    assert judged.standing == value
+    assert Judge(metric, given).aim == value
+    assert judged._replace(judged=None) == given
+
+
+def test_a_class_that_is_gone_is_lost_however_rare_it_is() -> None:
+    """187 good and 8 defect images: without any defect found, accuracy is 96 % of the teacher's.
+
+    Recall falls from 87.5 to 0. Shares with two more images: 8/10 and 1/10, so that the standard
+    error is 100 √(.8·.2/10 + .1·.9/10) = 15.8 points, and 87.5 - 10 - 15.8 = 61.7 are beyond.
+    """
+    teacher, without = scores((186, 187), (7, 8)), scores((187, 187), (0, 8))
+    judge = Judge("accuracy", teacher)
+    assert judge.lost(without) == (1,)
+    beyond = 87.5 - 10 - 100 * (0.016 + 0.009) ** 0.5
+    assert judge.of(without).standing == pytest.approx(teacher.accuracy - beyond)
+    assert without.accuracy > teacher.accuracy - 3.6
+    assert judge.lost(teacher) == ()
+    assert judge.of(teacher).standing == teacher.accuracy == judge.aim
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        ((8, 8), (7, 8), False),  # one image of eight: 12.5 points, explained by chance
+        ((90, 100), (78, 100), False),  # 12 points, of which 10 are allowed
+        ((90, 100), (70, 100), True),  # 20 points, with a standard error of 5.5
+        ((900, 1000), (780, 1000), True),  # 12 points, with a standard error of 1.6
+        ((0, 0), (0, 0), False),  # no image to judge by
+        ((3, 8), (8, 8), False),  # a class that gained
+    ],
+)
+def test_what_chance_explains(before: tuple[int, int], after: tuple[int, int], lost: bool) -> None:
+    judge = Judge("accuracy", scores((500, 500), before))
+    assert judge.lost(scores((500, 500), after)) == ((1,) if lost else ())
+
+
+def test_more_accurate_networks_stand_no_higher_for_what_they_lose() -> None:
+    teacher = scores((800, 900), (90, 100))
+    better, leaner = scores((890, 900), (70, 100)), scores((800, 900), (88, 100))
+    judge = Judge("accuracy", teacher)
+    assert better.accuracy > leaner.accuracy
+    assert judge.of(leaner).better_than(judge.of(better))
+    assert judge.of(scores((880, 900), (90, 100))).standing == 97.0  # of a leader nothing is taken
+
+
+def test_a_state_holds_scores_as_plain_values(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    judged = Judge("macro-f1").of(scores((1, 2), (3, 3)))
+    write_state(path, {"best": judged.plain()})
+    assert as_scores(read_state(path)["best"]) == judged
+    assert as_scores((60.0, 50.0, 1.0)) == Scores(60.0, 50.0, 1.0)  # of an earlier version
