@@ -14,6 +14,7 @@ from nettailor.core.device import processor_name
 from nettailor.core.latency import serving_dtype
 from nettailor.core.scores import Scores
 from nettailor.evidence import Evidence
+from nettailor.report.brief import accuracy
 from nettailor.session import Session
 from prune.eliminate import Replacement
 from student.network import Student
@@ -103,6 +104,7 @@ def summary(
         "seed": config.seed,
         "classes": list(session.task.classes),
         "accuracy": _by_split(scores, "accuracy"),
+        "accuracy_error": _by_split(scores, "accuracy_error"),
         "macro_f1": _by_split(scores, "macro_f1"),
         "loss": _by_split(scores, "loss"),
         **structure(network, session.preprocessing.image_size),
@@ -143,12 +145,12 @@ def budget_row(settings: BudgetConfig) -> dict[str, Any] | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    return None if value is None else round(float(value), 4)
 
 
 def _by_split(scores: Mapping[str, Scores | None], name: str) -> dict[str, float | None]:
     return {
-        split: None if value is None else round(float(getattr(value, name)), 4)
+        split: None if value is None else _rounded(getattr(value, name))
         for split, value in scores.items()
     }
 
@@ -171,8 +173,8 @@ def side_by_side(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
             cells.append(text)
         table.add_row(label, *cells)
 
-    add("accuracy, validation %", lambda row: row["accuracy"]["val"], ".2f")
-    add("accuracy, test %", lambda row: row["accuracy"]["test"], ".2f")
+    for split, name in (("val", "validation"), ("test", "test")):
+        table.add_row(f"accuracy, {name} %", *(accuracy(row, split) for row in rows.values()))
     add("macro F1, validation %", lambda row: row["macro_f1"]["val"], ".2f")
     add("macro F1, test %", lambda row: row["macro_f1"]["test"], ".2f")
     add("parameters", lambda row: row["params"]["total"], ",", ratio=True)

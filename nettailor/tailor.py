@@ -17,6 +17,7 @@ from nettailor.core.files import read_json, sha256_of, write_json
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
+from nettailor.core.scores import Scores
 from nettailor.figures import candidates_table, side_by_side
 from nettailor.finetune import Teacher
 from nettailor.front import Seconds, Share, pick, read_front, read_share
@@ -76,6 +77,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
 
     student, grown, before = work.train_student()
     aim = work.judge.aim
+    _warn_of_coarse_validation(session, work.taught.accuracy_error)
     target = aim - config.prune.tolerance - _ROUNDING
     screen.say(
         f"student before the cut: validation {before.standing:.2f} %; teacher {aim:.2f} %"
@@ -83,8 +85,19 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     )
     spent = Seconds(grown.seconds, grown.total_seconds)
     candidates, spent = try_candidates(work, student, target, spent)
-    _finish(work, spent, before.accuracy, candidates, target, teacher)
+    _finish(work, spent, before, candidates, target, teacher)
     return folder
+
+
+def _warn_of_coarse_validation(session: Session, error: float | None) -> None:
+    """Say where the tolerance is less than an image: it then asks for no image less."""
+    images, tolerance = len(session.task.val), session.config.prune.tolerance
+    if 0 < tolerance < 100 / images and session.config.prune.budget is None:
+        session.screen.say(
+            f"warning: a tolerance of {tolerance:g} points is less than one of the {images} "
+            f"validation images ({100 / images:.2f} points); the teacher's standard error is "
+            f"{error or 0:.2f} points: what is within tolerance here can be further off elsewhere"
+        )
 
 
 def _settings(session: Session) -> dict[str, Any]:
@@ -131,7 +144,7 @@ def _require_same_teacher(folder: RunFolder, teacher: RunFolder) -> None:
 def _finish(
     work: Tailoring,
     spent: Seconds,
-    before_cut: float,
+    before_cut: Scores,
     candidates: Sequence[Candidate],
     target: float,
     teacher: Teacher,
@@ -140,7 +153,7 @@ def _finish(
 
     Args:
         spent: before the candidates were fine-tuned.
-        before_cut: its validation accuracy in %.
+        before_cut: of the student, on validation.
     """
     session, config, folder = work.session, work.config, work.folder
     started = time.perf_counter()
@@ -174,7 +187,7 @@ def _finish(
                 "blocks": figures["blocks"],
                 "flops": figures["flops"],
                 "params": figures["params"]["total"],
-                "before_cut": before_cut,
+                "before_cut": before_cut.accuracy,
                 "straight_after_cut": candidate.straight_after.accuracy,
                 "finetuned": candidate.scores.accuracy,
                 "judged": candidate.scores.standing,
@@ -189,6 +202,15 @@ def _finish(
         session.screen.say(
             f"warning: no cut came within {config.prune.tolerance:g} points of the teacher; kept "
             f"the best, {kept.name}. Try more --prune.epochs or a smaller --gamma"
+        )
+    ended = {one.name: one.scores for one in candidates if one.ended}
+    scores = {"the student before the cut": before_cut, **ended}
+    name, best = max(scores.items(), key=lambda item: item[1].accuracy)
+    if work.judge.ahead(best) > 1:
+        session.screen.say(
+            f"warning: {name} is more accurate than its teacher on validation "
+            f"({best.accuracy:.2f} and {work.taught.accuracy:.2f} %), by more than the standard "
+            "error: the teacher is under-trained. Give it more --teacher.epochs"
         )
     if kept.lost:
         session.screen.say(

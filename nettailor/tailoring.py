@@ -152,7 +152,8 @@ class Tailoring:
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
         self.target = as_target(self.teacher)
-        self.judge = Judge(session.config.metric, session.validate(self.teacher))
+        self.taught = session.validate(self.teacher)
+        self.judge = Judge(session.config.metric, self.taught)
         config = self.config
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")

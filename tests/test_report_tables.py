@@ -50,6 +50,7 @@ def every_figure_of_a_summary() -> set[str]:
         for split in ("train", "val", "test")
     }
     return by_split | {
+        "accuracy_error_val", "accuracy_error_test",
         "flops", "flops_ratio", "params", "params_ratio", "params_task", "input_px",
         "layers", "blocks_universal", "blocks_proxy", "latency_ms_1", "latency_iqr_ms_1",
         "latency_ratio_1",

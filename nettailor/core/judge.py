@@ -1,5 +1,6 @@
 """Which of two validation scores is better, and whether a class was lost on the way."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,12 @@ class Judge:
         assert self.teacher is not None, "there is a teacher"
         return self._value(self.teacher)
 
+    def ahead(self, scores: Scores) -> float:
+        """How many standard errors more accurate than the teacher, whatever the metric is."""
+        assert self.teacher is not None, "there is a teacher"
+        errors = [one.accuracy_error or math.inf for one in (scores, self.teacher)]
+        return (scores.accuracy - self.teacher.accuracy) / math.hypot(*errors)
+
     def lost(self, scores: Scores) -> tuple[int, ...]:
         """The indices of the classes that are lost."""
         return tuple(index for index, points in enumerate(self._beyond(scores)) if points > 0)
@@ -58,13 +65,5 @@ class Judge:
 
 
 def _error(one: Recall, other: Recall) -> float:
-    """The standard error of the difference of two recalls, in points.
-
-    As if they were of different images, and with two more images, one of them right, so that a
-    recall of 0 or 100 % is not taken for certain (Agresti and Caffo, 2000).
-    """
-    variance = 0.0
-    for recall in (one, other):
-        share = (recall.right + 1) / (recall.images + 2)
-        variance += share * (1 - share) / (recall.images + 2)
-    return float(100 * variance**0.5)
+    """The standard error of the difference, in points, as if the images were different ones."""
+    return float(100 * (one.variance + other.variance) ** 0.5)

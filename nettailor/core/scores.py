@@ -26,6 +26,16 @@ class Recall(NamedTuple):
         """Their share in %; 100 of a class without images."""
         return 100 * self.right / self.images if self.images else 100.0
 
+    @property
+    def variance(self) -> float:
+        """The square of the share's standard error.
+
+        As with two more images, one of them right: a share of 0 or 1 is not taken for certain
+        (Agresti and Caffo, 2000).
+        """
+        share = (self.right + 1) / (self.images + 2)
+        return share * (1 - share) / (self.images + 2)
+
 
 class Scores(NamedTuple):
     """Accuracy and macro F1 in per cent, mean cross-entropy in nats, the recall of each class.
@@ -43,6 +53,14 @@ class Scores(NamedTuple):
     def standing(self) -> float:
         """What a choice goes by, in %."""
         return self.accuracy if self.judged is None else self.judged
+
+    @property
+    def accuracy_error(self) -> float | None:
+        """The standard error of the accuracy, in points; None where the images are not known."""
+        images = sum(recall.images for recall in self.recalls)
+        if not images:
+            return None
+        return 100 * Recall(sum(recall.right for recall in self.recalls), images).variance ** 0.5
 
     @property
     def worst_recall(self) -> float:

@@ -16,6 +16,7 @@ from nettailor.report.summary import AtLeastOne, Parameters, Percents
 class _Figures(BaseModel):
     model_config = ConfigDict(strict=True)
     accuracy: Percents
+    accuracy_error: Percents | None = None
     params: Parameters
     flops: AtLeastOne
 

@@ -8,6 +8,7 @@ import yaml
 from timm.models import get_pretrained_cfg
 
 from nettailor.core.architecture import Architecture
+from nettailor.report.brief import accuracy
 
 _UNSTATED = "not stated"
 
@@ -164,11 +165,10 @@ def _listed(classes: Sequence[str]) -> str:
 
 
 def _figures(summary: Mapping[str, Any]) -> list[str]:
-    accuracy = summary["accuracy"]
     teacher = summary.get("teacher")
     rows = [
-        ("accuracy, validation %", accuracy["val"], teacher and teacher["accuracy"]["val"]),
-        ("accuracy, test %", accuracy["test"], teacher and teacher["accuracy"]["test"]),
+        ("accuracy, validation %", _accuracy(summary, "val"), _accuracy(teacher, "val")),
+        ("accuracy, test %", _accuracy(summary, "test"), _accuracy(teacher, "test")),
         ("parameters", summary["params"]["total"], teacher and teacher["params"]["total"]),
         ("FLOPs (multiply-adds)", summary["flops"], teacher and teacher["flops"]),
     ]
@@ -180,9 +180,15 @@ def _figures(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _number(value: float | None) -> str:
+def _accuracy(row: Mapping[str, Any] | None, split: str) -> str | None:
+    return None if row is None else accuracy(row, split)
+
+
+def _number(value: float | str | None) -> str:
     if value is None:
         return "–"
+    if isinstance(value, str):
+        return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
 
 

@@ -1,6 +1,8 @@
 """Names and numbers in few characters."""
 
+from collections.abc import Mapping
 from math import floor, log10
+from typing import Any
 
 from nettailor.core.printable import printable
 
@@ -19,3 +21,11 @@ def decimals(value: float) -> int:
 def times(ratio: float) -> str:
     """A ratio such as `0.43×`, with two significant digits where it is small."""
     return f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
+
+
+def accuracy(row: Mapping[str, Any], split: str) -> str:
+    """A summary's accuracy on a split, with its standard error where that is known."""
+    value, error = row["accuracy"][split], (row.get("accuracy_error") or {}).get(split)
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if error is None else f"{value:.2f} ± {error:.2f}"

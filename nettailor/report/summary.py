@@ -187,6 +187,7 @@ class Figures(_Read):
     backbone: str
     seed: Count
     accuracy: Percents
+    accuracy_error: Percents | None = None  # summaries of before lack it
     params: Parameters
     flops: AtLeastOne
     latency_ms: dict[str, Latency] = Field(min_length=1)

@@ -73,8 +73,15 @@ def _split_columns(
     ]
 
 
+def _error_on(split: Literal["val", "test"]) -> Figure:
+    """The standard error of the accuracy, by the number of images; None where it is not known."""
+    return lambda run: getattr(run.summary.accuracy_error, split, None)
+
+
 COLUMNS: tuple[Column, ...] = (
     *_split_columns("accuracy", "accuracy, %", 2),
+    Column("accuracy_error_val", "standard error, %", "validation", _error_on("val"), 2),
+    Column("accuracy_error_test", "standard error, %", "test", _error_on("test"), 2),
     *_split_columns("macro_f1", "macro F1, %", 2),
     *_split_columns("loss", "loss, nats", 3),
     Column("flops", "FLOPs", "M", lambda run: run.summary.flops, None, 1e6, True),
