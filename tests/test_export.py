@@ -268,7 +268,9 @@ def test_the_model_card(runs: dict[str, Path], exported: Callable[[str], Path]) 
     summary = json.loads((runs["all"] / "summary.json").read_text(encoding="utf-8"))
     for words in (
         "# test_resnet, tailored to digits",
-        f"| {summary['accuracy']['test']:.2f} | {summary['teacher']['accuracy']['test']:.2f} |",
+        f"| {summary['accuracy']['test']:.2f} ± {summary['accuracy_error']['test']:.2f} | "
+        f"{summary['teacher']['accuracy']['test']:.2f} ± "
+        f"{summary['teacher']['accuracy_error']['test']:.2f} |",
         f"| {summary['params']['total']:,} | {summary['teacher']['params']['total']:,} |",
         f"| {summary['flops']:,} | {summary['teacher']['flops']:,} |",
         "mean [0.5, 0.5, 0.5]",

@@ -1,5 +1,6 @@
 """How well a network classifies a split."""
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -60,7 +61,8 @@ class Scores(NamedTuple):
         images = sum(recall.images for recall in self.recalls)
         if not images:
             return None
-        return 100 * Recall(sum(recall.right for recall in self.recalls), images).variance ** 0.5
+        right = sum(recall.right for recall in self.recalls)
+        return 100 * math.sqrt(Recall(right, images).variance)
 
     @property
     def worst_recall(self) -> float:
