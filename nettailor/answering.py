@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from nettailor.classifier import Classifier
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
-from nettailor.core.images import in_one_line, read_rgb
+from nettailor.core.images import in_one_line
 from nettailor.core.preprocessing import eval_transform
+from nettailor.core.reading import Doubts, read_rgb
 
 # Where Pillow takes an image for an attack. Resizing the shorter side of a strip can end there too.
 _MOST_PIXELS = 178_956_970
@@ -48,8 +49,11 @@ def predict(
     top_k: int,
     batch_size: int,
     device: torch.device,
+    doubts: Doubts | None = None,
 ) -> Iterator[Predicted | Failed]:
     """One outcome for each path; predictions keep the order of the paths.
+
+    Each image that can be read is shown to `doubts`.
 
     At most batch_size images are in memory. Raises UserError where the network cannot work on such
     a batch, or computes what is no number.
@@ -63,11 +67,14 @@ def predict(
     for position, path in enumerate(paths, 1):
         started = perf_counter()
         try:
-            image = transform(read_rgb(path, longest=longest))
+            image = read_rgb(path, longest=longest)
+            prepared = transform(image)
         except Exception as fault:  # a decoder fed with broken bytes raises any kind
             yield Failed(path, _reason(fault))
         else:
-            batch.append(_Prepared(path, image, perf_counter() - started))
+            batch.append(_Prepared(path, prepared, perf_counter() - started))
+            if doubts is not None:
+                doubts.look(image)
         if batch and (len(batch) == batch_size or position == len(paths)):
             yield from _answers(classifier, batch, top_k, device)
             batch = []

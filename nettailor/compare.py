@@ -43,11 +43,13 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "folders": {
         "nargs": "*",
         "metavar": "FOLDER",
+        "type": Path,
         "help": "run folders, or folders that hold runs at any depth (default: the runs of "
         "<out>/<task> at image_size, as the settings name them)",
     },
     "--report": {
         "metavar": "DIR",
+        "type": Path,
         "help": "where the report goes (default: comparison/ in the task's folder)",
     },
     "--seeds": {
@@ -158,7 +160,7 @@ def main(argv: Sequence[str]) -> None:
             f"{own['folders'][0]}: a sweep compares the runs under --out; leave the folder out, or "
             "--seeds, --gammas and --modes"
         )
-    report = Path(own["report"]) if own["report"] else None
+    report: Path | None = own["report"]
     if report:  # before anything is trained
         require_no_other_report(report)
     failures: list[Failure] = []
@@ -173,7 +175,7 @@ def main(argv: Sequence[str]) -> None:
                 modes=own["modes"] or [config.prune.finetune],
             )
     if own["folders"]:
-        comparison = compare_folders([Path(folder) for folder in own["folders"]])
+        comparison = compare_folders(own["folders"])
     else:
         # one task folder holds runs of all image sizes
         comparison = compare_folders([task_folder(config)], config.image_size)

@@ -25,6 +25,7 @@ from nettailor.core.flags import EXIT_SOME_FAILED, Parser, as_called, run_comman
 from nettailor.core.image_paths import find_images
 from nettailor.core.printable import printable
 from nettailor.core.ranks import require_alone
+from nettailor.core.reading import Doubts
 from nettailor.library import Library
 
 DESCRIPTION = (
@@ -86,12 +87,14 @@ def _build_parser() -> Parser:
     parser.add_argument(
         "--run",
         metavar="FOLDER",
+        type=Path,
         help="the run whose network answers: of any kind, or a folder inside such as "
         "candidates/route-0.260 or student",
     )
     parser.add_argument(
         "--library",
         metavar="FOLDER",
+        type=Path,
         help="the library of task packs whose --task answers",
     )
     parser.add_argument("--task", metavar="NAME", help="the task's name in the library")
@@ -104,6 +107,7 @@ def _build_parser() -> Parser:
     parser.add_argument(
         "--weights",
         metavar="SOURCE",
+        type=os.path.expanduser,
         help="of the backbone: auto, package, hub, or a file's path (unless set: auto)",
     )
     parser.add_argument(
@@ -149,13 +153,13 @@ def _choose_classifier(arguments: argparse.Namespace) -> Classifier:
     if chosen != "library" and arguments.task is not None:
         raise UserError("--task is the name of a library's task: give --library as well")
     if chosen == "run":
-        return classifier_of_run(Path(arguments.run))
+        return classifier_of_run(arguments.run)
     if chosen is None:
         return untouched_classifier(arguments.backbone or _BACKBONE, arguments.weights or "auto")
     if arguments.task is None:
         tasks = ", ".join(Library(arguments.library).tasks) or "none"
         raise UserError(f"--library {arguments.library}: say which --task; there is {tasks}")
-    return classifier_of_library(Path(arguments.library), arguments.task)
+    return classifier_of_library(arguments.library, arguments.task)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -173,10 +177,16 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--top-k {top_k}: expected 1 to {classes}, the number of classes")
     predicted: list[Predicted] = []
     failed: list[Failed] = []
+    doubts = Doubts()
     with Screen() as screen:
         bar = screen.start_stage("images", len(images), 0)
         outcomes = predict(
-            classifier, images, top_k=top_k, batch_size=arguments.batch_size, device=device
+            classifier,
+            images,
+            top_k=top_k,
+            batch_size=arguments.batch_size,
+            device=device,
+            doubts=doubts,
         )
         for done, outcome in enumerate(outcomes, 1):
             if isinstance(outcome, Failed):
@@ -197,6 +207,8 @@ def main(argv: Sequence[str]) -> None:
     _deliver(text, arguments.output)
     for image in failed:
         print(f"skipped {printable(str(image.path))}: {printable(image.reason)}", file=sys.stderr)
+    for line in doubts.lines():
+        print(line, file=sys.stderr)
     if failed:
         raise SystemExit(EXIT_SOME_FAILED)
 

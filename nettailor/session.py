@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor, nn
 
 from nettailor.core import ranks
@@ -33,6 +34,7 @@ from nettailor.core.preprocessing import (
     eval_transform,
     train_transform,
 )
+from nettailor.core.reading import Doubts
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Predictions, Scores, classify
 from nettailor.core.seeding import seed_stage
@@ -141,13 +143,16 @@ class Session:
             return
         parts = (self.task.train, self.task.val, self.task.test)
         bar = self.screen.start_stage("reading images", sum(len(part) for part in parts), 0)
+        doubts = Doubts()
         read = 0
         for part in parts:
             for index in range(len(part)):
-                part[index]
+                image, _ = part[index]
+                doubts.look(image)
                 read += 1
                 self.screen.advance(bar, read, "")
         self.screen.end_stage(bar)
+        _say(doubts, self.screen)
         self._checked.add(self.task.name)
 
     def seed_stage(self, stage: str) -> None:
@@ -210,6 +215,8 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
         crop_pct=defaults.crop_pct if config.crop_pct is None else config.crop_pct,
     )
     task = _load_task(config)
+    if task.left_out:
+        screen.say(f"left out: {', '.join(task.left_out)}")
     if min(config.batch_size, len(task.train)) < ranks.count():
         raise UserError(
             f"{min(config.batch_size, len(task.train))} images a step for {ranks.count()} "
@@ -230,6 +237,7 @@ def _load_task(config: RunConfig) -> Task:
         load_task,
         config.data,
         data_dir=Path(config.data_dir),
+        out=Path(config.out),
         download=config.download,
         val_fraction=config.split.val,
         test_fraction=config.split.test,
@@ -251,8 +259,16 @@ def _readable(task: Task, out: Path, screen: Screen) -> Task:
     count = sum(len(part) for part in (task.train, task.val, task.test))
     bar = screen.start_stage("reading images", count, 0)
     read = itertools.count(1)
-    task, broken = without_broken(task, lambda: screen.advance(bar, next(read), ""))
+    doubts = Doubts()
+
+    def advance(image: Image.Image | None) -> None:
+        if image is not None:
+            doubts.look(image)
+        screen.advance(bar, next(read), "")
+
+    task, broken = without_broken(task, advance)
     screen.end_stage(bar)
+    _say(doubts, screen)
     if broken:
         listed = out / task.name / SKIPPED_FILE
         write_json(listed, [one._asdict() for one in broken])
@@ -260,6 +276,11 @@ def _readable(task: Task, out: Path, screen: Screen) -> Task:
         for one in broken[:_SHOWN]:
             screen.say(f"  {one.part}: {one.reason}")
     return task
+
+
+def _say(doubts: Doubts, screen: Screen) -> None:
+    for line in doubts.lines():
+        screen.say(line)
 
 
 def schedule_of(stage: ScheduleConfig) -> Schedule:

@@ -243,6 +243,10 @@ def _check_about(about: Mapping[str, str], run: Path) -> None:
     assert json.loads(about["mean"]) == json.loads(about["std"]) == [0.5, 0.5, 0.5]
     assert about["interpolation"] == "bilinear"
     assert (about["backbone"], about["task"]) == ("test_resnet", "digits")
+    assert about["reading"] == (
+        "turned upright by the EXIF orientation; greys of 16 bits divided by 257; transparency "
+        "laid on white; RGB of 8 bits"
+    )
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert json.loads(about["accuracy"]) == summary["accuracy"]
 
@@ -274,6 +278,7 @@ def test_the_model_card(runs: dict[str, Path], exported: Callable[[str], Path]) 
         f"| {summary['params']['total']:,} | {summary['teacher']['params']['total']:,} |",
         f"| {summary['flops']:,} | {summary['teacher']['flops']:,} |",
         "mean [0.5, 0.5, 0.5]",
+        "turned upright by the EXIF orientation",
         "random initialisation",
         "64 validation images",
         *(f"| {file} | {(folder / file).stat().st_size:,} |" for file in FILES),

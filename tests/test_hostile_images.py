@@ -16,7 +16,8 @@ from PIL import Image
 from nettailor.core.data import Task, load_task, without_broken
 from nettailor.core.errors import UserError
 from nettailor.core.image_folder import read_folder
-from nettailor.core.images import FileImages, as_rgb
+from nettailor.core.images import FileImages
+from nettailor.core.reading import as_rgb
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 PATTERN = np.arange(32 * 24, dtype=np.uint8).reshape(24, 32)
@@ -194,7 +195,7 @@ def test_broken_images_are_left_out_and_told(tmp_path: Path) -> None:
     for path in broken:
         path.write_bytes(WHOLE["PNG"][:50])
     read = []
-    task, told = without_broken(task_of(root), lambda: read.append(1))
+    task, told = without_broken(task_of(root), read.append)
     assert len(read) == 24
     assert count(task) == 21
     assert len(told) == 3
@@ -210,7 +211,7 @@ def test_a_class_that_is_all_broken_is_refused(tmp_path: Path) -> None:
     for path in (root / "class 1").iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"no training image of class 'class 1' can be read"):
-        without_broken(task, lambda: None)
+        without_broken(task, lambda image: None)
 
 
 def test_a_part_that_is_all_broken_is_refused(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_part_that_is_all_broken_is_refused(tmp_path: Path) -> None:
     for path in root.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"none of the \d+ train images can be read: "):
-        without_broken(task, lambda: None)
+        without_broken(task, lambda image: None)
 
 
 def test_ten_thousand_classes(tmp_path: Path) -> None:

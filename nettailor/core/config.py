@@ -1,9 +1,18 @@
 """Closed settings: every key is declared here, with its default and its range."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from timm.optim import list_optimizers
 
@@ -25,10 +34,17 @@ ROUND_TO = 8
 _UNUSABLE_OPTIMIZERS = ("bnb*", "fused*", "adahessian")
 
 
+def _at_home(value: str) -> str:
+    # unlike pathlib's, this leaves the ~name of nobody here as it is
+    return os.path.expanduser(value)
+
+
 def _from_list(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+# a path, or a name that stands in its place
+Place = Annotated[str, AfterValidator(_at_home)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -333,7 +349,7 @@ class KnapsackConfig(BudgetConfig):
 
     optimizer: str = Field("adamw", description="an optimizer of timm's, such as sgd or adamw")
     lr: Positive = Field(0.003, description="highest learning rate")
-    of: str = Field(
+    of: Place = Field(
         "teacher",
         description="the network that is made narrower: the fine-tuned teacher, or the folder of a "
         "tailored run in `all` mode",
@@ -401,17 +417,17 @@ class SearchConfig(ScheduleConfig):
 class RunConfig(Section):
     """All settings of a task; one YAML file fills any part of it."""
 
-    data: str = Field(
+    data: Place = Field(
         "digits", description="digits, a folder of images, or a torchvision data set's name"
     )
-    data_dir: str = Field("data", description="folder of torchvision's data sets")
+    data_dir: Place = Field("data", description="folder of torchvision's data sets")
     download: bool = Field(False, description="fetch a torchvision data set that is missing")
     on_bad_image: Literal["error", "skip"] = Field(
         "error",
         description="an image that cannot be read stops the command, or is left out and listed",
     )
     backbone: str = Field("tf_efficientnet_lite0", description="a timm network")
-    weights: str = Field(
+    weights: Place = Field(
         "auto",
         description="auto, package, hub, none, a .safetensors or .pth file, or a teacher's folder",
     )
@@ -441,7 +457,7 @@ class RunConfig(Section):
     workers: Whole | None = Field(
         None, description="processes that load images; null: by the machine"
     )
-    out: str = Field("runs", description="folder that holds all runs")
+    out: Place = Field("runs", description="folder that holds all runs")
     split: SplitConfig = SplitConfig()
     limit: LimitConfig = LimitConfig()
     augment: AugmentConfig = AugmentConfig()

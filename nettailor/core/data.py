@@ -1,12 +1,12 @@
 """A task's images: scikit-learn's digits, a folder or a torchvision set, parted and limited."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from nettailor.core.errors import UserError, nearest
@@ -20,13 +20,17 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task. classes: names by class index; every part shares them."""
+    """A classification task. classes: names by class index; every part shares them.
+
+    left_out: what its source holds beside them, in words such as "seg_pred/" and "3 .heic".
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Images
     val: Images
     test: Images
+    left_out: tuple[str, ...] = ()
 
 
 class Broken(NamedTuple):
@@ -36,11 +40,13 @@ class Broken(NamedTuple):
     reason: str
 
 
-def without_broken(task: Task, advance: Callable[[], None]) -> tuple[Task, list[Broken]]:
+def without_broken(
+    task: Task, advance: Callable[[Image.Image | None], None]
+) -> tuple[Task, list[Broken]]:
     """The task without the images that cannot be read whole; each is read once.
 
     Args:
-        advance: called after each image.
+        advance: called after each image with it, or with None where it cannot be read.
 
     Raises UserError where a part, or a class of the training images, has none left.
     """
@@ -50,13 +56,14 @@ def without_broken(task: Task, advance: Callable[[], None]) -> tuple[Task, list[
         images: Images = getattr(task, part)
         good = []
         for index in range(len(images)):
+            image = None
             try:
-                images[index]
+                image, _ = images[index]
             except UserError as fault:
                 broken.append(Broken(part, str(fault)))
             else:
                 good.append(index)
-            advance()
+            advance(image)
         parts[part] = images if len(good) == len(images) else ChosenImages(images, tuple(good))
         if not good:
             raise UserError(
@@ -77,6 +84,7 @@ def load_task(
     data: str,
     *,
     data_dir: Path,
+    out: Path | None = None,
     download: bool,
     val_fraction: float,
     test_fraction: float,
@@ -86,10 +94,11 @@ def load_task(
 ) -> Task:
     """The task that `data` names.
 
+    out: a folder of runs, which holds no images of the task wherever it lies.
+
     data: "digits"; the name of one of torchvision's sets, in any case, whose files lie under
     data_dir and are fetched there only where absent and `download` is true; or the path of a
-    folder that holds `train`, and maybe `val` (or `valid`, `validation`) and `test`, each with a
-    subfolder per class, or that holds the class subfolders itself. A name wins over a folder of
+    folder as `read_folder` takes it. A name wins over a folder of
     the same name, which `./name` still reaches.
 
     A part that the data does not have is cut from the training images, stratified by split_seed
@@ -110,7 +119,7 @@ def load_task(
         if limit is not None and limit < 1:
             raise UserError(f"{name} is {limit}: give at least 1, or leave it out")
 
-    found = _find(data, data_dir, download)
+    found = _find(data, data_dir, out, download)
     classes, parts = found.classes, found.parts
     if len(classes) < 2:
         raise UserError(
@@ -126,19 +135,18 @@ def load_task(
     test = _limited(test, limit_test, sorted_by_class, split_seed)
     if val is None:
         train, val = _cut(train, "val", val_fraction, classes, split_seed)
-    return Task(found.name, classes, train, val, test)
+    return Task(found.name, classes, train, val, test, found.left_out)
 
 
-def _find(data: str, data_dir: Path, download: bool) -> ImageSet:
+def _find(data: str, data_dir: Path, out: Path | None, download: bool) -> ImageSet:
     if data.lower() == "digits":
         return _digits()
     names = {name.lower(): name for name in SET_NAMES}
     if data.lower() in names:
         return read_torchvision_set(names[data.lower()], data_dir, download)
-    # os.path leaves the ~name of nobody here as it is, where pathlib raises
-    folder = Path(os.path.expanduser(data))
+    folder = Path(data)
     if data and folder.is_dir():
-        return read_folder(folder)
+        return read_folder(folder, out)
     raise UserError(
         f"data is {data!r}, expected 'digits', the path of an existing folder of images, or one of "
         f"torchvision's {', '.join(SET_NAMES)}"

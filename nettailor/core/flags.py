@@ -1,6 +1,7 @@
 """Command lines: every settings key is a flag, and the flags override the YAML file."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,11 @@ class CommandFlags:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are UserErrors like all others."""
+    """argparse whose complaints are UserErrors like all others, and whose paths know `~`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register("type", Path, lambda text: Path(os.path.expanduser(text)))
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
-
 from nettailor.core.errors import UserError
+from nettailor.core.reading import is_picture
 
 
 def find_images(arguments: Sequence[str]) -> tuple[Path, ...]:
@@ -21,12 +20,12 @@ def find_images(arguments: Sequence[str]) -> tuple[Path, ...]:
     Raises UserError for an argument that leads to nothing.
     """
     found: dict[str, Path] = {}
-    for argument in arguments:
+    for argument in map(os.path.expanduser, arguments):
         images = [image for match in _matches(argument) for image in _images_at(match)]
         if not images:
             raise UserError(
-                f"{argument!r} holds no images: expected files that end in "
-                f"{', '.join(IMG_EXTENSIONS)}"
+                f"{argument!r} holds no images: expected files that end in .jpg, .png or as Pillow "
+                "names other formats"
             )
         for image in images:
             found.setdefault(os.path.realpath(image), image)
@@ -72,7 +71,7 @@ def _images_under(root: Path) -> list[Path]:
         entered.add(real)
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         names = [name for name in files if not name.startswith(".")]
-        paths = [Path(folder, n) for n in names if has_file_allowed_extension(n, IMG_EXTENSIONS)]
+        paths = [Path(folder, name) for name in names if is_picture(name)]
         # a pipe would be waited for without end; a link to nothing is for the reader to complain of
         found += [path for path in paths if path.is_file() or not path.exists()]
     return sorted(found)

@@ -1,7 +1,5 @@
 """Labelled images as they lie, decoded one at a time."""
 
-import io
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +11,7 @@ from PIL import Image
 
 from nettailor.core.errors import UserError
 from nettailor.core.printable import printable
-
-_GREATEST_OF_16_BITS = 65535
-_LONGEST = 1000  # times its shorter side that an image may be long
+from nettailor.core.reading import read_rgb
 
 
 class Images(Protocol):
@@ -39,11 +35,13 @@ class ImageSet:
     """What one source holds. classes: names by class index; every part shares them.
 
     parts: images by part; `train` is there, `val` and `test` only where the source has them.
+    left_out: what the source holds beside them, in words such as "seg_pred/" and "3 .heic".
     """
 
     name: str
     classes: tuple[str, ...]
     parts: Mapping[str, Images]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,39 +103,6 @@ class ChosenImages:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         return self.images[self.indices[index]]
-
-
-def read_rgb(file: Path | io.BytesIO, *, longest: float = _LONGEST) -> Image.Image:
-    """The image in a file, as `as_rgb` gives it; any exception where it cannot be read.
-
-    ValueError for a strip so long that resizing its shorter side to a network's would fill memory:
-    of more than 1000 times its shorter side, or than `longest` times where that is less.
-    """
-    # Pillow warns of oddities and large images, neither of which is the user's to mend
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(file) as image:
-            if max(image.size) > min(longest, _LONGEST) * min(image.size):
-                raise ValueError(
-                    f"{image.width} × {image.height} pixels are too long a strip to be resized"
-                )
-            return as_rgb(image)
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode in 8 bits a channel; of an animation the first frame.
-
-    Greys of 16 bits are scaled, where Pillow alone would cut them off at 255. Raises ValueError for
-    pixels whose range nothing tells: floating-point numbers, or more than 16 bits.
-    """
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; save it in 8 or 16 bits")
-    if image.mode.startswith("I"):
-        pixels = np.asarray(image, dtype=np.int64)
-        if pixels.min() < 0 or pixels.max() > _GREATEST_OF_16_BITS:
-            raise ValueError("its pixels have more than 16 bits; save it in 8 or 16 bits")
-        image = Image.fromarray((pixels * 255 / _GREATEST_OF_16_BITS).round().astype(np.uint8))
-    return image.convert("RGB")
 
 
 def in_one_line(fault: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +33,25 @@ def settings_of(folder: Path) -> Path | None:
     """The `config.yaml` of the run that a folder is, or lies in as `candidates/<cut>` does."""
     places = (folder, *folder.resolve().parents[:2])
     return next((path for place in places if (path := place / CONFIG_FILE).is_file()), None)
+
+
+def holds_runs(folder: Path) -> bool:
+    """Whether a folder is a run, or holds some as `<out>`, `<out>/<task>` and `<kind>` do."""
+    settings = (path for depth in range(4) for path in folder.glob("*/" * depth + CONFIG_FILE))
+    return any(_settings_of_run(path) for path in settings)
+
+
+def _settings_of_run(path: Path) -> bool:
+    """Whether a `config.yaml` is NetTailor's: it has keys of the settings, and no others."""
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and _is_settings(content)
+
+
+def _is_settings(content: Mapping[str, Any]) -> bool:
+    return {"data", "backbone"} <= content.keys() <= RunConfig.model_fields.keys()
 
 
 def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -111,9 +131,8 @@ class RunFolder:
         return [entry.name for entry in self.path.iterdir() if not is_leftover(entry)]
 
     def _is_run(self) -> bool:
-        """Whether `config.yaml` is NetTailor's: it has keys of the settings, and no others."""
-        there = self._settings().keys()
-        return {"data", "backbone"} <= there <= RunConfig.model_fields.keys()
+        """Whether `config.yaml` is NetTailor's."""
+        return _is_settings(self._settings())
 
     def discard(self) -> None:
         """Remove the run; UserError where it is a link, or the system refuses."""
@@ -168,7 +187,12 @@ class RunFolder:
     def _differing(self, settings: Mapping[str, Any], counts: Callable[[str], bool]) -> str:
         """In words, the dotted keys that count and in which the run differs from `settings`."""
         there, here = (
-            {key: value for key, value in flat(nested).items() if counts(key)}
+            # runs of earlier versions have written `~` down as it was given
+            {
+                key: os.path.expanduser(value) if isinstance(value, str) else value
+                for key, value in flat(nested).items()
+                if counts(key)
+            }
             for nested in (self._settings(), settings)
         )
         return unlike(there, here)

@@ -1,5 +1,6 @@
 """Settings on their way to a RunConfig: YAML, the shipped files, and the check of every key."""
 
+import os
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -60,7 +61,7 @@ def read_settings(source: str) -> dict[str, Any]:
 
     Raises UserError when there is no such file or it is no YAML mapping.
     """
-    path = Path(source)
+    path = Path(os.path.expanduser(source))
     try:
         if path.is_file():
             text = path.read_text(encoding="utf-8")

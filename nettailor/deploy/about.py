@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from nettailor.core.architecture import Architecture, read_checked
+from nettailor.core.reading import READING
 from nettailor.core.run_folder import SUMMARY_FILE
 from nettailor.report.summary import AtLeastOne, Parameters, Percents
 
@@ -63,6 +64,7 @@ def describe(architecture: Architecture, summary: Mapping[str, Any] | None) -> d
         "interpolation": preprocessing.interpolation,
         "mean": json.dumps(preprocessing.mean),
         "std": json.dumps(preprocessing.std),
+        "reading": READING,
         "input": f"images, float32 (batch, 3, {size}, {size}), RGB: shorter side to `resize`, "
         "centre crop to `image_size`, values in 0..1, minus mean, over std",
         "output": f"logits, float32 (batch, {len(architecture.classes)}), in the order of "

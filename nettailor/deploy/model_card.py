@@ -121,6 +121,7 @@ def model_card(
         "",
         f"- input: {about['input']}; resize {about['resize']} ({about['interpolation']}), "
         f"mean {about['mean']}, std {about['std']}",
+        f"- a picture's file becomes RGB thus: {about['reading']}",
         f"- output: {about['output']}",
         "",
         "The same texts are in the metadata of the ONNX file and in `metadata.json` inside the "

@@ -1,0 +1,82 @@
+"""`~` in settings and flags is the home folder, wherever a path is expected."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from predicting import as_json, picture, random_run
+from shell import SMALL
+from task_folders import tree
+
+from nettailor import compare, export, predict, teach
+from nettailor.core.config import as_settings
+from nettailor.core.run_folder import RunFolder
+from nettailor.core.settings import validate
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own; the commands start elsewhere, where `~` would be a folder's name."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def test_settings(home: Path) -> None:
+    config = validate({
+        "data": "~/pets", "data_dir": "~/sets", "out": "~", "weights": "~/w.pth",
+        "knapsack": {"of": "~/runs/one"},
+    })  # fmt: skip
+    assert (config.data, config.data_dir, config.out, config.weights, config.knapsack.of) == (
+        f"{home}/pets", f"{home}/sets", str(home), f"{home}/w.pth", f"{home}/runs/one",
+    )  # fmt: skip
+    assert validate({"data": "a~b", "out": "~nobody-here/x"}).out == "~nobody-here/x"
+
+
+def test_a_file_of_settings_and_what_it_names(home: Path) -> None:
+    tree(home / "pets", {"cat": 8, "dog": 8})
+    (home / "mine.yaml").write_text("data: ~/pets\nout: ~/runs\n")
+    teach.main([*SMALL, "--config", "~/mine.yaml"])
+    (run,) = (home / "runs" / "pets" / "teacher").iterdir()
+    assert (run / "summary.json").is_file()
+    assert list(Path().iterdir()) == []
+
+
+def test_a_run_that_wrote_the_sign_down_goes_on(tmp_path: Path, home: Path) -> None:
+    settings = as_settings(validate({"data": "~/pets"}))
+    (tmp_path / "run").mkdir()
+    older = settings | {"data": "~/pets"}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(older))
+    (tmp_path / "run" / "metrics.csv").touch()
+    RunFolder(tmp_path / "run").open(settings, overwrite=False)
+    assert settings["data"] == f"{home}/pets"
+
+
+def test_prediction(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random_run(home / "run")
+    picture(home / "photos" / "0.png")
+    said = as_json(capsys, "~/photos", "--run=~/run")
+    assert [image["path"] for image in said["images"]] == [f"{home}/photos/0.png"]
+    predict.main([
+        "~/photos/*.png", "--run=~/run", "--output=~/said.csv", "--format=csv", "--device=cpu",
+    ])  # fmt: skip
+    assert (home / "said.csv").read_text().count("photos/0.png") > 0
+    assert list(Path().iterdir()) == []
+
+
+def test_export(home: Path) -> None:
+    random_run(home / "run")
+    export.main(["--run=~/run", "--to=~/to", "--format", "safetensors"])
+    assert (home / "to" / "model.safetensors").is_file()
+    assert list(Path().iterdir()) == []
+
+
+def test_comparison(home: Path) -> None:
+    tree(home / "pets", {"cat": 8, "dog": 8})
+    teach.main([*SMALL, "--data=~/pets", "--out=~/runs"])
+    compare.main(["~/runs", "--report=~/told"])
+    assert (home / "told" / "report.html").is_file()
+    assert list(Path().iterdir()) == []
