@@ -55,37 +55,8 @@ print(json.dumps(answers))
 """
 
 
-# Reads a picture by the rule of `nettailor.core.reading`.
-READ = """
-def read(path):  # upright, 16-bit greys scaled, on white
-    image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode.startswith("I"):
-        image = Image.fromarray((numpy.array(image) / 257).round().astype("uint8"))
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-
-"""
-IMPORT, OPEN = "from PIL import Image\n", 'Image.open(sys.argv[2]).convert("RGB")'
-
-
 def programs() -> dict[str, str]:
     """The programs of "Hand it over", by the format that each reads."""
-    return {kind: with_reading(block) for kind, block in in_readme().items()}
-
-
-def with_reading(program: str) -> str:
-    """A program that reads pictures as the project does."""
-    if READ.strip() in program:
-        return program
-    assert IMPORT in program
-    assert OPEN in program
-    return program.replace(IMPORT, IMPORT[:-1] + ", ImageOps\n" + READ).replace(
-        OPEN, "read(sys.argv[2])"
-    )
-
-
-def in_readme() -> dict[str, str]:
-    """The programs as they stand there."""
     text = README.read_text(encoding="utf-8")
     section = re.search(r"^## Hand it over\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     assert section is not None
