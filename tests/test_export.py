@@ -299,6 +299,15 @@ def test_int8_is_checked_in_both_runtimes(runs: dict[str, Path], tmp_path: Path)
     assert in_runtime > in_float - 10
 
 
+def test_int8_without_openvino(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    export.main(["--run", str(runs["eliminated"]), "--to", str(tmp_path), "--int8"])
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"on validation [\d.]+ % in ONNX Runtime, [\d.]+ % in float \|", card)
+
+
 def test_the_licence_of_packaged_weights_is_told() -> None:
     from nettailor.deploy.model_card import licence_of
 
