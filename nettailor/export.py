@@ -5,12 +5,12 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from rich.table import Table
 from torch import nn
 
 from nettailor.core.architecture import (
@@ -23,17 +23,19 @@ from nettailor.core.backbone import Chain
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.errors import UserError
-from nettailor.core.files import write_bytes, write_json, write_text
+from nettailor.core.files import write_bytes, write_json, write_tensors, write_text
 from nettailor.core.flags import Parser, as_called, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import CONFIG_FILE, SUMMARY_FILE
+from nettailor.core.timm_names import to_timm
 from nettailor.deploy.about import describe, read_figures, without_places
 from nettailor.deploy.check_images import check_images
 from nettailor.deploy.loaded import Loaded
-from nettailor.deploy.model_card import Written, hub_config, model_card
+from nettailor.deploy.model_card import hub_config, model_card
 from nettailor.deploy.parity import difference, require_parity
 from nettailor.deploy.pt2_file import load_pt2, to_pt2
+from nettailor.deploy.written import Written, table_of
 from nettailor.network import load_network, save_network
 from nettailor.packing import add_to_library
 from prune.fold import fold
@@ -128,15 +130,16 @@ def export(
     for name, one in made.items():
         parity[name] = difference(network, one.network, images.batches)
         require_parity(name, parity[name])
-    accuracy: tuple[float, float] | None = None
+    accuracy: dict[str, float] = {}
     if int8:
         assert images.session is not None
         content = int8_file.to_int8(in_floats, images.calibration(), about)
         made[_INT8_FILE] = _Export(content, onnx_file.load_onnx(content))
-        accuracy = (
-            images.session.validate(made[_INT8_FILE].network).accuracy,
-            images.session.validate(network).accuracy,
-        )
+        readings = {"ONNX Runtime": made[_INT8_FILE].network}
+        if find_spec("openvino"):
+            readings["OpenVINO"] = _onnx_module("openvino_file").load_openvino(content)
+        readings["float"] = network
+        accuracy = {name: images.session.validate(one).accuracy for name, one in readings.items()}
     times = measure_latency(
         {name: one.network for name, one in made.items()},
         size,
@@ -190,30 +193,15 @@ def _onnx_module(name: str) -> ModuleType:
 
 
 def _unfolded(network: Chain | Student, architecture: Architecture) -> _Export:
-    """The weights as they were trained, to go on from, and the network read back from them."""
+    """The weights as they were trained, to go on from, and the network read back from them.
+
+    Those of a whole backbone bear timm's names.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = save_network(Path(folder), network, architecture)
+        if architecture.kind is None:
+            write_tensors(file, to_timm(architecture.backbone, network.state_dict()))
         return _Export(file.read_bytes(), load_network(Path(folder))[0])
-
-
-def _table(written: Sequence[Written]) -> Table:
-    """What was written."""
-    table = Table(header_style="bold")
-    table.add_column("file")
-    for column in ("bytes", "over the weights'", "latency, batch 1, ms", "outputs"):
-        table.add_column(column, justify="right")
-    for file in written:
-        outputs = "" if file.parity is None else f"differ by {file.parity:.1e}"
-        if file.accuracy is not None:
-            outputs = f"{file.accuracy[0]:.2f} % (float: {file.accuracy[1]:.2f} %)"
-        table.add_row(
-            file.name,
-            f"{file.size:,}",
-            f"{file.over_weights:.2f}×",
-            f"{file.latency:.3f}",
-            outputs,
-        )
-    return table
 
 
 def _build_parser() -> Parser:
@@ -289,7 +277,7 @@ def main(argv: Sequence[str]) -> None:
             overwrite=arguments.overwrite,
             screen=screen,
         )
-        screen.console.print(_table(written))
+        screen.console.print(table_of(written))
         screen.say(f"written to {to}")
 
 

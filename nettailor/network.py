@@ -17,6 +17,7 @@ from nettailor.core.compound_scaling import make_scaled
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, require_exactly, write_weights
+from nettailor.core.timm_names import to_chain
 from nettailor.core.vocabulary import searched_chain
 from prune.eliminate import eliminate
 from prune.narrow import resize
@@ -46,6 +47,8 @@ def save_network(folder: Path, network: Chain | Student, architecture: Architect
 def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
     """Rebuild a network, on the CPU, channels last, in eval mode; nothing is unpickled.
 
+    The weights of a whole backbone may bear timm's names, as exported ones do.
+
     Raises:
         UserError: a file is missing, damaged, or of another network.
     """
@@ -54,6 +57,8 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
     with torch.device("meta"):  # a damaged file may ask for a network of any size
         shapes = _bare(architecture, file).state_dict()
     tensors = read_weights(weights)
+    if architecture.kind is None and tensors.keys() != shapes.keys():
+        tensors = to_chain(architecture.backbone, tensors)
     require_exactly(shapes, tensors, weights)
     network = _bare(architecture, file)
     load_exactly(network, tensors, weights)

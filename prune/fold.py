@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from timm.layers import BatchNormAct2d
+from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -39,6 +40,7 @@ def fold(network: Chain | Student) -> nn.Module:
     """
     copied = copy.deepcopy(network).eval()
     ends = _fuse(copied)
+    _pool_by_means(copied)
     steps = _student_steps(copied, ends) if isinstance(copied, Student) else _chain_steps(copied)
     steps = _without_identities(steps)
     names = ["images", *(step.name for step in steps)]
@@ -188,6 +190,17 @@ def _fuse(network: Chain | Student) -> dict[nn.Module, nn.Conv2d]:
         for block, norm in seen.ending.items()
         if norm in fused
     }
+
+
+def _pool_by_means(network: nn.Module) -> None:
+    """Write global average pooling as the mean that it is, in place.
+
+    torch takes the pooling apart into a mean and strides for channels last, which ONNX can only say
+    with a Gather.
+    """
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            network.set_submodule(name, FastAdaptiveAvgPool())
 
 
 class _Seen(NamedTuple):

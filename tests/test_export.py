@@ -286,6 +286,35 @@ def test_the_model_card(runs: dict[str, Path], exported: Callable[[str], Path]) 
         assert words in body, words
 
 
+def test_int8_is_checked_in_both_runtimes(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Its accuracy in each, and the network's own, on all validation images."""
+    pytest.importorskip("openvino")
+    argv = ["--run", str(runs["teacher"]), "--to", str(tmp_path), "--format", "onnx", "--int8"]
+    export.main(argv)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    share = r"(\d+\.\d\d) %"
+    told = re.search(
+        rf"\| model.int8.onnx .*\| on validation {share} in ONNX Runtime, {share} in OpenVINO, "
+        rf"{share} in float \|",
+        card,
+    )
+    assert told is not None
+    in_runtime, in_openvino, in_float = map(float, told.groups())
+    summary = json.loads((runs["teacher"] / "summary.json").read_text(encoding="utf-8"))
+    assert in_float == pytest.approx(summary["accuracy"]["val"], abs=0.005)
+    assert abs(in_openvino - in_runtime) <= 5
+    assert in_runtime > in_float - 10
+
+
+def test_int8_without_openvino(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    export.main(["--run", str(runs["eliminated"]), "--to", str(tmp_path), "--int8"])
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"on validation [\d.]+ % in ONNX Runtime, [\d.]+ % in float \|", card)
+
+
 def test_the_licence_of_packaged_weights_is_told() -> None:
     from nettailor.deploy.model_card import licence_of
 
@@ -310,11 +339,12 @@ def test_the_licence_of_packaged_weights_is_told() -> None:
 
 def test_the_hubs_configuration(exported: Callable[[str], Path], bare: Path) -> None:
     hub = json.loads((exported("all") / "config.json").read_text(encoding="utf-8"))
-    assert (hub["architecture"], hub["num_classes"], hub["tailored"]) == ("test_resnet", 10, True)
+    assert (hub["architecture"], hub["backbone"]) == ("nettailor-tailored", "test_resnet")
+    assert (hub["num_classes"], hub["tailored"]) == (10, True)
     assert hub["label_names"] == [str(digit) for digit in range(10)]
     assert hub["pretrained_cfg"]["input_size"] == [3, 32, 32]
     hub = json.loads((exported("teacher") / "config.json").read_text(encoding="utf-8"))
-    assert not hub["tailored"]
+    assert (hub["architecture"], hub["tailored"]) == ("test_resnet", False)
 
 
 @pytest.mark.parametrize("name", ["all", "task"])

@@ -33,6 +33,8 @@ MOST_CHANNELS, MOST_STAGES, MOST_REPEATS = 2048, 16, 16  # of a searched network
 
 BlockKind = Literal["Conv", "DWConv", "InvertedResidualV2", "InvertedResidualV3", "MBConv"]
 
+Kind = Literal["tailored", "searched", "scaled", "narrowed", "eliminated"]
+
 
 class Closed(BaseModel):
     """The content of a JSON file: no key may be missing, and none may be there besides."""
@@ -143,6 +145,14 @@ class Architecture(Closed):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given, expected one of them at most")
         return self
+
+    @property
+    def kind(self) -> Kind | None:
+        """What was done to the backbone's structure; None for a whole one."""
+        if self.student is not None:
+            return "tailored"
+        kinds: tuple[Kind, ...] = ("searched", "scaled", "narrowed", "eliminated")
+        return next((kind for kind in kinds if getattr(self, kind) is not None), None)
 
     @field_validator("classes")
     @classmethod

@@ -429,7 +429,8 @@ class RunConfig(Section):
     backbone: str = Field("tf_efficientnet_lite0", description="a timm network")
     weights: Place = Field(
         "auto",
-        description="auto, package, hub, none, a .safetensors or .pth file, or a teacher's folder",
+        description="auto, package, hub, none, a .safetensors, .pth or .ckpt file, the clone of a "
+        "hub's repository, or a teacher's folder",
     )
     image_size: int = Field(224, ge=16, le=4096, description="side of the square input in pixels")
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = Field(

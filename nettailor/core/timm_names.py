@@ -1,0 +1,33 @@
+"""A whole chain's tensors under timm's names, and back."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from nettailor.core.backbone import cut, make_network
+
+
+def timm_names(backbone: str) -> dict[str, str]:
+    """timm's name of every tensor of a backbone's chain, by the chain's own name.
+
+    Raises UserError for an unknown or unsupported backbone.
+    """
+    with torch.device("meta"):
+        network = make_network(backbone, 2)
+    # taken apart, the network keeps its tensors themselves
+    names = {id(tensor): name for name, tensor in network.state_dict(keep_vars=True).items()}
+    tensors = cut(network).state_dict(keep_vars=True)
+    return {name: names[id(tensor)] for name, tensor in tensors.items()}
+
+
+def to_timm(backbone: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a chain under timm's names; those that it does not know keep theirs."""
+    names = timm_names(backbone)
+    return {names.get(name, name): tensor for name, tensor in tensors.items()}
+
+
+def to_chain(backbone: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a timm model under the chain's names; those that it does not know keep theirs."""
+    names = {timm: own for own, timm in timm_names(backbone).items()}
+    return {names.get(name, name): tensor for name, tensor in tensors.items()}

@@ -1,0 +1,105 @@
+"""ONNX files that other runtimes than ONNX Runtime read alike."""
+
+import onnx
+import pytest
+import torch
+from conftest import enliven, lively_chain
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from nettailor.core.backbone import Chain, create_chain
+from nettailor.core.device import place
+from nettailor.deploy.int8 import to_int8
+from nettailor.deploy.onnx_file import load_onnx, to_onnx
+from prune.fold import fold
+from student.grow import grow
+from student.network import Student
+
+CPU = torch.device("cpu")
+BACKBONES = (
+    "test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnety_002", "test_convnext",
+)  # fmt: skip
+SIDE = 64  # pixels; at 32 these networks end in one pixel, of which no mean is taken
+# what int8 in OpenVINO reads otherwise, and what a graph of any batch size can do without
+UNWANTED = {"Gather", "Range", "Shape", "Expand"}
+
+
+def operators(content: bytes) -> set[str]:
+    return {node.op_type for node in onnx.load_from_string(content).graph.node}
+
+
+def in_onnx(network: Chain | Student) -> bytes:
+    """As the export command does it: the network comes with channels last from its folder."""
+    return to_onnx(fold(place(network, CPU)), SIDE, {})
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_no_shape_is_computed_for_a_chain(backbone: str) -> None:
+    chain = lively_chain(backbone)
+    content = in_onnx(chain)
+    found = operators(content)
+    assert not found & UNWANTED
+    assert {"Conv", "ReduceMean", "Gemm"} <= found
+    images = torch.randn(3, 3, SIDE, SIDE)
+    with torch.no_grad():
+        expected = chain(images).logits
+    apart = (load_onnx(content)(images).logits - expected).abs().max()
+    assert float(apart) < 1e-4 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext"])
+def test_no_shape_is_computed_for_a_student(backbone: str) -> None:
+    student = grow(
+        create_chain(backbone, 5),
+        skips=2,
+        identities=True,
+        exits=True,
+        batch_norm="follow",
+        adapters=True,
+    )
+    enliven(student)
+    kinds = {path.kind for path in student.wiring.paths}
+    assert kinds == {"block", "proxy", "identity", "exit", "head"}
+    assert not operators(in_onnx(student.eval())) & UNWANTED
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """All 1797 digits at 64 px, -1 to 1, and their classes."""
+    found = load_digits()
+    pixels = torch.tensor(found.images, dtype=torch.float32)[:, None] / 8 - 1
+    large = nn.functional.interpolate(pixels, SIDE, mode="bilinear").expand(-1, 3, -1, -1)
+    return large.contiguous(), torch.tensor(found.target)
+
+
+def taught() -> Chain:
+    """test_efficientnet, trained for 5 epochs on the first 1000 digits: 95 % of the others."""
+    torch.manual_seed(0)
+    images, labels = (part[:1000] for part in digits())
+    chain = place(create_chain("test_efficientnet", 10), CPU)
+    optimizer = torch.optim.SGD(chain.parameters(), lr=0.03, momentum=0.9, nesterov=True)
+    schedule = OneCycleLR(optimizer, max_lr=0.09, total_steps=200)
+    for _ in range(5):
+        for batch in torch.randperm(len(images)).split(25):
+            loss = nn.functional.cross_entropy(chain(images[batch]).logits, labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return chain.eval()
+
+
+def test_int8_says_the_same_in_both_runtimes() -> None:
+    """With the Gather in it, OpenVINO agreed on 37 % of the images."""
+    pytest.importorskip("openvino")
+    from nettailor.deploy.openvino_file import load_openvino
+
+    images, labels = digits()
+    content = to_int8(in_onnx(taught()), images[:256].split(64), {})
+    assert not operators(content) & UNWANTED
+    images, labels = images[1000:], labels[1000:]
+    one, other = (load(content)(images).logits.argmax(1) for load in (load_onnx, load_openvino))
+    assert float((one == labels).float().mean()) > 0.9
+    assert float((one == other).float().mean()) >= 0.99
+    # any batch size
+    assert load_openvino(content)(images[:1]).logits.shape == (1, 10)
