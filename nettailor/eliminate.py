@@ -116,7 +116,7 @@ def _run(
 
 def train_beside_teacher(session: Session, run: ChainRun, *, overwrite: bool) -> RunFolder:
     """Fine-tune a run, or go on with it; the teacher is trained first when there is none."""
-    finished = run.folder.finished and not overwrite
+    finished = not overwrite and run.folder.finished
     teacher = None if finished else ready_teacher(session)
     finetune(session, run, beside=teacher, overwrite=overwrite)
     return run.folder

@@ -96,7 +96,7 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     settings = _settings(session)
     ignored = ["knapsack.of", *TEACHER_KEYS]
     choice_file = folder.path / CHOICE_FILE
-    if folder.finished and not overwrite:
+    if not overwrite and folder.finished:
         folder.open(settings, ignored=ignored, overwrite=False)
         choice = read_choice(choice_file)
         if tailored is not None:

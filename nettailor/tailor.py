@@ -52,11 +52,12 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     folder = tailored_folder(session)
     settings = _settings(session)
     check_depths(config.prune.remove, len(session.stages))
-    if folder.finished and not overwrite:
+    if not overwrite and folder.finished:
         folder.open(settings, ignored=TEACHER_KEYS, overwrite=False)
         _require_same_teacher(folder, teacher_folder(session))
         return folder
     # whatever can be wrong with settings and images shows before anything is trained or discarded
+    folder.check(None if overwrite else settings, ignored=TEACHER_KEYS)
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
     if overwrite or not folder.begun:
         check_routes(session)
@@ -207,6 +208,7 @@ def pick_another(session: Session, share: Share) -> RunFolder:
     picked = RunFolder(folder.path / "picked" / share.name)
     if picked.finished:
         return picked
+    picked.hold()
     teacher = ready_teacher(session)
     _require_same_teacher(folder, teacher.folder)
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)

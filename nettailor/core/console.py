@@ -15,7 +15,7 @@ from rich.progress import (
 
 from nettailor.core import ranks
 
-_LINES_WIDTH = 120  # of output that goes into a file
+UNBROKEN = 1_000_000  # columns: lines in a file are as long as they need to be
 
 
 class Screen:
@@ -29,7 +29,7 @@ class Screen:
         # of several ranks the first one talks
         self.console = Console(highlight=False, soft_wrap=False, quiet=ranks.rank() > 0)
         if not self.console.is_terminal:
-            self.console.width = _LINES_WIDTH
+            self.console.width = UNBROKEN
         self._progress = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=28),
