@@ -47,7 +47,7 @@ def _listing() -> str:
             "",
             *lines,
             "",
-            "`nettailor COMMAND --help` lists a command's flags, `nettailor --version` its version.",
+            "`nettailor COMMAND --help` lists a command's flags; --version says which it is.",
         ]
     )
 

@@ -164,7 +164,8 @@ def finetune(
     if beside is not None:
         in_turn["teacher"] = place(beside.network, device)
         sides["teacher"] = beside.architecture.preprocessing.image_size
-    latency = measure_latency(in_turn, sides, device)
+    with session.screen.counting("timing") as tell:
+        latency = measure_latency(in_turn, sides, device, tell=tell)
     result = summary(
         kind,
         session,

@@ -22,10 +22,11 @@ from nettailor.finetune import Teacher
 from nettailor.front import Seconds, Share, pick, read_front, read_share
 from nettailor.hand_over import hand_over, hand_over_alone
 from nettailor.network import load_network
+from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
 from nettailor.tailoring import Candidate, Tailoring
-from nettailor.teach import ready_teacher, teacher_folder
+from nettailor.teach import ready_teacher, say_teacher, teacher_folder
 from student.network import Student
 
 DESCRIPTION = (
@@ -42,6 +43,7 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "from the front of the finished run of these settings, fine-tune the point of at "
         "most this share of the backbone's cost, such as flops=0.25 or params=0.1",
     },
+    **DRY_RUN,
 }
 _ROUNDED = 1e-4  # per cent that a summary's accuracy may be off
 
@@ -75,6 +77,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     folder.open(settings, ignored=TEACHER_KEYS, overwrite=overwrite)
     _begin_with(folder, teacher.folder)
 
+    say_stages_of(session)
     student, grown, before = work.train_student()
     aim: float = teacher.figures["accuracy"]["val"]
     target = aim - config.prune.tolerance - _ROUNDED
@@ -83,6 +86,29 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     candidates, spent = try_candidates(work, student, target, spent)
     _finish(work, spent, before.accuracy, candidates, target, teacher)
     return folder
+
+
+def say_stages_of(session: Session) -> None:
+    """The stages after the teacher's, each with its epochs."""
+    prune = session.config.prune
+    cut = "each cut that is tried, at most" if prune.budget is None else "the cut that wins"
+    say_stages(session, {"student": session.config.student.epochs, cut: prune.epochs})
+
+
+def outlook(session: Session, *, overwrite: bool) -> None:
+    """Say what `tailor` would do; UserError where it would refuse, without measuring."""
+    folder = tailored_folder(session)
+    check_depths(session.config.prune.remove, len(session.stages))
+    if overwrite or not folder.finished:
+        check_routes(session)
+        if session.config.prune.max_latency_ms is None:
+            costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
+            check_budget(session, costs)
+    folder.check(None if overwrite else _settings(session), ignored=TEACHER_KEYS)
+    say_task(session)
+    say_teacher(session)
+    say_stages_of(session)
+    say_folder(session, folder, overwrite=overwrite)
 
 
 def _settings(session: Session) -> dict[str, Any]:
@@ -144,7 +170,8 @@ def _finish(
     started = time.perf_counter()
     networks: dict[str, nn.Module] = {"teacher": work.teacher}
     networks |= {candidate.name: candidate.network for candidate in candidates}
-    latency = measure_latency(networks, config.image_size, work.device)
+    with session.screen.counting("timing") as tell:
+        latency = measure_latency(networks, config.image_size, work.device, tell=tell)
     beside = teacher.measured(latency["teacher"], work.device)
     all_spent = spent.plus(*(candidate.fitted for candidate in candidates))
     rows = []
@@ -225,8 +252,14 @@ def main(argv: Sequence[str]) -> None:
     share = None if flags.own["pick"] is None else read_share(flags.own["pick"])
     if share and flags.overwrite:
         raise UserError("--overwrite: a pick discards nothing; leave one of the two out")
+    if share and flags.own["dry_run"]:
+        raise UserError("--dry-run: says nothing of a pick; leave one of the two out")
     with Screen() as screen:
+        if flags.own["dry_run"]:
+            outlook(start_dry(config, screen), overwrite=flags.overwrite)
+            return
         session = start_session(config, screen)
+        say_task(session)
         if share:
             folder = pick_another(session, share)
         else:

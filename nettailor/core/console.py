@@ -1,6 +1,9 @@
 """What a command shows while it works: bars with time left, and plain lines where nobody looks."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +19,14 @@ from rich.progress import (
 from nettailor.core import ranks
 
 UNBROKEN = 1_000_000  # columns: lines in a file are as long as they need to be
+
+# (done, of): how far something is that takes a while
+Tell = Callable[[int, int], None]
+Item = TypeVar("Item")
+
+
+def untold(done: int, of: int) -> None:
+    """A `Tell` for whom nobody looks at."""
 
 
 class Screen:
@@ -69,3 +80,19 @@ class Screen:
     def end_stage(self, stage: TaskID) -> None:
         """Take a stage's bar down."""
         self._progress.remove_task(stage)
+
+    @contextmanager
+    def counting(self, name: str) -> Iterator[Tell]:
+        """A bar for the while; gives what moves it, whose total may change as it goes."""
+        bar = self._progress.add_task(name, total=None, note="")
+        try:
+            yield lambda done, of: self._progress.update(bar, completed=done, total=of)
+        finally:
+            self.end_stage(bar)
+
+    def each(self, name: str, items: Iterable[Item], count: int) -> Iterator[Item]:
+        """The items, of which there are `count`, with a bar that counts them."""
+        with self.counting(name) as tell:
+            for done, item in enumerate(items, 1):
+                yield item
+                tell(done, count)

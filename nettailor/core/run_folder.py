@@ -223,6 +223,10 @@ class RunFolder:
         """
         ranks.from_main(lambda: hold(self.path))
 
+    def recorded(self, stage: str) -> bool:
+        """Whether epochs of a stage, or none yet, were recorded since this object was made."""
+        return stage in self._metrics
+
     def record(self, stage: str, history: Sequence[Mapping[str, float]]) -> None:
         """Take a stage's epochs so far and write `metrics.csv` anew, a row an epoch."""
         self._metrics[stage] = list(history)
