@@ -170,7 +170,10 @@ def _by_the_clock(
     def share(kept: Kept) -> float:
         narrowed = place(narrow(network, budget.channels, kept), device)
         with session.screen.counting("timing a choice") as tell:
-            return share_of_time(narrowed, network, size, device, batch=batch, tell=tell)
+            found = share_of_time(narrowed, network, size, device, batch=batch, tell=tell)
+        took = found / budget.most * (session.config.knapsack.max_latency_ms or 0)
+        session.screen.say(f"{int(kept.sum())} groups of channels take {took:.4g} ms by the clock")
+        return found
 
     return keep_by_the_clock(budget.most, lambda most: within(max(most, least)), share)
 

@@ -1,5 +1,6 @@
 """Which channels are kept: by their values, on training images, within the budget."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_a_budget_that_no_timed_network_keeps(
 
 
 def test_a_budget_that_a_timed_network_keeps(
-    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session, network, budget = made_ready("--max-flops", "0.4")
     session = in_milliseconds(session, 4.0)
@@ -117,6 +118,8 @@ def test_a_budget_that_a_timed_network_keeps(
     monkeypatch.setattr(narrowing, "share_of_time", share)
     choice = choose(session, network, budget, "")
     assert choice.cost == pytest.approx(0.99 * budget.most)
+    shown = re.findall(r"groups of channels take ([\d.]+) ms by the clock", capsys.readouterr().out)
+    assert shown == ["5.2", "3.96"]
     first, second = (sum(p.numel() for p in one.parameters()) for one in timed)
     assert second < first
 

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from nettailor.core import ranks
+from nettailor.core.run_lock import let_go_of_all
 
 UNBROKEN = 1_000_000  # columns: lines in a file are as long as they need to be
 
@@ -64,6 +65,7 @@ class Screen:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        let_go_of_all()  # the command is over, also where one is called from Python
 
     def say(self, message: str) -> None:
         """One message above the bars."""

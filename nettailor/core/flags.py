@@ -15,7 +15,6 @@ from nettailor.core.config import ROADS, STAGES, RunConfig, as_settings, flat, k
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.interruption import Interrupted, catch_signals
 from nettailor.core.memory import is_out_of_memory
-from nettailor.core.run_lock import let_go_of_all
 from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
 from nettailor.core.trainer import NotFiniteError
 
@@ -307,8 +306,6 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
     except Interrupted as interruption:
         message = "interrupted: the same command, given again without --overwrite, goes on from "
         code, message = interruption.code, f"{message}what is saved"
-    finally:
-        let_go_of_all()
     if message:
         print(f"{who}{message}", file=sys.stderr)
     sys.exit(code)
