@@ -35,8 +35,7 @@ from nettailor.deploy.check_images import check_images
 from nettailor.deploy.int8 import to_int8
 from nettailor.deploy.onnx_file import load_onnx, to_onnx
 from nettailor.deploy.pt2_file import load_pt2, to_pt2
-from nettailor.export import find_run
-from nettailor.network import load_network
+from nettailor.network import find_run, load_network
 from prune.fold import fold
 
 BATCHES = (1, 64)

@@ -3,6 +3,7 @@
 from nettailor import compare, eliminate, export, knapsack, predict, scale, search, tailor, teach
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.flags import run_command
+from nettailor.figures import versions
 
 _COMMANDS = {
     "teach": (teach.main, "fine-tune a pretrained network on a task: the teacher"),
@@ -22,6 +23,9 @@ def dispatch(argv: list[str]) -> None:
     """Run the command that the first word names with the words after it; list all without one."""
     if not argv or argv[0] in _HELP:
         print(_listing())
+        return
+    if argv == ["--version"]:
+        print(f"nettailor {versions()['nettailor']}")
         return
     name, *rest = argv
     if name not in _COMMANDS:
@@ -43,7 +47,7 @@ def _listing() -> str:
             "",
             *lines,
             "",
-            "`nettailor COMMAND --help` lists a command's flags.",
+            "`nettailor COMMAND --help` lists a command's flags; --version says which it is.",
         ]
     )
 

@@ -242,7 +242,8 @@ def _points(work: Tailoring, student: Student, routes: Mapping[str, Route]) -> l
     by_flops = shares_of(student, work.teacher, size, "flops")
     by_params = shares_of(student, work.teacher, size, "params")
     points = []
-    for name, route in sorted(routes.items(), key=lambda item: item[1].cost):
+    by_cost = sorted(routes.items(), key=lambda item: item[1].cost)
+    for name, route in work.session.screen.each("trying cuts", by_cost, len(by_cost)):
         _, scores = work.cut(student, PrunePlan.keeping(name, student.wiring, route.paths))
         flops, params = by_flops.of(student, route.paths), by_params.of(student, route.paths)
         points.append(Point(name, route.paths, flops, params, scores.accuracy))

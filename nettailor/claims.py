@@ -25,6 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nettailor.core.errors import UserError
+from nettailor.core.run_lock import let_go_of_all
 
 RENEWED_EVERY = 15.0  # seconds between two signs of life
 GIVEN_UP_AFTER = 120.0  # seconds without one until a claim of another machine counts as left
@@ -207,7 +208,10 @@ class Claims:
         renewing = Thread(target=self._renew, args=(claim, over), daemon=True)
         renewing.start()
         try:
-            yield
+            try:
+                yield
+            finally:
+                let_go_of_all()  # whoever claims the job next may go on in its run folder
         except BaseException as error:
             over.set()
             renewing.join()

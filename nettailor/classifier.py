@@ -6,13 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from nettailor.core.architecture import ARCHITECTURE_FILE
-from nettailor.core.errors import UserError
 from nettailor.core.imagenet import pretrained_labels, pretrained_preprocessing
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.weights import load_with_classifier
 from nettailor.library import Library
-from nettailor.network import load_network
+from nettailor.network import find_run, load_network
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,8 @@ class Classifier:
 
 
 def classifier_of_run(folder: Path) -> Classifier:
-    """The network of a run folder, or of one inside; UserError when missing or damaged."""
-    if not (folder / ARCHITECTURE_FILE).is_file():
-        raise UserError(
-            f"--run {folder}: holds no network ({ARCHITECTURE_FILE} is not there); give the folder "
-            "of a finished run, or one of those inside"
-        )
+    """The network of a run folder; UserError as in `find_run`, or when it is damaged."""
+    folder = find_run(folder)
     network, architecture = load_network(folder)
     about = {
         "run": str(folder),

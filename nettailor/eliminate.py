@@ -12,8 +12,9 @@ from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.weights import WeightsSource, load_pretrained
 from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, finetune
+from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
 from nettailor.session import Session, start_session
-from nettailor.teach import ready_teacher
+from nettailor.teach import ready_teacher, say_teacher
 from prune.eliminate import eliminate, kept_blocks, units
 
 PROG = "python -m nettailor.eliminate"
@@ -116,7 +117,7 @@ def _run(
 
 def train_beside_teacher(session: Session, run: ChainRun, *, overwrite: bool) -> RunFolder:
     """Fine-tune a run, or go on with it; the teacher is trained first when there is none."""
-    finished = run.folder.finished and not overwrite
+    finished = not overwrite and run.folder.finished
     teacher = None if finished else ready_teacher(session)
     finetune(session, run, beside=teacher, overwrite=overwrite)
     return run.folder
@@ -124,9 +125,10 @@ def train_beside_teacher(session: Session, run: ChainRun, *, overwrite: bool) ->
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    config, flags = parse(PROG, DESCRIPTION, argv)
+    config, flags = parse(PROG, DESCRIPTION, argv, DRY_RUN)
+    dry = flags.own["dry_run"]
     with Screen() as screen:
-        session = start_session(config, screen)
+        session = (start_dry if dry else start_session)(config, screen)
         runs = [*eliminated_runs(session), *reference_runs(session)]
         if not runs:
             raise UserError(
@@ -134,6 +136,13 @@ def main(argv: Sequence[str]) -> None:
             )
         for run in runs:  # before the first of them trains
             run.folder.check(None if flags.overwrite else run.settings, ignored=run.ignored)
+        if dry:
+            say_task(session)
+            say_teacher(session)
+            say_stages(session, {"each run": config.eliminate.epochs})
+            for run in runs:
+                say_folder(session, run.folder, overwrite=flags.overwrite)
+            return
         for run in runs:
             train_beside_teacher(session, run, overwrite=flags.overwrite)
     rows: dict[str, Any] = {}

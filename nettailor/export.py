@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from nettailor.core.architecture import (
-    ARCHITECTURE_FILE,
     WEIGHTS_FILE,
     Architecture,
     write_architecture,
@@ -27,7 +26,6 @@ from nettailor.core.files import write_bytes, write_json, write_tensors, write_t
 from nettailor.core.flags import Parser, as_called, run_command
 from nettailor.core.latency import measure_latency
 from nettailor.core.ranks import require_alone
-from nettailor.core.run_folder import CONFIG_FILE, SUMMARY_FILE
 from nettailor.core.timm_names import to_timm
 from nettailor.deploy.about import describe, read_figures, without_places
 from nettailor.deploy.check_images import check_images
@@ -36,7 +34,7 @@ from nettailor.deploy.model_card import hub_config, model_card
 from nettailor.deploy.parity import difference, require_parity
 from nettailor.deploy.pt2_file import load_pt2, to_pt2
 from nettailor.deploy.written import Written, table_of
-from nettailor.network import load_network, save_network
+from nettailor.network import find_run, load_network, save_network
 from nettailor.packing import add_to_library
 from prune.fold import fold
 from student.network import Student
@@ -54,27 +52,6 @@ class _Export(NamedTuple):
 
     content: bytes
     network: nn.Module
-
-
-def find_run(given: Path) -> Path:
-    """The folder of a network: the one given, or the only run inside it.
-
-    Raises UserError where there is none, or where several could be meant.
-    """
-    begun, finished = ((given / file).is_file() for file in (CONFIG_FILE, SUMMARY_FILE))
-    if (given / ARCHITECTURE_FILE).is_file() and (finished or not begun):
-        return given
-    if begun:
-        raise UserError(
-            f"--run {given}: is not finished; give the command that began it once more, and it "
-            "goes on where it stopped"
-        )
-    inside = sorted(path.parent for path in given.glob(f"*/{ARCHITECTURE_FILE}"))
-    if len(inside) != 1:
-        found = f"holds {len(inside)} runs" if inside else "holds no network"
-        names = f": {', '.join(folder.name for folder in inside[:5])}" if inside else ""
-        raise UserError(f"--run {given}: {found}{names}; give the folder of one finished run")
-    return inside[0]
 
 
 def export(

@@ -144,7 +144,7 @@ def finetune(
         beside: the teacher, whose latency is measured in turn; None for the teacher itself.
     """
     kind, folder, stage = run.kind, run.folder, run.stage
-    if folder.finished and not overwrite:
+    if not overwrite and folder.finished:
         folder.open(run.settings, ignored=run.ignored, overwrite=False)
         return folder.read_summary()
     # whatever can be wrong with settings and images shows before anything is discarded
@@ -165,7 +165,8 @@ def finetune(
     if beside is not None:
         in_turn["teacher"] = place(beside.network, device)
         sides["teacher"] = beside.architecture.preprocessing.image_size
-    latency = measure_latency(in_turn, sides, device)
+    with session.screen.counting("timing") as tell:
+        latency = measure_latency(in_turn, sides, device, tell=tell)
     result = summary(
         kind,
         session,

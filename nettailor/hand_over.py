@@ -76,7 +76,8 @@ def hand_over_alone(
     """
     started = time.perf_counter()
     networks = {"teacher": work.teacher, "cut": candidate.network}
-    latency = measure_latency(networks, work.config.image_size, work.device)
+    with work.session.screen.counting("timing") as tell:
+        latency = measure_latency(networks, work.config.image_size, work.device, tell=tell)
     figures = hand_over(
         work,
         folder.path,

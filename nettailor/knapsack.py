@@ -36,8 +36,9 @@ from nettailor.narrowing import (
     write_choice,
 )
 from nettailor.network import load_network, save_network
+from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
 from nettailor.session import TASK_KEYS, Session, start_session
-from nettailor.teach import ready_teacher, teacher_folder
+from nettailor.teach import ready_teacher, say_teacher, teacher_folder
 from prune.channels import trace_channels
 from prune.inner_distillation import InnerDistillation, on_kept_channels
 from prune.narrow import narrow, positions, widths
@@ -96,7 +97,7 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     settings = _settings(session)
     ignored = ["knapsack.of", *TEACHER_KEYS]
     choice_file = folder.path / CHOICE_FILE
-    if folder.finished and not overwrite:
+    if not overwrite and folder.finished:
         folder.open(settings, ignored=ignored, overwrite=False)
         choice = read_choice(choice_file)
         if tailored is not None:
@@ -112,7 +113,8 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
             network: Chain | Student = create_chain(config.backbone, len(session.task.classes))
         else:
             network = tailored.network
-        budget = ready_budget(session, place(network, session.accelerator.device))
+        network = place(network, session.accelerator.device)
+        budget = ready_budget(session, network, fresh=overwrite)
     teacher = ready_teacher(session)
     if overwrite or not folder.begun:
         session.check_images()
@@ -135,6 +137,26 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
         write_choice(choice_file, choice)
     _finish(session, folder, _narrowed(session, folder, whole, choice), teacher)
     return folder
+
+
+def outlook(session: Session, *, overwrite: bool) -> None:
+    """Say what `knapsack` would do; UserError where it would refuse, without measuring."""
+    config = session.config
+    tailored = None if config.knapsack.of == "teacher" else _tailored(session)
+    folder = knapsack_folder(session)
+    ignored = ["knapsack.of", *TEACHER_KEYS]
+    folder.check(None if overwrite else _settings(session), ignored=ignored)
+    if config.knapsack.max_latency_ms is None:
+        network = (
+            tailored.network
+            if tailored
+            else create_chain(config.backbone, len(session.task.classes))
+        )
+        ready_budget(session, place(network, session.accelerator.device))
+    say_task(session)
+    say_teacher(session)
+    say_stages(session, {"fine-tuning after the cut": config.knapsack.epochs})
+    say_folder(session, folder, overwrite=overwrite)
 
 
 def _require_same_network(folder: RunFolder, choice: Choice, digest: str) -> None:
@@ -276,7 +298,8 @@ def _finish(session: Session, folder: RunFolder, narrowed: Narrowed, teacher: Te
         "teacher": place(teacher.network, device),
         "knapsack": network,
     }
-    latency = measure_latency(networks, size, device)
+    with session.screen.counting("timing") as tell:
+        latency = measure_latency(networks, size, device, tell=tell)
     result = summary(
         "knapsack",
         session,
@@ -341,8 +364,11 @@ def _how(session: Session, narrowed: Narrowed) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     require_alone()
-    config, flags = parse(PROG, DESCRIPTION, argv)
+    config, flags = parse(PROG, DESCRIPTION, argv, DRY_RUN)
     with Screen() as screen:
+        if flags.own["dry_run"]:
+            outlook(start_dry(config, screen), overwrite=flags.overwrite)
+            return
         session = start_session(config, screen)
         folder = knapsack(session, overwrite=flags.overwrite)
     result = folder.read_summary()

@@ -14,6 +14,7 @@ from nettailor.core.architecture import Closed, read_checked
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
+from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
 from nettailor.latency_budget import WITHIN, keep_by_the_clock
 from nettailor.session import Session
@@ -63,11 +64,12 @@ class Budget(NamedTuple):
     most: float
 
 
-def ready_budget(session: Session, network: nn.Module) -> Budget:
+def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -> Budget:
     """Find the channels of a network, and what they cost.
 
     Args:
         network: on the device; its weights do not matter.
+        fresh: times that were measured before do not count.
 
     Raises:
         UserError: its channels cannot be grouped, or no choice meets the budget.
@@ -83,7 +85,12 @@ def ready_budget(session: Session, network: nn.Module) -> Budget:
         costs, name = count_parameters(channels, network), " of the parameters"
     else:
         device, batch = session.accelerator.device, settings.batch
-        costs, unit = measure_times(network, channels, config.image_size, device, batch=batch)
+        session.screen.say(f"timing {len(channels.layers)} layers at some widths, {batch} images")
+        keep = KeptRounds(session.times_folder, fresh=fresh)
+        with session.screen.counting("timing layers") as tell:
+            costs, unit = measure_times(
+                network, channels, config.image_size, device, batch=batch, keep=keep, tell=tell
+            )
         name = " ms"
     least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
     if not least <= most / unit * whole < whole:
@@ -110,7 +117,8 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
     settings = session.config.knapsack
     channels = budget.channels
     batches = islice(session.train_loader.epoch(0), _VALUE_BATCHES)
-    values = taylor_values(network, channels, batches, session.accelerator)
+    watched = session.screen.each("weighing channels", batches, _VALUE_BATCHES)
+    values = taylor_values(network, channels, watched, session.accelerator)
     # the best of each family first
     ranked = [
         family.items[np.argsort(-values[family.items], kind="stable")]
@@ -161,7 +169,11 @@ def _by_the_clock(
 
     def share(kept: Kept) -> float:
         narrowed = place(narrow(network, budget.channels, kept), device)
-        return share_of_time(narrowed, network, size, device, batch=batch)
+        with session.screen.counting("timing a choice") as tell:
+            found = share_of_time(narrowed, network, size, device, batch=batch, tell=tell)
+        took = found / budget.most * (session.config.knapsack.max_latency_ms or 0)
+        session.screen.say(f"{int(kept.sum())} groups of channels take {took:.4g} ms by the clock")
+        return found
 
     return keep_by_the_clock(budget.most, lambda most: within(max(most, least)), share)
 

@@ -17,6 +17,7 @@ from nettailor.core.compound_scaling import make_scaled
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, require_exactly, write_weights
+from nettailor.core.run_folder import CONFIG_FILE, SUMMARY_FILE
 from nettailor.core.timm_names import to_chain
 from nettailor.core.vocabulary import searched_chain
 from prune.eliminate import eliminate
@@ -42,6 +43,27 @@ def save_network(folder: Path, network: Chain | Student, architecture: Architect
     write_weights(folder / WEIGHTS_FILE, network)
     write_architecture(folder, architecture)
     return folder / WEIGHTS_FILE
+
+
+def find_run(given: Path) -> Path:
+    """The folder of a network: the one given, or the only run inside it.
+
+    Raises UserError where there is none, or where several could be meant.
+    """
+    begun, finished = ((given / file).is_file() for file in (CONFIG_FILE, SUMMARY_FILE))
+    if (begun and finished) or (not begun and (given / ARCHITECTURE_FILE).is_file()):
+        return given
+    if begun:
+        raise UserError(
+            f"--run {given}: is not finished; give the command that began it once more, and it "
+            "goes on where it stopped"
+        )
+    inside = sorted(path.parent for path in given.glob(f"*/{ARCHITECTURE_FILE}"))
+    if len(inside) != 1:
+        found = f"holds {len(inside)} runs" if inside else "holds no network"
+        names = f": {', '.join(folder.name for folder in inside[:5])}" if inside else ""
+        raise UserError(f"--run {given}: {found}{names}; give the folder of one finished run")
+    return find_run(inside[0])
 
 
 def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:

@@ -9,6 +9,7 @@ from nettailor.core.cost import chain_costs
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
+from nettailor.core.kept_rounds import KeptRounds
 from nettailor.session import Session
 from student.grow import path_costs
 from student.latency_table import LatencyTable, measure_paths
@@ -48,6 +49,7 @@ class PathCosts:
     """The shares that a run goes by: of what its budget is in, or else of what its loss weighs.
 
     Times are measured once and kept in a file of the run: one that goes on must not see others.
+    Until there is a run, and for those of other budgets, they are kept beside all runs of the task.
     """
 
     def __init__(self, session: Session, table: FilePath, *, fresh: bool) -> None:
@@ -56,10 +58,10 @@ class PathCosts:
         Args:
             session: of the run.
             table: where the run keeps its times.
-            fresh: what the file holds does not count, the run begins anew.
+            fresh: what was measured before does not count, the run begins anew.
         """
         config = session.config
-        self._session, self._file = session, table
+        self._session, self._file, self._fresh = session, table, fresh
         cost, prune = config.student.cost, config.prune
         self._unit: Literal["flops", "params", "latency"] = "flops" if cost == "auto" else cost
         if prune.budget is not None:
@@ -78,13 +80,18 @@ class PathCosts:
         if self._unit != "latency":
             return shares_of(student, self._chain, size, self._unit)
         if self._times is None:
-            self._times = measure_paths(
-                student,
-                self._chain,
-                size,
-                self._session.accelerator.device,
-                batch=self._session.config.prune.batch,
-            )
+            screen, batch = self._session.screen, self._session.config.prune.batch
+            screen.say(f"timing {len(student.wiring.paths)} paths one by one, {batch} images each")
+            with screen.counting("timing paths") as tell:
+                self._times = measure_paths(
+                    student,
+                    self._chain,
+                    size,
+                    self._session.accelerator.device,
+                    batch=batch,
+                    keep=KeptRounds(self._session.times_folder, fresh=self._fresh),
+                    tell=tell,
+                )
         times = self._times
         try:
             paths = [times.paths[path.key] / times.whole for path in student.wiring.paths]

@@ -17,7 +17,7 @@ from nettailor.classifier import (
     classifier_of_run,
     untouched_classifier,
 )
-from nettailor.core.console import Screen
+from nettailor.core.console import UNBROKEN, Screen
 from nettailor.core.device import start_accelerator
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_bytes
@@ -34,7 +34,6 @@ DESCRIPTION = (
 )
 _TOP = 5
 _BACKBONE = "tf_efficientnet_lite0"
-_UNBROKEN = 1_000_000  # columns: lines in a file are as long as they need to be
 
 
 def _deliver(text: str, output: Path | None) -> None:
@@ -202,7 +201,7 @@ def main(argv: Sequence[str]) -> None:
             text = as_json(classifier, predicted, failed)
         case _:
             to_terminal = arguments.output is None and screen.console.is_terminal
-            in_a_file = Console(file=io.StringIO(), force_terminal=False, width=_UNBROKEN)
+            in_a_file = Console(file=io.StringIO(), force_terminal=False, width=UNBROKEN)
             text = as_table(predicted, screen.console if to_terminal else in_a_file)
     _deliver(text, arguments.output)
     for image in failed:

@@ -164,7 +164,7 @@ def main(argv: Sequence[str]) -> None:
         for phi in phis:
             # made here and dropped here: a session holds on to the processes that load its images
             own, run = scaled_run(session, phi)
-            finished = run.folder.finished and not flags.overwrite
+            finished = not flags.overwrite and run.folder.finished
             teacher = None if finished else ready_teacher(session)
             rows[f"phi {phi:g}"] = finetune(own, run, beside=teacher, overwrite=flags.overwrite)
     title = f"{session.task.name}, compound scaling beside the teacher"

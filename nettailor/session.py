@@ -164,6 +164,11 @@ class Session:
         """Where all runs of the task live."""
         return Path(self.config.out) / self.task.name
 
+    @property
+    def times_folder(self) -> Path:
+        """Where times of parts of networks are kept, which serve runs of any budget."""
+        return self.task_folder / "times"
+
     def architecture(
         self,
         source: WeightsSource,

@@ -23,10 +23,11 @@ from nettailor.finetune import Teacher
 from nettailor.front import Seconds, Share, pick, read_front, read_share
 from nettailor.hand_over import hand_over, hand_over_alone
 from nettailor.network import load_network
+from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
 from nettailor.tailoring import Candidate, Tailoring
-from nettailor.teach import ready_teacher, teacher_folder
+from nettailor.teach import ready_teacher, say_teacher, teacher_folder
 from student.network import Student
 
 DESCRIPTION = (
@@ -43,6 +44,7 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "from the front of the finished run of these settings, fine-tune the point of at "
         "most this share of the backbone's cost, such as flops=0.25 or params=0.1",
     },
+    **DRY_RUN,
 }
 _ROUNDING = 1e-6  # per cent, of sums and differences
 
@@ -53,11 +55,12 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     folder = tailored_folder(session)
     settings = _settings(session)
     check_depths(config.prune.remove, len(session.stages))
-    if folder.finished and not overwrite:
+    if not overwrite and folder.finished:
         folder.open(settings, ignored=TEACHER_KEYS, overwrite=False)
         _require_same_teacher(folder, teacher_folder(session))
         return folder
     # whatever can be wrong with settings and images shows before anything is trained or discarded
+    folder.check(None if overwrite else settings, ignored=TEACHER_KEYS)
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
     if overwrite or not folder.begun:
         check_routes(session)
@@ -75,6 +78,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     folder.open(settings, ignored=TEACHER_KEYS, overwrite=overwrite)
     _begin_with(folder, teacher.folder)
 
+    say_stages_of(session)
     student, grown, before = work.train_student()
     aim = work.judge.aim
     _warn_of_coarse_validation(session, work.taught.accuracy_error)
@@ -98,6 +102,29 @@ def _warn_of_coarse_validation(session: Session, error: float | None) -> None:
             f"validation images ({100 / images:.2f} points); the teacher's standard error is "
             f"{error or 0:.2f} points: what is within tolerance here can be further off elsewhere"
         )
+
+
+def say_stages_of(session: Session) -> None:
+    """The stages after the teacher's, each with its epochs."""
+    prune = session.config.prune
+    cut = "each cut that is tried, at most" if prune.budget is None else "the cut that wins"
+    say_stages(session, {"student": session.config.student.epochs, cut: prune.epochs})
+
+
+def outlook(session: Session, *, overwrite: bool) -> None:
+    """Say what `tailor` would do; UserError where it would refuse, without measuring."""
+    folder = tailored_folder(session)
+    check_depths(session.config.prune.remove, len(session.stages))
+    if overwrite or not folder.finished:
+        check_routes(session)
+        if session.config.prune.max_latency_ms is None:
+            costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
+            check_budget(session, costs)
+    folder.check(None if overwrite else _settings(session), ignored=TEACHER_KEYS)
+    say_task(session)
+    say_teacher(session)
+    say_stages_of(session)
+    say_folder(session, folder, overwrite=overwrite)
 
 
 def _settings(session: Session) -> dict[str, Any]:
@@ -159,7 +186,8 @@ def _finish(
     started = time.perf_counter()
     networks: dict[str, nn.Module] = {"teacher": work.teacher}
     networks |= {candidate.name: candidate.network for candidate in candidates}
-    latency = measure_latency(networks, config.image_size, work.device)
+    with session.screen.counting("timing") as tell:
+        latency = measure_latency(networks, config.image_size, work.device, tell=tell)
     beside = teacher.measured(latency["teacher"], work.device)
     all_spent = spent.plus(*(candidate.fitted for candidate in candidates))
     rows = []
@@ -239,6 +267,7 @@ def pick_another(session: Session, share: Share) -> RunFolder:
     picked = RunFolder(folder.path / "picked" / share.name)
     if picked.finished:
         return picked
+    picked.hold()
     teacher = ready_teacher(session)
     _require_same_teacher(folder, teacher.folder)
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)
@@ -255,8 +284,14 @@ def main(argv: Sequence[str]) -> None:
     share = None if flags.own["pick"] is None else read_share(flags.own["pick"])
     if share and flags.overwrite:
         raise UserError("--overwrite: a pick discards nothing; leave one of the two out")
+    if share and flags.own["dry_run"]:
+        raise UserError("--dry-run: says nothing of a pick; leave one of the two out")
     with Screen() as screen:
+        if flags.own["dry_run"]:
+            outlook(start_dry(config, screen), overwrite=flags.overwrite)
+            return
         session = start_session(config, screen)
+        say_task(session)
         if share:
             folder = pick_another(session, share)
         else:

@@ -192,7 +192,8 @@ class Tailoring:
     def share_of_time(self, network: Student) -> float:
         """The latency of a network over the backbone's, both measured now."""
         size, batch = self.config.image_size, self.config.prune.batch
-        return share_of_time(network, self.teacher, size, self.device, batch=batch)
+        with self.session.screen.counting("timing a cut") as tell:
+            return share_of_time(network, self.teacher, size, self.device, batch=batch, tell=tell)
 
     def _fit(
         self,
@@ -294,9 +295,11 @@ class Tailoring:
             values = by_path_weights(student.path_weights().tolist())
         else:
             batches = list(islice(self.session.train_loader.epoch(0), _IMPORTANCE_BATCHES))
-            values = self._unmoved(
-                student, partial(measured, student, self._loss(student, batches))
-            )
+            screen = self.session.screen
+            screen.say(f"weighing {len(student.wiring.paths)} paths on {len(batches)} batches each")
+            with screen.counting("weighing paths") as tell:
+                look = partial(measured, student, self._loss(student, batches), tell)
+                values = self._unmoved(student, look)
         return Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
 
     def _loss(self, student: Student, batches: list[tuple[Tensor, Tensor]]) -> Callable[[], float]:

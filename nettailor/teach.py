@@ -13,6 +13,7 @@ from nettailor.core.weights import WeightsSource, load_pretrained
 from nettailor.figures import side_by_side
 from nettailor.finetune import ChainRun, Teacher, finetune
 from nettailor.network import load_network
+from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
 from nettailor.session import TASK_KEYS, Session, start_session
 
 PROG = "python -m nettailor.teach"
@@ -53,6 +54,17 @@ def ready_teacher(session: Session) -> Teacher:
     return teacher
 
 
+def say_teacher(session: Session, *, overwrite: bool = False) -> None:
+    """What is there of the teacher, or would be trained; UserError where that is refused."""
+    folder = teacher_folder(session)
+    if overwrite or not folder.finished:
+        folder.check(None if overwrite else recorded(session.config, "teacher"))
+        say_stages(session, {"teacher": session.config.teacher.epochs})
+    else:
+        load_teacher(folder, session)
+    say_folder(session, folder, overwrite=overwrite)
+
+
 def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
     """Fine-tune the whole pretrained network, or go on with it; returns its summary."""
     config = session.config
@@ -73,9 +85,17 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
-    config, flags = parse(PROG, DESCRIPTION, argv)
+    config, flags = parse(PROG, DESCRIPTION, argv, DRY_RUN)
     with Screen() as screen:
+        if flags.own["dry_run"]:
+            session = start_dry(config, screen)
+            settings = None if flags.overwrite else recorded(config, "teacher")
+            teacher_folder(session).check(settings)
+            say_task(session)
+            say_teacher(session, overwrite=flags.overwrite)
+            return
         session = start_session(config, screen)
+        say_task(session)
         result = train_teacher(session, overwrite=flags.overwrite)
     screen.console.print(side_by_side({"teacher": result}, f"{session.task.name}, teacher"))
     screen.say(f"run folder: {teacher_folder(session).path}")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from nettailor.core.console import Tell, untold
 from student.network import Student
 
 _ALONE = 40.0  # a logit above all others by so much leaves them e⁻⁴⁰ of the weight
@@ -16,7 +17,7 @@ def by_path_weights(alpha: Sequence[float]) -> list[float]:
 
 
 @torch.no_grad()
-def measured(student: Student, loss: Callable[[], float]) -> list[float]:
+def measured(student: Student, loss: Callable[[], float], tell: Tell = untold) -> list[float]:
     """By how much the loss falls when a node takes one path alone, by path; mostly below 0.
 
     Each path is tried with the rest of the student as it is: what a route loses in all is taken to
@@ -25,16 +26,19 @@ def measured(student: Student, loss: Callable[[], float]) -> list[float]:
     Args:
         student: its path weights are put back afterwards.
         loss: of the student as it stands, in nats, on the same images each time.
+        tell: called after each path with how many were tried, and how many there are to try.
     """
     logits = student.path_weights.logits
     before = logits.clone()
     as_it_is = loss()
     values = [0.0] * len(student.wiring.paths)
-    for group in student.wiring.incoming:
-        if len(group) == 1:
-            continue
+    groups = [group for group in student.wiring.incoming if len(group) > 1]
+    tried = 0
+    for group in groups:
         for position in group:
             logits[position] = before[list(group)].max() + _ALONE
             values[position] = as_it_is - loss()
             logits.copy_(before)
+            tried += 1
+            tell(tried, sum(map(len, groups)))
     return values

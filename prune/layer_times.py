@@ -10,7 +10,9 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 from torch import nn
 
+from nettailor.core.console import Tell, untold
 from nettailor.core.device import place
+from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
 from prune.channels import Channels, Layer
 from prune.narrow import take
@@ -27,6 +29,8 @@ def measure_times(
     *,
     batch: int,
     seconds: float = 20.0,
+    keep: KeptRounds | None = None,
+    tell: Tell = untold,
 ) -> tuple[Costs, float]:
     """The time of a network by its widths, as a share of what it takes whole.
 
@@ -41,6 +45,7 @@ def measure_times(
         image_size: side of the input in pixels.
         batch: images at a time.
         seconds: for all measurements together.
+        keep, tell: see `time_in_turn`.
 
     Returns:
         The costs, and the milliseconds of the whole network.
@@ -62,7 +67,9 @@ def measure_times(
             inputs[key] = shared(_shape(modules[key], layer, batch))
     times = {
         name: median(measured)
-        for name, measured in time_in_turn(modules, inputs, device, seconds=seconds).items()
+        for name, measured in time_in_turn(
+            modules, inputs, device, seconds=seconds, keep=keep, tell=tell
+        ).items()
     }
     tables = [
         np.array([[times[f"{number} {out} {read}"] for read in reads] for out in outs])

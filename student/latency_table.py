@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Chain
+from nettailor.core.console import Tell, untold
+from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
 from student.network import Student
 from student.proxy import pool
@@ -56,6 +58,8 @@ def measure_paths(
     *,
     batch: int,
     seconds: float = 20.0,
+    keep: KeptRounds | None = None,
+    tell: Tell = untold,
 ) -> LatencyTable:
     """The time of each path, scaled so that the backbone's paths add up to the whole backbone.
 
@@ -68,6 +72,7 @@ def measure_paths(
         image_size: side of the input in pixels.
         batch: images at a time.
         seconds: for all measurements together.
+        keep, tell: see `time_in_turn`.
     """
     specs = student.specs
 
@@ -86,7 +91,9 @@ def measure_paths(
             inputs[_bare(path.key)] = inputs[path.key]
     times = {
         name: median(measured)
-        for name, measured in time_in_turn(parts, inputs, device, seconds=seconds).items()
+        for name, measured in time_in_turn(
+            parts, inputs, device, seconds=seconds, keep=keep, tell=tell
+        ).items()
     }
     backbone = [p.key for p in student.wiring.paths if p.kind in ("block", "head")]
     alone = sum(times.get(_bare(key), times[key]) for key in backbone)

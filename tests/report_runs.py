@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
+
+from nettailor.core.architecture import Architecture, write_architecture
+from nettailor.core.preprocessing import Preprocessing
 
 CLASSES = ("circle", "square", "star")
 STAGES = [0, 1, 1, 2]
@@ -164,6 +169,12 @@ def write_run(
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(usual | dict(settings or {})), "utf-8")
     (folder / "summary.json").write_text(json.dumps(content), "utf-8")
+    whole = Architecture(
+        backbone="tiny", classes=CLASSES, weights_origin="none", weights_digest="",
+        preprocessing=Preprocessing(32, (0.5,) * 3, (0.25,) * 3, "bilinear", 1.0),
+    )  # fmt: skip
+    write_architecture(folder, whole)
+    save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
     count = len(content["classes"])
     labels = labels or {
         split: [i % count for i in range(images)] for split, images in IMAGES.items()

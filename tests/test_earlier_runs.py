@@ -10,7 +10,7 @@ from payload import Payload
 from safetensors.torch import save_file
 from shell import DIGITS, Shell, run_of
 
-from nettailor import tailor
+from nettailor import compare, eliminate, knapsack, tailor, teach
 from nettailor.core.backbone import create_chain, make_network
 from nettailor.core.state import write_state
 
@@ -136,3 +136,17 @@ def test_a_finished_run_of_a_teacher_that_was_trained_anew_is_refused(shell: She
     assert shell(*DIGITS, "--teacher.lr", "0.03", "--overwrite")[0] == 0
     message = shell.refusal(*tailoring, main=tailor.main)
     assert re.search(r"was begun with another teacher than .* --overwrite to tailor", message)
+
+
+def test_a_run_that_lost_its_weights(taught: Shell) -> None:
+    """Nobody takes it for a finished run: neither its command, nor who needs it, nor `compare`."""
+    folder = run_of(taught, "digits")
+    (folder / "model.safetensors").unlink()
+    whole = r"model\.safetensors: not found: the run is not whole any more; restore the file, or "
+    advice = whole + r"give `python -m nettailor\.teach --overwrite`"
+    for main in (teach.main, tailor.main, eliminate.main, knapsack.main):
+        assert re.search(advice, taught.refusal(*DIGITS, main=main))
+    shown = taught(*DIGITS, main=compare.main)[1]
+    assert re.search(rf"no finished run at 32 px; .*\n{folder}: damaged: .*{whole}", shown)
+    assert taught(*DIGITS, "--overwrite")[0] == 0
+    assert (folder / "model.safetensors").exists()

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nettailor import eliminate, export, predict, tailor, tailoring
+from nettailor.classifier import classifier_of_run
 from nettailor.core.architecture import Architecture
 from nettailor.core.cost import parameters
 from nettailor.core.errors import UserError
@@ -619,6 +620,32 @@ def test_bad_runs(
     assert words in refusal(monkeypatch, capsys, *argv, "--to", to)
     assert files_in(tmp_path) == before
     assert not to.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "given", [no_run, nothing_there, unfinished, unfinished_but_for_its_figures, several]
+)
+def test_predict_takes_the_folders_that_export_takes(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    given: Callable[[Path, Path], list[object]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, folder = given(tmp_path, runs["eliminated"])
+    mine = refusal(monkeypatch, capsys, "--run", folder)
+    (tmp_path / "image.png").write_bytes(b"")
+    with pytest.raises(UserError, match=re.escape(mine.removeprefix("error: ").strip())):
+        predict.main([str(tmp_path / "image.png"), "--run", str(folder), "--device", "cpu"])
+
+
+def test_predict_finds_the_only_run_of_a_folder(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "mine"
+    shutil.copytree(runs["eliminated"], run)
+    found, given = classifier_of_run(run.parent), classifier_of_run(run)
+    assert found.about == given.about
+    assert found.about["run"] == str(run)
+    assert found.labels == given.labels
 
 
 def test_bad_targets(

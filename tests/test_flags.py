@@ -3,6 +3,7 @@
 import re
 import signal
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,42 @@ def test_help_names_every_key(
         assert field.description
         assert field.description.split()[0] in shown
     assert {"--config", "--overwrite", "--epochs"} <= set(re.findall(r"--\w+", shown))
+
+
+def help_of(flag: str, *argv: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the help of `tailor` says that a flag is unless it is set."""
+    with pytest.raises(SystemExit):
+        tailor.main([*argv, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    found = re.search(rf"{flag} VALUE .*?\(unless set: (.*?)\) (--|\w+ settings:)", shown)
+    assert found, flag
+    return found[1]
+
+
+def test_help_shows_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not what a key is without a settings file: no command goes without one."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("image_size: 48\nprune: {finetune: task}\n", encoding="utf-8")
+    for flag, argv, unset in [
+        ("--image-size", [], "64"),
+        ("--image-size", ["--data", "digits"], "64"),
+        ("--image-size", ["--data", "photos"], "224"),
+        ("--image-size", ["--data=photos"], "224"),
+        ("--image-size", ["--data", "photos", "--config", str(mine)], "48"),
+        ("--prune.finetune", ["--config", str(mine)], "task"),
+        ("--student.epochs", [], "12"),
+        ("--student.optimizer", [], "adamw"),
+        ("--augment.scale", [], "[0.8, 1.0]"),
+        ("--teacher.clip-norm", [], "null"),
+    ]:
+        assert help_of(re.escape(flag), *argv, capsys=capsys) == unset
+    with pytest.raises(UserError, match="no file 'nowhere'"):
+        parsed("--config", "nowhere", "--help")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch(["--version"])
+    assert capsys.readouterr().out == f"nettailor {version('nettailor')}\n"
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])

@@ -109,7 +109,10 @@ def test_measured_is_the_loss_as_it_is_less_the_loss_with_the_path_alone() -> No
             )
         )
 
-    values = measured(student, loss)
+    told: list[tuple[int, int]] = []
+    values = measured(student, loss, lambda *counts: told.append(counts))
+    looked_at = sum(len(group) for group in wiring.incoming if len(group) > 1)
+    assert told == [(done, looked_at) for done in range(1, looked_at + 1)]
     alpha = softmax_by_node(student)
     as_it_is = loss_by_hand(student, alpha, images, labels)
     assert len(values) == len(wiring.paths)

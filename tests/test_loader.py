@@ -1,5 +1,6 @@
 """Batches of an epoch: their order, their augmentation, and what stays the same at every call."""
 
+import pickle
 import random
 from dataclasses import replace
 
@@ -7,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from task_folders import load, tree
 
+from nettailor.core import loader as loading
+from nettailor.core.data import without_broken
 from nettailor.core.errors import UserError
 from nettailor.core.loader import EvalLoader, TrainLoader
 from nettailor.core.preprocessing import (
@@ -129,6 +133,33 @@ def test_workers_change_nothing(workers):
     judged = eval_loader(workers=workers)
     for _ in range(2):
         assert identical(eval_loader(), judged)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_spawned_workers_change_nothing(monkeypatch, workers):
+    """Where there is no fork, a worker gets images and transforms in a pickle."""
+    monkeypatch.setattr(loading, "_START", "spawn")
+    alone, helped = train_loader(), train_loader(workers=workers)
+    for epoch in (0, 5):
+        assert identical(alone.epoch(epoch), helped.epoch(epoch))
+    assert identical(eval_loader(), eval_loader(workers=workers))
+    assert fault_of(train_loader(12, workers=workers, broken=5).epoch(0)) == "image 5 is broken"
+
+
+@pytest.mark.parametrize("policy", [None, "rand-m9-mstd0.5", "augmix-m3", "original"])
+def test_tasks_and_transforms_travel_to_a_spawned_worker(tmp_path, policy):
+    tasks = [load("digits"), load(tree(tmp_path / "photos", {"a": 5, "b": 5}))]
+    tasks += [without_broken(task, lambda: None)[0] for task in tasks]
+    transform = train_transform(PREPROCESSING, replace(STRONG, auto_augment=policy))
+    for task in tasks:
+        there, other = pickle.loads(pickle.dumps((task.train, transform)))
+        assert there.labels == task.train.labels
+        image, _ = there[1]
+        assert image.tobytes() == task.train[1][0].tobytes()
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        expected = transform(image)
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        assert torch.equal(other(image), expected)
 
 
 def test_an_epoch_left_halfway_does_not_reach_the_next():

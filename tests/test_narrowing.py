@@ -1,5 +1,6 @@
 """Which channels are kept: by their values, on training images, within the budget."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import quick_latency
+from conftest import no_training, quick_latency
 from torch import Tensor, nn
 
 from nettailor import narrowing
+from nettailor.core import latency
 from nettailor.core.backbone import create_chain
 from nettailor.core.console import Screen
 from nettailor.core.device import place
@@ -41,8 +43,9 @@ def in_milliseconds(session: Session, most: float) -> Session:
 
 
 @pytest.fixture(autouse=True)
-def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     quick_latency(monkeypatch)
+    monkeypatch.chdir(tmp_path)  # where times are kept
 
 
 @pytest.fixture
@@ -101,7 +104,7 @@ def test_a_budget_that_no_timed_network_keeps(
 
 
 def test_a_budget_that_a_timed_network_keeps(
-    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session, network, budget = made_ready("--max-flops", "0.4")
     session = in_milliseconds(session, 4.0)
@@ -115,6 +118,8 @@ def test_a_budget_that_a_timed_network_keeps(
     monkeypatch.setattr(narrowing, "share_of_time", share)
     choice = choose(session, network, budget, "")
     assert choice.cost == pytest.approx(0.99 * budget.most)
+    shown = re.findall(r"groups of channels take ([\d.]+) ms by the clock", capsys.readouterr().out)
+    assert shown == ["5.2", "3.96"]
     first, second = (sum(p.numel() for p in one.parameters()) for one in timed)
     assert second < first
 
@@ -160,3 +165,16 @@ def test_every_place_keeps_a_channel(values: dict[str, Any]) -> None:
 def test_a_budget_below_eights_names_the_way_out(values: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"costs 0\.1 .* below 1 .*, or --round-to 1"):
         made_ready("--max-flops", "0.1")
+
+
+def test_a_second_budget_of_milliseconds_measures_nothing_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UserError, match="no choice of channels costs 1e-06 ms") as first:
+        made_ready("--knapsack.max-latency-ms", "1e-6")
+    monkeypatch.setattr(latency, "_pass", no_training)
+    with pytest.raises(UserError) as second:
+        made_ready("--knapsack.max-latency-ms", "1e-6")
+    assert str(second.value) == str(first.value)
+    with pytest.raises(AssertionError, match="something was trained"):
+        made_ready("--knapsack.max-latency-ms", "1e-6", "--image-size", "40")

@@ -7,9 +7,10 @@ from random import Random
 from typing import Any, Literal
 
 import pytest
-from conftest import lively_chain
+from conftest import lively_chain, no_training
 
 from nettailor import path_shares
+from nettailor.core import latency
 from nettailor.core.backbone import Chain
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
@@ -94,7 +95,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
 
     def briefly(*arguments: Any, **settings: Any) -> Any:
-        seen.append(settings)
+        seen.append({"batch": settings["batch"]})
         return measure_paths(*arguments, **settings, seconds=0.02)
 
     monkeypatch.setattr(path_shares, "measure_paths", briefly)
@@ -109,9 +110,10 @@ def test_times_are_measured_once(tmp_path: Path, asked: list[dict[str, Any]]) ->
     first = costs.shares(student)
     assert asked == [{"batch": 2}]
     assert costs.shares(student) == first
-    assert not any(tmp_path.iterdir()), "a run that is refused leaves nothing"
+    (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert kept.parent == tmp_path / "digits" / "times", "a run that is refused leaves nothing else"
     costs.keep(student)
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert {path.name for path in tmp_path.iterdir()} == {file.name, "digits"}
     before = (file.read_bytes(), os.stat(file).st_mtime_ns)
     costs.keep(student)
     again = timed(file)
@@ -133,6 +135,18 @@ def test_times_are_measured_once(tmp_path: Path, asked: list[dict[str, Any]]) ->
     by_path = dict(zip(student.wiring.paths, first.paths, strict=True))
     for found in (costs, timed(file)):
         assert found.shares(smaller).paths == [by_path[path] for path in kept.paths]
+
+
+def test_a_run_of_another_budget_measures_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]]
+) -> None:
+    """A budget out of reach is told once the times are there: the next one is told at once."""
+    _, student = pair("test_resnet")
+    first = timed(tmp_path / "one.json").shares(student)
+    with monkeypatch.context() as patch:
+        patch.setattr(latency, "_pass", no_training)
+        assert timed(tmp_path / "two.json").shares(student) == first
+    assert timed(tmp_path / "three.json", fresh=True).shares(student) != first
 
 
 def test_a_run_that_begins_anew_measures_anew(tmp_path: Path, asked: list[dict[str, Any]]) -> None:

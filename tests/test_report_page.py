@@ -201,6 +201,15 @@ def test_the_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None
     assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
+def test_in_a_pipe_no_column_is_left_out(
+    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare.main([str(report.parent), "--report", str(tmp_path)])
+    shown = capsys.readouterr().out
+    # at batch 1, at batch 64, seconds of training
+    assert re.search(r"^  tailored all, γ 1 .* 0\.35±0\.00 +0\.35±0\.00 +60±0 *$", shown, re.M)
+
+
 @pytest.mark.parametrize("name", ["report.html", "comparison.csv", "comparison.md"])
 def test_files_of_others_are_not_replaced(report: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("<title>Mine</title>", "utf-8")

@@ -1,15 +1,22 @@
 """Run folders: begun, gone on with, refused, discarded, and what they hold."""
 
 import csv
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from shell import contents
 
+from nettailor.core.architecture import Architecture, write_architecture
 from nettailor.core.config import as_settings
 from nettailor.core.errors import UserError
+from nettailor.core.files import write_tensors
+from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import validate
 
@@ -144,7 +151,64 @@ def test_metrics_are_a_row_an_epoch_for_all_stages(run: RunFolder) -> None:
     assert [row["complexity"] for row in rows] == ["", "", "0.9"]
 
 
+def keep_a_network(folder: Path) -> None:
+    """The files that every finished run promises."""
+    expected = Preprocessing(32, (0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
+    architecture = Architecture(
+        backbone="tiny", classes=("a", "b"), preprocessing=expected, weights_origin="",
+        weights_digest="",
+    )  # fmt: skip
+    write_architecture(folder, architecture)
+    write_tensors(folder / "model.safetensors", {"weight": torch.arange(6.0)})
+
+
+def lose(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def cut_off(name: str) -> Callable[[Path], None]:
+    """Without its last two bytes."""
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size - 2)
+
+
+def another_version(folder: Path) -> None:
+    (folder / "architecture.json").write_text('{"format": 2}', encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lose("model.safetensors"), "model.safetensors: not found"),
+        (cut_off("model.safetensors"), "model.safetensors: no readable safetensors file"),
+        (lose("architecture.json"), "architecture.json: not found"),
+        (cut_off("architecture.json"), "architecture.json: no readable JSON"),
+        (another_version, "architecture.json: format: Input should be 1"),
+    ],
+)
+def test_a_run_that_lost_its_network_is_not_finished(
+    tmp_path: Path, damage: Callable[[Path], None], found: str
+) -> None:
+    run = RunFolder(tmp_path / "run", "nettailor teach")
+    run.open(settings_with(), overwrite=False)
+    keep_a_network(run.path)
+    run.finish({"accuracy": 97.5})
+    assert run.finished
+    damage(run.path)
+    advice = "restore the file, or give `nettailor teach --overwrite` to make the run again"
+    shown = refusal(run, settings_with())
+    assert found in shown
+    assert shown.endswith(advice)
+    with pytest.raises(UserError, match=re.escape(found)):
+        _ = run.finished
+    with pytest.raises(UserError, match=f"or remove {run.path} to make the run again"):
+        _ = RunFolder(run.path).finished
+    run.open(settings_with(), overwrite=True)
+    assert not run.finished
+    assert set(contents(run.path)) == {"config.yaml"}
+
+
 def test_summary_marks_the_end(run: RunFolder) -> None:
+    keep_a_network(run.path)
     run.finish({"accuracy": 97.5})
     assert run.finished
     assert run.read_summary() == {"accuracy": 97.5}

@@ -327,7 +327,7 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
         1, found.space.structure(was.params), 3
     )
     assert [reached.macro_f1, parameters(network)] == again.values[:2]
-    (straight,) = (study_folder(tmp_path / "straight") / "trials").iterdir()
+    (straight,) = (study_folder(tmp_path / "straight") / "trials").glob("[!.]*")
     (killed,) = (path for path in (tmp_path / "digits").rglob(f"*{straight.name}*"))
     assert metrics(killed)[:3] == metrics(straight)
 

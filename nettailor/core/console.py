@@ -1,6 +1,9 @@
 """What a command shows while it works: bars with time left, and plain lines where nobody looks."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -14,8 +17,17 @@ from rich.progress import (
 )
 
 from nettailor.core import ranks
+from nettailor.core.run_lock import let_go_of_all
 
-_LINES_WIDTH = 120  # of output that goes into a file
+UNBROKEN = 1_000_000  # columns: lines in a file are as long as they need to be
+
+# (done, of): how far something is that takes a while
+Tell = Callable[[int, int], None]
+Item = TypeVar("Item")
+
+
+def untold(done: int, of: int) -> None:
+    """A `Tell` for whom nobody looks at."""
 
 
 class Screen:
@@ -29,7 +41,7 @@ class Screen:
         # of several ranks the first one talks
         self.console = Console(highlight=False, soft_wrap=False, quiet=ranks.rank() > 0)
         if not self.console.is_terminal:
-            self.console.width = _LINES_WIDTH
+            self.console.width = UNBROKEN
         self._progress = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=28),
@@ -53,6 +65,7 @@ class Screen:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        let_go_of_all()  # the command is over, also where one is called from Python
 
     def say(self, message: str) -> None:
         """One message above the bars."""
@@ -69,3 +82,19 @@ class Screen:
     def end_stage(self, stage: TaskID) -> None:
         """Take a stage's bar down."""
         self._progress.remove_task(stage)
+
+    @contextmanager
+    def counting(self, name: str) -> Iterator[Tell]:
+        """A bar for the while; gives what moves it, whose total may change as it goes."""
+        bar = self._progress.add_task(name, total=None, note="")
+        try:
+            yield lambda done, of: self._progress.update(bar, completed=done, total=of)
+        finally:
+            self.end_stage(bar)
+
+    def each(self, name: str, items: Iterable[Item], count: int) -> Iterator[Item]:
+        """The items, of which there are `count`, with a bar that counts them."""
+        with self.counting(name) as tell:
+            for done, item in enumerate(items, 1):
+                yield item
+                tell(done, count)

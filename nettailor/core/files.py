@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -116,8 +116,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises UserError when it is missing or damaged."""
-    try:
+    with _readable(path):
         return load_file(path)
+
+
+def require_whole_weights(path: Path) -> None:
+    """The same UserError, but only the file's header is read, and held against its length."""
+    with _readable(path), safe_open(path, framework="pt"):
+        pass
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found") from error
     except (SafetensorError, OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Command lines: every settings key is a flag, and the flags override the YAML file."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from pydantic_core import PydanticUndefined
 
 from nettailor.core import ranks
-from nettailor.core.config import ROADS, STAGES, RunConfig, keys
+from nettailor.core.config import ROADS, STAGES, RunConfig, as_settings, flat, keys
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.interruption import Interrupted, catch_signals
 from nettailor.core.memory import is_out_of_memory
@@ -75,10 +75,18 @@ def _flag(name: str) -> str:
 
 
 def build_parser(
-    prog: str, description: str, own: Mapping[str, Mapping[str, Any]], *, discards: bool
+    prog: str,
+    description: str,
+    own: Mapping[str, Mapping[str, Any]],
+    *,
+    discards: bool,
+    unset: Mapping[str, Any],
 ) -> Parser:
     """A parser with a command's own arguments, `--config`, `--overwrite`, `--epochs`, and a flag
-    for every key; the help of a command that discards no run keeps quiet about `--overwrite`."""
+    for every key; the help of a command that discards no run keeps quiet about `--overwrite`.
+
+    unset: what the help says that a key is unless it is set, by dotted key.
+    """
     parser = Parser(
         prog=prog,
         description=description,
@@ -119,11 +127,8 @@ def build_parser(
         if dotted in short and short[dotted] != dotted:
             names.insert(0, _flag(short[dotted]))
         names = [name for name in names if name not in own]
-        default = field.default
-        if default is PydanticUndefined:
-            shown = "required"
-        else:
-            shown = "null" if default is None else str(default)
+        default = unset.get(dotted)
+        shown = json.dumps(default) if default is None or type(default) is bool else str(default)
         help_text = f"{field.description} (unless set: {shown})".replace("%", "%%")
         switch: dict[str, Any] = {"metavar": "VALUE"}
         if field.annotation is bool:
@@ -186,7 +191,9 @@ def parse(
     Raises UserError for unknown flags, and for all faults of the settings at once.
     """
     own = own or {}
-    parser = build_parser(as_called(prog), description, own, discards=discards)
+    parser = build_parser(
+        as_called(prog), description, own, discards=discards, unset=_unset(list(argv))
+    )
     arguments, unknown = parser.parse_known_intermixed_args(list(argv))
     given = vars(arguments)
     source, overwrite, epochs = given.pop("config"), given.pop("overwrite"), given.pop("epochs")
@@ -199,14 +206,33 @@ def parse(
             "--overwrite with torchrun --max-restarts: a restart would discard what was trained "
             "before it; leave one of the two out"
         )
-    if source is None:
-        source = "digits" if given.get("data", "digits").lower() == "digits" else "folder"
-    settings = read_settings(source)
+    settings = read_settings(_source(source, given.get("data")))
     if epochs is not None:
         _set_all_epochs(settings, _plain_value("--epochs", epochs))
     for dotted, text in given.items():
         set_key(settings, dotted, _value(dotted, text))
     return validate(settings), flags
+
+
+def _source(given: str | None, data: str | None) -> str:
+    """The settings file of a command line that says so, or names these data."""
+    if given is not None:
+        return given
+    return "digits" if data is None or data.lower() == "digits" else "folder"
+
+
+def _unset(argv: list[str]) -> dict[str, Any]:
+    """What the keys are that a command line does not set, for its help; nothing without `--help`.
+
+    Raises UserError for a settings file that is no good.
+    """
+    if not {"-h", "--help"} & set(argv):
+        return {}
+    parser = Parser(allow_abbrev=False, add_help=False)
+    for flag in ("--config", "--data"):
+        parser.add_argument(flag, nargs="?")
+    given, _ = parser.parse_known_args(argv)
+    return flat(as_settings(validate(read_settings(_source(given.config, given.data)))))
 
 
 def _set_all_epochs(settings: dict[str, Any], epochs: Any) -> None:

@@ -2,6 +2,7 @@
 all of them."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core import ranks
+from nettailor.core.console import Tell, untold
+from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
 
 BATCHES = (1, 64)  # an image at a time, as on a device; many, as on a server
-_WARM_UP = 3
+_WARM_UP, _ROUNDS = 3, 5  # rounds that do not count, and the least that do
 _FEWER = "give the budget of milliseconds a --prune.batch or --knapsack.batch of {fewer}"
 _REPLAYS = 10  # of a CUDA graph between two looks at the clock
 
@@ -29,6 +32,7 @@ def measure_latency(
     *,
     batches: Sequence[int] = BATCHES,
     seconds: float = 3.0,
+    tell: Tell = untold,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Milliseconds a forward pass: {network: {batch size: {"median", "iqr"}}}.
 
@@ -36,14 +40,16 @@ def measure_latency(
     The networks, each on `device` and in channels-last layout, take turns, one pass each,
     round after round, for about `seconds` per batch size; `iqr` is the range of the middle half.
     On a CPU in float32; on a GPU copies in half precision (`serving_dtype`), as CUDA graphs.
-    Training modes are put back afterwards.
+    Training modes are put back afterwards. `tell` as in `time_in_turn`, for each batch size anew.
     """
     result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in networks}
     sides = dict.fromkeys(networks, image_size) if isinstance(image_size, int) else image_size
     for batch in batches:
         images = {side: sample(batch, 3, side, device) for side in dict.fromkeys(sides.values())}
         inputs = {name: images[sides[name]] for name in networks}
-        for name, measured in time_in_turn(networks, inputs, device, seconds=seconds).items():
+        for name, measured in time_in_turn(
+            networks, inputs, device, seconds=seconds, tell=tell
+        ).items():
             low, median, high = np.percentile(measured, [25, 50, 75]).tolist()
             result[name][str(batch)] = {"median": round(median, 4), "iqr": round(high - low, 4)}
     return result
@@ -57,10 +63,13 @@ def share_of_time(
     *,
     batch: int,
     seconds: float = 5.0,
+    tell: Tell = untold,
 ) -> float:
     """The latency of a network over another's, both measured now; see `measure_latency`."""
     networks = {"whole": whole, "part": network}
-    times = measure_latency(networks, image_size, device, batches=(batch,), seconds=seconds)
+    times = measure_latency(
+        networks, image_size, device, batches=(batch,), seconds=seconds, tell=tell
+    )
     return times["part"][str(batch)]["median"] / times["whole"][str(batch)]["median"]
 
 
@@ -76,6 +85,8 @@ def time_in_turn(
     device: torch.device,
     *,
     seconds: float,
+    keep: KeptRounds | None = None,
+    tell: Tell = untold,
 ) -> dict[str, list[float]]:
     """Milliseconds of every forward pass of each module, taken one after the other in rounds.
 
@@ -86,8 +97,10 @@ def time_in_turn(
         modules: on the device; put in eval mode for the while.
         inputs: of each module, under its name.
         seconds: for all rounds together; there are at least five, after a warm-up.
+        keep: where whole rounds are kept: those that are there count, and are not taken again.
+        tell: called after each pass with how many are done, and how many there will be.
     """
-    return ranks.from_main(lambda: _time(modules, inputs, device, seconds))
+    return ranks.from_main(lambda: _time(modules, inputs, device, seconds, keep, tell))
 
 
 @torch.inference_mode()
@@ -96,8 +109,21 @@ def _time(
     inputs: Mapping[str, Tensor],
     device: torch.device,
     seconds: float,
+    keep: KeptRounds | None,
+    tell: Tell,
 ) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in modules}
+    spent = 0.0
+    if keep is not None:
+        shapes = {
+            name: f"{module} of {tuple(inputs[name].shape)}" for name, module in modules.items()
+        }
+        file = keep.file(shapes, device)
+        times, spent = keep.read(file, list(modules))
+    before = min(map(len, times.values()))
+    least, left = max(0, _ROUNDS - before), seconds - spent
+    if not least and left <= 0:
+        return times
     most = max(len(x) for x in inputs.values())
     with evaluating(*modules.values()), room_for(most, "timing", _FEWER):
         passes: dict[str, Callable[[], float]]
@@ -112,14 +138,23 @@ def _time(
             passes = {
                 name: partial(_pass, module, inputs[name]) for name, module in modules.items()
             }
-        until = time.perf_counter() + seconds
-        rounds = 0
-        while rounds < _WARM_UP + 5 or time.perf_counter() < until:
-            for name, one in passes.items():
-                milliseconds = one()
-                if rounds >= _WARM_UP:
-                    times[name].append(milliseconds)
-            rounds += 1
+        started = time.perf_counter()
+        rounds, expected = 0, _WARM_UP + least
+        try:
+            while rounds < _WARM_UP + least or time.perf_counter() - started < left:
+                for number, (name, one) in enumerate(passes.items(), 1):
+                    milliseconds = one()
+                    if rounds >= _WARM_UP:
+                        times[name].append(milliseconds)
+                    tell(rounds * len(passes) + number, max(expected, rounds + 1) * len(passes))
+                rounds += 1
+                took = time.perf_counter() - started
+                expected = max(_WARM_UP + least, math.ceil(left / took * rounds))
+                if keep is not None:
+                    keep.save(file, times, spent + took, now=False)
+        finally:
+            if keep is not None and rounds > _WARM_UP:
+                keep.save(file, times, spent + time.perf_counter() - started, now=True)
     return times
 
 

@@ -1,5 +1,6 @@
 """Batches for training and evaluation, the same for any number of worker processes."""
 
+import multiprocessing
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ Batch = tuple[Tensor, Tensor]
 _Item = tuple[Tensor, int]
 _Place = tuple[int, int]
 _WHOLE = slice(None)
+# A fork shares the images in memory and is there at once; Windows has none.
+_START = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 class TrainLoader:
@@ -28,7 +31,7 @@ class TrainLoader:
     (seed, epoch), so neither the number of workers nor a resume changes a batch. The global random
     state is left as found.
 
-    batch_size: images a step. seed: >= 0. workers: processes, forked at the first epoch and kept;
+    batch_size: images a step. seed: >= 0. workers: processes, started at the first epoch and kept;
     0 for none. pin_memory: True where batches go to a CUDA device.
 
     balanced: every class is drawn as often as the others, by images that may come twice in an
@@ -243,7 +246,7 @@ def _data_loader(
         collate_fn=_collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        multiprocessing_context="fork" if workers > 0 else None,
+        multiprocessing_context=_START if workers > 0 else None,
         # Without a generator of its own DataLoader draws from the global one at every epoch.
         generator=torch.Generator(),
     )

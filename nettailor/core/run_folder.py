@@ -12,9 +12,17 @@ from typing import Any, Literal, get_args
 import yaml
 
 from nettailor.core import ranks
+from nettailor.core.architecture import WEIGHTS_FILE, read_architecture
 from nettailor.core.config import EXECUTION_KEYS, RunConfig, flat
 from nettailor.core.errors import UserError
-from nettailor.core.files import is_leftover, read_json, write_json, write_text
+from nettailor.core.files import (
+    is_leftover,
+    read_json,
+    require_whole_weights,
+    write_json,
+    write_text,
+)
+from nettailor.core.run_lock import hold, let_go, require_free
 from nettailor.core.settings import parse_yaml
 
 Kind = Literal[
@@ -70,6 +78,8 @@ class RunFolder:
         """`command` is what makes such runs; messages say to give it `--overwrite`."""
         self.path = path
         self._overwrite = f"{command} --overwrite".strip()
+        # what there is no command for is made again once it is gone
+        self._again = f"give `{self._overwrite}`" if command else f"remove {path}"
         self._metrics: dict[str, Sequence[Mapping[str, float]]] = {}
 
     def open(
@@ -83,13 +93,20 @@ class RunFolder:
             overwrite: discard a run that the folder holds.
 
         Raises:
-            UserError: the folder holds a run of other settings, or something that is no run.
+            UserError: the folder holds a run of other settings, something that is no run, or a
+                finished one that is damaged; or another process is at work in it.
         """
         ranks.from_main(lambda: self._open(settings, ignored, overwrite))
 
     def _open(self, settings: Mapping[str, Any], ignored: Collection[str], overwrite: bool) -> None:
         config = self.path / CONFIG_FILE
-        self.check(None if overwrite else settings, ignored=ignored)
+        if overwrite or not self.finished:
+            hold(self.path)
+        try:
+            self.check(None if overwrite else settings, ignored=ignored)
+        except UserError:
+            let_go(self.path)
+            raise
         if overwrite and self.begun:
             self.discard()
         elif self._untrained():
@@ -119,6 +136,8 @@ class RunFolder:
             self._refuse_link()
         elif not self._untrained():
             self._refuse_other(settings, ignored)
+        if settings is None or not self.finished:
+            require_free(self.path)
 
     def _untrained(self) -> bool:
         """Whether there is a run that stopped before it had trained: it binds nobody."""
@@ -204,8 +223,33 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
-        return (self.path / SUMMARY_FILE).is_file()
+        """Whether the run came to its end.
+
+        Raises UserError where it did, but its network is missing or damaged since.
+        """
+        if not (self.path / SUMMARY_FILE).is_file():
+            return False
+        try:
+            read_architecture(self.path)
+            require_whole_weights(self.path / WEIGHTS_FILE)
+        except UserError as error:
+            found = str(error).partition(";")[0]
+            raise UserError(
+                f"{found}: the run is not whole any more; restore the file, or {self._again} to "
+                "make the run again"
+            ) from error
+        return True
+
+    def hold(self) -> None:
+        """Be the one process at work here, as `open` is, in a folder that has no settings.
+
+        Raises UserError while another one is.
+        """
+        ranks.from_main(lambda: hold(self.path))
+
+    def recorded(self, stage: str) -> bool:
+        """Whether epochs of a stage, or none yet, were recorded since this object was made."""
+        return stage in self._metrics
 
     def record(self, stage: str, history: Sequence[Mapping[str, float]]) -> None:
         """Take a stage's epochs so far and write `metrics.csv` anew, a row an epoch."""
@@ -226,6 +270,7 @@ class RunFolder:
         """Write `summary.json`, which marks the run as finished, and drop the stages' states."""
         write_json(self.path / SUMMARY_FILE, summary)
         self.tidy()
+        let_go(self.path)
 
     def tidy(self) -> None:
         """Drop what a finished run needs no more, and what killed processes have left in it."""

@@ -1,6 +1,7 @@
 """Who sees a stage train: the screen, metrics.csv and TensorBoard."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from nettailor.core.run_folder import RunFolder
 # (writer, epoch, network): further curves and pictures of an epoch
 Pictures = Callable[[SummaryWriter, int, nn.Module], None]
 
+_TIMED_STEPS = 10
 _PLACES = {
     "lr": "learning_rate",
     "loss": "loss/total",
@@ -61,6 +63,14 @@ class StageWatcher:
         self._history = list(history)
         self._note = ""
         done = len(self._history)
+        # a stage can be left and gone on with, as in a race: it is announced once
+        self._timed = self._folder.recorded(self._stage)
+        self._since: tuple[int, float] | None = None
+        if not self._timed and done < self._epochs:
+            self._screen.say(
+                f"{self._stage}: {self._epochs} epochs of {self._steps} steps"
+                + f", {done} of them done" * (done > 0)
+            )
         self._bar = self._screen.start_stage(
             self._stage, self._epochs * self._steps, done * self._steps
         )
@@ -83,7 +93,25 @@ class StageWatcher:
         if loss is not None:
             self._note = f"epoch {epoch}/{self._epochs} loss {loss:.3f}"
         assert self._bar is not None, "a stage begins before its first step"
-        self._screen.advance(self._bar, (epoch - 1) * self._steps + step, self._note)
+        done = (epoch - 1) * self._steps + step
+        self._screen.advance(self._bar, done, self._note)
+        if not self._timed:
+            self._estimate(done)
+
+    def _estimate(self, done: int) -> None:
+        """After some steps, of which the first is slow, say what the whole stage takes."""
+        now = time.perf_counter()
+        if self._since is None:
+            self._since = (done, now)
+        first, since = self._since
+        if done - first == _TIMED_STEPS:
+            whole = self._epochs * self._steps
+            seconds = (now - since) / _TIMED_STEPS * whole
+            self._timed = True
+            self._screen.say(
+                f"{self._stage}: all of its {whole} steps take about {seconds:.0f} s, validation "
+                "not counted"
+            )
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
         """See `nettailor.core.trainer.Watcher`."""

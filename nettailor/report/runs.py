@@ -131,7 +131,11 @@ def _read_run(folder: Path, image_size: int | None) -> Run:
         raise UserError(f"damaged: {CONFIG_FILE} holds no settings of a run")
     if image_size is not None and settings.get("image_size", image_size) != image_size:
         raise UserError(f"another image size: {shown(settings['image_size'])}")
-    if not RunFolder(folder).finished:
+    try:
+        finished = RunFolder(folder).finished
+    except UserError as error:
+        raise UserError(f"damaged: {error}") from error
+    if not finished:
         raise UserError("not finished; the command that began it goes on with it")
     try:
         summary = read_summary(folder)

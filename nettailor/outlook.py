@@ -1,0 +1,57 @@
+"""What a command is about to do: said before it begins, and all that `--dry-run` does."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from nettailor.core.config import RunConfig
+from nettailor.core.console import Screen
+from nettailor.core.run_folder import RunFolder
+from nettailor.session import Session, start_session
+
+DRY_RUN: dict[str, dict[str, Any]] = {
+    "--dry-run": {
+        "action": "store_true",
+        "help": "say what would be trained, and in which run folders; train and write nothing",
+    },
+}
+
+
+def start_dry(config: RunConfig, screen: Screen) -> Session:
+    """A session that has written nothing: it fetches no data, and lists no broken images.
+
+    Raises UserError as `start_session` does, and where data would have to be fetched.
+    """
+    quiet = config.model_copy(update={"download": False, "on_bad_image": "error"})
+    return replace(start_session(quiet, screen), config=config)
+
+
+def say_task(session: Session) -> None:
+    """How many images there are, and how many steps make an epoch."""
+    task, loader = session.task, session.train_loader
+    session.screen.say(
+        f"{task.name}: {len(task.classes)} classes; {len(task.train):,} images for training, "
+        f"{len(task.val):,} for validation, {len(task.test):,} for the test; an epoch has "
+        f"{loader.steps_per_epoch} steps of {loader.batch_size} images"
+    )
+
+
+def say_stages(session: Session, epochs: Mapping[str, int]) -> None:
+    """How long the stages of a command are, by their names."""
+    steps = session.train_loader.steps_per_epoch
+    session.screen.say(
+        "; ".join(
+            f"{name}: {count} epochs, {count * steps} steps" for name, count in epochs.items()
+        )
+    )
+
+
+def say_folder(session: Session, folder: RunFolder, *, overwrite: bool) -> None:
+    """Where a run lives, and what becomes of what is there; UserError for a damaged one."""
+    if overwrite and folder.begun:
+        becomes = "what is there would be discarded"
+    elif folder.finished:
+        becomes = "finished, nothing would be trained"
+    else:
+        becomes = "begun, would go on" if folder.begun else "new"
+    session.screen.say(f"run folder: {folder.path} ({becomes})")

@@ -1,0 +1,99 @@
+"""One process at a time in a run folder, told by real processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import release, started
+from shell import DIGITS, Shell, contents
+
+from nettailor.core.errors import UserError
+from nettailor.core.run_lock import hold, let_go, require_free
+
+HOLDER = """
+import sys
+from pathlib import Path
+from nettailor.core.run_lock import hold, let_go
+
+print("up", flush=True)
+for line in sys.stdin:
+    hold(Path(sys.argv[1])) if line == "\\n" else let_go(Path(sys.argv[1]))
+    print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("end", ["lets go", "killed", "terminated"])
+def test_a_lock_vanishes_with_its_process(tmp_path: Path, end: str) -> None:
+    folder = tmp_path / "kind" / "run"
+    with started(HOLDER, str(folder)) as other:
+        release(other)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "done\n"
+        for refused in (hold, require_free):
+            with pytest.raises(UserError, match=r"run: another process is at work in this run"):
+                refused(folder)
+        assert not folder.exists()  # the lock is no content of the run
+        if end == "lets go":
+            assert other.stdin is not None
+            other.stdin.write("let go\n")
+            other.stdin.flush()
+            assert other.stdout.readline() == "done\n"
+            assert list(folder.parent.iterdir()) == []
+        else:
+            other.send_signal(signal.SIGKILL if end == "killed" else signal.SIGTERM)
+            other.wait()
+        require_free(folder)
+        hold(folder)
+        hold(folder)  # this process has it already
+        let_go(folder)
+        assert list(folder.parent.iterdir()) == []
+        other.kill()
+
+
+def test_a_fork_does_not_hold_on(tmp_path: Path) -> None:
+    """What loads images for a process that is killed lives on for a while."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        hold(tmp_path / "run")
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"%d\n" % os.getpid())
+            time.sleep(60)
+        os._exit(0)
+    os.waitpid(process, 0)
+    worker = int(os.read(reading, 20))
+    try:
+        hold(tmp_path / "run")
+        let_go(tmp_path / "run")
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_a_second_command_in_the_same_run_folder_ends(shell: Shell, flags: list[str]) -> None:
+    long = ["--teacher.epochs", "1000"]
+    command = [sys.executable, "-m", "nettailor.teach", *DIGITS, *long, "--out", str(shell.out)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as first:
+        assert first.stdout is not None
+        assert any("epoch   1/1000" in line for line in first.stdout)
+        code, err = shell(*DIGITS, *long, *flags)
+        assert code == 2
+        assert re.fullmatch(r"error: \S+: another process is at work in this run folder; .*\n", err)
+        first.kill()
+        first.wait()
+    (folder,) = (path for path in (shell.out / "digits" / "teacher").iterdir() if path.is_dir())
+    assert "config.yaml" in contents(folder)
+    # it has gone with its process: what is refused now are the other settings
+    code, err = shell(*DIGITS)
+    assert "teacher.epochs is 1000 there and 1 here" in err
+    code, err = shell(*DIGITS, "--overwrite")
+    assert code == 0, err
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
