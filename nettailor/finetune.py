@@ -145,14 +145,14 @@ def finetune(
     """
     kind, folder, stage = run.kind, run.folder, run.stage
     if not overwrite and folder.finished:
-        folder.open(run.settings, ignored=run.ignored, overwrite=False)
+        session.open(folder, run.settings, ignored=run.ignored, overwrite=False)
         return folder.read_summary()
     # whatever can be wrong with settings and images shows before anything is discarded
     session.seed_stage(kind)
     chain, source = run.make()
     if overwrite or not folder.begun:
         session.check_images()
-    folder.open(run.settings, ignored=run.ignored, overwrite=overwrite)
+    session.open(folder, run.settings, ignored=run.ignored, overwrite=overwrite)
     session.screen.say(f"{kind}: {folder.path.name}, weights from {source.origin}")
     place(chain, session.accelerator.device)
     objective = CrossEntropy(stage.label_smoothing, session.class_weights)

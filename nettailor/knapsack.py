@@ -11,7 +11,7 @@ from torch import nn
 
 from nettailor.core.architecture import WEIGHTS_FILE, Architecture, NarrowedStructure
 from nettailor.core.backbone import Chain, create_chain
-from nettailor.core.config import ROUND_TO, TEACHER_KEYS, as_settings, recorded
+from nettailor.core.config import ROUND_TO, TEACHER_KEYS, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
@@ -37,7 +37,7 @@ from nettailor.narrowing import (
 )
 from nettailor.network import load_network, save_network
 from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
-from nettailor.session import TASK_KEYS, Session, start_session
+from nettailor.session import Session, require_same_task, start_session
 from nettailor.teach import ready_teacher, say_teacher, teacher_folder
 from prune.channels import trace_channels
 from prune.inner_distillation import InnerDistillation, on_kept_channels
@@ -98,7 +98,7 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     ignored = ["knapsack.of", *TEACHER_KEYS]
     choice_file = folder.path / CHOICE_FILE
     if not overwrite and folder.finished:
-        folder.open(settings, ignored=ignored, overwrite=False)
+        session.open(folder, settings, ignored=ignored, overwrite=False)
         choice = read_choice(choice_file)
         if tailored is not None:
             _require_same_network(folder, choice, tailored.digest)
@@ -129,11 +129,11 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     if budget is None:
         choice = read_choice(choice_file)
         _require_same_network(folder, choice, whole.digest)
-        folder.open(settings, ignored=ignored, overwrite=False)
+        session.open(folder, settings, ignored=ignored, overwrite=False)
     else:
         session.seed_stage("knapsack")
         choice = choose(session, whole.network, budget, whole.digest)
-        folder.open(settings, ignored=ignored, overwrite=overwrite)
+        session.open(folder, settings, ignored=ignored, overwrite=overwrite)
         write_choice(choice_file, choice)
     _finish(session, folder, _narrowed(session, folder, whole, choice), teacher)
     return folder
@@ -194,7 +194,7 @@ def _tailored(session: Session) -> Whole:
                 f"{settings.parent}, or one in its candidates/ or picked/"
             )
         raise UserError(f"--knapsack.of {folder}: is not finished; tailor it to its end first")
-    RunFolder(settings.parent).require_same(as_settings(session.config), TASK_KEYS)
+    require_same_task(session, RunFolder(settings.parent))
     network, architecture = load_network(folder)
     alone = isinstance(network, Student) and network.finetunes_all
     if not alone or architecture.narrowed or architecture.classes != session.task.classes:

@@ -180,7 +180,7 @@ class _Search:
         """Train a network, or go on with it, for the first `epochs` of the whole schedule."""
         session, study = self._session, self._study
         folder = study.trial_folder(number, structure)
-        folder.open(study.settings, ignored=study.ignored, overwrite=False)
+        session.open(folder, study.settings, ignored=study.ignored, overwrite=False)
         chain, _ = self._fresh(number, structure)
         place(chain, session.accelerator.device)
         objective = CrossEntropy(self._search.label_smoothing, self._session.class_weights)
@@ -232,7 +232,7 @@ class _Search:
                 "search.clip_norm (other settings need --overwrite or another --out)"
             )
         for run in runs.values():  # one that was finished before has to be of these settings
-            run.open(study.settings, ignored=study.ignored, overwrite=False)
+            self._session.open(run, study.settings, ignored=study.ignored, overwrite=False)
         return runs
 
     def _run(self, number: int, spent: float) -> ChainRun:

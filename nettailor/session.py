@@ -1,9 +1,11 @@
 """What every command needs before it can train: the task's images, the device, the screen."""
 
 import itertools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,15 +20,16 @@ from nettailor.core.architecture import (
     SearchedStructure,
 )
 from nettailor.core.backbone import create_chain, data_defaults
-from nettailor.core.config import BudgetConfig, RunConfig, ScheduleConfig
+from nettailor.core.config import BudgetConfig, RunConfig, ScheduleConfig, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
-from nettailor.core.data import Task, load_task, without_broken
+from nettailor.core.data import Task, load_task, resolved, without_broken
 from nettailor.core.device import numbers_of, processor_name, start_accelerator, worker_count
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
 from nettailor.core.images import Images
 from nettailor.core.judge import Judge
+from nettailor.core.listing import Listed, listing, note_images, require_same_images
 from nettailor.core.loader import EvalLoader, TrainLoader
 from nettailor.core.preprocessing import (
     Augmentation,
@@ -35,6 +38,7 @@ from nettailor.core.preprocessing import (
     train_transform,
 )
 from nettailor.core.reading import Doubts
+from nettailor.core.run_folder import LISTING_FILE, RunFolder
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Predictions, Scores, classify
 from nettailor.core.seeding import seed_stage
@@ -134,6 +138,34 @@ class Session:
         """What a network says of a split."""
         return classify(network, self.eval_loader(images), self.accelerator)
 
+    @cached_property
+    def images(self) -> list[Listed]:
+        """The images of every part."""
+        return listing(self.task)
+
+    def open(
+        self,
+        folder: RunFolder,
+        settings: Mapping[str, Any],
+        *,
+        ignored: Collection[str],
+        overwrite: bool,
+    ) -> None:
+        """Open a run's folder, and note the images that it is made with or hold it to them.
+
+        UserError as `RunFolder.open`, and where the images are others.
+        """
+        if not overwrite and not folder.untrained:
+            self.require_same_images(folder, "give --overwrite to begin anew, or another --out")
+            if (folder.path / LISTING_FILE).exists():
+                ignored = {*ignored, "data"}  # however it is spelled
+        folder.open(settings, ignored=ignored, overwrite=overwrite)
+        ranks.from_main(lambda: note_images(folder.path, self.images))
+
+    def require_same_images(self, folder: RunFolder, remedy: str) -> None:
+        """Raise UserError where a run was made with other images than the session has."""
+        ranks.from_main(lambda: require_same_images(folder.path, self.images, remedy))
+
     def check_images(self) -> None:
         """Read every image once in a process, before anything is trained or discarded.
 
@@ -202,12 +234,21 @@ class Session:
         return self.task_folder / kind / name
 
 
+def require_same_task(session: Session, folder: RunFolder) -> None:
+    """Raise UserError where a run that a session builds on is of another task."""
+    same = (folder.path / LISTING_FILE).exists()
+    keys = [key for key in TASK_KEYS if not (same and key == "data")]
+    folder.require_same(as_settings(session.config), keys)
+    session.require_same_images(folder, "train it again with --overwrite, or give another --out")
+
+
 def start_session(config: RunConfig, screen: Screen) -> Session:
     """Check the device, read the task, settle the preprocessing.
 
     Raises UserError for a device that is absent, a backbone that is unknown or does not fit the
     image size, data that is missing, augmentation that timm does not know.
     """
+    config = config.model_copy(update={"data": resolved(config.data)})
     accelerator = start_accelerator(config.device, config.precision)
     if accelerator.device.type == "cuda":
         screen.say(f"{processor_name(accelerator.device)}: {numbers_of(accelerator)}")
@@ -220,6 +261,8 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
         crop_pct=defaults.crop_pct if config.crop_pct is None else config.crop_pct,
     )
     task = _load_task(config)
+    if config.data == task.name and Path(task.name).is_dir():
+        screen.say(f"{task.name}: the set of that name, not the folder: give ./{task.name} for it")
     if task.left_out:
         screen.say(f"left out: {', '.join(task.left_out)}")
     if min(config.batch_size, len(task.train)) < ranks.count():

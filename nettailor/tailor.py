@@ -56,7 +56,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     settings = _settings(session)
     check_depths(config.prune.remove, len(session.stages))
     if not overwrite and folder.finished:
-        folder.open(settings, ignored=TEACHER_KEYS, overwrite=False)
+        session.open(folder, settings, ignored=TEACHER_KEYS, overwrite=False)
         _require_same_teacher(folder, teacher_folder(session))
         return folder
     # whatever can be wrong with settings and images shows before anything is trained or discarded
@@ -75,7 +75,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
         )
     if overwrite or not folder.begun:
         session.check_images()
-    folder.open(settings, ignored=TEACHER_KEYS, overwrite=overwrite)
+    session.open(folder, settings, ignored=TEACHER_KEYS, overwrite=overwrite)
     _begin_with(folder, teacher.folder)
 
     say_stages_of(session)
@@ -259,7 +259,7 @@ def pick_another(session: Session, share: Share) -> RunFolder:
             f"--pick: {folder.path} holds no finished run; give the settings of one, or tailor "
             "first, without --pick"
         )
-    folder.open(_settings(session), ignored=TEACHER_KEYS, overwrite=False)
+    session.open(folder, _settings(session), ignored=TEACHER_KEYS, overwrite=False)
     student, _ = load_network(folder.path / "student")
     assert isinstance(student, Student), "a tailored run keeps its student"
     front = read_front(folder.path, student.wiring)

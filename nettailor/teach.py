@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nettailor.core.backbone import Chain
-from nettailor.core.config import as_settings, recorded
+from nettailor.core.config import recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse, run_command
@@ -14,7 +14,7 @@ from nettailor.figures import side_by_side
 from nettailor.finetune import ChainRun, Teacher, finetune
 from nettailor.network import load_network
 from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
-from nettailor.session import TASK_KEYS, Session, start_session
+from nettailor.session import Session, require_same_task, start_session
 
 PROG = "python -m nettailor.teach"
 DESCRIPTION = "Fine-tune a pretrained network on a task: the teacher of all that follows."
@@ -30,7 +30,7 @@ def load_teacher(folder: RunFolder, session: Session) -> Teacher:
 
     Raises UserError when it was made for another task: other data, split, weights or crop.
     """
-    folder.require_same(as_settings(session.config), TASK_KEYS)
+    require_same_task(session, folder)
     network, architecture = load_network(folder.path)
     if not isinstance(network, Chain) or architecture.classes != session.task.classes:
         raise UserError(

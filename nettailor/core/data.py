@@ -1,5 +1,6 @@
 """A task's images: scikit-learn's digits, a folder or a torchvision set, parted and limited."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,6 +137,12 @@ def load_task(
     if val is None:
         train, val = _cut(train, "val", val_fraction, classes, split_seed)
     return Task(found.name, classes, train, val, test, found.left_out)
+
+
+def resolved(data: str) -> str:
+    """The name of a set as it is, and a folder by its absolute path."""
+    known = data.lower() in ("digits", *(name.lower() for name in SET_NAMES))
+    return data if known or not data else os.path.abspath(data)
 
 
 def _find(data: str, data_dir: Path, out: Path | None, download: bool) -> ImageSet:

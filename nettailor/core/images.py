@@ -21,6 +21,10 @@ class Images(Protocol):
     def labels(self) -> Sequence[int]:
         """The class index of each image, known without reading any."""
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """The file of each image; empty where they come from none."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
@@ -51,6 +55,11 @@ class ArrayImages:
     pixels: NDArray[np.uint8]
     labels: tuple[int, ...]
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """See `Images`."""
+        return ()
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -70,6 +79,11 @@ class FileImages:
         """The images of pairs of path and class index."""
         pairs = list(samples)
         return cls(tuple(Path(path) for path, _ in pairs), tuple(int(label) for _, label in pairs))
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """See `Images`."""
+        return self.paths
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,6 +111,12 @@ class ChosenImages:
         """See `Images`."""
         labels = self.images.labels
         return tuple(labels[index] for index in self.indices)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """See `Images`."""
+        files = self.images.files
+        return tuple(files[index] for index in self.indices) if files else ()
 
     def __len__(self) -> int:
         return len(self.indices)

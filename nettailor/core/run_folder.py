@@ -33,6 +33,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "summary.json"
+LISTING_FILE = "images.csv"
 STUDY_FILE = "study.journal"  # in a folder whose runs are the trials of a search
 _STATE_FOLDER = "state"
 
@@ -109,8 +110,9 @@ class RunFolder:
             raise
         if overwrite and self.begun:
             self.discard()
-        elif self._untrained():
+        elif self.untrained:
             config.unlink()
+            (self.path / LISTING_FILE).unlink(missing_ok=True)
         if not config.is_file():
             write_text(config, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
         if self.finished:
@@ -134,14 +136,15 @@ class RunFolder:
             )
         if settings is None:
             self._refuse_link()
-        elif not self._untrained():
+        elif not self.untrained:
             self._refuse_other(settings, ignored)
         if settings is None or not self.finished:
             require_free(self.path)
 
-    def _untrained(self) -> bool:
+    @property
+    def untrained(self) -> bool:
         """Whether there is a run that stopped before it had trained: it binds nobody."""
-        return self._entries() == [CONFIG_FILE]
+        return sorted(self._entries()) in ([CONFIG_FILE], [CONFIG_FILE, LISTING_FILE])
 
     def _entries(self) -> list[str]:
         """The names of all that the folder holds, but for what a killed process has left."""

@@ -3,7 +3,7 @@
 import gzip
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,11 @@ class _MemoryImages:
 
     dataset: Any
     labels: tuple[int, ...]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """See `nettailor.core.images.Images`."""
+        return ()
 
     def __len__(self) -> int:
         return len(self.labels)

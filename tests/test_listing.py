@@ -1,0 +1,136 @@
+"""A data set is what is in it: the same images under another path are the same set, others not."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from shell import SMALL, Shell
+
+from nettailor import tailor
+from nettailor.core.data import load_task
+from nettailor.core.errors import UserError
+from nettailor.core.listing import Listed, digest, listing, note_images, require_same_images
+
+FEW = (*SMALL, "--batch-size", "8")
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten pictures of each of two classes."""
+    folder = tmp_path / "here" / "photos"
+    for number in range(20):
+        picture(folder / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    return folder
+
+
+def rows_of(folder: Path) -> list[Listed]:
+    task = load_task(
+        str(folder), data_dir=folder, download=False, val_fraction=0.2, test_fraction=0.2,
+        split_seed=0, limit_train=None, limit_test=None,
+    )  # fmt: skip
+    return listing(task)
+
+
+def test_a_listing_says_part_class_file_and_size(photos: Path) -> None:
+    rows = rows_of(photos)
+    assert len(rows) == len({row.file for row in rows}) == 20
+    assert [sum(row.part == part for row in rows) for part in ("train", "val", "test")] == [
+        13,
+        3,
+        4,
+    ]
+    for row in rows:
+        assert row.file.startswith(f"{row.label}/")
+        assert row.size == (photos / row.file).stat().st_size
+
+
+def test_digits_are_listed_by_number(tmp_path: Path) -> None:
+    rows = rows_of(Path("digits"))
+    assert len(rows) == 1797
+    assert {row.size for row in rows} == {0}
+    assert digest(rows) == digest(rows[::-1])
+    assert digest(rows) != digest(rows[1:])
+
+
+def test_a_moved_set_is_the_same(photos: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(photos, tmp_path / "elsewhere" / "photos")
+    assert digest(rows_of(moved)) == digest(rows_of(photos))
+    note_images(tmp_path, rows_of(photos))
+    require_same_images(tmp_path, rows_of(moved), "begin anew")
+
+
+def test_what_differs_is_said(photos: Path, tmp_path: Path) -> None:
+    """One file is new, one is gone, one has other pixels; no new split is to hide that."""
+    before = rows_of(photos)
+    note_images(tmp_path, before)
+    changed = [row._replace(size=row.size + 1) if row.file == "cat/2.png" else row
+               for row in before if row.file != "cat/0.png"]  # fmt: skip
+    changed.append(Listed("val", "dog", "dog/99.png", 7))
+    with pytest.raises(UserError) as caught:
+        require_same_images(tmp_path, changed, "begin anew")
+    assert str(caught.value) == (
+        f"{tmp_path} was made with other images than there are now: 1 more (dog/99.png); 1 fewer "
+        "(cat/0.png); 1 in another part, of another class or of another size (cat/2.png). Put back "
+        "what was there, or begin anew"
+    )
+    (tmp_path / "images.csv").write_text("part,class\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"images\.csv is damaged; begin anew"):
+        require_same_images(tmp_path, before, "begin anew")
+
+
+def test_however_a_folder_is_spelled_it_is_one_set(
+    shell: Shell, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained once; then the finished run answers to every spelling, and from another place."""
+    monkeypatch.chdir(photos.parent)
+    assert shell(*FEW, "--data", "photos")[0] == 0
+    (run,) = (shell.out / "photos" / "teacher").iterdir()
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    for spelling in ("photos/", "./photos", str(photos), f"{photos.parent}/../here/photos"):
+        assert shell(*FEW, "--data", spelling)[0] == 0
+    moved = shutil.copytree(photos, photos.parents[1] / "there" / "photos")
+    assert shell(*FEW, "--data", str(moved))[0] == 0
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_images_added_after_the_teacher_are_refused(shell: Shell, photos: Path) -> None:
+    """They would deal the parts anew, and the teacher has seen what validation then holds."""
+    assert shell(*FEW, "--data", str(photos))[0] == 0
+    picture(photos / "cat" / "new1.png", 98)
+    picture(photos / "dog" / "new2.png", 99)
+    for main in (None, tailor.main):
+        words = (*FEW, "--data", str(photos))
+        shown = shell.refusal(*words) if main is None else shell.refusal(*words, main=main)
+        assert re.search(r"other images than there are now: 2 more \(cat/new1.png, dog/new2", shown)
+    (photos / "cat" / "new1.png").unlink()
+    (photos / "dog" / "new2.png").unlink()
+    assert shell(*FEW, "--data", str(photos), "--tolerance", "100", main=tailor.main)[0] == 0
+
+
+def test_two_sets_of_one_name_do_not_share_a_run(shell: Shell, photos: Path) -> None:
+    assert shell(*FEW, "--data", str(photos))[0] == 0
+    other = photos.parents[1] / "other" / "photos"
+    for number in range(20, 40):
+        picture(other / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    shown = shell.refusal(*FEW, "--data", str(other))
+    assert "was made with other images than there are now" in shown
+
+
+def test_a_folder_called_as_a_set_is_pointed_at(
+    shell: Shell, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    shutil.copytree(photos, photos.parent / "digits")
+    shell(*FEW, "--limit.train", "60", "--limit.test", "20", "--dry-run")
+    # the shell has read standard error alone
+    assert shell(*FEW, "--data", "./digits")[0] == 0
+    assert (shell.out / "digits" / "teacher").exists()
