@@ -20,6 +20,9 @@ from nettailor.core.scores import Predictions, Scores
 from nettailor.session import Session
 
 PREDICTIONS_FILE = "predictions.csv"
+_COLUMNS = (
+    "split", "index", "label", "predicted", "probability", "class", "predicted_class", "file",
+)  # fmt: skip
 MISTAKES_FOLDER = "mistakes"
 _MISTAKES_PER_CLASS = 8
 _THUMBNAIL_PIXELS = 96
@@ -72,7 +75,7 @@ def gather(
         predictions["test"] = session.classify(network, task.test)
         seconds = time.perf_counter() - started
         _write_mistakes(folder / MISTAKES_FOLDER, task.test, predictions["test"])
-    _write_predictions(folder / PREDICTIONS_FILE, predictions)
+    _write_predictions(folder / PREDICTIONS_FILE, predictions, session)
     return Evidence(
         scores={
             "train": session.classify(network, task.train).scores(),
@@ -95,16 +98,20 @@ def _top(predictions: Predictions) -> tuple[Tensor, Tensor]:
     return probabilities.indices, probabilities.values
 
 
-def _write_predictions(path: Path, by_split: Mapping[str, Predictions]) -> None:
+def _write_predictions(path: Path, by_split: Mapping[str, Predictions], session: Session) -> None:
+    names = session.task.classes
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "index", "label", "predicted", "probability"])
+    writer.writerow(_COLUMNS)
     for split, predictions in by_split.items():
         labels = predictions.labels.tolist()
         predicted, probability = (column.tolist() for column in _top(predictions))
-        for index, row in enumerate(zip(labels, predicted, probability, strict=True)):
-            label, guess, sure = row
-            writer.writerow([split, index, label, guess, f"{sure:.4f}"])
+        files = [image.file for image in session.images if image.part == split]
+        for index, row in enumerate(zip(labels, predicted, probability, files, strict=True)):
+            label, guess, sure, file = row
+            writer.writerow(
+                [split, index, label, guess, f"{sure:.4f}", names[label], names[guess], file]
+            )
     write_text(path, text.getvalue())
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from nettailor.core.backbone import Chain
 from nettailor.core.config import BudgetConfig
 from nettailor.core.cost import layers, module_flops, parameters
+from nettailor.core.data import images_of
 from nettailor.core.device import processor_name
 from nettailor.core.latency import serving_dtype
 from nettailor.core.scores import Scores
@@ -103,6 +104,8 @@ def summary(
         "image_size": config.image_size,
         "seed": config.seed,
         "classes": list(session.task.classes),
+        "images": images_of(session.task),
+        "left_out": list(session.task.left_out),
         "accuracy": _by_split(scores, "accuracy"),
         "accuracy_error": _by_split(scores, "accuracy_error"),
         "macro_f1": _by_split(scores, "macro_f1"),

@@ -6,6 +6,8 @@ from typing import Any
 
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
+from nettailor.core.data import images_of
+from nettailor.core.printable import printable
 from nettailor.core.run_folder import RunFolder
 from nettailor.session import Session, start_session
 
@@ -15,6 +17,8 @@ DRY_RUN: dict[str, dict[str, Any]] = {
         "help": "say what would be trained, and in which run folders; train and write nothing",
     },
 }
+_CLASSES_SHOWN = 20
+_PARTS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def start_dry(config: RunConfig, screen: Screen) -> Session:
@@ -27,11 +31,18 @@ def start_dry(config: RunConfig, screen: Screen) -> Session:
 
 
 def say_task(session: Session) -> None:
-    """How many images there are, and how many steps make an epoch."""
+    """The classes, how many images each part has and whence, and how many steps make an epoch."""
     task, loader = session.task, session.train_loader
+    names = ", ".join(map(printable, task.classes[:_CLASSES_SHOWN]))
+    more = ", …" * (len(task.classes) > _CLASSES_SHOWN)
+    parts = "; ".join(
+        f"{_PARTS[part]} {row['images']:,} images, {row['smallest']:,} of the smallest class, "
+        f"{row['from']}"
+        for part, row in images_of(task).items()
+    )
     session.screen.say(
-        f"{task.name}: {len(task.classes)} classes; {len(task.train):,} images for training, "
-        f"{len(task.val):,} for validation, {len(task.test):,} for the test; an epoch has "
+        f"{task.name}: {len(task.classes)} classes ({names}{more})\n{parts}\n"
+        f"one validation image is {100 / len(task.val):.2f} points; an epoch has "
         f"{loader.steps_per_epoch} steps of {loader.batch_size} images"
     )
 

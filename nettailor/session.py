@@ -25,6 +25,7 @@ from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
 from nettailor.core.data import Task, load_task, resolved, without_broken
 from nettailor.core.device import numbers_of, processor_name, start_accelerator, worker_count
+from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
 from nettailor.core.images import Images
@@ -185,6 +186,8 @@ class Session:
                 self.screen.advance(bar, read, "")
         self.screen.end_stage(bar)
         _say(doubts, self.screen)
+        for line in duplicates(self.task):
+            self.screen.say(line)
         self._checked.add(self.task.name)
 
     def seed_stage(self, stage: str) -> None:

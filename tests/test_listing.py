@@ -1,5 +1,7 @@
 """A data set is what is in it: the same images under another path are the same set, others not."""
 
+import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +12,8 @@ from PIL import Image
 from shell import SMALL, Shell
 
 from nettailor import tailor
-from nettailor.core.data import load_task
+from nettailor.core.data import images_of, load_task
+from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
 from nettailor.core.listing import Listed, digest, listing, note_images, require_same_images
 
@@ -134,3 +137,63 @@ def test_a_folder_called_as_a_set_is_pointed_at(
     # the shell has read standard error alone
     assert shell(*FEW, "--data", "./digits")[0] == 0
     assert (shell.out / "digits" / "teacher").exists()
+
+
+def test_the_same_file_in_two_parts_or_classes_is_said(shell: Shell, photos: Path) -> None:
+    """Two pictures that training has lie in the test as well, and a cat is a dog, too."""
+    for name in ("cat/0.png", "dog/1.png"):
+        (photos / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+    for number in range(20):
+        name = f"{('cat', 'dog')[number % 2]}/{number}.png"
+        (photos / name).rename(photos / "train" / name)
+    for number in range(4):
+        picture(photos / "test" / ("cat", "dog")[number % 2] / f"{number}.png", 50 + number)
+    shutil.copy(photos / "train" / "cat" / "0.png", photos / "test" / "cat" / "copy.png")
+    shutil.copy(photos / "train" / "dog" / "1.png", photos / "test" / "dog" / "copy.png")
+    shutil.copy(photos / "train" / "cat" / "2.png", photos / "train" / "dog" / "2.png")
+    for folder in ("cat", "dog"):
+        (photos / folder).rmdir()
+    task = load_task(
+        str(photos), data_dir=photos, download=False, val_fraction=0.2, test_fraction=0.2,
+        split_seed=0, limit_train=None, limit_test=None,
+    )  # fmt: skip
+    said = list(duplicates(task))
+    assert said[0].startswith("warning: ")
+    assert "in different parts: what was learnt is asked again" in said[0]
+    copies = sum(file.name == "copy.png" for file in task.test.files)
+    assert copies == 2
+    assert "copy.png" in said[0]
+    assert (
+        said[1]
+        == ("warning: 2 files are the same as others in different classes (cat/2.png = dog/2.png)")
+        or "dog/2.png = cat/2.png" in said[1]
+    )
+    assert task.origins == {"val": "cut from train: 20 %"}
+    assert images_of(task)["test"] == {"images": 6, "smallest": 3, "from": "as given"}
+
+
+def test_no_two_files_are_the_same_by_their_size(photos: Path) -> None:
+    """Pictures of one size in bytes that differ are no duplicates."""
+    task = load_task(
+        str(photos), data_dir=photos, download=False, val_fraction=0.2, test_fraction=0.2,
+        split_seed=0, limit_train=None, limit_test=None,
+    )  # fmt: skip
+    assert len({row.size for row in listing(task)}) < 20
+    assert list(duplicates(task)) == []
+    assert task.origins == {"val": "cut from train: 20 %", "test": "cut from train: 20 %"}
+
+
+def test_predictions_name_file_and_class(shell: Shell, photos: Path) -> None:
+    assert shell(*FEW, "--data", str(photos))[0] == 0
+    (run,) = (shell.out / "photos" / "teacher").iterdir()
+    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 + 4
+    for row in rows:
+        assert row["file"].startswith(f"{row['class']}/")
+        assert row["class"] == ("cat", "dog")[int(row["label"])]
+        assert row["predicted_class"] == ("cat", "dog")[int(row["predicted"])]
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert summary["images"]["val"] == {
+        "images": 3, "smallest": 1, "from": "cut from train: 20 %",
+    }  # fmt: skip

@@ -12,8 +12,13 @@ from nettailor.core.errors import UserError
 
 NAME = "test_resnet-32px"
 # of 60 training images validation takes a quarter: two steps of 16 in the 45 that are left
-TASK = "digits: 10 classes; 45 images for training, 15 for validation, 20 for the test; an epoch "
-TASK += "has 2 steps of 16 images"
+TASK = [
+    "digits: 10 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)",
+    "training 45 images, 2 of the smallest class, as given; "
+    "validation 15 images, 1 of the smallest class, cut from train: 25 %; "
+    "test 20 images, 0 of the smallest class, cut from train: 20 %",
+    "one validation image is 6.67 points; an epoch has 2 steps of 16 images",
+]
 
 
 def dry(main: object, out: Path, *flags: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -33,17 +38,17 @@ def test_before_anything_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
         f"run folder: {task}/teacher/{NAME}-seed0 (new)",
     ]
     three = ["--teacher.epochs", "3"]
-    assert dry(teach.main, out, *three, capsys=capsys) == [TASK, *taught]
+    assert dry(teach.main, out, *three, capsys=capsys) == [*TASK, *taught]
     flags = [*three, "--prune.epochs", "4"]
     assert dry(tailor.main, out, *flags, capsys=capsys) == [
-        TASK,
+        *TASK,
         *taught,
         "student: 1 epochs, 2 steps; each cut that is tried, at most: 4 epochs, 8 steps",
         f"run folder: {task}/tailored/{NAME}-all-gamma0.3-seed0 (new)",
     ]
     flags = [*three, "--eliminate.top", "[1, 2]", "--references", "[scratch]"]
     assert dry(eliminate.main, out, *flags, capsys=capsys) == [
-        TASK,
+        *TASK,
         *taught,
         "each run: 1 epochs, 2 steps",
         f"run folder: {task}/eliminated/{NAME}-stages1-seed0 (new)",
@@ -51,7 +56,7 @@ def test_before_anything_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
         f"run folder: {task}/scratch/{NAME}-seed0 (new)",
     ]
     assert dry(knapsack.main, out, *three, "--knapsack.epochs", "5", capsys=capsys) == [
-        TASK,
+        *TASK,
         *taught,
         "fine-tuning after the cut: 5 epochs, 10 steps",
         f"run folder: {task}/knapsack/{NAME}-flops0.5-seed0 (new)",
@@ -71,7 +76,7 @@ def test_beside_what_is_there(
     assert shell(*DIGITS)[0] == 0
     folder = shell.out / "digits" / "teacher" / f"{NAME}-seed0"
     there = f"run folder: {folder} (finished, nothing would be trained)"
-    assert dry(teach.main, shell.out, capsys=capsys) == [TASK, there]
+    assert dry(teach.main, shell.out, capsys=capsys) == [*TASK, there]
     assert dry(tailor.main, shell.out, capsys=capsys)[1] == there
     discarded = f"run folder: {folder} (what is there would be discarded)"
     assert dry(teach.main, shell.out, "--overwrite", capsys=capsys)[-1] == discarded
@@ -109,7 +114,7 @@ def test_a_stage_says_how_long_it_takes(tmp_path: Path, capsys: pytest.CaptureFi
     """After 10 steps, with no more than twice what those of its epochs took."""
     teach.main([*DIGITS, "--teacher.epochs", "7", "--out", str(tmp_path)])
     shown = capsys.readouterr().out
-    assert shown.index(TASK) < shown.index("teacher: 7 epochs of 2 steps\n")
+    assert shown.index("\n".join(TASK)) < shown.index("teacher: 7 epochs of 2 steps\n")
     (said,) = re.findall(
         r"^teacher: all of its 14 steps take about (\d+) s, validation", shown, re.M
     )

@@ -1,10 +1,11 @@
 """A task's images: scikit-learn's digits, a folder or a torchvision set, parted and limited."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ class Task:
     """A classification task. classes: names by class index; every part shares them.
 
     left_out: what its source holds beside them, in words such as "seg_pred/" and "3 .heic".
+    origins: where each part comes from, in words such as "cut from train: 20 %".
     """
 
     name: str
@@ -32,6 +34,21 @@ class Task:
     val: Images
     test: Images
     left_out: tuple[str, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def images_of(task: Task) -> dict[str, dict[str, Any]]:
+    """By part: how many images there are, how many of the smallest class, where they come from."""
+    found = {}
+    for part in PARTS:
+        labels = getattr(task, part).labels
+        counts = Counter(labels)
+        found[part] = {
+            "images": len(labels),
+            "smallest": min(counts[label] for label in range(len(task.classes))),
+            "from": task.origins.get(part, "as given"),
+        }
+    return found
 
 
 class Broken(NamedTuple):
@@ -136,7 +153,9 @@ def load_task(
     test = _limited(test, limit_test, sorted_by_class, split_seed)
     if val is None:
         train, val = _cut(train, "val", val_fraction, classes, split_seed)
-    return Task(found.name, classes, train, val, test, found.left_out)
+    cut = {"val": val_fraction, "test": test_fraction}
+    origins = {part: f"cut from train: {100 * cut[part]:g} %" for part in missing}
+    return Task(found.name, classes, train, val, test, found.left_out, origins)
 
 
 def resolved(data: str) -> str:
