@@ -115,9 +115,8 @@ class Candidate:
             return "dropped out"
         if self.reaches(target):
             return "within tolerance"
-        if self.lost:
-            return f"loses {self.lost_in_words}"
-        return "short of the teacher" if self.ended else "ruled out early"
+        lost = f", loses {self.lost_in_words}" if self.lost else ""
+        return ("short of the teacher" if self.ended else "ruled out early") + lost
 
 
 def _standing(row: Mapping[str, float]) -> float:

@@ -44,7 +44,8 @@ TASK = [*PUBLISHED, "--prune.remove", "[3, 1]", "--prune.tolerance", "0"]
 ALL = ["--prune.tolerance", "100"]
 
 KEYS = {
-    "kind", "backbone", "dataset", "image_size", "seed", "classes", "accuracy", "macro_f1", "loss",
+    "kind", "backbone", "dataset", "image_size", "seed", "classes", "images", "left_out",
+    "accuracy", "accuracy_error", "macro_f1", "loss",
     "params", "flops", "layers", "blocks", "stages", "latency_ms", "profile", "peak_memory",
     "bytes", "seconds", "eliminated", "tailored", "scaled", "knapsack", "searched", "teacher",
     "versions",
@@ -126,7 +127,7 @@ def test_summaries_hold_what_they_should(out: Path) -> None:
         assert summary["image_size"] == 32
         assert summary["seed"] == 0
         assert summary["classes"] == [str(digit) for digit in range(10)]
-        for name in ("accuracy", "macro_f1", "loss"):
+        for name in ("accuracy", "accuracy_error", "macro_f1", "loss"):
             assert list(summary[name]) == ["train", "val", "test"]
             # the test judges what is handed over, and nothing else
             held_out = summary[name].pop("test")
@@ -252,7 +253,9 @@ def test_candidates_are_listed(out: Path) -> None:
     folder = tailored_of(out)
     rows = json.loads((folder / "candidates.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in rows] == ["remove-03", "remove-01"]
-    assert sorted(row["verdict"] for row in rows) == ["kept", "short of the teacher"]
+    kept, other = sorted(row["verdict"] for row in rows)
+    assert kept == "kept"
+    assert other.startswith("short of the teacher")
     kept = next(row for row in rows if row["verdict"] == "kept")
     assert kept["finetuned"] == max(row["finetuned"] for row in rows)
     assert kept["finetuned"] == pytest.approx(summary_of(folder)["accuracy"]["val"], abs=1e-3)
@@ -471,6 +474,7 @@ def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
 
 @pytest.mark.usefixtures("_saved_every_epoch")
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.slow  # quick: tests/faults/test_kills.py
 def test_a_race_that_was_interrupted_and_gone_on_is_bit_identical(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,7 @@ def test_workers_change_nothing(workers):
         assert identical(eval_loader(), judged)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_spawned_workers_change_nothing(monkeypatch, workers):
     """Where there is no fork, a worker gets images and transforms in a pickle."""
     monkeypatch.setattr(loading, "_START", "spawn")
@@ -149,7 +149,7 @@ def test_spawned_workers_change_nothing(monkeypatch, workers):
 @pytest.mark.parametrize("policy", [None, "rand-m9-mstd0.5", "augmix-m3", "original"])
 def test_tasks_and_transforms_travel_to_a_spawned_worker(tmp_path, policy):
     tasks = [load("digits"), load(tree(tmp_path / "photos", {"a": 5, "b": 5}))]
-    tasks += [without_broken(task, lambda: None)[0] for task in tasks]
+    tasks += [without_broken(task, lambda _: None)[0] for task in tasks]
     transform = train_transform(PREPROCESSING, replace(STRONG, auto_augment=policy))
     for task in tasks:
         there, other = pickle.loads(pickle.dumps((task.train, transform)))

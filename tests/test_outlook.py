@@ -77,7 +77,7 @@ def test_beside_what_is_there(
     folder = shell.out / "digits" / "teacher" / f"{NAME}-seed0"
     there = f"run folder: {folder} (finished, nothing would be trained)"
     assert dry(teach.main, shell.out, capsys=capsys) == [*TASK, there]
-    assert dry(tailor.main, shell.out, capsys=capsys)[1] == there
+    assert dry(tailor.main, shell.out, capsys=capsys)[len(TASK)] == there
     discarded = f"run folder: {folder} (what is there would be discarded)"
     assert dry(teach.main, shell.out, "--overwrite", capsys=capsys)[-1] == discarded
     with pytest.raises(UserError, match=r"teacher\.lr is 0\.05 there and 0\.5 here"):

@@ -114,7 +114,9 @@ def test_two_make_what_one_makes(tmp_path: Path) -> None:
         )
         for key in mine.keys() & {"loss", "cross_entropy", "distillation", "mimicry", "val_loss"}:
             if mine[key] or theirs[key]:
-                assert float(mine[key]) == pytest.approx(float(theirs[key]), rel=2e-3), key
+                # a distillation of 0.001 is a difference of logits that are nearly the same
+                close = pytest.approx(float(theirs[key]), rel=2e-3, abs=1e-5)
+                assert float(mine[key]) == close, key
     assert differences(tmp_path / "one", tmp_path / "two")  # they have rounded otherwise
 
 
