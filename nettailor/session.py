@@ -157,9 +157,11 @@ class Session:
         UserError as `RunFolder.open`, and where the images are others.
         """
         if not overwrite and not folder.untrained:
-            self.require_same_images(folder, "give --overwrite to begin anew, or another --out")
             if (folder.path / LISTING_FILE).exists():
                 ignored = {*ignored, "data"}  # however it is spelled
+            # other settings can be why the images are others
+            ranks.from_main(lambda: folder.check(settings, ignored=ignored))
+            self.require_same_images(folder, "give --overwrite to begin anew, or another --out")
         folder.open(settings, ignored=ignored, overwrite=overwrite)
         ranks.from_main(lambda: note_images(folder.path, self.images))
 
