@@ -81,6 +81,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow  # quick: export, narrowing and cuts of other backbones
 @pytest.mark.parametrize(
     ("run", "form", "files"),
     [

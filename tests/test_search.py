@@ -300,6 +300,7 @@ def process(out: Path, *flags: str) -> "subprocess.Popen[str]":
     return started(PROCESS, *SMALL, "--out", str(out), *flags)
 
 
+@pytest.mark.slow  # quick: the same of a sweep
 def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
     """Killed in the second trial, of whose three epochs at least one is done."""
     flags = ["--trials", "4", "--search.trial-epochs", "3"]
@@ -332,6 +333,7 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
     assert metrics(killed)[:3] == metrics(straight)
 
 
+@pytest.mark.slow  # quick: the same of a sweep
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     few = ["--trials", "3"]
     with process(tmp_path, *few) as one, process(tmp_path, *few) as other:

@@ -159,9 +159,9 @@ def load_task(
 
 
 def resolved(data: str) -> str:
-    """The name of a set as it is, and a folder by its absolute path."""
+    """A folder by its absolute path; what is none, such as the name of a set, as it is."""
     known = data.lower() in ("digits", *(name.lower() for name in SET_NAMES))
-    return data if known or not data else os.path.abspath(data)
+    return os.path.abspath(data) if data and not known and os.path.isdir(data) else data
 
 
 def _find(data: str, data_dir: Path, out: Path | None, download: bool) -> ImageSet:

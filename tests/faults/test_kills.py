@@ -33,7 +33,9 @@ def killed_is_as_never_killed(
         assert inside_a_save(kills) > 0
 
 
-@pytest.mark.parametrize("name", ["tailor, all", "tailor, rank", "eliminate"])
+@pytest.mark.parametrize(
+    "name", ["tailor, all", pytest.param("tailor, rank", marks=pytest.mark.slow), "eliminate"]
+)
 def test_a_few_kills(warm: Warm, tmp_path: Path, name: str) -> None:
     killed_is_as_never_killed(warm, name, tmp_path, seeds=range(1), most=4)
 

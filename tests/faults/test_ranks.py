@@ -162,7 +162,10 @@ def test_all_save_when_one_is_asked_to_end(taught: Path, tmp_path: Path, struck:
 @pytest.mark.parametrize(
     ("command", "words", "restarts", "says"),
     [
-        ("teach", [*TEACH, "--overwrite"], 1, "--overwrite with torchrun --max-restarts"),
+        pytest.param(
+            "teach", [*TEACH, "--overwrite"], 1, "--overwrite with torchrun --max-restarts",
+            marks=pytest.mark.slow,
+        ),
         ("compare", TEACH, 0, "this command works in one process: start it without torchrun"),
         pytest.param(
             "teach", [*TEACH, "--device", "tpu"], 0, "device = 'tpu': must be one of",
