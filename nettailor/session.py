@@ -156,14 +156,16 @@ class Session:
 
         UserError as `RunFolder.open`, and where the images are others.
         """
-        if not overwrite and not folder.untrained:
+        fresh = overwrite or not folder.begun or folder.untrained
+        if not fresh:
             if (folder.path / LISTING_FILE).exists():
                 ignored = {*ignored, "data"}  # however it is spelled
             # other settings can be why the images are others
             ranks.from_main(lambda: folder.check(settings, ignored=ignored))
             self.require_same_images(folder, "give --overwrite to begin anew, or another --out")
         folder.open(settings, ignored=ignored, overwrite=overwrite)
-        ranks.from_main(lambda: note_images(folder.path, self.images))
+        if fresh:  # of a run of an earlier version nobody knows its images
+            ranks.from_main(lambda: note_images(folder.path, self.images))
 
     def require_same_images(self, folder: RunFolder, remedy: str) -> None:
         """Raise UserError where a run was made with other images than the session has."""

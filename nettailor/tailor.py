@@ -60,7 +60,8 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
         _require_same_teacher(folder, teacher_folder(session))
         return folder
     # whatever can be wrong with settings and images shows before anything is trained or discarded
-    folder.check(None if overwrite else settings, ignored=TEACHER_KEYS)
+    # the images themselves are compared when the folder is opened
+    folder.check(None if overwrite else settings, ignored={*TEACHER_KEYS, "data"})
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
     if overwrite or not folder.begun:
         check_routes(session)
