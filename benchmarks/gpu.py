@@ -33,6 +33,7 @@ PARTS = (
     ("photographs", "gpu_commands.py photographs", 60, 30),
     ("agreement", "gpu_checks.py agreement", 60, 40),
     ("no wait in a step", "gpu_checks.py no_wait", 30, 30),
+    ("graph", "gpu_checks.py graph", 60, 40),
     ("kernels a step", "gpu_checks.py kernels", 30, 30),
     ("half precision", "gpu_checks.py half", 60, 60),
     ("latency", "gpu_checks.py latency", 30, 30),

@@ -4,6 +4,7 @@ import argparse
 import csv
 import math
 import sys
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import create_chain
 from nettailor.core.device import place
+from nettailor.core.gradients import Gradients
 from nettailor.core.latency import measure_latency, sample, serving_dtype
+from nettailor.core.objective import Objective
 from prune.channels import trace_channels
 from prune.taylor import taylor_values
 
@@ -85,6 +88,70 @@ def no_wait(given: argparse.Namespace) -> None:
                 torch.cuda.set_sync_debug_mode("default")
         row(f"{backbone}, {'published' if published else 'default'}: a warm step waits for "
             f"nothing{fault}", ok=not fault)  # fmt: skip
+
+
+def graph(given: argparse.Namespace) -> None:
+    """Steps as a CUDA graph beside the same steps operator by operator, in float32."""
+    torch.backends.cudnn.allow_tf32 = False
+    device = torch.device(given.device)
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.randn(16, 3, 64, 64, generator=generator) for _ in range(10)]
+    labels = (torch.arange(16) % CLASSES).to(device)
+    for backbone, published in STUDENTS:
+        courses, norms = [], []
+        for kind in ("operators", "graph", "refused graph"):
+            steps = seeded_steps(backbone, published, device)
+            optimizer = torch.optim.SGD(steps.trained, lr=1e-4)
+            compute = made_step(steps, kind)
+            course = []
+            for batch in batches:
+                images = batch.to(device, memory_format=torch.channels_last)
+                course.append(compute(images, labels))
+                optimizer.step()
+            courses.append(torch.stack(course).cpu())
+            norms.append(
+                torch.cat([one.flatten().float() for one in steps.network.buffers()]).cpu()
+            )
+        name = f"{backbone}, {'published' if published else 'default'}"
+        for kind, course, of_norms in zip(
+            ("graph", "refused"), courses[1:], norms[1:], strict=True
+        ):
+            apart = float(((course - courses[0]).abs() / courses[0].abs().clamp_min(1e-2)).max())
+            moved = float((of_norms - norms[0]).norm() / norms[0].norm())
+            row(f"{name}, ten steps, {kind}: loss terms apart", apart, predicted=5e-3,
+                ok=apart < 5e-3)  # fmt: skip
+            row(f"{name}, ten steps, {kind}: running statistics apart", moved, predicted=5e-3,
+                ok=moved < 5e-3)  # fmt: skip
+
+
+def made_step(steps: Steps, kind: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Loss terms of a batch, with their gradients left in the network."""
+    if kind == "operators":
+
+        def by_operators(images: Tensor, labels: Tensor) -> Tensor:
+            steps.network.zero_grad()
+            terms = torch.stack(steps.objective(steps.network, images, labels))
+            terms.sum().backward()
+            return terms.detach()
+
+        return by_operators
+    objective = steps.objective
+    if kind == "refused graph":
+
+        def objective(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+            terms = steps.objective(network, images, labels)
+            torch.rand(1, device=images.device)  # random numbers go on after the refusal, too
+            assert all(map(math.isfinite, map(float, terms)))  # a look, which no graph can hold
+            return terms
+
+    return Gradients(
+        steps.network, cast(Objective, objective), Accelerator(cpu=given_cpu(steps)), 16
+    )
+
+
+def given_cpu(steps: Steps) -> bool:
+    """Whether a student is on the CPU."""
+    return next(steps.network.parameters()).device.type == "cpu"
 
 
 def kernels(given: argparse.Namespace) -> None:

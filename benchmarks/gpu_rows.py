@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ def row(what: str, measured: Any = None, *, predicted: Any = None, ok: bool | No
 
 def nettailor(*words: str, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
     """A command of the project in a process of its own; what it says goes to the log, too."""
+    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "nettailor", *words],
         capture_output=True, text=True, check=False, timeout=timeout,
     )  # fmt: skip
     print("$ nettailor", *words, f"-> {done.returncode}")
     print(done.stdout[-2000:], done.stderr[-3000:], flush=True)
+    row(f"{words[0]}, the whole command: s", time.monotonic() - started)
     return done

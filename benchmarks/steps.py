@@ -44,6 +44,11 @@ class Steps(NamedTuple):
     network: nn.Module
     objective: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, ...]]
 
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What an optimizer steps."""
+        return [one for one in self.network.parameters() if one.requires_grad]
+
     def backward(self, images: Tensor, labels: Tensor) -> None:
         """The gradients of a step."""
         torch.stack(self.objective(self.network, images, labels)).sum().backward()
@@ -84,7 +89,9 @@ def student_steps(
     place(student, device)
     costs, total = path_costs(student, teacher, side)
     form = "mean-square" if teacher.family == "resnet" else "normalized"
-    scales = node_scales(form, target(sample(2, 3, side, device)))
+    # drawn on the CPU: the same on any device
+    drawn = sample(2, 3, side, torch.device("cpu")).to(device)
+    scales = node_scales(form, target(drawn))
     cost = torch.tensor([one.flops / total.flops for one in costs], device=device)
     objective = TailorObjective(
         target,
@@ -99,8 +106,7 @@ def student_steps(
 
 def stepper(steps: Steps, images: Tensor, labels: Tensor, dtype: torch.dtype) -> Callable[[], None]:
     """A function that takes one SGD step, under autocast where dtype is not float32."""
-    trained = [parameter for parameter in steps.network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(steps.trained, lr=1e-3, momentum=0.9)
 
     def step() -> None:
         optimizer.zero_grad()

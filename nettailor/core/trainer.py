@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nettailor.core import ranks
 from nettailor.core.errors import UserError
+from nettailor.core.gradients import Gradients
 from nettailor.core.interruption import Interrupted, deferred
 from nettailor.core.loader import TrainLoader
 from nettailor.core.memory import room_for
@@ -21,7 +22,6 @@ from nettailor.core.objective import Objective
 from nettailor.core.random_state import random_state, set_random_state
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler
 from nettailor.core.scores import Scores, as_scores
-from nettailor.core.shared_norms import shared_norms
 from nettailor.core.state import latest_state, write_state
 
 # Asked after each epoch with its number and the best scores so far; True ends the training.
@@ -202,6 +202,7 @@ class _Stage:
         self.schedule, self.accelerator = schedule, accelerator
         self.state_path, self.watcher = state_path, watcher
         self.optimizer = accelerator.prepare_optimizer(make_optimizer(groups, schedule))
+        self.gradients = Gradients(network, objective, accelerator, loader.batch_size)
         self.scaler = accelerator.scaler
         if self.scaler is not None:
             self.scaler.load_state_dict(torch.amp.GradScaler().state_dict())
@@ -320,13 +321,7 @@ class _Stage:
         self.scheduler.step_update((epoch - 1) * steps + len(self.course))
         images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
         labels = labels.to(device, non_blocking=True)
-        with self.accelerator.autocast(), shared_norms():
-            terms = self.objective(self.network, images, labels)
-        # of ranks that share the batch, each adds its part: a term is a mean over the images
-        loss = torch.stack(terms) * (len(images) / self.loader.batch_size)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss.sum())
-        self._add_up(loss.detach())
+        self._add_up(self.gradients(images, labels))
         if self.schedule.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.schedule.clip_norm)
         self.optimizer.step()
