@@ -79,4 +79,8 @@ class Gradients:
             self._graph = graph
         if self._graph is None:
             self._capturable, self._aside = False, None
-            torch.cuda.set_stream(current)  # torch leaves the stream of a failed capture in place
+            # torch leaves the stream of a failed capture in place, and its random generator takes
+            # no step until another capture has ended
+            torch.cuda.set_stream(current)
+            with torch.cuda.graph(torch.cuda.CUDAGraph()):
+                self._labels.add(0)
