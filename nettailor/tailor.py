@@ -15,6 +15,7 @@ from nettailor.core.device import place as place_on
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, sha256_of, write_json
 from nettailor.core.flags import parse, run_command
+from nettailor.core.judge import error_of_difference
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
@@ -82,11 +83,11 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     say_stages_of(session)
     student, grown, before = work.train_student()
     aim = work.judge.aim
-    _warn_of_coarse_validation(session, work.taught.accuracy_error)
+    _warn_of_coarse_validation(session, work.taught.right)
     target = aim - config.prune.tolerance - _ROUNDING
     screen.say(
-        f"student before the cut: validation {before.standing:.2f} %; teacher {aim:.2f} %"
-        + (f" ({config.metric})" if config.metric != "accuracy" else "")
+        f"student before the cut: validation {work.judge.value(before):.2f} %; "
+        f"teacher {aim:.2f} %" + (f" ({config.metric})" if config.metric != "accuracy" else "")
     )
     spent = Seconds(grown.seconds, grown.total_seconds)
     candidates, spent = try_candidates(work, student, target, spent)
@@ -94,14 +95,16 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     return folder
 
 
-def _warn_of_coarse_validation(session: Session, error: float | None) -> None:
-    """Say where the tolerance is less than an image: it then asks for no image less."""
+def _warn_of_coarse_validation(session: Session, right: bytes) -> None:
+    """Say where a cut that differs from the teacher on no image is not within tolerance either."""
     images, tolerance = len(session.task.val), session.config.prune.tolerance
-    if 0 < tolerance < 100 / images and session.config.prune.budget is None:
+    error = error_of_difference(right, right)
+    if tolerance < error and session.config.prune.budget is None:
         session.screen.say(
-            f"warning: a tolerance of {tolerance:g} points is less than one of the {images} "
-            f"validation images ({100 / images:.2f} points); the teacher's standard error is "
-            f"{error or 0:.2f} points: what is within tolerance here can be further off elsewhere"
+            f"warning: {images} validation images do not resolve a tolerance of {tolerance:g} "
+            f"points: where no image differs, the standard error is {error:.2f}. A cut counts as "
+            "within tolerance where it is that much better than the teacher; more validation "
+            "images or a larger --tolerance let leaner ones count"
         )
 
 
@@ -229,8 +232,9 @@ def _finish(
         place.finish(figures)
     if aim is not None and not kept.reaches(aim):
         session.screen.say(
-            f"warning: no cut came within {config.prune.tolerance:g} points of the teacher; kept "
-            f"the best, {kept.name}. Try more --prune.epochs or a smaller --gamma"
+            f"warning: no cut came within {config.prune.tolerance:g} points of the teacher, less a "
+            f"standard error; kept the best, {kept.name}. Try more --prune.epochs, a smaller "
+            "--gamma or more validation images"
         )
     ended = {one.name: one.scores for one in candidates if one.ended}
     scores = {"the student before the cut": before_cut, **ended}

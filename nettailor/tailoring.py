@@ -152,8 +152,9 @@ class Tailoring:
         self.teacher = place(teacher, self.device)
         self.target = as_target(self.teacher)
         self.taught = session.validate(self.teacher)
-        self.judge = Judge(session.config.metric, self.taught)
         config = self.config
+        # candidates for a budget are compared with each other, not with the teacher
+        self.judge = Judge(config.metric, self.taught, sure=config.prune.budget is None)
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
         chain, self.source = load_pretrained(

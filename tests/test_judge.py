@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nettailor.core.judge import Judge, Metric
+from nettailor.core.judge import Judge, Metric, error_of_difference
 from nettailor.core.scores import Predictions, Recall, Scores, as_scores
 from nettailor.core.state import read_state, write_state
 
@@ -25,6 +25,7 @@ def test_scores_by_hand() -> None:
     assert found.worst_recall == 0
     assert found.accuracy == pytest.approx(60)
     assert found.standing == found.accuracy
+    assert found.right == bytes([1, 1, 1, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,32 @@ def test_ahead_of_the_teacher_in_standard_errors() -> None:
     assert Judge("accuracy", teacher).ahead(better) == pytest.approx(by_hand)
     assert by_hand == pytest.approx(2.94, abs=0.01)
     assert Judge("accuracy", teacher).ahead(teacher) == 0
+
+
+def test_error_of_a_difference_by_hand() -> None:
+    """Of 98 images the one is right alone on 4, the other on 1: 4.5 and 1.5 of 100 with the halves.
+
+    The variance of their difference is 4.5 + 1.5 - 3² / 100 = 5.91 images.
+    """
+    one, other = bytes([1] * 94 + [0] * 4), bytes([1] * 90 + [0] * 4 + [1] + [0] * 3)
+    assert error_of_difference(one, other) == pytest.approx(5.91**0.5)
+    assert error_of_difference(other, one) == error_of_difference(one, other)
+    assert error_of_difference(one, one) == pytest.approx(1.0)  # one image of 100, not nothing
+
+
+def test_within_tolerance_is_less_a_standard_error() -> None:
+    """Of 398 images, two errors each: the same two, or others, which says less."""
+    teacher = scores((396, 398))._replace(right=bytes([1] * 396 + [0] * 2))
+    same, others = teacher, teacher._replace(right=bytes([0] * 2 + [1] * 396))
+    judge = Judge("accuracy", teacher, sure=True)
+    assert judge.of(same).standing == pytest.approx(teacher.accuracy - 0.25)
+    assert judge.of(others).standing == pytest.approx(teacher.accuracy - 0.25 * 5**0.5)
+    assert judge.aim == teacher.accuracy
+    assert Judge("accuracy", teacher).of(others).standing == teacher.accuracy
+
+
+def test_a_class_that_is_lost_counts_more_than_the_error() -> None:
+    teacher = scores((186, 187), (7, 8))._replace(right=bytes([1] * 193 + [0] * 2))
+    without = scores((187, 187), (0, 8))._replace(right=bytes([1] * 187 + [0] * 8))
+    plain, sure = Judge("accuracy", teacher), Judge("accuracy", teacher, sure=True)
+    assert sure.of(without).standing == plain.of(without).standing < teacher.accuracy - 60

@@ -1,8 +1,10 @@
-"""Which of two validation scores is better, and whether a class was lost on the way."""
+"""Which of two validation scores is better, how sure that is, and whether a class was lost."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from nettailor.core.scores import Recall, Scores
 
@@ -14,6 +16,10 @@ _MAY_LOSE = 10.0  # points of its recall, beyond the standard error
 class Judge:
     """Judges by a metric in %; and where there is a teacher, by the class that lost most.
 
+    sure: a network stands lower by one standard error of its difference from the teacher in
+    accuracy, whatever the metric is: what a tolerance is compared with. A network is chosen out of
+    many, each at its best epoch, so the luckiest looks better than it is.
+
     A class is lost when its recall falls behind the teacher's by more than ten points and the
     standard error of that difference. What is beyond counts against the network like points of the
     metric: with x points beyond, it is judged as if it were x points behind the teacher, or worse.
@@ -21,20 +27,23 @@ class Judge:
 
     metric: Metric = "accuracy"
     teacher: Scores | None = None
+    sure: bool = False
 
     def of(self, scores: Scores) -> Scores:
         """The scores with `judged` filled in."""
-        value = self._value(scores)
+        value = self.value(scores)
+        if self.sure and self.teacher is not None:
+            value -= error_of_difference(self.teacher.right, scores.right)
         beyond = max(self._beyond(scores), default=0.0)
         if self.teacher is not None and beyond > 0:
-            value = min(value, self._value(self.teacher) - beyond)
+            value = min(value, self.value(self.teacher) - beyond)
         return scores._replace(judged=value)
 
     @property
     def aim(self) -> float:
         """What the teacher reaches, in %."""
         assert self.teacher is not None, "there is a teacher"
-        return self._value(self.teacher)
+        return self.value(self.teacher)
 
     def ahead(self, scores: Scores) -> float:
         """How many standard errors more accurate than the teacher, whatever the metric is."""
@@ -46,7 +55,8 @@ class Judge:
         """The indices of the classes that are lost."""
         return tuple(index for index, points in enumerate(self._beyond(scores)) if points > 0)
 
-    def _value(self, scores: Scores) -> float:
+    def value(self, scores: Scores) -> float:
+        """The metric, in %."""
         match self.metric:
             case "accuracy":
                 return scores.accuracy
@@ -62,6 +72,21 @@ class Judge:
         pairs = zip(self.teacher.recalls, scores.recalls, strict=True)
         return [before.percent - after.percent - _MAY_LOSE - _error(before, after)
                 for before, after in pairs]  # fmt: skip
+
+
+def error_of_difference(one: bytes, other: bytes) -> float:
+    """The standard error of the difference in accuracy of two networks on the same images, points.
+
+    Only images that one of them takes right and the other wrong make a difference, and half an
+    image is added to either kind: with none there is no certainty either (Agresti and Min, 2005).
+
+    Args:
+        one, other: of each network, a byte an image, 1 where it is right.
+    """
+    first, second = (np.frombuffer(right, dtype=bool) for right in (one, other))
+    images = len(first) + 2
+    lost, won = (first & ~second).sum() + 0.5, (second & ~first).sum() + 0.5
+    return float(100 * math.sqrt(lost + won - (lost - won) ** 2 / images) / images)
 
 
 def _error(one: Recall, other: Recall) -> float:

@@ -42,6 +42,7 @@ class Scores(NamedTuple):
     """Accuracy and macro F1 in per cent, mean cross-entropy in nats, the recall of each class.
 
     judged: what a choice goes by, in %, see `nettailor.core.judge`; None: the accuracy.
+    right: a byte an image, 1 where it is taken for its class; empty where that is not known.
     """
 
     accuracy: float
@@ -49,6 +50,7 @@ class Scores(NamedTuple):
     loss: float
     recalls: tuple[Recall, ...] = ()
     judged: float | None = None
+    right: bytes = b""
 
     @property
     def standing(self) -> float:
@@ -70,7 +72,7 @@ class Scores(NamedTuple):
         return min((recall.percent for recall in self.recalls), default=self.accuracy)
 
     def plain(self) -> tuple[Any, ...]:
-        """As a state holds them, see `as_scores`."""
+        """As a state holds them, see `as_scores`; which images are right is not kept."""
         return (*self[:3], tuple(map(tuple, self.recalls)), self.judged)
 
     def better_than(self, other: "Scores | None") -> bool:
@@ -104,6 +106,7 @@ class Predictions(NamedTuple):
             macro_f1=100 * float(f1),
             loss=float(F.cross_entropy(self.logits, self.labels)),
             recalls=tuple(map(Recall, hits, images)),
+            right=(truth == predicted).tobytes(),
         )
 
 
