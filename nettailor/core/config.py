@@ -282,7 +282,8 @@ class PruneConfig(BudgetConfig):
         0.5,
         ge=0,
         le=100,
-        description="points of validation accuracy the teacher may be ahead, without a budget",
+        description="points of validation accuracy the teacher may be ahead, without a budget; "
+        "a standard error of the difference is added to what it is ahead",
     )
     finetune: Literal["all", "task"] = Field(
         "all",
