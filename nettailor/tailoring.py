@@ -116,7 +116,7 @@ class Candidate:
         if self.reaches(target):
             return "within tolerance"
         lost = f", loses {self.lost_in_words}" if self.lost else ""
-        return ("short of the teacher" if self.ended else "ruled out early") + lost
+        return ("not surely within tolerance" if self.ended else "ruled out early") + lost
 
 
 def _standing(row: Mapping[str, float]) -> float:

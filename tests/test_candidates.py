@@ -129,7 +129,7 @@ def test_a_candidate_that_loses_a_class_says_which() -> None:
     assert not lost.reaches(90.0)
     assert not lost.reached(90.0)
     assert lost.standing(1) == (40.0, -0.3)
-    assert lost.verdict(90.0) == "short of the teacher, loses classes 'defect', 'a\\nb'"
+    assert lost.verdict(90.0) == "not surely within tolerance, loses classes 'defect', 'a\\nb'"
     assert lost.verdict(30.0) == "within tolerance"
     assert lost.verdict(None) == "dropped out"
 

@@ -255,7 +255,7 @@ def test_candidates_are_listed(out: Path) -> None:
     assert [row["name"] for row in rows] == ["remove-03", "remove-01"]
     verdicts = sorted(row["verdict"] for row in rows)
     assert verdicts[0] == "kept"
-    assert verdicts[1].startswith("short of the teacher")
+    assert verdicts[1].startswith("not surely within tolerance")
     kept = next(row for row in rows if row["verdict"] == "kept")
     assert kept["judged"] == max(row["judged"] for row in rows)
     assert kept["finetuned"] == pytest.approx(summary_of(folder)["accuracy"]["val"], abs=1e-3)
