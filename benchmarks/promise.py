@@ -74,7 +74,7 @@ def run(seed: int, given: argparse.Namespace, settings: list[str]) -> Kept:
     return Kept(
         seed,
         summaries[1]["flops"] / summaries[0]["flops"],
-        chosen["blocks"],
+        chosen["blocks"]["universal"],
         chosen["judged"] >= val[0] - TOLERANCE,
         val,
         test,
