@@ -117,13 +117,12 @@ def export(
             readings["OpenVINO"] = _onnx_module("openvino_file").load_openvino(content)
         readings["float"] = network
         accuracy = {name: images.session.validate(one).accuracy for name, one in readings.items()}
-    times = measure_latency(
-        {name: one.network for name, one in made.items()},
-        size,
-        torch.device("cpu"),
-        batches=(1,),
-        seconds=_SECONDS * len(made),
-    )
+    networks = {name: one.network for name, one in made.items()}
+    seconds = _SECONDS * len(made)
+    with screen.counting("timing") as tell:
+        times = measure_latency(
+            networks, size, torch.device("cpu"), batches=(1,), seconds=seconds, tell=tell
+        )
     weights = 4 * parameters(network)
     written = [
         Written(

@@ -151,7 +151,8 @@ class _Search:
             device = self._session.accelerator.device
             networks = {"teacher": place(self._teacher.network, device), "trial": network}
             size = self._session.config.image_size
-            latency = measure_latency(networks, size, device, batches=(1,))
+            with self._screen.counting("timing") as tell:
+                latency = measure_latency(networks, size, device, batches=(1,), tell=tell)
         median = {name: row["1"]["median"] for name, row in latency.items()}
         values = [
             reached.macro_f1,

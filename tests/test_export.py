@@ -45,11 +45,11 @@ FILES = ["model.int8.onnx", "model.onnx", "model.pt2", "model.safetensors"]
 EVERYTHING = ["--format", "onnx", "pt2", "safetensors", "--int8"]
 
 
-def quickly(patch: pytest.MonkeyPatch) -> None:
+def quickly(patch: pytest.MonkeyPatch, seconds: float = 0.01) -> None:
     """Latency is measured for real, but briefly."""
 
     def briefly(*arguments: Any, **settings: Any) -> Any:
-        return measure_latency(*arguments, **{**settings, "seconds": 0.01})
+        return measure_latency(*arguments, **{**settings, "seconds": seconds})
 
     quick_latency(patch)
     patch.setattr(export, "measure_latency", briefly)
@@ -261,6 +261,20 @@ def test_other_classes_and_preprocessing_are_told(bare: Path, tmp_path: Path) ->
     assert json.loads(about["mean"]) == [0.5, 0.4, 0.3]
     assert json.loads(about["std"]) == [0.2, 0.3, 0.4]
     assert "accuracy" not in about
+
+
+def test_timing_has_a_bar_only_on_a_terminal(
+    bare: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    export.main(["--run", str(bare), "--to", str(tmp_path / "piped")])
+    assert "timing " not in capsys.readouterr().out
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    quickly(monkeypatch, 0.5)  # a bar is drawn ten times a second
+    export.main(["--run", str(bare), "--to", str(tmp_path / "seen")])
+    assert re.search(r"timing .*\d+/\d+", capsys.readouterr().out)
 
 
 def test_the_model_card(runs: dict[str, Path], exported: Callable[[str], Path]) -> None:

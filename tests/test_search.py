@@ -239,6 +239,21 @@ def test_trained_on_is_as_trained_in_one_go(runs: Path) -> None:
     assert metrics(run_folder(runs)) == epochs
 
 
+def test_the_timing_of_a_trial_has_a_bar_only_on_a_terminal(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(runs, "--trials", "6")
+    shown = capsys.readouterr().out
+    assert "trial 5: macro F1" in shown
+    assert "timing " not in shown
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    # a bar is drawn ten times a second
+    monkeypatch.setitem(measure_latency.__kwdefaults__, "seconds", 0.5)
+    start(runs, "--trials", "7")
+    # that of the final figures comes after what was found
+    assert re.search(r"timing .*\d+/\d+.*trial 6: macro F1", capsys.readouterr().out, re.DOTALL)
+
+
 def test_more_trials_go_on_from_those_that_are_there(runs: Path) -> None:
     before = [trial.params for trial in trials(runs)]
     start(runs, "--trials", "6")

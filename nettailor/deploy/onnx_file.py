@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor.deploy.loaded import Loaded
+from nettailor.deploy.settled_shapes import settle_shapes
 
 OPSET = 20
 
@@ -34,6 +35,7 @@ def to_onnx(network: nn.Module, image_size: int, about: Mapping[str, str]) -> by
             external_data=False,
         )
     assert program is not None
+    settle_shapes(program.model)
     model = program.model_proto
     # the exporter notes the source line of every node, paths of this machine included
     for node in model.graph.node:
