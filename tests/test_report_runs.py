@@ -181,6 +181,11 @@ def test_a_damaged_summary_is_left_out_with_the_reason(
         ("predictions.csv", "split,index,label,predicted,probability\nval,0,1,2,nan\n", "line 2"),
         (
             "predictions.csv",
+            "split,index,label,predicted,probability,picture\nval,0,1,2,1,../../mine.png\n",
+            "line 2",
+        ),
+        (
+            "predictions.csv",
             "split,index,label,predicted,probability\nval,0,1,2,1\nval,0,1,1,1\ntest,0,1,1,1\n",
             "lists an image of the split val twice",
         ),
