@@ -2,9 +2,12 @@
 
 import csv
 import io
+import itertools
+import re
 import shutil
 import time
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +17,6 @@ from torch import Tensor, nn
 
 from nettailor.core.files import write_atomically, write_text
 from nettailor.core.footprint import peak_memory, processor_time
-from nettailor.core.images import Images
 from nettailor.core.latency import BATCHES
 from nettailor.core.scores import Predictions, Scores
 from nettailor.session import Session
@@ -22,10 +24,12 @@ from nettailor.session import Session
 PREDICTIONS_FILE = "predictions.csv"
 _COLUMNS = (
     "split", "index", "label", "predicted", "probability", "class", "predicted_class", "file",
+    "picture",
 )  # fmt: skip
 MISTAKES_FOLDER = "mistakes"
 _MISTAKES_PER_CLASS = 8
 _THUMBNAIL_PIXELS = 96
+_LONGEST = 60  # bytes of a class or a file in a picture's name; of most file systems 255 fit
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def gather(
 
     Args:
         folder: gets `predictions.csv` (validation and test) and, where the test is read,
-            `mistakes/<index>.png`.
+            `mistakes/<true class>-as-<predicted class>-<file>.png`, named in `predictions.csv`.
         network: on the device, as it is handed over.
         latency: measured in turn with the networks that it is compared with.
     """
@@ -70,12 +74,13 @@ def gather(
     size = session.preprocessing.image_size
     predictions = {"val": session.classify(network, task.val)}
     seconds: float | None = None
+    pictures: dict[int, str] = {}
     if read_test:
         started = time.perf_counter()
         predictions["test"] = session.classify(network, task.test)
         seconds = time.perf_counter() - started
-        _write_mistakes(folder / MISTAKES_FOLDER, task.test, predictions["test"])
-    _write_predictions(folder / PREDICTIONS_FILE, predictions, session)
+        pictures = _write_mistakes(folder / MISTAKES_FOLDER, predictions["test"], session)
+    _write_predictions(folder / PREDICTIONS_FILE, predictions, pictures, session)
     return Evidence(
         scores={
             "train": session.classify(network, task.train).scores(),
@@ -98,7 +103,14 @@ def _top(predictions: Predictions) -> tuple[Tensor, Tensor]:
     return probabilities.indices, probabilities.values
 
 
-def _write_predictions(path: Path, by_split: Mapping[str, Predictions], session: Session) -> None:
+def _files(session: Session, part: str) -> list[str]:
+    return [image.file for image in session.images if image.part == part]
+
+
+def _write_predictions(
+    path: Path, by_split: Mapping[str, Predictions], pictures: Mapping[int, str], session: Session
+) -> None:
+    """`pictures`: by index of a test image, as `_write_mistakes` gives them."""
     names = session.task.classes
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -106,26 +118,47 @@ def _write_predictions(path: Path, by_split: Mapping[str, Predictions], session:
     for split, predictions in by_split.items():
         labels = predictions.labels.tolist()
         predicted, probability = (column.tolist() for column in _top(predictions))
-        files = [image.file for image in session.images if image.part == split]
+        files = _files(session, split)
         for index, row in enumerate(zip(labels, predicted, probability, files, strict=True)):
             label, guess, sure, file = row
-            writer.writerow(
-                [split, index, label, guess, f"{sure:.4f}", names[label], names[guess], file]
-            )
+            picture = pictures.get(index, "") if split == "test" else ""
+            told = (names[label], names[guess], file, picture)
+            writer.writerow([split, index, label, guess, f"{sure:.4f}", *told])
     write_text(path, text.getvalue())
 
 
-def _write_mistakes(folder: Path, images: Images, predictions: Predictions) -> None:
-    """Small pictures of the test images that are wrong with most confidence, some per class."""
+def _write_mistakes(folder: Path, predictions: Predictions, session: Session) -> dict[int, str]:
+    """Small pictures of the test images that are wrong with most confidence, some per class.
+
+    Returns the name of each picture by the index of its image.
+    """
     shutil.rmtree(folder, ignore_errors=True)
+    names, files = session.task.classes, _files(session, "test")
     predicted, probability = _top(predictions)
     wrong = (predicted != predictions.labels).nonzero().flatten()
     left = dict.fromkeys(predictions.labels.tolist(), _MISTAKES_PER_CLASS)
+    pictures: dict[int, str] = {}
     for index in wrong[probability[wrong].argsort(descending=True, stable=True)].tolist():
-        label = int(predictions.labels[index])
+        label, guess = int(predictions.labels[index]), int(predicted[index])
         if left[label] == 0:
             continue
         left[label] -= 1
-        picture, _ = images[index]
+        words = (names[label], "as", names[guess], Path(files[index]).stem)
+        pictures[index] = _free_name("-".join(map(_in_a_name, words)), pictures.values())
+        picture, _ = session.task.test[index]
         picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
-        write_atomically(folder / f"{index}.png", partial(picture.save, format="PNG"))
+        write_atomically(folder / pictures[index], partial(picture.save, format="PNG"))
+    return pictures
+
+
+def _in_a_name(text: str) -> str:
+    """What any file system takes: letters, digits, - and _, composed, and not too many."""
+    plain = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFC", text))
+    return plain.encode()[:_LONGEST].decode(errors="ignore")
+
+
+def _free_name(stem: str, taken: Collection[str]) -> str:
+    """The stem, numbered where a system that ignores case would have it twice, as a PNG file."""
+    there = {name.casefold() for name in taken}
+    numbered = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+    return next(name for stem in numbered if (name := f"{stem}.png").casefold() not in there)

@@ -48,7 +48,7 @@ from nettailor.core.weights import WeightsSource
 # The keys that make the task: a teacher serves every run that agrees on them.
 TASK_KEYS = (
     "data", "on_bad_image", "backbone", "weights", "image_size", "crop_pct", "seed",
-    "split.val", "split.test", "split.seed", "limit.train", "limit.test",
+    "split.val", "split.test", "split.seed", "split.group_by", "limit.train", "limit.test",
 )  # fmt: skip
 
 
@@ -272,6 +272,8 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
         screen.say(f"{task.name}: the set of that name, not the folder: give ./{task.name} for it")
     if task.left_out:
         screen.say(f"left out: {', '.join(task.left_out)}")
+    for line in task.notes:
+        screen.say(line)
     if min(config.batch_size, len(task.train)) < ranks.count():
         raise UserError(
             f"{min(config.batch_size, len(task.train))} images a step for {ranks.count()} "
@@ -299,6 +301,7 @@ def _load_task(config: RunConfig) -> Task:
         split_seed=config.split.seed,
         limit_train=config.limit.train,
         limit_test=config.limit.test,
+        group_by=config.split.group_by,
     )
 
     def fetch() -> None:

@@ -145,6 +145,7 @@ def write_run(
     labels: Mapping[str, Sequence[int]] | None = None,
     wrong: Mapping[int, int] | None = None,
     pictures: Sequence[int] = (),
+    numbered: bool = False,
     settings: Mapping[str, Any] | None = None,
     epochs: Sequence[tuple[str, float, float]] = (("train", 80.0, 0.6), ("train", 95.0, 0.2)),
     path_weights: Mapping[str, Sequence[float]] | None = None,
@@ -156,6 +157,7 @@ def write_run(
         labels: true classes by split; by default the classes take turns.
         wrong: index of a test image to the class that it is taken for; all others are right.
         pictures: indices of the test images that lie in `mistakes/`.
+        numbered: their names are the indices, and are not written down, as by earlier versions.
         settings: `config.yaml`, over the usual ones.
         epochs: rows of `metrics.csv` as stage, validation accuracy and loss.
         path_weights: TensorBoard tag to a weight at each epoch.
@@ -181,11 +183,14 @@ def write_run(
     }
     with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
-        writer.writerow(["split", "index", "label", "predicted", "probability"])
+        columns = ["split", "index", "label", "predicted", "probability"]
+        writer.writerow(columns if numbered else [*columns, "picture"])
         for split, rows in labels.items():
             for index, label in enumerate(rows):
                 taken_for = (wrong or {}).get(index, label) if split == "test" else label
-                writer.writerow([split, index, label, taken_for, 0.9])
+                there = split == "test" and index in pictures
+                named = [] if numbered else [f"picture {index}.png" if there else ""]
+                writer.writerow([split, index, label, taken_for, 0.9, *named])
     with (folder / "metrics.csv").open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["stage", "epoch", "lr", "loss", "val_accuracy", "val_loss"])
@@ -194,7 +199,7 @@ def write_run(
     for index in pictures:
         (folder / "mistakes").mkdir(exist_ok=True)
         Image.new("RGB", (24, 24), (8 * index % 256, 90, 160)).save(
-            folder / "mistakes" / f"{index}.png"
+            folder / "mistakes" / (f"{index}.png" if numbered else f"picture {index}.png")
         )
     if path_weights:
         with SummaryWriter(str(folder / "events" / "student")) as events:

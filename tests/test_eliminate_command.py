@@ -117,7 +117,11 @@ def test_mistakes_are_the_most_confident_wrong_test_images(out: Path) -> None:
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     wrong = [row for row in rows if row["label"] != row["predicted"]]
-    shown = {int(path.stem) for path in (folder / "mistakes").iterdir()}
+    names = {int(row["index"]): row["picture"] for row in rows if row["picture"]}
+    shown = set(names)
+    assert {path.name for path in (folder / "mistakes").iterdir()} == set(names.values())
+    for index, name in names.items():
+        assert name == f"{rows[index]['class']}-as-{rows[index]['predicted_class']}-{index}.png"
     assert shown <= {int(row["index"]) for row in wrong}
     assert wrong
     by_class = Counter(row["label"] for row in wrong)
@@ -131,7 +135,7 @@ def test_mistakes_are_the_most_confident_wrong_test_images(out: Path) -> None:
     with Screen() as screen:
         task = start_session(config, screen).task
     index = min(shown)
-    with Image.open(folder / "mistakes" / f"{index}.png") as picture:
+    with Image.open(folder / "mistakes" / names[index]) as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(task.test[index][0]))
 
 

@@ -197,3 +197,33 @@ def test_predictions_name_file_and_class(shell: Shell, photos: Path) -> None:
     assert summary["images"]["val"] == {
         "images": 3, "smallest": 1, "from": "cut from train: 20 %",
     }  # fmt: skip
+
+
+def test_pictures_of_mistakes_name_classes_and_file(shell: Shell, tmp_path: Path) -> None:
+    """The same six pictures lie in both classes of the test, so that six of the twelve are wrong;
+    all have one name but for its case, and so would the pictures of a class."""
+    photos = tmp_path / "photos"
+    classes = ("cafe\u0301: no.yes?", "z" * 200)
+    for number in range(20):
+        picture(photos / "train" / classes[number % 2] / f"{number}.png", number)
+    for number in range(6):
+        for name in classes:
+            stem = ("a picture.of", "A picture.of")[number % 2] + "x" * 100
+            picture(photos / "test" / name / f"{name[0]}{number}" / f"{stem}.png", 50 + number)
+    assert shell(*FEW, "--data", str(photos))[0] == 0
+    (run,) = (shell.out / "photos" / "teacher").iterdir()
+    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    wrong = {row["picture"] for row in rows if row["label"] != row["predicted"]}
+    assert len({name.casefold() for name in wrong}) == 6
+    assert {row["picture"] for row in rows if row["label"] == row["predicted"]} == {""}
+    assert {path.name for path in (run / "mistakes").iterdir()} == wrong
+    short = {classes[0]: "caf\u00e9_no_yes_", classes[1]: "z" * 60}
+    stem = "a_picture_of" + "x" * 48
+    for row in rows:
+        words = f"{short[row['class']]}-as-{short[row['predicted_class']]}-{stem}"
+        if row["picture"]:
+            assert re.fullmatch(rf"{words}(-\d)?\.png", row["picture"], re.IGNORECASE)
+            places = (run / "mistakes" / row["picture"], photos / row["file"])
+            shown, original = (np.asarray(Image.open(place)) for place in places)
+            assert np.array_equal(shown, original)

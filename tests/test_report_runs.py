@@ -181,6 +181,11 @@ def test_a_damaged_summary_is_left_out_with_the_reason(
         ("predictions.csv", "split,index,label,predicted,probability\nval,0,1,2,nan\n", "line 2"),
         (
             "predictions.csv",
+            "split,index,label,predicted,probability,picture\nval,0,1,2,1,../../mine.png\n",
+            "line 2",
+        ),
+        (
+            "predictions.csv",
             "split,index,label,predicted,probability\nval,0,1,2,1\nval,0,1,1,1\ntest,0,1,1,1\n",
             "lists an image of the split val twice",
         ),
@@ -247,6 +252,11 @@ def test_no_finished_run_is_refused_with_what_is_there(tmp_path: Path) -> None:
         ({}, {"data": "elsewhere/forms"}, "data is 'shapes' in .* and 'forms' in "),
         ({}, {"crop_pct": 0.9}, "crop_pct is None in .* and 0.9 in "),
         ({}, {"split": {"val": 0.2, "test": 0.2, "seed": 7}}, "split.seed is 0 in .* and 7 in "),
+        (
+            {},
+            {"split": {"val": 0.2, "test": 0.2, "seed": 0, "group_by": "cat"}},
+            "split.group_by is None in .* and 'cat' in ",
+        ),
         ({}, {"limit": {"train": 50, "test": None}}, "limit.train is None in .* and 50 in "),
     ],
 )

@@ -1,6 +1,7 @@
 """Closed settings: every key is declared here, with its default and its range."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -77,6 +78,21 @@ class SplitConfig(Section):
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed"
     )
+    group_by: str | None = Field(
+        None,
+        description="regular expression, searched in each image's path below the data folder: "
+        "images in which it finds the same (its first group, or all of it) stay together when "
+        "parts are cut, such as frames of a film; null: each image for itself",
+    )
+
+    @field_validator("group_by")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"is no regular expression ({error}); see Python's `re`") from error
+        return value
 
     @model_validator(mode="after")
     def _leaves_training_images(self) -> Self:

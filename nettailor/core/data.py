@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from nettailor.core.errors import UserError, nearest
+from nettailor.core.groups import Grouping, grouped_split
 from nettailor.core.image_folder import read_folder
 from nettailor.core.images import ArrayImages, ChosenImages, FileImages, Images, ImageSet
 from nettailor.core.split import require_for_parts, stratified_split, stratified_subset
@@ -26,6 +27,7 @@ class Task:
 
     left_out: what its source holds beside them, in words such as "seg_pred/" and "3 .heic".
     origins: where each part comes from, in words such as "cut from train: 20 %".
+    notes: what is to be said of its images beside that, in lines.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Task:
     test: Images
     left_out: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def images_of(task: Task) -> dict[str, dict[str, Any]]:
@@ -109,6 +112,7 @@ def load_task(
     split_seed: int,
     limit_train: int | None,
     limit_test: int | None,
+    group_by: str | None = None,
 ) -> Task:
     """The task that `data` names.
 
@@ -121,7 +125,8 @@ def load_task(
 
     A part that the data does not have is cut from the training images, stratified by split_seed
     (0..2**32-1): first test_fraction of them for the test, then val_fraction of those left for
-    validation, each in (0, 1).
+    validation, each in (0, 1). group_by is a regular expression by which files of a folder are
+    grouped, as `Grouping` says; parts that are cut share no group, see `grouped_split`.
 
     limit_train and limit_test (>= 1, or None) keep that many images of the training part, before
     validation is cut from it, and of the test. They are the first ones where the pixels come from
@@ -136,6 +141,11 @@ def load_task(
     for name, limit in (("limit_train", limit_train), ("limit_test", limit_test)):
         if limit is not None and limit < 1:
             raise UserError(f"{name} is {limit}: give at least 1, or leave it out")
+    if group_by is not None and _is_name(data):
+        raise UserError(
+            f"data is {data!r}, expected a folder of images, in whose paths split.group_by is "
+            "searched: leave split.group_by out"
+        )
 
     found = _find(data, data_dir, out, download)
     classes, parts = found.classes, found.parts
@@ -146,22 +156,31 @@ def load_task(
     train, val, test = parts["train"], parts.get("val"), parts.get("test")
     missing = [part for part in ("val", "test") if part not in parts]
     require_for_parts(train.labels, ["train", *missing], classes)
+    grouping = None if group_by is None else Grouping(group_by, Path(data).resolve())
+    in_order = {part: parts[part] for part in PARTS if part in parts}
+    notes = () if grouping is None else grouping.notes(in_order)
     sorted_by_class = isinstance(train, FileImages)
     if test is None:
-        train, test = _cut(train, "test", test_fraction, classes, split_seed)
+        wanted = ("train", *missing)
+        train, test = _cut(train, wanted, test_fraction, classes, split_seed, grouping)
     train = _limited(train, limit_train, sorted_by_class, split_seed)
     test = _limited(test, limit_test, sorted_by_class, split_seed)
     if val is None:
-        train, val = _cut(train, "val", val_fraction, classes, split_seed)
+        train, val = _cut(train, ("train", "val"), val_fraction, classes, split_seed, grouping)
     cut = {"val": val_fraction, "test": test_fraction}
-    origins = {part: f"cut from train: {100 * cut[part]:g} %" for part in missing}
-    return Task(found.name, classes, train, val, test, found.left_out, origins)
+    whole = "" if grouping is None else ", in whole groups"
+    origins = {part: f"cut from train: {100 * cut[part]:g} %{whole}" for part in missing}
+    return Task(found.name, classes, train, val, test, found.left_out, origins, notes)
 
 
 def resolved(data: str) -> str:
     """A folder by its absolute path; what is none, such as the name of a set, as it is."""
-    known = data.lower() in ("digits", *(name.lower() for name in SET_NAMES))
-    return os.path.abspath(data) if data and not known and os.path.isdir(data) else data
+    is_folder = data and not _is_name(data) and os.path.isdir(data)
+    return os.path.abspath(data) if is_folder else data
+
+
+def _is_name(data: str) -> bool:
+    return data.lower() in ("digits", *(name.lower() for name in SET_NAMES))
 
 
 def _find(data: str, data_dir: Path, out: Path | None, download: bool) -> ImageSet:
@@ -189,12 +208,22 @@ def _digits() -> ImageSet:
 
 
 def _cut(
-    images: Images, part: str, fraction: float, classes: Sequence[str], seed: int
+    images: Images,
+    parts: Sequence[str],
+    fraction: float,
+    classes: Sequence[str],
+    seed: int,
+    grouping: Grouping | None,
 ) -> tuple[Images, Images]:
-    indices = stratified_split(
-        images.labels, {"train": 1 - fraction, part: fraction}, seed, classes
-    )
-    return ChosenImages(images, tuple(indices["train"])), ChosenImages(images, tuple(indices[part]))
+    """The images without the last of the parts that are still to be made, and that part."""
+    first, last = parts[0], parts[-1]
+    if grouping is None:
+        shares = {first: 1 - fraction, last: fraction}
+        indices = stratified_split(images.labels, shares, seed, classes)
+    else:
+        groups = grouping.of(images.files)
+        indices = grouped_split(images.labels, groups, fraction, seed, classes, parts)
+    return ChosenImages(images, tuple(indices[first])), ChosenImages(images, tuple(indices[last]))
 
 
 def _limited(images: Images, limit: int | None, sorted_by_class: bool, seed: int) -> Images:

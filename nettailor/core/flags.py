@@ -144,8 +144,10 @@ def build_parser(
 
 
 def _value(dotted: str, text: str) -> Any:
-    """A flag's text as YAML reads it, except where the key takes text."""
+    """A flag's text as YAML reads it, except where the key takes text, or text and null."""
     annotation = {name: field.annotation for name, field in keys()}[dotted]
+    if annotation == str | None:
+        return None if text in ("", "~", "null") else text
     return text if annotation is str else _plain_value(_flag(dotted), text)
 
 

@@ -64,11 +64,14 @@ def _is_settings(content: Mapping[str, Any]) -> bool:
 
 
 def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """In words, the keys in which two flat settings differ; nothing where they are the same."""
+    """In words, the keys in which two flat settings differ; nothing where they are the same.
+
+    A key that an earlier version did not have is the same as one that is None, which sets nothing.
+    """
     return "; ".join(
         f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
         for key in sorted(there.keys() | here.keys())
-        if there.get(key, "absent") != here.get(key, "absent")
+        if there.get(key) != here.get(key)
     )
 
 

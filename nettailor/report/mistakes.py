@@ -145,8 +145,10 @@ def _examples(pairs: Sequence[tuple[Run, Run]], label: int) -> tuple[Example, ..
         for index, true, predicted in zip(test.index, test.label, test.predicted, strict=True):
             if true != label or predicted == label or not was_right.get(int(index)):
                 continue
-            source = png_uri(run.folder / MISTAKES_FOLDER / f"{index}.png", _LARGEST)
-            if source and int(index) not in found:
+            picture = test.pictures.get(int(index))
+            if picture is None or int(index) in found:
+                continue
+            if source := png_uri(run.folder / MISTAKES_FOLDER / picture, _LARGEST):
                 name = shortened(run.summary.classes[predicted], _NAME)
                 found[int(index)] = Example(source, name, run.summary.seed)
     return tuple(found[index] for index in sorted(found))[:_EXAMPLES]

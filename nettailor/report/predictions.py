@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,15 @@ _COLUMNS = ("split", "index", "label", "predicted", "probability")
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A split's images by rising index: true and predicted class index, shape (images,)."""
+    """A split's images by rising index: true and predicted class index, shape (images,).
+
+    pictures: by an image's index, the name of its file in the folder of mistakes, if there is one.
+    """
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     predicted: NDArray[np.int64]
+    pictures: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -51,11 +55,16 @@ def read_predictions(folder: Path, classes: int) -> dict[str, Predictions]:
     Raises UserError for a file that is absent or no table of predictions among `classes` classes.
     """
     rows: dict[str, list[tuple[int, int, int]]] = {split: [] for split in _SPLITS}
+    pictures: dict[str, dict[int, str]] = {split: {} for split in _SPLITS}
     try:
         with (folder / PREDICTIONS_FILE).open(encoding="utf-8", newline="") as handle:
             for line, row in enumerate(csv.DictReader(handle), start=2):
                 try:
-                    rows[row["split"]].append(_row(row, classes))
+                    found = _row(row, classes)
+                    rows[row["split"]].append(found)
+                    # runs of earlier versions have numbers for names, and do not write them down
+                    if picture := row.get("picture", f"{found[0]}.png"):
+                        pictures[row["split"]][found[0]] = _plain(picture)
                 except (KeyError, TypeError, ValueError) as error:
                     raise UserError(
                         f"{PREDICTIONS_FILE}, line {line}: not {', '.join(_COLUMNS)} "
@@ -65,7 +74,7 @@ def read_predictions(folder: Path, classes: int) -> dict[str, Predictions]:
         raise UserError(f"{PREDICTIONS_FILE} is missing") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{PREDICTIONS_FILE} cannot be read") from error
-    return {split: _in_order(split, rows[split]) for split in _SPLITS}
+    return {split: _in_order(split, rows[split], pictures[split]) for split in _SPLITS}
 
 
 def _row(row: Mapping[str, str], classes: int) -> tuple[int, int, int]:
@@ -77,10 +86,19 @@ def _row(row: Mapping[str, str], classes: int) -> tuple[int, int, int]:
     return index, label, predicted
 
 
-def _in_order(split: str, rows: list[tuple[int, int, int]]) -> Predictions:
+def _plain(name: str) -> str:
+    """The name of a file; ValueError for what would lead out of its folder."""
+    if Path(name).name != name or name == "..":
+        raise ValueError("a path")
+    return name
+
+
+def _in_order(
+    split: str, rows: list[tuple[int, int, int]], pictures: Mapping[int, str]
+) -> Predictions:
     if not rows:
         raise UserError(f"{PREDICTIONS_FILE} has no rows of the split {split}")
     table = np.array(sorted(rows), dtype=np.int64)
     if len(np.unique(table[:, 0])) < len(table):
         raise UserError(f"{PREDICTIONS_FILE} lists an image of the split {split} twice")
-    return Predictions(table[:, 0], table[:, 1], table[:, 2])
+    return Predictions(table[:, 0], table[:, 1], table[:, 2], pictures)

@@ -20,7 +20,8 @@ from nettailor.report.predictions import Predictions, read_predictions
 from nettailor.report.summary import Figures, Summary, read_summary
 
 _TASK_KEYS = (
-    "crop_pct", "split.val", "split.test", "split.seed", "limit.train", "limit.test",
+    "crop_pct", "split.val", "split.test", "split.seed", "split.group_by", "limit.train",
+    "limit.test",
 )  # fmt: skip
 
 
