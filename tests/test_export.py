@@ -20,9 +20,10 @@ import torch
 import yaml
 from conftest import PUBLISHED, lively_chain, quick_latency
 from PIL import Image
+from task_folders import tree
 from torch import Tensor, nn
 
-from nettailor import eliminate, export, predict, tailor, tailoring
+from nettailor import eliminate, export, predict, tailor, tailoring, teach
 from nettailor.classifier import classifier_of_run
 from nettailor.core.architecture import Architecture
 from nettailor.core.cost import parameters
@@ -319,6 +320,30 @@ def test_int8_is_checked_in_both_runtimes(runs: dict[str, Path], tmp_path: Path)
     assert in_float == pytest.approx(summary["accuracy"]["val"], abs=0.005)
     assert abs(in_openvino - in_runtime) <= 5
     assert in_runtime > in_float - 10
+
+
+def test_int8_finds_the_images_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that the run was made with, not others that lie there under the same relative path."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    tree(here / "photos", {"cat": 20, "dog": 20})
+    tree(there / "photos", {"owl": 5, "toad": 5})
+    small = [*SMALL[: SMALL.index("--limit.train")], "--device", "cpu", "--workers", "0"]
+    monkeypatch.chdir(here)
+    teach.main([*small, "--batch-size", "8", "--data", "photos", "--out", "runs"])
+    monkeypatch.chdir(there)
+    run = next(Path("../here/runs/photos/teacher").iterdir())
+    capsys.readouterr()
+    export.main(["--run", str(run), "--to", "files", "--int8"])
+    assert "not at hand" not in capsys.readouterr().out
+    card = Path("files/README.md").read_text(encoding="utf-8")
+    assert "6 validation images" in card  # a fifth of the 32 that a fifth for the test leaves
+    told = re.search(r"\| model.int8.onnx .*on validation .* ([\d.]+) % in float \|", card)
+    assert told is not None
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert float(told[1]) == pytest.approx(summary["accuracy"]["val"], abs=0.005)
+    assert onnx.load("files/model.int8.onnx").graph.node
 
 
 def test_int8_without_openvino(

@@ -72,8 +72,9 @@ def _flush_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file atomically, in UTF-8; names of files that are none come out as they are."""
+    content = text.encode("utf-8", "surrogateescape")
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,7 +1,6 @@
 """Which images a run was made with, in its folder, so that other images are noticed."""
 
 import csv
-import hashlib
 import io
 import os
 from pathlib import Path
@@ -45,12 +44,6 @@ def listing(task: Task) -> list[Listed]:
     return rows
 
 
-def digest(rows: list[Listed]) -> str:
-    """SHA-256 of a listing, whatever its order."""
-    lines = sorted("\t".join(map(str, row)) for row in rows)
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def note_images(folder: Path, rows: list[Listed]) -> None:
     """Write the listing into a run folder that has none."""
     if (folder / LISTING_FILE).exists():
@@ -85,7 +78,7 @@ def require_same_images(folder: Path, rows: list[Listed], remedy: str) -> None:
     now = set(rows)
     if now == before:
         return
-    there, here = {row.file: row for row in before}, {row.file: row for row in now}
+    there, here = {_name(row): row for row in before}, {_name(row): row for row in now}
     kinds = {
         "more": here.keys() - there.keys(),
         "fewer": there.keys() - here.keys(),
@@ -98,6 +91,11 @@ def require_same_images(folder: Path, rows: list[Listed], remedy: str) -> None:
         f"{folder} was made with other images than there are now: {'; '.join(words)}. Put back "
         f"what was there, or {remedy}"
     )
+
+
+def _name(row: Listed) -> str:
+    """Unlike any other's: what is no file has no size, and a number that each part begins anew."""
+    return row.file if row.size else f"{row.part} {row.file}"
 
 
 def _some(names: set[str]) -> str:

@@ -57,7 +57,8 @@ def read_predictions(folder: Path, classes: int) -> dict[str, Predictions]:
     rows: dict[str, list[tuple[int, int, int]]] = {split: [] for split in _SPLITS}
     pictures: dict[str, dict[int, str]] = {split: {} for split in _SPLITS}
     try:
-        with (folder / PREDICTIONS_FILE).open(encoding="utf-8", newline="") as handle:
+        path = folder / PREDICTIONS_FILE
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as handle:
             for line, row in enumerate(csv.DictReader(handle), start=2):
                 try:
                     found = _row(row, classes)
@@ -72,7 +73,7 @@ def read_predictions(folder: Path, classes: int) -> dict[str, Predictions]:
                     ) from error
     except FileNotFoundError as error:
         raise UserError(f"{PREDICTIONS_FILE} is missing") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise UserError(f"{PREDICTIONS_FILE} cannot be read") from error
     return {split: _in_order(split, rows[split], pictures[split]) for split in _SPLITS}
 
