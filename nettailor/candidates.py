@@ -200,7 +200,7 @@ def _until_decided(work: Tailoring, student: Student, plan: PrunePlan, target: f
     epochs = work.config.prune.epochs
     work.session.screen.say(f"{plan.name}: {plan.describe()}")
     candidate = work.cut_and_finetune(
-        student, plan, lambda epoch, best: decided(epoch, epochs, best.standing, target)
+        student, plan, lambda epoch, best: decided(epoch, epochs, best.standing, target, best.error)
     )
     _tell(work, candidate, candidate.verdict(target))
     return candidate

@@ -88,20 +88,25 @@ class Candidate:
 
         A search that goes on in another session has to take the turns that it took before.
         """
-        best = 0.0
-        for row in self.fitted.history:
-            best = max(best, _standing(row))
-            if decided(int(row["epoch"]), self.epochs, best, target):
+        for epochs in range(1, len(self.fitted.history) + 1):
+            row = self._best(epochs)
+            error = row.get("val_error", 0.0)
+            if decided(epochs, self.epochs, _standing(row), target, error):
                 break
-        return best >= target
+        return _standing(row) >= target
 
     def standing(self, epochs: int) -> tuple[float, float]:
         """How it stood after so many of its epochs; the greater one is the better one.
 
         By its best epoch until then, as `Scores.better_than` has it, whatever later ones brought.
         """
+        row = self._best(epochs)
+        return _standing(row), -row["val_loss"]
+
+    def _best(self, epochs: int) -> Mapping[str, float]:
+        """The metrics of its best epoch of so many."""
         rows = self.fitted.history[:epochs]
-        return max((_standing(row), -row["val_loss"]) for row in rows)
+        return max(rows, key=lambda row: (_standing(row), -row["val_loss"]))
 
     @property
     def lost_in_words(self) -> str:

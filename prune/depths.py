@@ -16,20 +16,23 @@ def default_depths(blocks: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(max(1, math.floor(share * blocks + 0.5)) for share in shares))
 
 
-def decided(epoch: int, epochs: int, accuracy: float, target: float) -> bool:
+def decided(epoch: int, epochs: int, accuracy: float, target: float, error: float = 0.0) -> bool:
     """Whether it is known early if a candidate reaches its target.
 
     Args:
         epoch: finished epochs of its fine-tuning, of `epochs`.
         accuracy: its best on validation so far, per cent.
         target: what it has to reach, per cent.
+        error: points that `accuracy` is lower for what it may owe to chance.
 
     Returns:
         True once it is there, or once half of the epochs are over and it is more than 3 points
-        short. The gains that later epochs bring are smaller: at most 2.0 points were seen, over 22
+        short, chance apart. The gains that later epochs bring are smaller: at most 2.0 points were seen, over 22
         candidates on digits.
     """
-    return accuracy >= target or (math.ceil(epochs / 2) <= epoch and accuracy < target - 3.0)
+    return accuracy >= target or (
+        math.ceil(epochs / 2) <= epoch and accuracy + error < target - 3.0
+    )
 
 
 def find_leanest(count: int, first: int, reaches: Callable[[int], bool]) -> None:

@@ -30,14 +30,15 @@ class Judge:
     sure: bool = False
 
     def of(self, scores: Scores) -> Scores:
-        """The scores with `judged` filled in."""
-        value = self.value(scores)
+        """The scores with `judged` and `error` filled in."""
+        error = 0.0
         if self.sure and self.teacher is not None:
-            value -= error_of_difference(self.teacher.right, scores.right)
+            error = error_of_difference(self.teacher.right, scores.right)
+        value = self.value(scores) - error
         beyond = max(self._beyond(scores), default=0.0)
         if self.teacher is not None and beyond > 0:
             value = min(value, self.value(self.teacher) - beyond)
-        return scores._replace(judged=value)
+        return scores._replace(judged=value, error=error)
 
     @property
     def aim(self) -> float:

@@ -42,6 +42,7 @@ class Scores(NamedTuple):
     """Accuracy and macro F1 in per cent, mean cross-entropy in nats, the recall of each class.
 
     judged: what a choice goes by, in %, see `nettailor.core.judge`; None: the accuracy.
+    error: points that `judged` is lower for what may be chance.
     right: a byte an image, 1 where it is taken for its class; empty where that is not known.
     """
 
@@ -50,6 +51,7 @@ class Scores(NamedTuple):
     loss: float
     recalls: tuple[Recall, ...] = ()
     judged: float | None = None
+    error: float = 0.0
     right: bytes = b""
 
     @property
@@ -73,7 +75,7 @@ class Scores(NamedTuple):
 
     def plain(self) -> tuple[Any, ...]:
         """As a state holds them, see `as_scores`; which images are right is not kept."""
-        return (*self[:3], tuple(map(tuple, self.recalls)), self.judged)
+        return (*self[:3], tuple(map(tuple, self.recalls)), self.judged, self.error)
 
     def better_than(self, other: "Scores | None") -> bool:
         """Of higher standing, or the same at a lower loss."""
@@ -83,8 +85,8 @@ class Scores(NamedTuple):
 def as_scores(values: Sequence[Any]) -> Scores:
     """The scores that a state holds as plain tuples."""
     accuracy, macro_f1, loss, *more = values
-    recalls, judged = more or ((), None)
-    return Scores(accuracy, macro_f1, loss, tuple(Recall(*one) for one in recalls), judged)
+    recalls, *judged = more or ((),)
+    return Scores(accuracy, macro_f1, loss, tuple(Recall(*one) for one in recalls), *judged)
 
 
 class Predictions(NamedTuple):

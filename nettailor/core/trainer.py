@@ -163,6 +163,7 @@ def fit(
                 "val_loss": scores.loss,
                 "val_worst_recall": scores.worst_recall,
                 "val_judged": scores.standing,
+                "val_error": scores.error,
                 "seconds": stage.seconds,
                 "val_seconds": val_seconds,
             }

@@ -29,6 +29,7 @@ _PLACES = {
     "val_loss": "validation/loss",
     "val_worst_recall": "validation/worst_recall",
     "val_judged": "validation/judged",
+    "val_error": "validation/error",
 }
 
 
