@@ -27,12 +27,11 @@ def decided(epoch: int, epochs: int, accuracy: float, target: float, error: floa
 
     Returns:
         True once it is there, or once half of the epochs are over and it is more than 3 points
-        short, chance apart. The gains that later epochs bring are smaller: at most 2.0 points were seen, over 22
-        candidates on digits.
+        short, chance apart. The gains that later epochs bring are smaller: at most 2.0 points were
+        seen, over 22 candidates on digits.
     """
-    return accuracy >= target or (
-        math.ceil(epochs / 2) <= epoch and accuracy + error < target - 3.0
-    )
+    hopeless = accuracy + error < target - 3.0
+    return accuracy >= target or (math.ceil(epochs / 2) <= epoch and hopeless)
 
 
 def find_leanest(count: int, first: int, reaches: Callable[[int], bool]) -> None:

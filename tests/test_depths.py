@@ -42,6 +42,10 @@ def test_decided_by_hand() -> None:
     # there at once, or just not
     assert decided(1, 9, 90.0, 90.0)
     assert not decided(1, 9, 89.9, 90.0)
+    # what may be chance keeps it from being there, and from being ruled out
+    assert not decided(8, 9, 86.5, 90.0, 1.0)
+    assert decided(8, 9, 86.5, 90.0, 0.25)
+    assert not decided(9, 9, 89.9, 90.0, 4.0)
 
 
 def test_the_cheapest_that_reaches_is_chosen() -> None:

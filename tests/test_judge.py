@@ -36,7 +36,7 @@ def test_metrics(metric: Metric, value: float) -> None:
     judged = Judge(metric).of(given)
     assert judged.standing == value
     assert Judge(metric, given).aim == value
-    assert judged._replace(judged=None) == given
+    assert judged._replace(judged=None) == given  # and no error
 
 
 def test_a_class_that_is_gone_is_lost_however_rare_it_is() -> None:
@@ -125,6 +125,7 @@ def test_within_tolerance_is_less_a_standard_error() -> None:
     judge = Judge("accuracy", teacher, sure=True)
     assert judge.of(same).standing == pytest.approx(teacher.accuracy - 0.25)
     assert judge.of(others).standing == pytest.approx(teacher.accuracy - 0.25 * 5**0.5)
+    assert judge.of(others).error == pytest.approx(0.25 * 5**0.5)
     assert judge.aim == teacher.accuracy
     assert Judge("accuracy", teacher).of(others).standing == teacher.accuracy
 
