@@ -20,7 +20,9 @@ CPU = torch.device("cpu")
 BACKBONES = (
     "test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnety_002", "test_convnext",
     # attention over channels, group norm, attention over pixels, RMS norm
-    "ecaresnet26t", "test_efficientnet_gn", "mobilenetv4_hybrid_medium", "convnext_zepto_rms_ols",
+    "ecaresnet26t", "test_efficientnet_gn",
+    pytest.param("mobilenetv4_hybrid_medium", marks=pytest.mark.slow),
+    pytest.param("convnext_zepto_rms_ols", marks=pytest.mark.slow),
 )  # fmt: skip
 SIDE = 64  # pixels; at 32 these networks end in one pixel, of which no mean is taken
 # what int8 in OpenVINO reads otherwise, and what a graph of any batch size can do without
