@@ -103,8 +103,8 @@ def _warn_of_coarse_validation(session: Session, right: bytes) -> None:
         session.screen.say(
             f"warning: {images} validation images do not resolve a tolerance of {tolerance:g} "
             f"points: where no image differs, the standard error is {error:.2f}. A cut counts as "
-            "within tolerance where it is that much better than the teacher; more validation "
-            "images or a larger --tolerance let leaner ones count"
+            "within tolerance only where it is ahead of the teacher; more validation images or a "
+            "larger --tolerance let leaner ones count"
         )
 
 
@@ -232,8 +232,8 @@ def _finish(
         place.finish(figures)
     if aim is not None and not kept.reaches(aim):
         session.screen.say(
-            f"warning: no cut came within {config.prune.tolerance:g} points of the teacher, less a "
-            f"standard error; kept the best, {kept.name}. Try more --prune.epochs, a smaller "
+            f"warning: no cut came within {config.prune.tolerance:g} points of the teacher with a "
+            f"standard error to spare; kept the best, {kept.name}. Try more --prune.epochs, a smaller "
             "--gamma or more validation images"
         )
     ended = {one.name: one.scores for one in candidates if one.ended}
