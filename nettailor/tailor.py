@@ -233,8 +233,8 @@ def _finish(
     if aim is not None and not kept.reaches(aim):
         session.screen.say(
             f"warning: no cut came within {config.prune.tolerance:g} points of the teacher with a "
-            f"standard error to spare; kept the best, {kept.name}. Try more --prune.epochs, a smaller "
-            "--gamma or more validation images"
+            f"standard error to spare; kept the best, {kept.name}. Try more --prune.epochs, a "
+            "smaller --gamma or more validation images"
         )
     ended = {one.name: one.scores for one in candidates if one.ended}
     scores = {"the student before the cut": before_cut, **ended}
