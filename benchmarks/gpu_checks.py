@@ -102,7 +102,7 @@ def graph(given: argparse.Namespace) -> None:
         for kind in ("operators", "graph", "refused graph"):
             steps = seeded_steps(backbone, published, device)
             optimizer = torch.optim.SGD(steps.trained, lr=1e-4)
-            compute = made_step(steps, kind)
+            compute = made_step(steps, kind, device)
             course = []
             for batch in batches:
                 images = batch.to(device, memory_format=torch.channels_last)
@@ -124,7 +124,7 @@ def graph(given: argparse.Namespace) -> None:
                 ok=moved < 5e-3)  # fmt: skip
 
 
-def made_step(steps: Steps, kind: str) -> Callable[[Tensor, Tensor], Tensor]:
+def made_step(steps: Steps, kind: str, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     """Loss terms of a batch, with their gradients left in the network."""
     if kind == "operators":
 
@@ -144,14 +144,8 @@ def made_step(steps: Steps, kind: str) -> Callable[[Tensor, Tensor], Tensor]:
             assert all(map(math.isfinite, map(float, terms)))  # a look, which no graph can hold
             return terms
 
-    return Gradients(
-        steps.network, cast(Objective, objective), Accelerator(cpu=given_cpu(steps)), 16
-    )
-
-
-def given_cpu(steps: Steps) -> bool:
-    """Whether a student is on the CPU."""
-    return next(steps.network.parameters()).device.type == "cpu"
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    return Gradients(steps.network, cast(Objective, objective), accelerator, 16)
 
 
 def kernels(given: argparse.Namespace) -> None:

@@ -127,10 +127,7 @@ def graphed(steps: Steps, case: Case, rounds: int) -> tuple[float, float]:
 
     for _ in range(6):
         step()
-    return (
-        elapsed(lambda: gradients(images, labels), rounds),
-        elapsed(step, rounds),
-    )
+    return elapsed(lambda: gradients(images, labels), rounds), elapsed(step, rounds)
 
 
 def elapsed(step: Callable[[], object], rounds: int) -> float:
