@@ -36,7 +36,7 @@ from nettailor.deploy.int8 import to_int8
 from nettailor.deploy.onnx_file import load_onnx, to_onnx
 from nettailor.deploy.pt2_file import load_pt2, to_pt2
 from nettailor.network import find_run, load_network
-from prune.fold import fold
+from nettailor.prune.fold import fold
 
 BATCHES = (1, 64)
 LIMIT = 1.15  # latency's ratio over that of FLOPs; rows beyond are marked "above"

@@ -53,14 +53,14 @@ from nettailor.hand_over import hand_over_alone
 from nettailor.knapsack import knapsack
 from nettailor.network import load_network
 from nettailor.path_shares import PathCosts
+from nettailor.prune.eliminate import kept_blocks, units
+from nettailor.prune.fold import fold
+from nettailor.prune.plan import PrunePlan
 from nettailor.session import Session, start_session
+from nettailor.student.wiring import Path as Way
 from nettailor.tailor import LATENCY_FILE, tailor
 from nettailor.tailoring import Tailoring
 from nettailor.teach import ready_teacher, teacher_folder
-from prune.eliminate import kept_blocks, units
-from prune.fold import fold
-from prune.plan import PrunePlan
-from student.wiring import Path as Way
 
 RATES = (0.02, 0.05, 0.1)
 COLUMNS = ("val", "test", "flops", "params", "latency")

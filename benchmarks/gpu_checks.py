@@ -19,8 +19,8 @@ from nettailor.core.device import place
 from nettailor.core.gradients import Gradients
 from nettailor.core.latency import measure_latency, sample, serving_dtype
 from nettailor.core.objective import Objective
-from prune.channels import trace_channels
-from prune.taylor import taylor_values
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.taylor import taylor_values
 
 CPU = torch.device("cpu")
 STUDENTS = (("tf_efficientnet_lite0", False), ("resnet18", True))

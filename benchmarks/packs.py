@@ -31,7 +31,7 @@ from nettailor.core.latency import measure_latency
 from nettailor.library import Library
 from nettailor.network import load_network
 from nettailor.packing import add_to_library
-from prune.fold import fold
+from nettailor.prune.fold import fold
 
 TASKS = 10
 SWITCHES = 200

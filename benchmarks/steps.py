@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nettailor.core.backbone import create_chain, make_network
 from nettailor.core.device import place
 from nettailor.core.latency import sample
-from student.complexity import FORMS
-from student.grow import grow, path_costs
-from student.mimicry import node_scales
-from student.objective import TailorObjective
-from teacher.target import as_target
+from nettailor.student.complexity import FORMS
+from nettailor.student.grow import grow, path_costs
+from nettailor.student.mimicry import node_scales
+from nettailor.student.objective import TailorObjective
+from nettailor.teacher.target import as_target
 
 CLASSES = 10
 

@@ -9,12 +9,12 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.latency_budget import WITHIN, keep_by_the_clock
 from nettailor.path_shares import PathCosts, PathShares
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.prune.routes import Route, Routes
 from nettailor.session import Session
+from nettailor.student.network import Student
 from nettailor.tailoring import Tailoring, grow_student
-from prune.plan import PrunePlan
-from prune.remove import remove
-from prune.routes import Route, Routes
-from student.network import Student
 
 
 def check_budget(session: Session, costs: PathCosts) -> None:

@@ -9,14 +9,14 @@ from nettailor.core.errors import UserError
 from nettailor.core.ranks import from_main
 from nettailor.front import FRONT_FILE, Front, Point, Seconds, read_front, write_front
 from nettailor.path_shares import shares_of
+from nettailor.prune.depths import choose, decided, default_depths, find_leanest
+from nettailor.prune.plan import PrunePlan, decide
+from nettailor.prune.reachability import fewest_blocks
+from nettailor.prune.routes import Route
 from nettailor.race import race
 from nettailor.session import Session
+from nettailor.student.network import Student
 from nettailor.tailoring import Candidate, Tailoring, grow_student
-from prune.depths import choose, decided, default_depths, find_leanest
-from prune.plan import PrunePlan, decide
-from prune.reachability import fewest_blocks
-from prune.routes import Route
-from student.network import Student
 
 _NEAR = 10.0  # points of accuracy that fine-tuning is trusted to bring back, for a first guess
 _GROWTH = 1.08  # of the cost from one rung of the ladder to the next

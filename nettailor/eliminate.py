@@ -13,9 +13,9 @@ from nettailor.core.weights import WeightsSource, load_pretrained
 from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, finetune
 from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
+from nettailor.prune.eliminate import eliminate, kept_blocks, units
 from nettailor.session import Session, start_session
 from nettailor.teach import ready_teacher, say_teacher
-from prune.eliminate import eliminate, kept_blocks, units
 
 PROG = "python -m nettailor.eliminate"
 DESCRIPTION = (

@@ -36,8 +36,8 @@ from nettailor.deploy.pt2_file import load_pt2, to_pt2
 from nettailor.deploy.written import Written, table_of
 from nettailor.network import find_run, load_network, save_network
 from nettailor.packing import add_to_library
-from prune.fold import fold
-from student.network import Student
+from nettailor.prune.fold import fold
+from nettailor.student.network import Student
 
 DESCRIPTION = "Write a run's network as files that need nothing of this project."
 Format = Literal["onnx", "pt2", "safetensors"]

@@ -15,10 +15,10 @@ from nettailor.core.device import processor_name
 from nettailor.core.latency import serving_dtype
 from nettailor.core.scores import Scores
 from nettailor.evidence import Evidence
+from nettailor.prune.eliminate import Replacement
 from nettailor.report.brief import accuracy
 from nettailor.session import Session
-from prune.eliminate import Replacement
-from student.network import Student
+from nettailor.student.network import Student
 
 Network = Chain | Student
 

@@ -30,7 +30,7 @@ from nettailor.evidence import gather
 from nettailor.figures import summary
 from nettailor.network import save_network
 from nettailor.session import Session, schedule_of
-from teacher.objective import CrossEntropy
+from nettailor.teacher.objective import CrossEntropy
 
 
 class Teacher(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any, Literal, NamedTuple, get_args
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.trainer import Fitted
-from prune.plan import PrunePlan
-from student.wiring import Path as Way
-from student.wiring import Wiring
+from nettailor.prune.plan import PrunePlan
+from nettailor.student.wiring import Path as Way
+from nettailor.student.wiring import Wiring
 
 FRONT_FILE = "front.json"
 Unit = Literal["flops", "params"]

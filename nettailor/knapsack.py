@@ -37,15 +37,15 @@ from nettailor.narrowing import (
 )
 from nettailor.network import load_network, save_network
 from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.inner_distillation import InnerDistillation, on_kept_channels
+from nettailor.prune.narrow import narrow, positions, widths
+from nettailor.prune.statistics import reestimate
 from nettailor.session import Session, require_same_task, start_session
+from nettailor.student.mimicry import mean_scales
+from nettailor.student.network import Student
 from nettailor.teach import ready_teacher, say_teacher, teacher_folder
-from prune.channels import trace_channels
-from prune.inner_distillation import InnerDistillation, on_kept_channels
-from prune.narrow import narrow, positions, widths
-from prune.statistics import reestimate
-from student.mimicry import mean_scales
-from student.network import Student
-from teacher.target import as_target
+from nettailor.teacher.target import as_target
 
 PROG = "python -m nettailor.knapsack"
 DESCRIPTION = (

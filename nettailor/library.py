@@ -28,8 +28,8 @@ from nettailor.packs import (
     shared_names,
     sharing_structure,
 )
-from student.network import Student
-from student.path_weights import PathWeights
+from nettailor.student.network import Student
+from nettailor.student.path_weights import PathWeights
 
 
 class TaskNetwork(nn.Module):

@@ -17,13 +17,12 @@ from nettailor.core.files import write_json
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
 from nettailor.latency_budget import WITHIN, keep_by_the_clock
-from nettailor.session import Session
-from prune.channels import FIXED, Channels, trace_channels
-from prune.knapsack import SOLVERS
-from prune.layer_times import measure_times
-from prune.narrow import narrow, positions
-from prune.taylor import taylor_values
-from prune.widths import (
+from nettailor.prune.channels import FIXED, Channels, trace_channels
+from nettailor.prune.knapsack import SOLVERS
+from nettailor.prune.layer_times import measure_times
+from nettailor.prune.narrow import narrow, positions
+from nettailor.prune.taylor import taylor_values
+from nettailor.prune.widths import (
     Costs,
     Ranges,
     allowed,
@@ -31,6 +30,7 @@ from prune.widths import (
     count_flops,
     count_parameters,
 )
+from nettailor.session import Session
 
 CHOICE_FILE = "channels.json"
 _VALUE_BATCHES = 20

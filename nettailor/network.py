@@ -20,11 +20,11 @@ from nettailor.core.files import load_exactly, read_weights, require_exactly, wr
 from nettailor.core.run_folder import CONFIG_FILE, SUMMARY_FILE
 from nettailor.core.timm_names import to_chain
 from nettailor.core.vocabulary import searched_chain
-from prune.eliminate import eliminate
-from prune.narrow import resize
-from student.grow import build
-from student.network import Student
-from student.wiring import Wiring
+from nettailor.prune.eliminate import eliminate
+from nettailor.prune.narrow import resize
+from nettailor.student.grow import build
+from nettailor.student.network import Student
+from nettailor.student.wiring import Wiring
 
 
 def save_network(folder: Path, network: Chain | Student, architecture: Architecture) -> Path:

@@ -29,7 +29,7 @@ from nettailor.packs import (
     write_backbone,
     write_pack,
 )
-from student.network import Student
+from nettailor.student.network import Student
 
 
 def add_to_library(

@@ -37,7 +37,7 @@ from nettailor.core.files import (
 )
 from nettailor.core.printable import printable
 from nettailor.core.weights import universal_digest
-from student.network import Student
+from nettailor.student.network import Student
 
 BACKBONE_FILE = "backbone.json"
 BACKBONE_WEIGHTS = "backbone.safetensors"

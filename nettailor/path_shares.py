@@ -11,10 +11,10 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.session import Session
-from student.grow import path_costs
-from student.latency_table import LatencyTable, measure_paths
-from student.network import Student
-from student.wiring import Path
+from nettailor.student.grow import path_costs
+from nettailor.student.latency_table import LatencyTable, measure_paths
+from nettailor.student.network import Student
+from nettailor.student.wiring import Path
 
 
 class PathShares(NamedTuple):

@@ -38,7 +38,7 @@ from nettailor.study import (
 )
 from nettailor.study_plots import write_plots
 from nettailor.teach import ready_teacher, teacher_folder
-from teacher.objective import CrossEntropy
+from nettailor.teacher.objective import CrossEntropy
 
 DESCRIPTION = (
     "Search for small networks without pretrained weights: macro F1 up, parameters and latency "

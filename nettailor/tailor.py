@@ -27,9 +27,9 @@ from nettailor.network import load_network
 from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
+from nettailor.student.network import Student
 from nettailor.tailoring import Candidate, Tailoring
 from nettailor.teach import ready_teacher, say_teacher, teacher_folder
-from student.network import Student
 
 DESCRIPTION = (
     "Tailor a pretrained network to a task: train a student of its blocks, what may stand in for "

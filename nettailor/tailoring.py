@@ -27,20 +27,20 @@ from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import load_pretrained
 from nettailor.network import save_network
 from nettailor.path_shares import PathCosts
+from nettailor.prune.depths import decided
+from nettailor.prune.importance import by_path_weights, measured
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.prune.routes import Routes
+from nettailor.prune.statistics import reestimate
 from nettailor.session import Session, schedule_of
-from prune.depths import decided
-from prune.importance import by_path_weights, measured
-from prune.plan import PrunePlan
-from prune.remove import remove
-from prune.routes import Routes
-from prune.statistics import reestimate
-from student.complexity import FORMS
-from student.drawing import StudentPictures
-from student.grow import grow
-from student.mimicry import DEFAULT_MIMIC, MimicryForm, mean_scales
-from student.network import Student
-from student.objective import TailorObjective, expected_cross_entropy
-from teacher.target import as_target
+from nettailor.student.complexity import FORMS
+from nettailor.student.drawing import StudentPictures
+from nettailor.student.grow import grow
+from nettailor.student.mimicry import DEFAULT_MIMIC, MimicryForm, mean_scales
+from nettailor.student.network import Student
+from nettailor.student.objective import TailorObjective, expected_cross_entropy
+from nettailor.teacher.target import as_target
 
 _STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5

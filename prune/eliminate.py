@@ -6,8 +6,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Chain, fresh_classifier, node_specs
-from student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
-from student.proxy import pool
+from nettailor.student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
+from nettailor.student.proxy import pool
 
 
 class Replacement(nn.Module):

@@ -14,11 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nettailor.core.backbone import Chain, meta_copy
-from prune.plain import Graph, MaxPool, Merged, Scaled, Step, Sum, Widened
-from student.exit import Head
-from student.network import Student
-from student.proxy import Proxy, ScaledBatchNorm2d
-from student.wiring import Path
+from nettailor.prune.plain import Graph, MaxPool, Merged, Scaled, Step, Sum, Widened
+from nettailor.student.exit import Head
+from nettailor.student.network import Student
+from nettailor.student.proxy import Proxy, ScaledBatchNorm2d
+from nettailor.student.wiring import Path
 
 _PROBE_PIXELS = 64
 

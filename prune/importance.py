@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from nettailor.core.console import Tell, untold
-from student.network import Student
+from nettailor.student.network import Student
 
 _ALONE = 40.0  # a logit above all others by so much leaves them e⁻⁴⁰ of the weight
 

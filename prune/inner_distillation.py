@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import NetOutput
 from nettailor.core.objective import cross_entropies
-from student.objective import divergence
+from nettailor.student.objective import divergence
 
 
 class InnerDistillation:
@@ -38,7 +38,7 @@ class InnerDistillation:
                 are there, with the channels that are left.
             distill: λ ≥ 0; at 0 the term is left out.
             mimic: μ ≥ 0; at 0 the term is left out.
-            scales: of each block end, such as `student.mimicry.node_scales` gives.
+            scales: of each block end, such as `nettailor.student.mimicry.node_scales` gives.
             label_smoothing: in [0, 1).
             class_weights: of the cross-entropy, see `teacher.objective.CrossEntropy`.
         """

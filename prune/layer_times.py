@@ -14,9 +14,9 @@ from nettailor.core.console import Tell, untold
 from nettailor.core.device import place
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
-from prune.channels import Channels, Layer
-from prune.narrow import take
-from prune.widths import Costs, Floats
+from nettailor.prune.channels import Channels, Layer
+from nettailor.prune.narrow import take
+from nettailor.prune.widths import Costs, Floats
 
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of a layer's channels, on each side, beside a single one
 

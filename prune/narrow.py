@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.backbone import meta_copy
-from prune.channels import FIXED, Channels
-from student.network import Student
+from nettailor.prune.channels import FIXED, Channels
+from nettailor.student.network import Student
 
 Network = TypeVar("Network", bound=nn.Module)
 Kept = NDArray[np.bool_]

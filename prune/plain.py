@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from student.proxy import pool
+from nettailor.student.proxy import pool
 
 
 class MaxPool(nn.Module):

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from prune.reachability import closure, strongest_route
-from student.wiring import Kind, Path, Wiring
+from nettailor.prune.reachability import closure, strongest_route
+from nettailor.student.wiring import Kind, Path, Wiring
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from student.wiring import Path, Wiring
+from nettailor.student.wiring import Path, Wiring
 
 
 def closure(wiring: Wiring) -> Wiring:

@@ -4,9 +4,9 @@ import copy
 
 import torch
 
-from prune.plan import PrunePlan
-from student.network import Student
-from student.path_weights import PathWeights
+from nettailor.prune.plan import PrunePlan
+from nettailor.student.network import Student
+from nettailor.student.path_weights import PathWeights
 
 
 def remove(student: Student, plan: PrunePlan) -> Student:

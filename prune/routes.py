@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from student.wiring import Path, Wiring
+from nettailor.student.wiring import Path, Wiring
 
 _STEPS = 200_000  # of a budget of 1; a path's cost is rounded to one of them
 _DUST = 1e-9  # what the last digits of sums of costs may differ by

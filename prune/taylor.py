@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
-from prune.channels import FIXED, Channels
+from nettailor.prune.channels import FIXED, Channels
 
 
 def taylor_values(

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nettailor.core.cost import parameters
-from prune.channels import FIXED, Channels, Family, Layer
-from prune.knapsack import Options, Solver
+from nettailor.prune.channels import FIXED, Channels, Family, Layer
+from nettailor.prune.knapsack import Options, Solver
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

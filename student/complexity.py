@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from student.wiring import KINDS, Wiring
+from nettailor.student.wiring import KINDS, Wiring
 
 ExpectedComplexity = Callable[[Tensor], Tensor]
 

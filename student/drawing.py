@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from student.network import Student
-from student.wiring import Kind, Path, Wiring
+from nettailor.student.network import Student
+from nettailor.student.wiring import Kind, Path, Wiring
 
 _BLOCK, _IDENTITY, _PROXY, _EXIT = "#555555", "#222222", "#1f77b4", "#e69f00"
 _GHOST, _INK = "#8a8a8a", "#222222"

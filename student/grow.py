@@ -6,8 +6,8 @@ from torch import nn
 
 from nettailor.core.backbone import Chain, node_specs, proxy_shape
 from nettailor.core.cost import Cost, chain_costs, module_flops, parameters
-from student.network import BatchNormPolicy, Student
-from student.wiring import Path, Wiring, full_wiring
+from nettailor.student.network import BatchNormPolicy, Student
+from nettailor.student.wiring import Path, Wiring, full_wiring
 
 
 def grow(

@@ -10,9 +10,9 @@ from nettailor.core.backbone import Chain
 from nettailor.core.console import Tell, untold
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
-from student.network import Student
-from student.proxy import pool
-from student.wiring import Path
+from nettailor.student.network import Student
+from nettailor.student.proxy import pool
+from nettailor.student.wiring import Path
 
 
 class LatencyTable(NamedTuple):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.backbone import Chain, NodeSpec, ProxyShape
-from student.exit import Head, exit_from
-from student.path_weights import PathWeights
-from student.proxy import Proxy, pool, scaled_affines
-from student.wiring import Path, Wiring
+from nettailor.student.exit import Head, exit_from
+from nettailor.student.path_weights import PathWeights
+from nettailor.student.proxy import Proxy, pool, scaled_affines
+from nettailor.student.wiring import Path, Wiring
 
 BatchNormPolicy = Literal["train", "follow", "frozen"]
 

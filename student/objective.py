@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import NetOutput
 from nettailor.core.objective import cross_entropies
-from student.complexity import ExpectedComplexity
-from student.mimicry import mimicry
-from student.network import Student, StudentOutput
+from nettailor.student.complexity import ExpectedComplexity
+from nettailor.student.mimicry import mimicry
+from nettailor.student.network import Student, StudentOutput
 
 _TEMPERATURE = 2.0  # of the distillation
 # Part of the loss that all heads share alike: exits begin untrained beside a head that is not, and

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from student.wiring import Path, Wiring
+from nettailor.student.wiring import Path, Wiring
 
 BLOCK_START = 2.0
 OTHER_START = -2.0

@@ -26,9 +26,9 @@ from nettailor.core.latency import measure_latency, share_of_time
 from nettailor.core.trainer import Fitted, fit
 from nettailor.front import Front, read_front
 from nettailor.network import load_network
-from prune.layer_times import measure_times
-from student.latency_table import measure_paths
-from student.network import Student
+from nettailor.prune.layer_times import measure_times
+from nettailor.student.latency_table import measure_paths
+from nettailor.student.network import Student
 
 # the paper's method; `tailor` does better without any flag
 PUBLISHED = (

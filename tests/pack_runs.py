@@ -15,11 +15,11 @@ from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.weights import load_pretrained
 from nettailor.network import load_network, save_network
 from nettailor.packs import shared_names
-from prune.plan import PrunePlan
-from prune.remove import remove
-from student.grow import grow
-from student.network import BatchNormPolicy
-from student.wiring import Wiring
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.student.grow import grow
+from nettailor.student.network import BatchNormPolicy
+from nettailor.student.wiring import Wiring
 
 
 def weights_in(folder: Path) -> Callable[[str], Path]:

@@ -19,13 +19,13 @@ from nettailor.core.preprocessing import Augmentation, Preprocessing, train_tran
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Fitted, Watcher, fit
-from student.complexity import reachability
-from student.grow import grow, path_costs
-from student.mimicry import node_scales
-from student.network import Student
-from student.objective import TailorObjective
-from teacher.objective import CrossEntropy
-from teacher.target import as_target
+from nettailor.student.complexity import reachability
+from nettailor.student.grow import grow, path_costs
+from nettailor.student.mimicry import node_scales
+from nettailor.student.network import Student
+from nettailor.student.objective import TailorObjective
+from nettailor.teacher.objective import CrossEntropy
+from nettailor.teacher.target import as_target
 
 CLASSES = 4
 SIDE = 32

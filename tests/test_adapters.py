@@ -14,12 +14,12 @@ from nettailor.core.device import place
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.figures import structure
 from nettailor.network import load_network, save_network
-from prune.plan import PrunePlan
-from prune.remove import remove
-from student.grow import grow, path_costs
-from student.network import BatchNormPolicy, Student
-from student.wiring import Path as Way
-from student.wiring import Wiring
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.student.grow import grow, path_costs
+from nettailor.student.network import BatchNormPolicy, Student
+from nettailor.student.wiring import Path as Way
+from nettailor.student.wiring import Wiring
 
 BACKBONES = ["test_resnet", "test_efficientnet", "test_convnext"]
 

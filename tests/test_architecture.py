@@ -14,7 +14,7 @@ from nettailor.core.backbone import create_chain
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import load_network, save_network
-from student.grow import grow
+from nettailor.student.grow import grow
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import pytest
 
 from nettailor.budget import by_the_clock
-from prune.routes import Route, Routes
-from student.wiring import full_wiring
+from nettailor.prune.routes import Route, Routes
+from nettailor.student.wiring import full_wiring
 
 # two blocks of 0.3 each; the exit of 0.1 reads the first one's output, the head of 0.2 the second's
 WIRING = full_wiring(2, 0, identities=[1, 2], exits=[1])

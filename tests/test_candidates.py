@@ -26,14 +26,14 @@ from nettailor.core.scores import Scores
 from nettailor.core.trainer import Fitted
 from nettailor.network import load_network
 from nettailor.path_shares import shares_of
+from nettailor.prune.depths import decided
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.routes import Route, Routes
+from nettailor.student.grow import grow
+from nettailor.student.latency_table import LatencyTable
+from nettailor.student.network import Student
+from nettailor.student.wiring import Path as Way
 from nettailor.tailoring import Candidate, Tailoring
-from prune.depths import decided
-from prune.plan import PrunePlan
-from prune.routes import Route, Routes
-from student.grow import grow
-from student.latency_table import LatencyTable
-from student.network import Student
-from student.wiring import Path as Way
 
 NAME = "test_resnet-32px"
 SMALL = [

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from nettailor.core.backbone import NetOutput
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
-from prune.channels import FIXED, Channels, trace_channels
-from student.grow import grow
+from nettailor.prune.channels import FIXED, Channels, trace_channels
+from nettailor.student.grow import grow
 
 NETWORKS = (
     "test_resnet", "resnet18d", "seresnet18", "test_efficientnet", "tf_efficientnet_lite0",

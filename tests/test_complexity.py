@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from student.complexity import FORMS, ExpectedComplexity, published, reachability, route
-from student.path_weights import PathWeights
-from student.wiring import Path, Wiring, full_wiring
+from nettailor.student.complexity import FORMS, ExpectedComplexity, published, reachability, route
+from nettailor.student.path_weights import PathWeights
+from nettailor.student.wiring import Path, Wiring, full_wiring
 
 # Three layers, one skip: from each node to the next a block and a proxy; then the head.
 WIRING = full_wiring(3, 1)

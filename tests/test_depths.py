@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prune.depths import choose, decided, default_depths, find_leanest
+from nettailor.prune.depths import choose, decided, default_depths, find_leanest
 
 
 def test_default_depths_by_hand() -> None:

@@ -14,9 +14,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from student.drawing import StudentPictures, architecture, heat_map
-from student.grow import grow
-from student.wiring import Path, Wiring, full_wiring
+from nettailor.student.drawing import StudentPictures, architecture, heat_map
+from nettailor.student.grow import grow
+from nettailor.student.wiring import Path, Wiring, full_wiring
 
 # sixteen blocks in seven stages, as in EfficientNet-Lite0
 STAGES = (0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 5, 6)

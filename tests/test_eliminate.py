@@ -15,8 +15,8 @@ from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import load_network, save_network
-from prune.eliminate import Replacement, eliminate, kept_blocks, units
-from student.grow import grow
+from nettailor.prune.eliminate import Replacement, eliminate, kept_blocks, units
+from nettailor.student.grow import grow
 
 FAMILIES = (
     "tf_efficientnet_lite0", "mobilenetv3_small_100", "mnasnet_100", "test_resnet", "resnet18",

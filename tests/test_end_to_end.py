@@ -29,7 +29,7 @@ from nettailor.core.trainer import Fitted
 from nettailor.front import Point
 from nettailor.network import load_network
 from nettailor.session import start_session
-from student.network import Student
+from nettailor.student.network import Student
 
 NAME = "test_resnet-32px"
 # a teacher that learns its task, so that students of one epoch are told apart from it

@@ -9,7 +9,7 @@ from torch import nn
 
 from nettailor.core.backbone import create_chain, head_activation
 from nettailor.core.cost import parameters
-from student.exit import HEAD_EXPANSION, Head, exit_from, fresh_convolution, fresh_neck
+from nettailor.student.exit import HEAD_EXPANSION, Head, exit_from, fresh_convolution, fresh_neck
 
 CLASSES = 5
 

@@ -33,8 +33,8 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.deploy.pt2_file import load_pt2
 from nettailor.network import load_network, save_network
-from prune.fold import fold
-from student.network import Student
+from nettailor.prune.fold import fold
+from nettailor.student.network import Student
 
 SMALL = [
     "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "1",

@@ -17,15 +17,15 @@ from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.flags import parse
 from nettailor.core.weights import load_with_classifier
+from nettailor.prune.eliminate import eliminate
+from nettailor.prune.fold import fold
+from nettailor.prune.plain import Graph
+from nettailor.prune.plan import PrunePlan, decide
+from nettailor.prune.remove import remove
 from nettailor.session import start_session
-from prune.eliminate import eliminate
-from prune.fold import fold
-from prune.plain import Graph
-from prune.plan import PrunePlan, decide
-from prune.remove import remove
-from student.grow import build, grow
-from student.network import BatchNormPolicy, Student
-from student.wiring import Path, Wiring
+from nettailor.student.grow import build, grow
+from nettailor.student.network import BatchNormPolicy, Student
+from nettailor.student.wiring import Path, Wiring
 
 CLASSES = 5
 EXACT = 1e-12  # of the largest logit, in float64

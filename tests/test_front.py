@@ -20,8 +20,8 @@ from nettailor.front import (
     read_share,
     write_front,
 )
-from student.wiring import Path as Way
-from student.wiring import full_wiring
+from nettailor.student.wiring import Path as Way
+from nettailor.student.wiring import full_wiring
 
 STUDENT = full_wiring(2, 0, identities=[1], exits=[1])  # two blocks
 LEAN = (Way(0, 1, "identity"), Way(1, 3, "exit"))

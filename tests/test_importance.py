@@ -17,15 +17,15 @@ from nettailor.core.console import Screen
 from nettailor.core.flags import parse
 from nettailor.core.run_folder import RunFolder
 from nettailor.path_shares import PathCosts
+from nettailor.prune.importance import by_path_weights, measured
+from nettailor.prune.routes import Routes
 from nettailor.session import start_session
+from nettailor.student.grow import grow
+from nettailor.student.network import Student
+from nettailor.student.objective import expected_cross_entropy
+from nettailor.student.proxy import pool
+from nettailor.student.wiring import Path as Way
 from nettailor.tailoring import Tailoring
-from prune.importance import by_path_weights, measured
-from prune.routes import Routes
-from student.grow import grow
-from student.network import Student
-from student.objective import expected_cross_entropy
-from student.proxy import pool
-from student.wiring import Path as Way
 
 CLASSES = 5
 SETTINGS = [

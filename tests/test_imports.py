@@ -10,30 +10,31 @@ ROOT = Path(__file__).parent.parent
 # each package may import itself and what stands below it
 BELOW = {
     "nettailor.core": set(),
-    "teacher": {"nettailor.core"},
-    "student": {"nettailor.core"},
-    "prune": {"nettailor.core", "student"},
-    "nettailor": {"nettailor.core", "teacher", "student", "prune"},
+    "nettailor.teacher": {"nettailor.core"},
+    "nettailor.student": {"nettailor.core"},
+    "nettailor.prune": {"nettailor.core", "nettailor.student"},
+    "nettailor": {"nettailor.core", "nettailor.teacher", "nettailor.student", "nettailor.prune"},
 }
 
 
 def package_of(module: str) -> str | None:
-    if module.startswith("nettailor.core"):
-        return "nettailor.core"
-    top = module.split(".")[0]
-    return top if top in BELOW else None
+    """The innermost of the packages above that holds a module."""
+    return max(
+        (name for name in BELOW if f"{module}.".startswith(f"{name}.")), default=None, key=len
+    )
 
 
-FILES = [
-    path
-    for folder in ("nettailor", "teacher", "student", "prune")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-]
+TOP = {ROOT / name: f"nettailor.{name}" for name in ("teacher", "student", "prune")}
+MODULES = {
+    path: ".".join((package, *path.relative_to(folder).with_suffix("").parts))
+    for folder, package in {ROOT / "nettailor": "nettailor", **TOP}.items()
+    for path in sorted(folder.rglob("*.py"))
+}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_import_direction(path: Path) -> None:
-    own = package_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    own = package_of(MODULES[path])
     assert own is not None
     tree = ast.parse(path.read_text(encoding="utf-8"))
     top_level = set(map(id, tree.body))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor.core.backbone import NetOutput
-from prune.inner_distillation import InnerDistillation, on_kept_channels
+from nettailor.prune.inner_distillation import InnerDistillation, on_kept_channels
 
 
 class Fixed(nn.Module):

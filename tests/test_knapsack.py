@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from nettailor.core.backbone import Chain
 from nettailor.core.cost import module_flops, parameters
-from prune.channels import Channels, Family, trace_channels
-from prune.knapsack import SOLVERS, Options, Solver, exact, greedy
-from prune.narrow import narrow
-from prune.widths import allowed, best_widths, count_flops, count_parameters
+from nettailor.prune.channels import Channels, Family, trace_channels
+from nettailor.prune.knapsack import SOLVERS, Options, Solver, exact, greedy
+from nettailor.prune.narrow import narrow
+from nettailor.prune.widths import allowed, best_widths, count_flops, count_parameters
 
 
 def options(values: list[float], costs: list[int]) -> Options:

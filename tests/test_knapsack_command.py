@@ -23,9 +23,9 @@ from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
 from nettailor.network import load_network
+from nettailor.prune.inner_distillation import InnerDistillation
 from nettailor.session import Session, start_session
-from prune.inner_distillation import InnerDistillation
-from student.network import Student
+from nettailor.student.network import Student
 
 SMALL = [
     "--backbone", "test_efficientnet", "--weights", "none", "--image-size", "32", "--epochs", "2",

@@ -8,7 +8,7 @@ from small_stages import batches, student_and_objective
 from torch import Tensor, nn
 
 from nettailor.core.backbone import NetOutput
-from teacher.objective import CrossEntropy
+from nettailor.teacher.objective import CrossEntropy
 
 
 def test_label_smoothing_by_hand() -> None:

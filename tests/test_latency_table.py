@@ -8,9 +8,9 @@ from conftest import lively_chain
 from torch import nn
 
 from nettailor.core.backbone import Chain
-from student.grow import grow
-from student.latency_table import LatencyTable, measure_paths
-from student.network import Student
+from nettailor.student.grow import grow
+from nettailor.student.latency_table import LatencyTable, measure_paths
+from nettailor.student.network import Student
 
 BRIEF = 0.05  # seconds for all measurements
 

@@ -8,10 +8,10 @@ import torch
 from conftest import lively_chain
 
 from nettailor.core.device import place
-from prune import layer_times
-from prune.channels import trace_channels
-from prune.layer_times import measure_times
-from prune.widths import allowed
+from nettailor.prune import layer_times
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.layer_times import measure_times
+from nettailor.prune.widths import allowed
 
 
 def test_layers_that_read_one_shape_read_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:

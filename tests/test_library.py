@@ -20,8 +20,8 @@ from nettailor.library import Library
 from nettailor.network import load_network
 from nettailor.packing import add_to_library
 from nettailor.packs import shared_names
-from student.wiring import Path as Way
-from student.wiring import Wiring
+from nettailor.student.wiring import Path as Way
+from nettailor.student.wiring import Wiring
 
 _NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, _NO_CUDA])]

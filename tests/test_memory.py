@@ -20,10 +20,10 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.memory import room_for
 from nettailor.core.scores import classify
 from nettailor.core.state import read_state
-from prune.channels import trace_channels
-from prune.statistics import reestimate
-from prune.taylor import taylor_values
-from teacher.objective import CrossEntropy
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.statistics import reestimate
+from nettailor.prune.taylor import taylor_values
+from nettailor.teacher.objective import CrossEntropy
 
 CPU = torch.device("cpu")
 SAID_BY_A_GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of …"

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nettailor.core.backbone import NetOutput
-from student.mimicry import MimicryForm, mimicry, node_scales
+from nettailor.student.mimicry import MimicryForm, mimicry, node_scales
 
 # two images; x_1 has 4 elements an image and a variance of 4, x_2 has 1 element an image
 STEM = torch.full((2, 3, 4, 4), 7.0)

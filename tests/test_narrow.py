@@ -11,12 +11,12 @@ from torch import nn
 
 from nettailor.core.backbone import Chain
 from nettailor.core.cost import parameters
-from prune.channels import FIXED, Channels, trace_channels
-from prune.fold import fold
-from prune.narrow import narrow, positions, resize, widths
-from student.grow import build, grow
-from student.network import Student
-from student.wiring import Path, Wiring
+from nettailor.prune.channels import FIXED, Channels, trace_channels
+from nettailor.prune.fold import fold
+from nettailor.prune.narrow import narrow, positions, resize, widths
+from nettailor.student.grow import build, grow
+from nettailor.student.network import Student
+from nettailor.student.wiring import Path, Wiring
 
 
 def route() -> Student:

@@ -20,8 +20,8 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.narrowing import Budget, choose, kept_items, ready_budget
+from nettailor.prune.channels import FIXED, Channels
 from nettailor.session import Session, start_session
-from prune.channels import FIXED, Channels
 
 SMALL = [
     "--backbone", "test_efficientnet", "--weights", "none", "--image-size", "32",

@@ -17,7 +17,7 @@ from nettailor.core.interruption import Interrupted
 from nettailor.core.state import read_state, write_state
 from nettailor.core.trainer import NotFiniteError
 from nettailor.core.watch import StageWatcher
-from teacher.objective import CrossEntropy
+from nettailor.teacher.objective import CrossEntropy
 
 # In the training loop
 

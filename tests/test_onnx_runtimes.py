@@ -12,9 +12,9 @@ from nettailor.core.backbone import Chain, NetOutput, create_chain
 from nettailor.core.device import place
 from nettailor.deploy.int8 import to_int8
 from nettailor.deploy.onnx_file import load_onnx, to_onnx
-from prune.fold import fold
-from student.grow import grow
-from student.network import Student
+from nettailor.prune.fold import fold
+from nettailor.student.grow import grow
+from nettailor.student.network import Student
 
 CPU = torch.device("cpu")
 BACKBONES = (

@@ -18,9 +18,9 @@ from nettailor.core.weights import load_pretrained
 from nettailor.library import Library
 from nettailor.network import load_network, save_network
 from nettailor.packing import add_to_library
-from student.network import BatchNormPolicy, Student
-from student.wiring import Path as Way
-from student.wiring import Wiring
+from nettailor.student.network import BatchNormPolicy, Student
+from nettailor.student.wiring import Path as Way
+from nettailor.student.wiring import Wiring
 
 
 @pytest.fixture(scope="module")

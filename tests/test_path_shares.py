@@ -17,14 +17,14 @@ from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.path_shares import PathCosts, shares_of
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.prune.routes import Routes
 from nettailor.session import Session, start_session
-from prune.plan import PrunePlan
-from prune.remove import remove
-from prune.routes import Routes
-from student.grow import grow
-from student.latency_table import measure_paths
-from student.network import Student
-from student.wiring import Wiring
+from nettailor.student.grow import grow
+from nettailor.student.latency_table import measure_paths
+from nettailor.student.network import Student
+from nettailor.student.wiring import Wiring
 
 BACKBONES = ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050"]
 SMALL = [

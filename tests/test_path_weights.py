@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from student.path_weights import PathWeights
-from student.wiring import Path, Wiring, full_wiring
+from nettailor.student.path_weights import PathWeights
+from nettailor.student.wiring import Path, Wiring, full_wiring
 
 
 def plain(logits: Tensor, wiring: Wiring) -> Tensor:

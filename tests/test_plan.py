@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.plan import PrunePlan, decide
-from prune.reachability import closure
-from student.path_weights import PathWeights
-from student.wiring import Path, Wiring, full_wiring
+from nettailor.prune.plan import PrunePlan, decide
+from nettailor.prune.reachability import closure
+from nettailor.student.path_weights import PathWeights
+from nettailor.student.wiring import Path, Wiring, full_wiring
 
 
 def block(node: int) -> Path:

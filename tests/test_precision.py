@@ -18,7 +18,7 @@ from nettailor import tailor
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import as_served
 from nettailor.core.scores import classify
-from student.grow import grow
+from nettailor.student.grow import grow
 
 
 def test_half_precision_without_a_gpu_is_refused(shell: Shell) -> None:

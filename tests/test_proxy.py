@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import create_chain
 from nettailor.core.cost import chain_costs, module_flops, parameters
-from student.grow import grow, path_costs
-from student.proxy import Proxy, ScaledBatchNorm2d, pool, scaled_affines
+from nettailor.student.grow import grow, path_costs
+from nettailor.student.proxy import Proxy, ScaledBatchNorm2d, pool, scaled_affines
 
 
 def test_pooling_by_hand() -> None:

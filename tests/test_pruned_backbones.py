@@ -15,8 +15,8 @@ from nettailor.core.backbone import Chain, create_chain, node_specs
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.core.latency import sample
 from nettailor.network import load_network
-from prune.fold import fold
-from student.network import Student
+from nettailor.prune.fold import fold
+from nettailor.student.network import Student
 
 # Parameters in millions as timm's cards state them. Multiply-adds in billions at the size of the
 # pretrained weights: Aflalo and others, 2020, took 44, 30 and 44 % off the 0.70, 1.0 and 1.8 of

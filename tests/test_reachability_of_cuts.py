@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.reachability import closure, fewest_blocks, strongest_route
-from student.wiring import Path, Wiring, full_wiring
+from nettailor.prune.reachability import closure, fewest_blocks, strongest_route
+from nettailor.student.wiring import Path, Wiring, full_wiring
 
 
 def block(node: int) -> Path:

@@ -17,11 +17,11 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import load_network, save_network
-from prune.plan import PrunePlan, decide
-from prune.remove import remove
-from student.grow import grow
-from student.network import BatchNormPolicy, Student
-from student.wiring import Wiring
+from nettailor.prune.plan import PrunePlan, decide
+from nettailor.prune.remove import remove
+from nettailor.student.grow import grow
+from nettailor.student.network import BatchNormPolicy, Student
+from nettailor.student.wiring import Wiring
 
 # basic and bottleneck proxies (test_resnet has both), with and without batch norm
 BACKBONES = (

@@ -42,8 +42,8 @@ from nettailor.report.scales import AccuracyScale, label_logarithmic
 from nettailor.report.svg import chart_style, inline_svg
 from nettailor.report.tradeoffs import COSTS, tradeoff
 from nettailor.report.training import accuracy_curves, kept_epochs, loss_curves
-from student.wiring import Path as WirePath
-from student.wiring import full_wiring
+from nettailor.student.wiring import Path as WirePath
+from nettailor.student.wiring import full_wiring
 
 BOUNDS = Box(0, 0, 400, 300)
 

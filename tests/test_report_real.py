@@ -11,7 +11,7 @@ from nettailor import compare, eliminate, tailor
 from nettailor.report.methods import group
 from nettailor.report.path_weights import read_path_weights
 from nettailor.report.runs import read_runs
-from student.wiring import KINDS
+from nettailor.student.wiring import KINDS
 
 SETTINGS = [
     "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "1",

@@ -38,7 +38,7 @@ from nettailor.core.scores import Scores, classify
 from nettailor.core.state import read_state, write_state
 from nettailor.core.trainer import Fitted, fit
 from nettailor.core.watch import StageWatcher
-from student.network import Student
+from nettailor.student.network import Student
 
 
 def fit_student(

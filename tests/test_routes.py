@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nettailor.core.cost import chain_costs, module_flops, parameters
-from prune.plan import PrunePlan
-from prune.remove import remove
-from prune.routes import Route, Routes
-from student.grow import grow, path_costs
-from student.wiring import Path, Wiring, full_wiring
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.prune.routes import Route, Routes
+from nettailor.student.grow import grow, path_costs
+from nettailor.student.wiring import Path, Wiring, full_wiring
 
 STEP = 1 / 200_000  # of the grid
 WIRINGS = {

@@ -30,11 +30,11 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.trainer import NotFiniteError
 from nettailor.network import load_network
+from nettailor.prune.fold import fold
 from nettailor.search import run_search
 from nettailor.search_space import propose
 from nettailor.session import start_session
 from nettailor.study import Study
-from prune.fold import fold
 
 NAME = "test_resnet-32px"
 SMALL = [

@@ -8,12 +8,12 @@ from accelerate import Accelerator
 from conftest import enliven, lively_chain
 from torch import Tensor, nn
 
-from prune.plan import decide
-from prune.remove import remove
-from prune.statistics import reestimate
-from student.grow import grow
-from student.network import BatchNormPolicy, Student
-from student.proxy import ScaledBatchNorm2d
+from nettailor.prune.plan import decide
+from nettailor.prune.remove import remove
+from nettailor.prune.statistics import reestimate
+from nettailor.student.grow import grow
+from nettailor.student.network import BatchNormPolicy, Student
+from nettailor.student.proxy import ScaledBatchNorm2d
 
 
 def cut_student(batch_norm: BatchNormPolicy) -> Student:

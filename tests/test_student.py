@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import Chain, node_specs
 from nettailor.core.device import place
-from prune.plan import PrunePlan
-from prune.remove import remove
-from student.complexity import published, reachability
-from student.grow import build, grow, path_costs
-from student.mimicry import node_scales
-from student.network import BatchNormPolicy, Student
-from student.objective import TailorObjective
-from student.wiring import Path, Wiring, full_wiring
-from teacher.target import as_target
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.student.complexity import published, reachability
+from nettailor.student.grow import build, grow, path_costs
+from nettailor.student.mimicry import node_scales
+from nettailor.student.network import BatchNormPolicy, Student
+from nettailor.student.objective import TailorObjective
+from nettailor.student.wiring import Path, Wiring, full_wiring
+from nettailor.teacher.target import as_target
 
 # basic and bottleneck blocks (test_resnet has both), inverted residuals, no batch norm at all
 BACKBONES = (

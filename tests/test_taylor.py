@@ -11,8 +11,8 @@ from conftest import lively_chain
 from torch import Tensor, nn
 
 from nettailor.core.backbone import NetOutput
-from prune.channels import trace_channels
-from prune.taylor import taylor_values
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.taylor import taylor_values
 
 
 class Tiny(nn.Module):

@@ -26,9 +26,9 @@ from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.vocabulary import searched_chain
 from nettailor.core.weights import load_pretrained, universal_digest
 from nettailor.network import load_network, save_network
-from prune.eliminate import eliminate
-from student.grow import grow
-from student.network import Student
+from nettailor.prune.eliminate import eliminate
+from nettailor.student.grow import grow
+from nettailor.student.network import Student
 
 CLASSES = ("fuchs", "wolf: grau", "bär 🐻")
 

@@ -13,7 +13,7 @@ from nettailor.core.architecture import BlockKind, SearchedBlock, SearchedStruct
 from nettailor.core.backbone import node_specs
 from nettailor.core.cost import check_image_size, module_flops, parameters
 from nettailor.core.vocabulary import searched_chain
-from prune.fold import fold
+from nettailor.prune.fold import fold
 
 KINDS = get_args(BlockKind)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from student.wiring import Kind, Path, Wiring, full_wiring
+from nettailor.student.wiring import Kind, Path, Wiring, full_wiring
 
 
 @pytest.mark.parametrize(

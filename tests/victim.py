@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from nettailor import evidence, finetune, hand_over, knapsack, path_shares, tailor, tailoring
 from nettailor.core import files, flags, trainer, watch
 from nettailor.core.latency import measure_latency
-from student.latency_table import measure_paths
+from nettailor.student.latency_table import measure_paths
 
 FIRST = "before any stage"
 _LAYOUT = struct.Struct("q64s64s64s")  # points passed, stage, file being saved, last point

@@ -50,7 +50,7 @@ def parse_yaml(text: str) -> Any:
 
 def shipped() -> list[str]:
     """Names of the shipped settings, without `.yaml`."""
-    folder = resources.files("configs")
+    folder = resources.files("nettailor.configs")
     return sorted(
         item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
     )
@@ -66,7 +66,11 @@ def read_settings(source: str) -> dict[str, Any]:
         if path.is_file():
             text = path.read_text(encoding="utf-8")
         elif source in shipped():
-            text = resources.files("configs").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
+            text = (
+                resources.files("nettailor.configs")
+                .joinpath(f"{source}.yaml")
+                .read_text(encoding="utf-8")
+            )
         else:
             raise UserError(
                 f"--config: no file {source!r}{nearest(source, shipped())}; "

@@ -3,8 +3,8 @@
 from matplotlib.figure import Figure
 
 from nettailor.report.runs import Run
-from student.drawing import architecture
-from student.wiring import Path, Wiring, full_wiring
+from nettailor.student.drawing import architecture
+from nettailor.student.wiring import Path, Wiring, full_wiring
 
 
 def drawing(run: Run) -> Figure:

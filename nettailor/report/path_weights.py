@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 
 from nettailor.report.runs import Run
 from nettailor.report.svg import FAINT_INK, INK
-from student.wiring import KINDS, Path
+from nettailor.student.wiring import KINDS, Path
 
 _TAG = re.compile(
     r"path_weight/(?:x(\d+)/(?:(block|identity)|from-x(\d+))|logits/(?:head|exit-x(\d+)))"

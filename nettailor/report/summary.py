@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nettailor.core.errors import UserError
 from nettailor.core.run_folder import SUMMARY_FILE, Kind
-from student.wiring import Kind as PathKind
-from student.wiring import Wiring
+from nettailor.student.wiring import Kind as PathKind
+from nettailor.student.wiring import Wiring
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 NonNegative = Annotated[float, Field(ge=0)]
