@@ -14,7 +14,7 @@ from gpu_rows import SMALL, arguments, nettailor, row
 from steps import CLASSES, Steps, stepper, student_steps
 from torch import Tensor, nn
 
-from nettailor.core.backbone import create_chain
+from nettailor.core.backbone import create_backbone
 from nettailor.core.device import place
 from nettailor.core.gradients import Gradients
 from nettailor.core.latency import measure_latency, sample, serving_dtype
@@ -185,7 +185,7 @@ def half(given: argparse.Namespace) -> None:
         losses[1] / losses[0] if len(losses) == 2 else None,
         ok=good and all(map(math.isfinite, losses)))  # fmt: skip
     torch.manual_seed(0)
-    chain = create_chain("resnet18", CLASSES)
+    chain = create_backbone("resnet18", CLASSES)
     channels = trace_channels(chain, 64)
     batch = [(torch.randn(8, 3, 64, 64), torch.arange(8))]
     exact, found = (

@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nettailor.core.backbone import create_chain, make_network
+from nettailor.core.backbone import create_backbone
 from nettailor.core.device import place
+from nettailor.core.families import make_network
 from nettailor.core.latency import sample
-from nettailor.student.complexity import FORMS
-from nettailor.student.grow import grow, path_costs
-from nettailor.student.mimicry import node_scales
-from nettailor.student.objective import TailorObjective
-from nettailor.teacher.target import as_target
+from nettailor.student.loss import TailorLoss
+from nettailor.student.network import Student
 
 CLASSES = 10
 
@@ -75,32 +73,27 @@ def student_steps(
     backbone: str, *, published: bool, side: int, device: torch.device, skips: int = 3
 ) -> Steps:
     """Training the default student, or the published one, of a backbone with random weights."""
-    teacher = place(create_chain(backbone, CLASSES), device)
-    target = as_target(teacher)
-    student = grow(
-        create_chain(backbone, CLASSES),
+    teacher = place(create_backbone(backbone, CLASSES), device)
+    student = Student(
+        create_backbone(backbone, CLASSES),
         skips=skips if published else 0,
         identities=not published,
         exits=not published,
         batch_norm="follow",
+        shared=True,
     )
     if not published:
         student.finetune_all()
     place(student, device)
-    costs, total = path_costs(student, teacher, side)
-    form = "mean-square" if teacher.family == "resnet" else "normalized"
+    objective = TailorLoss(
+        teacher,
+        distill=0.0 if published else 0.5,
+        mimic=1.0,
+        complexity="published" if published else "route",
+    )
     # drawn on the CPU: the same on any device
     drawn = sample(2, 3, side, torch.device("cpu")).to(device)
-    scales = node_scales(form, target(drawn))
-    cost = torch.tensor([one.flops / total.flops for one in costs], device=device)
-    objective = TailorObjective(
-        target,
-        distill=0.0 if published else 0.5,
-        gamma=0.3,
-        complexity=FORMS["published" if published else "route"](cost, student.wiring),
-        mimic=1.0,
-        mimic_scales=torch.tensor(scales, device=device),
-    )
+    objective.calibrate([drawn])
     return Steps(student.train(), objective)
 
 

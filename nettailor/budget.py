@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from functools import partial
 
-from nettailor.core.backbone import create_chain
+from nettailor.core.backbone import create_backbone
 from nettailor.core.config import PruneConfig
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.latency_budget import WITHIN, keep_by_the_clock
-from nettailor.path_shares import PathCosts, PathShares
+from nettailor.path_shares import PathCosts
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.session import Session
+from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
 from nettailor.tailoring import Tailoring, grow_student
 
@@ -22,7 +23,7 @@ def check_budget(session: Session, costs: PathCosts) -> None:
     config = session.config
     if config.prune.budget is None:
         return
-    chain = create_chain(config.backbone, len(session.task.classes))
+    chain = create_backbone(config.backbone, len(session.task.classes))
     student = place(grow_student(config, chain), session.accelerator.device)
     shares = costs.shares(student)
     most = _budget_share(config.prune, shares)

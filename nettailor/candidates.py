@@ -4,17 +4,17 @@ import time
 from collections.abc import Mapping, Sequence
 
 from nettailor.budget import within_budget
-from nettailor.core.backbone import create_chain
+from nettailor.core.backbone import create_backbone
 from nettailor.core.errors import UserError
 from nettailor.core.ranks import from_main
 from nettailor.front import FRONT_FILE, Front, Point, Seconds, read_front, write_front
-from nettailor.path_shares import shares_of
 from nettailor.prune.depths import choose, decided, default_depths, find_leanest
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.prune.reachability import fewest_blocks
 from nettailor.prune.routes import Route
 from nettailor.race import race
 from nettailor.session import Session
+from nettailor.student.costs import shares_of
 from nettailor.student.network import Student
 from nettailor.tailoring import Candidate, Tailoring, grow_student
 
@@ -89,7 +89,9 @@ def check_routes(session: Session) -> None:
     config, asked = session.config, session.config.prune.remove
     if config.prune.by != "rank" or asked is None:
         return
-    wiring = grow_student(config, create_chain(config.backbone, len(session.task.classes))).wiring
+    wiring = grow_student(
+        config, create_backbone(config.backbone, len(session.task.classes))
+    ).wiring
     blocks, needed = len(wiring.of_kind("block")), fewest_blocks(wiring)
     if max(asked) > blocks - needed:
         raise UserError(

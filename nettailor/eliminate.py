@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.config import TEACHER_KEYS, Reference, recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
@@ -47,7 +47,7 @@ def _eliminated_run(session: Session, top: int) -> ChainRun:
     details += ["conv"] * settings.replacement + ["head"] * (settings.trainable == "head")
     kept = kept_blocks(session.stages, settings.unit, top)
 
-    def make() -> tuple[Chain, WeightsSource]:
+    def make() -> tuple[Backbone, WeightsSource]:
         chain, source = load_pretrained(config.backbone, len(session.task.classes), config.weights)
         chain = eliminate(chain, kept, replacement=settings.replacement)
         if settings.trainable == "head":
@@ -80,7 +80,7 @@ def reference_runs(session: Session) -> list[ChainRun]:
 def _reference_run(session: Session, kind: Reference) -> ChainRun:
     config = session.config
 
-    def make() -> tuple[Chain, WeightsSource]:
+    def make() -> tuple[Backbone, WeightsSource]:
         weights = "none" if kind == "scratch" else config.weights
         chain, source = load_pretrained(config.backbone, len(session.task.classes), weights)
         if kind == "head-only":
@@ -94,7 +94,7 @@ def _run(
     session: Session,
     kind: Kind,
     details: Sequence[str],
-    make: Callable[[], tuple[Chain, WeightsSource]],
+    make: Callable[[], tuple[Backbone, WeightsSource]],
     eliminated: Mapping[str, Any] | None,
     **alone: object,
 ) -> ChainRun:

@@ -18,7 +18,7 @@ from nettailor.core.architecture import (
     Architecture,
     write_architecture,
 )
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.errors import UserError
@@ -168,7 +168,7 @@ def _onnx_module(name: str) -> ModuleType:
         ) from error
 
 
-def _unfolded(network: Chain | Student, architecture: Architecture) -> _Export:
+def _unfolded(network: Backbone | Student, architecture: Architecture) -> _Export:
     """The weights as they were trained, to go on from, and the network read back from them.
 
     Those of a whole backbone bear timm's names.

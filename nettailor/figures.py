@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.config import BudgetConfig
 from nettailor.core.cost import layers, module_flops, parameters
 from nettailor.core.data import images_of
@@ -20,7 +20,7 @@ from nettailor.report.brief import accuracy
 from nettailor.session import Session
 from nettailor.student.network import Student
 
-Network = Chain | Student
+Network = Backbone | Student
 
 
 def versions() -> dict[str, str]:
@@ -96,7 +96,7 @@ def summary(
     """
     config, scores = session.config, evidence.scores
     # those of the backbone, whatever was cut off it
-    stages = network.stages if searched and isinstance(network, Chain) else session.stages
+    stages = network.stages if searched and isinstance(network, Backbone) else session.stages
     return {
         "kind": kind,
         "backbone": config.backbone,

@@ -15,7 +15,7 @@ from nettailor.core.architecture import (
     ScaledStructure,
     SearchedStructure,
 )
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.config import ScheduleConfig
 from nettailor.core.device import place
 from nettailor.core.latency import measure_latency
@@ -36,7 +36,7 @@ from nettailor.teacher.objective import CrossEntropy
 class Teacher(NamedTuple):
     """A finished teacher: its network, what that was made from, its figures, and its run."""
 
-    network: Chain
+    network: Backbone
     architecture: Architecture
     figures: dict[str, Any]
     folder: RunFolder
@@ -70,7 +70,7 @@ class ChainRun:
     settings: Mapping[str, Any]
     ignored: Collection[str]
     stage: ScheduleConfig
-    make: Callable[[], tuple[Chain, WeightsSource]]
+    make: Callable[[], tuple[Backbone, WeightsSource]]
     eliminated: Mapping[str, Any] | None = None
     scaled: Mapping[str, Any] | None = None
     structure: SearchedStructure | None = None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from nettailor.core.architecture import WEIGHTS_FILE, Architecture, NarrowedStructure
-from nettailor.core.backbone import Chain, create_chain
+from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.config import ROUND_TO, TEACHER_KEYS, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
@@ -64,7 +64,7 @@ class Whole(NamedTuple):
     train_seconds: of that run.
     """
 
-    network: Chain | Student
+    network: Backbone | Student
     architecture: Architecture
     digest: str
     name: str
@@ -77,7 +77,7 @@ class Narrowed(NamedTuple):
     straight_after: validation scores after the cut and re-estimated statistics, untrained.
     """
 
-    network: Chain | Student
+    network: Backbone | Student
     whole: Whole
     choice: Choice
     straight_after: Scores
@@ -110,7 +110,9 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     budget = None
     if not chosen:
         if tailored is None:
-            network: Chain | Student = create_chain(config.backbone, len(session.task.classes))
+            network: Backbone | Student = create_backbone(
+                config.backbone, len(session.task.classes)
+            )
         else:
             network = tailored.network
         network = place(network, session.accelerator.device)
@@ -150,7 +152,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
         network = (
             tailored.network
             if tailored
-            else create_chain(config.backbone, len(session.task.classes))
+            else create_backbone(config.backbone, len(session.task.classes))
         )
         ready_budget(session, place(network, session.accelerator.device))
     say_task(session)
@@ -314,7 +316,7 @@ def _finish(session: Session, folder: RunFolder, narrowed: Narrowed, teacher: Te
     folder.finish(result)
 
 
-def _architecture(network: Chain | Student, whole: Whole) -> Architecture:
+def _architecture(network: Backbone | Student, whole: Whole) -> Architecture:
     before = widths(whole.network)
     return whole.architecture.model_copy(
         update={

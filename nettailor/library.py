@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from nettailor.core.architecture import Architecture, StudentStructure
-from nettailor.core.backbone import fresh_classifier, meta_copy, node_specs, proxy_shape
+from nettailor.core.backbone import meta_copy
+from nettailor.core.classification import fresh_classifier
 from nettailor.core.device import place
 from nettailor.core.errors import UserError, nearest
 from nettailor.network import student_wiring
 from nettailor.packs import (
     PACK_FILE,
-    Backbone,
     Pack,
+    PackedBackbone,
     backbone_shapes,
     check_backbone,
     check_name,
@@ -176,32 +177,28 @@ class Library:
 class _Shared:
     """The tensors of a backbone, each in memory as long as a network is made of it."""
 
-    def __init__(self, library: Path, entry: Backbone, device: torch.device) -> None:
+    def __init__(self, library: Path, entry: PackedBackbone, device: torch.device) -> None:
         """Reads no weights yet. Raises UserError for an unknown backbone."""
         self._library, self._entry, self._device = library, entry, device
         self._held: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
         self._chain = backbone_shapes(library, entry)
-        self._specs = node_specs(self._chain)
-        blocks = range(1, len(self._chain.blocks) + 1)
-        self._shapes = tuple(proxy_shape(self._chain, block) for block in blocks)
 
     def student(self, structure: StudentStructure, classes: int, source: Path) -> Student:
         """A student in eval mode on the shared tensors; what it owns is on the meta device.
 
         Raises UserError, which names the source, where the structure makes none.
         """
-        wiring = student_wiring(structure, len(self._shapes), source)
+        wiring = student_wiring(structure, len(self._chain.blocks), source)
         with torch.device("meta"):
             chain = meta_copy(self._chain)
             assert isinstance(chain.classifier, nn.Linear)
             chain.classifier = fresh_classifier(chain.classifier.in_features, classes)
             student = Student(
                 chain,
-                self._specs,
-                wiring,
-                shapes=self._shapes,
+                wiring=wiring,
                 batch_norm=structure.batch_norm,
                 adapters=structure.adapters,
+                shared=True,
             )
         student.path_weights = PathWeights(wiring)
         names = shared_names(student)

@@ -12,7 +12,7 @@ from nettailor.core.architecture import (
     read_architecture,
     write_architecture,
 )
-from nettailor.core.backbone import Chain, create_chain, cut
+from nettailor.core.backbone import Backbone, backbone_of, create_backbone
 from nettailor.core.compound_scaling import make_scaled
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
@@ -22,12 +22,11 @@ from nettailor.core.timm_names import to_chain
 from nettailor.core.vocabulary import searched_chain
 from nettailor.prune.eliminate import eliminate
 from nettailor.prune.narrow import resize
-from nettailor.student.grow import build
 from nettailor.student.network import Student
 from nettailor.student.wiring import Wiring
 
 
-def save_network(folder: Path, network: Chain | Student, architecture: Architecture) -> Path:
+def save_network(folder: Path, network: Backbone | Student, architecture: Architecture) -> Path:
     """Write a network into a run folder; returns the path of its weights.
 
     `architecture.student` is filled in from a student itself.
@@ -66,7 +65,7 @@ def find_run(given: Path) -> Path:
     return find_run(inside[0])
 
 
-def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
+def load_network(folder: Path) -> tuple[Backbone | Student, Architecture]:
     """Rebuild a network, on the CPU, channels last, in eval mode; nothing is unpickled.
 
     The weights of a whole backbone may bear timm's names, as exported ones do.
@@ -87,7 +86,7 @@ def load_network(folder: Path) -> tuple[Chain | Student, Architecture]:
     return place(network, torch.device("cpu")).eval(), architecture
 
 
-def _bare(architecture: Architecture, file: Path) -> Chain | Student:
+def _bare(architecture: Architecture, file: Path) -> Backbone | Student:
     """The network with random weights; UserError where `file` describes none."""
     network = _full_width(architecture, file)
     if architecture.narrowed is not None:
@@ -99,7 +98,7 @@ def _bare(architecture: Architecture, file: Path) -> Chain | Student:
     return network
 
 
-def _full_width(architecture: Architecture, file: Path) -> Chain | Student:
+def _full_width(architecture: Architecture, file: Path) -> Backbone | Student:
     """The network with all of its channels; UserError as in `_bare`."""
     backbone, classes = architecture.backbone, len(architecture.classes)
     scaled = architecture.scaled
@@ -107,8 +106,10 @@ def _full_width(architecture: Architecture, file: Path) -> Chain | Student:
         return searched_chain(architecture.searched, classes)
     try:
         if scaled is not None:
-            return cut(make_scaled(backbone, classes, depth=scaled.depth, width=scaled.width))
-        chain = create_chain(backbone, classes)
+            return backbone_of(
+                make_scaled(backbone, classes, depth=scaled.depth, width=scaled.width)
+            )
+        chain = create_backbone(backbone, classes)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     if architecture.eliminated is not None:
@@ -121,10 +122,13 @@ def _full_width(architecture: Architecture, file: Path) -> Chain | Student:
     if structure is None:
         return chain
     wiring = student_wiring(structure, len(chain.blocks), file)
-    network = build(chain, wiring, batch_norm=structure.batch_norm, adapters=structure.adapters)
-    if structure.finetune == "all":
-        network.finetune_all()
-    return network
+    return Student(
+        chain,
+        wiring=wiring,
+        batch_norm=structure.batch_norm,
+        adapters=structure.adapters,
+        shared=structure.finetune == "task",
+    )
 
 
 def student_wiring(structure: StudentStructure, blocks: int, file: Path) -> Wiring:

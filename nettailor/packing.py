@@ -8,7 +8,7 @@ import yaml
 from torch import Tensor
 
 from nettailor.core.architecture import Architecture, read_architecture
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.errors import UserError
 from nettailor.core.run_folder import CONFIG_FILE, settings_of
 from nettailor.core.seeding import seed_stage
@@ -18,7 +18,7 @@ from nettailor.network import load_network
 from nettailor.packs import (
     PACK_FILE,
     SHARED_RUN,
-    Backbone,
+    PackedBackbone,
     check_backbone,
     has_backbone,
     load_backbone,
@@ -61,7 +61,7 @@ def add_to_library(
         )
     fresh = not has_backbone(library)
     if fresh:
-        entry = Backbone(
+        entry = PackedBackbone(
             backbone=architecture.backbone,
             digest=architecture.weights_digest,
             origin=architecture.weights_origin,
@@ -109,7 +109,7 @@ def _task_of(settings: Path) -> str:
     return Path(_setting(settings, "data", str)).name
 
 
-def _pretrained(settings: Path, architecture: Architecture) -> Chain:
+def _pretrained(settings: Path, architecture: Architecture) -> Backbone:
     """The backbone as the run had it from its weights' source; UserError where it changed."""
     weights = _setting(settings, "weights", str)
     with torch.random.fork_rng(devices=[]):
@@ -124,7 +124,7 @@ def _pretrained(settings: Path, architecture: Architecture) -> Chain:
     return chain
 
 
-def _require_shared(student: Student, chain: Chain, run: Path) -> None:
+def _require_shared(student: Student, chain: Backbone, run: Path) -> None:
     """Raise UserError unless what the student shares is the chain's, to the last bit."""
     state, universal, shared = student.state_dict(), chain.state_dict(), shared_names(student)
     unlike = [

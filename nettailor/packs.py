@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.architecture import Architecture, Closed, StudentStructure, read_checked
-from nettailor.core.backbone import Chain, create_chain
+from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
 from nettailor.core.files import (
@@ -50,7 +50,7 @@ _NAME = re.compile(r"\w([\w .-]*[\w-])?")
 _LONGEST_NAME = 100
 
 
-class Backbone(Closed):
+class PackedBackbone(Closed):
     """The content of `backbone.json`.
 
     digest: `universal_digest` of the tensors. origin: whence they came, in words.
@@ -132,7 +132,7 @@ def sharing_structure(architecture: Architecture, source: Path) -> StudentStruct
 
 
 def check_backbone(
-    architecture: Architecture, source: Path, entry: Backbone, library: Path
+    architecture: Architecture, source: Path, entry: PackedBackbone, library: Path
 ) -> None:
     """Raise UserError unless a network, which lies at the source, is made from the backbone."""
     if (architecture.backbone, architecture.weights_digest) != (entry.backbone, entry.digest):
@@ -155,7 +155,7 @@ def has_backbone(library: Path) -> bool:
     return (library / "backbone" / BACKBONE_FILE).is_file()
 
 
-def read_backbone(library: Path) -> Backbone:
+def read_backbone(library: Path) -> PackedBackbone:
     """What a library's tasks share; UserError where the folder holds none, or a damaged one."""
     if not has_backbone(library):
         raise UserError(
@@ -163,22 +163,24 @@ def read_backbone(library: Path) -> Backbone:
             f"`{_MAKE} {library}`"
         )
     path = library / "backbone" / BACKBONE_FILE
-    return read_checked(path, Backbone, f"restore it, or make the library again with `{_MAKE} DIR`")
+    return read_checked(
+        path, PackedBackbone, f"restore it, or make the library again with `{_MAKE} DIR`"
+    )
 
 
-def backbone_shapes(library: Path, entry: Backbone) -> Chain:
+def backbone_shapes(library: Path, entry: PackedBackbone) -> Backbone:
     """The chain on the meta device: a damaged file may name a network of any size.
 
     Raises UserError for an unknown backbone.
     """
     try:
         with torch.device("meta"):
-            return create_chain(entry.backbone, 1)
+            return create_backbone(entry.backbone, 1)
     except UserError as error:
         raise UserError(f"{library / 'backbone' / BACKBONE_FILE}: {error}") from error
 
 
-def load_backbone(library: Path, entry: Backbone) -> Chain:
+def load_backbone(library: Path, entry: PackedBackbone) -> Backbone:
     """The chain of a library on the CPU; its classifier answers nothing.
 
     Raises UserError where the weights are damaged, or others.
@@ -187,7 +189,7 @@ def load_backbone(library: Path, entry: Backbone) -> Chain:
     shapes = _universal(backbone_shapes(library, entry))
     tensors = read_weights(weights)
     require_exactly(shapes, tensors, weights)
-    chain = create_chain(entry.backbone, 1)
+    chain = create_backbone(entry.backbone, 1)
     chain.load_state_dict(tensors, strict=False)
     found = universal_digest(chain)
     if found != entry.digest:
@@ -198,7 +200,7 @@ def load_backbone(library: Path, entry: Backbone) -> Chain:
     return chain
 
 
-def write_backbone(library: Path, chain: Chain, entry: Backbone) -> None:
+def write_backbone(library: Path, chain: Backbone, entry: PackedBackbone) -> None:
     """Make a library without tasks; UserError where it cannot be written."""
 
     def write(folder: Path) -> None:
@@ -208,7 +210,7 @@ def write_backbone(library: Path, chain: Chain, entry: Backbone) -> None:
     _put(library / "backbone", write)
 
 
-def _universal(chain: Chain) -> dict[str, Tensor]:
+def _universal(chain: Backbone) -> dict[str, Tensor]:
     return {
         name: value
         for name, value in chain.state_dict().items()

@@ -1,48 +1,17 @@
 """What each path costs as a share of the whole backbone: operations, parameters or time."""
 
-from collections.abc import Iterable
 from pathlib import Path as FilePath
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from nettailor.core.backbone import Chain, create_chain
-from nettailor.core.cost import chain_costs
+from nettailor.core.backbone import create_backbone
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.session import Session
-from nettailor.student.grow import path_costs
+from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.latency_table import LatencyTable, measure_paths
 from nettailor.student.network import Student
-from nettailor.student.wiring import Path
-
-
-class PathShares(NamedTuple):
-    """Shares of the whole backbone's cost.
-
-    paths: of each path, in the wiring's order. fixed: of the stem. whole: the backbone's cost, in
-    multiply-adds, parameters or milliseconds.
-    """
-
-    paths: list[float]
-    fixed: float
-    whole: float
-
-    def of(self, student: Student, route: Iterable[Path]) -> float:
-        """The share of a network that keeps only these paths of a student."""
-        share = dict(zip(student.wiring.paths, self.paths, strict=True))
-        return self.fixed + sum(share[path] for path in route)
-
-
-def shares_of(
-    student: Student, chain: Chain, image_size: int, unit: Literal["flops", "params"]
-) -> PathShares:
-    """Shares of the multiply-adds or of the parameters, counted."""
-    costs, total = path_costs(student, chain, image_size)
-    column = 0 if unit == "flops" else 1
-    stem = chain_costs(chain, image_size).stem
-    whole = total[column]
-    return PathShares([cost[column] / whole for cost in costs], stem[column] / whole, whole)
 
 
 class PathCosts:
@@ -68,7 +37,7 @@ class PathCosts:
             budgeted = prune.budget[0]
             self._unit = "latency" if budgeted == "latency_ms" else budgeted
         self._chain = place(
-            create_chain(config.backbone, len(session.task.classes)), session.accelerator.device
+            create_backbone(config.backbone, len(session.task.classes)), session.accelerator.device
         )
         self._times: LatencyTable | None = None
         if self._unit == "latency" and table.exists() and not fresh:

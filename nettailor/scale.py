@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nettailor.core.backbone import Chain, cut, data_defaults
+from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.compound_scaling import (
     PUBLISHED,
     Coefficients,
@@ -18,6 +18,7 @@ from nettailor.core.compound_scaling import (
 from nettailor.core.config import TEACHER_KEYS, RunConfig, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
+from nettailor.core.families import data_defaults
 from nettailor.core.flags import parse, run_command
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import set_key, validate
@@ -62,7 +63,7 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
     weights = _start(config, scaling)
     start = weights if settings.pretrained else None
 
-    def make() -> tuple[Chain, WeightsSource]:
+    def make() -> tuple[Backbone, WeightsSource]:
         if start is not None:
             return load_pretrained(start, len(session.task.classes), config.weights)
         return untrained(_chain(session, scaling))
@@ -113,10 +114,10 @@ def _start(config: RunConfig, scaling: Scaling) -> str | None:
     return member if member.split(".")[0] == config.backbone.split(".")[0] else None
 
 
-def _chain(session: Session, scaling: Scaling) -> Chain:
+def _chain(session: Session, scaling: Scaling) -> Backbone:
     """The network of random weights."""
     classes = len(session.task.classes)
-    return cut(
+    return backbone_of(
         make_scaled(session.config.backbone, classes, depth=scaling.depth, width=scaling.width)
     )
 

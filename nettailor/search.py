@@ -10,7 +10,7 @@ from typing import Any
 
 from nettailor.claims import Claims
 from nettailor.core.architecture import SearchedStructure
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.device import place
@@ -177,7 +177,7 @@ class _Search:
 
     def _train(
         self, number: int, structure: SearchedStructure, epochs: int
-    ) -> tuple[Chain, Reached]:
+    ) -> tuple[Backbone, Reached]:
         """Train a network, or go on with it, for the first `epochs` of the whole schedule."""
         session, study = self._session, self._study
         folder = study.trial_folder(number, structure)
@@ -199,7 +199,7 @@ class _Search:
     def _structure(self, number: int) -> SearchedStructure:
         return self._study.proposal(number).structure
 
-    def _fresh(self, number: int, structure: SearchedStructure) -> tuple[Chain, WeightsSource]:
+    def _fresh(self, number: int, structure: SearchedStructure) -> tuple[Backbone, WeightsSource]:
         """The network of a trial before its first step, the same each time."""
         self._session.seed_stage(f"trial {number}")
         chain = searched_chain(structure, len(self._session.task.classes))

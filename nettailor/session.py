@@ -19,7 +19,7 @@ from nettailor.core.architecture import (
     ScaledStructure,
     SearchedStructure,
 )
-from nettailor.core.backbone import create_chain, data_defaults
+from nettailor.core.backbone import create_backbone
 from nettailor.core.config import BudgetConfig, RunConfig, ScheduleConfig, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
@@ -27,6 +27,7 @@ from nettailor.core.data import Task, load_task, resolved, without_broken
 from nettailor.core.device import numbers_of, processor_name, start_accelerator, worker_count
 from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
+from nettailor.core.families import data_defaults
 from nettailor.core.files import write_json
 from nettailor.core.images import Images
 from nettailor.core.judge import Judge
@@ -282,7 +283,7 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     if config.on_bad_image == "skip":
         task = _readable(task, Path(config.out), screen)
     with torch.device("meta"):
-        chain = create_chain(config.backbone, len(task.classes))
+        chain = create_backbone(config.backbone, len(task.classes))
     check_image_size(chain, config.image_size)
     session = Session(config, screen, accelerator, task, preprocessing, chain.stages)
     _ = session.train_loader  # whatever it cannot be made of shows before a run is opened

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial
 
 from nettailor.claims import Claim, Claims, damaged
 from nettailor.core.architecture import SearchedStructure
-from nettailor.core.backbone import create_chain
+from nettailor.core.backbone import create_backbone
 from nettailor.core.config import EXECUTION_KEYS, TEACHER_KEYS, flat, recorded
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
@@ -105,7 +105,7 @@ class Study:
     def _most_flops(self) -> float:
         config = self._session.config
         with torch.device("meta"):
-            chain = create_chain(config.backbone, len(self._session.task.classes))
+            chain = create_backbone(config.backbone, len(self._session.task.classes))
         shape = (3, config.image_size, config.image_size)
         return config.search.max_cost * module_flops(chain, shape)
 

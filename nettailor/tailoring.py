@@ -1,6 +1,5 @@
 """The stages of a tailored run: grow and train the student, cut and fine-tune candidates."""
 
-import copy
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.config import RunConfig
 from nettailor.core.device import place
 from nettailor.core.judge import Judge
@@ -34,13 +33,9 @@ from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
 from nettailor.prune.statistics import reestimate
 from nettailor.session import Session, schedule_of
-from nettailor.student.complexity import FORMS
 from nettailor.student.drawing import StudentPictures
-from nettailor.student.grow import grow
-from nettailor.student.mimicry import DEFAULT_MIMIC, MimicryForm, mean_scales
+from nettailor.student.loss import TailorLoss, expected_cross_entropy
 from nettailor.student.network import Student
-from nettailor.student.objective import TailorObjective, expected_cross_entropy
-from nettailor.teacher.target import as_target
 
 _STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
@@ -129,33 +124,30 @@ def _standing(row: Mapping[str, float]) -> float:
     return row.get("val_judged", row["val_accuracy"])
 
 
-def grow_student(config: RunConfig, chain: Chain) -> Student:
-    """The student that the settings ask for; takes over the chain."""
+def grow_student(config: RunConfig, chain: Backbone) -> Student:
+    """The student that the settings ask for; the chain stays as it is."""
     settings, shared = config.student, config.prune.finetune == "task"
-    student = grow(
+    return Student(
         chain,
         skips=settings.skips,
         identities=settings.identities,
         exits=settings.exits,
         batch_norm=settings.batch_norm,
         adapters=shared if settings.adapters == "auto" else settings.adapters,
+        shared=shared or config.prune.by == "rank",
     )
-    if not shared and config.prune.by == "route":
-        student.finetune_all()
-    return student
 
 
 class Tailoring:
     """The stages of one tailored run; each continues where an earlier session stopped."""
 
     def __init__(
-        self, session: Session, folder: RunFolder, teacher: Chain, costs: PathCosts
+        self, session: Session, folder: RunFolder, teacher: Backbone, costs: PathCosts
     ) -> None:
         self.session, self.folder, self.costs = session, folder, costs
         self.config = session.config
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
-        self.target = as_target(self.teacher)
         self.taught = session.validate(self.teacher)
         config = self.config
         # candidates for a budget are compared with each other, not with the teacher
@@ -169,30 +161,34 @@ class Tailoring:
         if start == "auto":
             start = "teacher" if config.prune.finetune == "all" else "pretrained"
         if start == "teacher":
-            chain = copy.deepcopy(self.teacher).requires_grad_(True)  # the target's do not train
+            chain = self.teacher
         self.chain = chain
-        form = config.student.mimicry
-        if form == "auto":
-            form = "mean-square" if self.chain.family == "resnet" else "normalized"
-        asked = config.student.mimic
-        self.mimic = DEFAULT_MIMIC[form] if asked is None else asked
-        self.mimic_scales = self._mimic_scales(form)
+        settings = config.student
+        self.loss = TailorLoss(
+            self.teacher,
+            gamma=settings.gamma,
+            distill=settings.distill,
+            mimic=settings.mimic,
+            complexity=settings.complexity,
+            mimicry=settings.mimicry,
+            costs=lambda student: self.costs.shares(student).paths,
+            label_smoothing=settings.label_smoothing,
+            class_weights=session.class_weights,
+        )
+        # shuffled batches: files lie sorted by class, and one class alone varies less
+        batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
+        room = room_for(config.batch_size, "a pass of the teacher")
+        with session.accelerator.autocast(), room:
+            self.loss.calibrate(images.to(self.device) for images, _ in batches)
 
     def validate(self, network: nn.Module) -> Scores:
         """Scores on the validation split, judged beside the teacher's."""
         return self.judge.of(self.session.validate(network))
 
-    def _mimic_scales(self, form: MimicryForm) -> list[float]:
-        # shuffled batches: files lie sorted by class, and one class alone varies less
-        batches = islice(self.session.train_loader.epoch(0), _SCALE_BATCHES)
-        room = room_for(self.config.batch_size, "a pass of the teacher")
-        with self.session.accelerator.autocast(), room:
-            return mean_scales(form, (self.target(images.to(self.device)) for images, _ in batches))
-
     def grown(self) -> Student:
         """The student before it is trained, with the weights that every session gives it."""
         self.session.seed_stage("student")
-        return place(grow_student(self.config, copy.deepcopy(self.chain)), self.device)
+        return place(grow_student(self.config, self.chain), self.device)
 
     def share_of_time(self, network: Student) -> float:
         """The latency of a network over the backbone's, both measured now."""
@@ -205,28 +201,14 @@ class Tailoring:
         stage: str,
         network: Student,
         schedule: Schedule,
+        loss: TailorLoss,
         *,
-        gamma: float,
-        mimic: float,
-        distill: float,
-        label_smoothing: float,
         keep: Literal["best", "last"],
         stop: Stop | None = None,
     ) -> Fitted:
-        """Train a student by the objective; see `fit` for what stops it."""
+        """Train a student by the loss; see `fit` for what stops it."""
         session, config = self.session, self.config
-        cost = torch.tensor(self.costs.shares(network).paths, device=self.device)
-        complexity = FORMS[config.student.complexity](cost, network.wiring)
-        objective = TailorObjective(
-            self.target,
-            distill=distill,
-            gamma=gamma,
-            complexity=complexity,
-            mimic=mimic,
-            mimic_scales=torch.tensor(self.mimic_scales, device=self.device),
-            label_smoothing=label_smoothing,
-            class_weights=session.class_weights,
-        )
+        complexity = loss.expected_cost(network, config.image_size)
         own = [
             (name, parameter)
             for name, parameter in network.named_parameters()
@@ -257,7 +239,7 @@ class Tailoring:
         with closing(watcher):
             return fit(
                 network,
-                objective,
+                loss,
                 session.train_loader,
                 groups=groups,
                 schedule=schedule,
@@ -283,10 +265,7 @@ class Tailoring:
             "student",
             student,
             schedule_of(settings),
-            gamma=settings.gamma,
-            mimic=self.mimic,
-            distill=settings.distill,
-            label_smoothing=settings.label_smoothing,
+            self.loss,
             keep="last",
         )
         self._reestimate(student)
@@ -360,10 +339,11 @@ class Tailoring:
             plan.name,
             network,
             schedule_of(settings),
-            gamma=0.0,
-            mimic=self.mimic if settings.mimic is None else settings.mimic,
-            distill=self.config.student.distill if settings.distill is None else settings.distill,
-            label_smoothing=settings.label_smoothing,
+            self.loss.after_cut(
+                mimic=settings.mimic,
+                distill=settings.distill,
+                label_smoothing=settings.label_smoothing,
+            ),
             keep="best",
             stop=stop,
         )

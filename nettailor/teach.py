@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.config import recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
@@ -32,7 +32,7 @@ def load_teacher(folder: RunFolder, session: Session) -> Teacher:
     """
     require_same_task(session, folder)
     network, architecture = load_network(folder.path)
-    if not isinstance(network, Chain) or architecture.classes != session.task.classes:
+    if not isinstance(network, Backbone) or architecture.classes != session.task.classes:
         raise UserError(
             f"{folder.path}: holds no teacher of these classes ({len(session.task.classes)} here, "
             f"{len(architecture.classes)} there); train it again: {PROG} --overwrite"
@@ -69,7 +69,7 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
     """Fine-tune the whole pretrained network, or go on with it; returns its summary."""
     config = session.config
 
-    def make() -> tuple[Chain, WeightsSource]:
+    def make() -> tuple[Backbone, WeightsSource]:
         return load_pretrained(config.backbone, len(session.task.classes), config.weights)
 
     run = ChainRun(

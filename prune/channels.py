@@ -106,7 +106,7 @@ def trace_channels(network: nn.Module, image_size: int) -> Channels:
     layers called `classifier` give, have to stay.
 
     Args:
-        network: gives logits and nodes (a `Chain` or a `Student`); it is neither run nor changed.
+        network: a `Backbone` or a `Student`, for its logits and nodes; neither run nor changed.
         image_size: side of the input in pixels.
 
     Raises:

@@ -5,7 +5,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Chain, fresh_classifier, node_specs
+from nettailor.core.backbone import Backbone, node_specs
+from nettailor.core.classification import fresh_classifier
+from nettailor.core.families import Parts
 from nettailor.student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
 from nettailor.student.proxy import pool
 
@@ -50,7 +52,7 @@ def kept_blocks(stages: Sequence[int], unit: Literal["stages", "blocks"], top: i
     return sum(stage <= stages[-1] - top for stage in stages)
 
 
-def eliminate(chain: Chain, kept: int, *, replacement: bool) -> Chain:
+def eliminate(chain: Backbone, kept: int, *, replacement: bool) -> Backbone:
     """A chain of the first blocks only; takes over the modules of `chain`.
 
     Without a replacement, the head is a fresh one on the channels that are left: for inverted
@@ -78,7 +80,7 @@ def eliminate(chain: Chain, kept: int, *, replacement: bool) -> Chain:
         activations.append(chain.activations[-1])
         stages = (*stages, chain.stages[-1])
     else:
-        assert isinstance(classifier, nn.Linear), "every supported classifier is one linear layer"
         neck, features = fresh_neck(chain, channels, HEAD_EXPANSION * channels)
-        classifier = fresh_classifier(features, classifier.out_features)
-    return Chain(chain.family, chain.stem, blocks, activations, neck, classifier, stages)
+        classifier = fresh_classifier(features, chain.classes)
+    parts = Parts(chain.family, chain.stem, blocks, activations, neck, classifier, stages)
+    return Backbone(parts)

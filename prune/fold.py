@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nettailor.core.backbone import Chain, meta_copy
+from nettailor.core.backbone import Backbone, meta_copy
 from nettailor.prune.plain import Graph, MaxPool, Merged, Scaled, Step, Sum, Widened
 from nettailor.student.exit import Head
 from nettailor.student.network import Student
@@ -23,7 +23,7 @@ from nettailor.student.wiring import Path
 _PROBE_PIXELS = 64
 
 
-def fold(network: Chain | Student) -> nn.Module:
+def fold(network: Backbone | Student) -> nn.Module:
     """The plain network that computes what a trained one does in eval mode: images to logits.
 
     A batch norm that follows a convolution is folded into it. So is the path weight α: of a block
@@ -51,7 +51,7 @@ def fold(network: Chain | Student) -> nn.Module:
     return plain.requires_grad_(False).eval()
 
 
-def _chain_steps(chain: Chain) -> list[Step]:
+def _chain_steps(chain: Backbone) -> list[Step]:
     steps = [Step("stem", ("images",), chain.stem)]
     for number, (block, activation) in enumerate(
         zip(chain.blocks, chain.activations, strict=True), 1
@@ -169,7 +169,7 @@ def _scale(layer: nn.Conv2d | nn.Linear, alpha: float) -> None:
             layer.bias.mul_(alpha)
 
 
-def _fuse(network: Chain | Student) -> dict[nn.Module, nn.Conv2d]:
+def _fuse(network: Backbone | Student) -> dict[nn.Module, nn.Conv2d]:
     """Fold every batch norm that follows a convolution into it, in place; those of proxies stay.
 
     Returns:
@@ -210,7 +210,7 @@ class _Seen(NamedTuple):
     ending: dict[str, str]
 
 
-def _observe(network: Chain | Student) -> _Seen:
+def _observe(network: Backbone | Student) -> _Seen:
     """What follows what, seen in a pass over a meta copy by the identity of the tensors.
 
     A sum in place keeps a tensor's identity and raises its version.

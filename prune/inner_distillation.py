@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import NetOutput
 from nettailor.core.objective import cross_entropies
-from nettailor.student.objective import divergence
+from nettailor.student.loss import divergence
 
 
 class InnerDistillation:
     """L = CE + λ KD + μ Ω (Aflalo and others, 2020, with the distances of this project).
 
-    KD is taken of the logits, see `student.objective.divergence`. Ω = Σ scale_l MSE(x_l, y_l) is
+    KD is taken of the logits, see `student.loss.divergence`. Ω = Σ scale_l MSE(x_l, y_l) is
     taken of the activations at block ends, on the channels that are left: what the whole network
     has there besides is no target, and nothing is added to the narrow one.
 
@@ -45,22 +45,17 @@ class InnerDistillation:
         self.whole = whole
         self.distill, self.mimic, self.scales = distill, mimic, scales
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
-        self.terms: tuple[str, ...] = (
-            "cross_entropy",
-            *(["distillation"] if distill else []),
-            *(["inner_distillation"] if mimic else []),
-        )
 
-    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """See `nettailor.core.objective.Objective`."""
         output = network(images)
         logits = output.logits.float()
         losses = cross_entropies(logits, labels, self.label_smoothing, self.class_weights)
-        terms = [losses.mean()]
+        terms = {"cross_entropy": losses.mean()}
         if self.distill or self.mimic:
             target = self.whole(images)
         if self.distill:
-            terms.append(self.distill * divergence(logits, target.logits))
+            terms["distillation"] = self.distill * divergence(logits, target.logits)
         if self.mimic:
             _, *mine = (node for node in output.nodes if node is not None)
             _, *theirs = (node for node in target.nodes if node is not None)
@@ -68,8 +63,8 @@ class InnerDistillation:
                 F.mse_loss(one.float(), other.float()) * scale
                 for one, other, scale in zip(mine, theirs, self.scales, strict=True)
             ]
-            terms.append(self.mimic * torch.stack(distances).sum())
-        return tuple(terms)
+            terms["inner_distillation"] = self.mimic * torch.stack(distances).sum()
+        return terms
 
 
 def on_kept_channels(

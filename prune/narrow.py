@@ -26,7 +26,7 @@ def narrow(network: Network, channels: Channels, kept: Kept) -> Network:
     zeros there.
 
     Args:
-        network: a `Chain` or a `Student`.
+        network: a `Backbone` or a `Student`.
         channels: its items.
         kept: which of them stay, shape (items,).
     """
@@ -75,7 +75,7 @@ def resize(
     """Give layers of a network the widths that they had in another, in place; values mean nothing.
 
     Args:
-        network: a `Chain` or a `Student` of full width.
+        network: a `Backbone` or a `Student` of full width.
         layers: names with widths as `widths` gives them.
         nodes: channels of each node of a student; None for a chain.
 

@@ -5,7 +5,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Chain, fresh_classifier, head_activation, logits_of
+from nettailor.core.backbone import Backbone, head_activation
+from nettailor.core.classification import fresh_classifier, logits_of
 
 HEAD_EXPANSION = 6  # channels of an inverted-residual head over those that it reads
 _LEAN_WIDTH = 256  # channels at most of an exit's convolution
@@ -24,7 +25,7 @@ class Head(nn.Module):
         return logits_of(self.classifier, self.neck(x))
 
 
-def fresh_neck(chain: Chain, channels: int, width: int) -> tuple[nn.Module, int]:
+def fresh_neck(chain: Backbone, channels: int, width: int) -> tuple[nn.Module, int]:
     """A new neck on a node of so many channels, and its number of features.
 
     For inverted residuals a 1×1 convolution to `width` channels, batch norm and activation, then
@@ -44,14 +45,13 @@ def fresh_neck(chain: Chain, channels: int, width: int) -> tuple[nn.Module, int]
     return nn.Sequential(layers), features
 
 
-def exit_from(chain: Chain, channels: int) -> Head:
+def exit_from(chain: Backbone, channels: int) -> Head:
     """An exit that reads a node of so many channels.
 
     It is the head of fixed removal (ELimNet), no wider than 256 channels.
     """
-    assert isinstance(chain.classifier, nn.Linear), "every supported classifier is one linear layer"
     neck, features = fresh_neck(chain, channels, min(HEAD_EXPANSION * channels, _LEAN_WIDTH))
-    return Head(neck, fresh_classifier(features, chain.classifier.out_features))
+    return Head(neck, fresh_classifier(features, chain.classes))
 
 
 def fresh_convolution(channels_in: int, channels_out: int, *, kernel: int) -> nn.Conv2d:

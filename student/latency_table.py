@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.console import Tell, untold
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
@@ -52,7 +52,7 @@ class _Both(nn.Module):
 
 def measure_paths(
     student: Student,
-    chain: Chain,
+    chain: Backbone,
     image_size: int,
     device: torch.device,
     *,

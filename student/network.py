@@ -1,6 +1,7 @@
 """The student: pretrained blocks, what may stand in for them, and softmax path weights."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Literal, NamedTuple, Self, cast
 
 import torch
@@ -8,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nettailor.core.backbone import Chain, NodeSpec, ProxyShape
+from nettailor.core.backbone import Backbone, node_specs
+from nettailor.core.families import proxy_shape
 from nettailor.student.exit import Head, exit_from
+from nettailor.student.grow import grown_wiring
 from nettailor.student.path_weights import PathWeights
 from nettailor.student.proxy import Proxy, pool, scaled_affines
 from nettailor.student.wiring import Path, Wiring
@@ -53,33 +56,45 @@ class Student(nn.Module):
     - "frozen": neither moves; `train()` keeps the universal modules in eval mode.
 
     A path that the wiring lacks takes no part; `prune.remove` also drops its module.
+
+    Attributes:
+        wiring: the living paths. specs: channels and stride of the nodes x_0 … x_L. example: see
+            `Backbone`.
     """
 
     def __init__(
         self,
-        chain: Chain,
-        specs: tuple[NodeSpec, ...],
-        wiring: Wiring,
+        backbone: Backbone,
         *,
-        shapes: tuple[ProxyShape, ...],
-        batch_norm: BatchNormPolicy,
+        skips: int | Literal["dense"] = 0,
+        identities: bool = True,
+        exits: bool = True,
         adapters: bool = False,
+        batch_norm: BatchNormPolicy = "train",
+        shared: bool = False,
+        wiring: Wiring | None = None,
     ) -> None:
-        """Takes over the chain's modules.
+        """Copies the backbone's modules: it stays as it is.
 
         Args:
-            chain: the pretrained network with a classifier for this task.
-            specs: channels and stride of the nodes x_0 … x_L.
-            wiring: the living paths.
-            shapes: the proxy shape that each block calls for, L entries.
-            batch_norm: what moves of the universal norms, see above.
+            backbone: pretrained, or fine-tuned, with a classifier for this task.
+            skips: proxies into each node: from so many nodes back, or from all of them.
+            identities: in the place of every block that does not make its input narrower.
+            exits: from the end of every stage, the last one included.
             adapters: whether each block has one.
+            batch_norm: what moves of the universal norms, see above.
+            shared: the universal modules stay those of the backbone; otherwise all trains.
+            wiring: the living paths, in the place of `skips`, `identities` and `exits`.
         """
         super().__init__()
+        chain = deepcopy(backbone).requires_grad_(True)
+        specs = node_specs(chain)
+        if wiring is None:
+            wiring = grown_wiring(chain, skips, identities=identities, exits=exits)
         self.wiring = wiring
         self.batch_norm: BatchNormPolicy = batch_norm
         self.finetunes_all = False
-        self.specs = specs
+        self.specs, self.example = specs, chain.example
         self.stem = chain.stem
         self.blocks = nn.ModuleDict(
             {path.key: chain.blocks[path.target - 1] for path in wiring.of_kind("block")}
@@ -87,7 +102,7 @@ class Student(nn.Module):
 
         def proxy(path: Path) -> Proxy:
             channels = specs[path.source].channels, specs[path.target].channels
-            return Proxy(*channels, shapes[path.target - 1])
+            return Proxy(*channels, proxy_shape(chain.blocks[path.target - 1]))
 
         self.proxies = nn.ModuleDict({path.key: proxy(path) for path in wiring.of_kind("proxy")})
         adapted = wiring.of_kind("block") if adapters else ()
@@ -116,6 +131,8 @@ class Student(nn.Module):
             for part in module.modules():
                 if batch_norm == "train" and isinstance(part, _NORMS):
                     part.requires_grad_(True)
+        if not shared:
+            self.finetune_all()
 
     def universal(self) -> tuple[nn.Module, ...]:
         """The modules that hold pretrained weights."""

@@ -11,13 +11,11 @@ class CrossEntropy:
     class_weights: what an image of each class weighs, (classes,), on the device; None: all 1.
     """
 
-    terms: tuple[str, ...] = ("cross_entropy",)
-
     def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> None:
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
 
-    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """See `nettailor.core.objective.Objective`."""
         logits = network(images).logits.float()
         losses = cross_entropies(logits, labels, self.label_smoothing, self.class_weights)
-        return (losses.mean(),)
+        return {"cross_entropy": losses.mean()}

@@ -9,20 +9,20 @@ from nettailor.core.backbone import NetOutput
 
 
 def as_target(teacher: nn.Module) -> Callable[[Tensor], NetOutput]:
-    """Freeze a fine-tuned network and return it as a function without gradients.
+    """A fine-tuned network as a function without gradients.
 
-    The network goes into eval mode for good. Because no module holds the function's network, no
-    student's `train()`, `parameters()` or `state_dict()` reaches it.
+    The network goes into eval mode whenever it is asked. Because no module holds the function's
+    network, no student's `train()`, `parameters()` or `state_dict()` reaches it.
 
     Args:
-        teacher: gives logits and nodes, as a `Chain` does.
+        teacher: gives logits and nodes, as a `Backbone` does.
 
     Returns:
         images (B, 3, S, S) -> logits (B, classes) and nodes x_0 … x_L.
     """
-    teacher.eval().requires_grad_(False)
 
     def target(images: Tensor) -> NetOutput:
+        teacher.eval()
         with torch.no_grad():
             output = teacher(images)
         return NetOutput(output.logits, output.nodes)

@@ -20,7 +20,7 @@ from torch import nn
 
 from nettailor import finetune, hand_over, knapsack, narrowing, path_shares, tailor, tailoring
 from nettailor.core import trainer
-from nettailor.core.backbone import Chain, create_chain
+from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency, share_of_time
 from nettailor.core.trainer import Fitted, fit
@@ -108,9 +108,9 @@ def enliven(network: nn.Module, seed: int = 1) -> nn.Module:
     return network
 
 
-def lively_chain(backbone: str, classes: int = 5) -> Chain:
+def lively_chain(backbone: str, classes: int = 5) -> Backbone:
     """A random chain in eval mode whose every block shows in its output."""
-    chain = create_chain(backbone, classes)
+    chain = create_backbone(backbone, classes)
     enliven(chain)
     return chain.eval()
 

@@ -10,15 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nettailor.core.architecture import Architecture
-from nettailor.core.backbone import make_network
+from nettailor.core.families import make_network
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.weights import load_pretrained
 from nettailor.network import load_network, save_network
 from nettailor.packs import shared_names
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
-from nettailor.student.grow import grow
-from nettailor.student.network import BatchNormPolicy
+from nettailor.student.network import BatchNormPolicy, Student
 from nettailor.student.wiring import Wiring
 
 
@@ -50,10 +49,9 @@ def run_of(
     """A run as far as packs are concerned: what the task owns has values of its own."""
     backbone = weights.stem
     chain, source = load_pretrained(backbone, classes, str(weights))
-    student = grow(
+    student = Student(
         chain, skips=skips, identities=beside, exits=beside, batch_norm=batch_norm,
-        adapters=adapters,
-    )  # fmt: skip
+        adapters=adapters, shared=True)  # fmt: skip
     if cut is not None:
         student = remove(student, PrunePlan("cut", student.wiring, cut))
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}

@@ -19,13 +19,9 @@ from nettailor.core.preprocessing import Augmentation, Preprocessing, train_tran
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Fitted, Watcher, fit
-from nettailor.student.complexity import reachability
-from nettailor.student.grow import grow, path_costs
-from nettailor.student.mimicry import node_scales
+from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
-from nettailor.student.objective import TailorObjective
 from nettailor.teacher.objective import CrossEntropy
-from nettailor.teacher.target import as_target
 
 CLASSES = 4
 SIDE = 32
@@ -105,31 +101,22 @@ class Log:
             raise KeyboardInterrupt
 
 
-def student_and_objective(seed: int) -> tuple[Student, TailorObjective]:
+def student_and_objective(seed: int) -> tuple[Student, TailorLoss]:
     """Dropout before the classifier makes every step draw from torch's own generator."""
     torch.manual_seed(seed)
     teacher = place(lively_chain("test_resnet", CLASSES), torch.device("cpu"))
-    target = as_target(teacher)
     chain = lively_chain("test_resnet", CLASSES)
     chain.classifier = nn.Sequential(nn.Dropout(0.3), chain.classifier)
     student = place(
-        grow(chain, skips=3, identities=True, exits=False, batch_norm="follow"),
+        Student(chain, skips=3, identities=True, exits=False, batch_norm="follow", shared=True),
         torch.device("cpu"),
     )
     enliven(student.proxies, seed)
     images = next(batches().epoch(0))[0]
-    costs, total = path_costs(student, teacher, SIDE)
-    objective = TailorObjective(
-        target,
-        distill=0.5,
-        gamma=0.3,
-        complexity=reachability(
-            torch.tensor([cost.flops / total.flops for cost in costs]), student.wiring
-        ),
-        mimic=1.0,
-        mimic_scales=torch.tensor(node_scales("normalized", target(images))),
-        label_smoothing=0.1,
+    objective = TailorLoss(
+        teacher, mimic=1.0, complexity="reachability", mimicry="normalized", label_smoothing=0.1
     )
+    objective.calibrate([images])
     return student, objective
 
 

@@ -16,7 +16,7 @@ from nettailor.figures import structure
 from nettailor.network import load_network, save_network
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
-from nettailor.student.grow import grow, path_costs
+from nettailor.student.costs import path_costs
 from nettailor.student.network import BatchNormPolicy, Student
 from nettailor.student.wiring import Path as Way
 from nettailor.student.wiring import Wiring
@@ -28,8 +28,14 @@ def grown(
     backbone: str, *, adapters: bool = True, batch_norm: BatchNormPolicy = "train"
 ) -> Student:
     chain = lively_chain(backbone)
-    return grow(
-        chain, skips=0, identities=True, exits=True, batch_norm=batch_norm, adapters=adapters
+    return Student(
+        chain,
+        skips=0,
+        identities=True,
+        exits=True,
+        batch_norm=batch_norm,
+        adapters=adapters,
+        shared=True,
     )
 
 

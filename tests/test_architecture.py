@@ -10,18 +10,23 @@ from typing import Any
 import pytest
 
 from nettailor.core.architecture import Architecture, read_architecture
-from nettailor.core.backbone import create_chain
+from nettailor.core.backbone import create_backbone
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import load_network, save_network
-from nettailor.student.grow import grow
+from nettailor.student.network import Student
 
 
 @pytest.fixture(scope="module")
 def student_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student")
-    student = grow(
-        create_chain("test_resnet", 3), skips=2, identities=True, exits=True, batch_norm="follow"
+    student = Student(
+        create_backbone("test_resnet", 3),
+        skips=2,
+        identities=True,
+        exits=True,
+        batch_norm="follow",
+        shared=True,
     )
     mean = (0.5, 0.5, 0.5)
     architecture = Architecture(

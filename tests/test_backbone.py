@@ -9,19 +9,21 @@ from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
 from nettailor.core.backbone import (
-    Chain,
+    Backbone,
     NodeSpec,
+    backbone_of,
+    create_backbone,
+    meta_copy,
+    node_specs,
+)
+from nettailor.core.errors import UserError
+from nettailor.core.families import (
     classifier_prefix,
-    create_chain,
-    cut,
     data_defaults,
     family,
     make_network,
-    meta_copy,
-    node_specs,
     proxy_shape,
 )
-from nettailor.core.errors import UserError
 
 CLASSES = 7
 FAMILIES = {
@@ -79,10 +81,10 @@ def stages_of(network: nn.Module) -> list[nn.Module]:
     return [network.get_submodule(f"{prefix}{stage}") for stage in (1, 2, 3, 4)]
 
 
-def check_same(network: nn.Module) -> Chain:
+def check_same(network: nn.Module) -> Backbone:
     """The chain of a network, after checking its logits and stage outputs against timm's."""
     reference = randomise(network)
-    chain = cut(deepcopy(reference)).eval()
+    chain = backbone_of(deepcopy(reference)).eval()
     outputs: list[Tensor] = []
     for stage in stages_of(reference):
         stage.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
@@ -127,7 +129,7 @@ def test_anti_aliased_convolutions_keep_their_activation() -> None:
 @pytest.mark.parametrize("backbone", ["test_resnet", "regnetx_002", "lcnet_035"])
 def test_last_activation_is_taken_after_the_sum(backbone: str) -> None:
     torch.manual_seed(0)
-    chain = cut(randomise(make_network(backbone, CLASSES)))
+    chain = backbone_of(randomise(make_network(backbone, CLASSES)))
     with torch.no_grad():
         nodes = chain.nodes(torch.randn(2, 3, 64, 64))
         for node, block, activation in zip(nodes, chain.blocks, chain.activations, strict=False):
@@ -136,7 +138,7 @@ def test_last_activation_is_taken_after_the_sum(backbone: str) -> None:
 
 
 def test_last_activation_of_a_plain_convolution_is_taken() -> None:
-    chain = create_chain("mobilenetv3_small_050", CLASSES)
+    chain = create_backbone("mobilenetv3_small_050", CLASSES)
     *others, last = chain.activations
     assert isinstance(last, nn.Hardswish)
     assert all(isinstance(other, nn.Identity) for other in others)
@@ -144,7 +146,7 @@ def test_last_activation_of_a_plain_convolution_is_taken() -> None:
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "mobilenetv3_small_050", "regnetx_002"])
 def test_activations_leave_their_input_alone(backbone: str) -> None:
-    for activation in create_chain(backbone, CLASSES).activations:
+    for activation in create_backbone(backbone, CLASSES).activations:
         node = -torch.ones(1, 1, 2, 2)
         activation(node)
         assert torch.equal(node, -torch.ones(1, 1, 2, 2))
@@ -157,24 +159,24 @@ def test_batch_norm_follows_the_task() -> None:
         return {part.momentum for part in module.modules() if isinstance(part, nn.BatchNorm2d)}
 
     assert momenta(network) == {0.01}
-    assert momenta(cut(network)) == {0.1}
+    assert momenta(backbone_of(network)) == {0.1}
 
 
 def test_node_specs_of_known_networks() -> None:
-    assert node_specs(create_chain("resnet18", CLASSES)) == tuple(
+    assert node_specs(create_backbone("resnet18", CLASSES)) == tuple(
         NodeSpec(channels, stride)
         for channels, stride, count in ((64, 4, 3), (128, 8, 2), (256, 16, 2), (512, 32, 2))
         for _ in range(count)
     )
-    lite0 = node_specs(create_chain("tf_efficientnet_lite0", CLASSES))
+    lite0 = node_specs(create_backbone("tf_efficientnet_lite0", CLASSES))
     assert len(lite0) == 17
     assert (lite0[0], lite0[1], lite0[-1]) == ((32, 2), (16, 2), (320, 32))
-    convnext = node_specs(create_chain("convnext_atto", CLASSES))
+    convnext = node_specs(create_backbone("convnext_atto", CLASSES))
     assert [spec.stride for spec in convnext] == [4] * 3 + [8] * 2 + [16] * 6 + [32] * 2
 
 
 def test_node_specs_fit_the_nodes() -> None:
-    chain = create_chain("test_efficientnet", CLASSES).eval()
+    chain = create_backbone("test_efficientnet", CLASSES).eval()
     with torch.no_grad():
         nodes = chain.nodes(torch.randn(1, 3, 96, 96))
     assert [(*node.shape[1:],) for node in nodes] == [
@@ -183,7 +185,7 @@ def test_node_specs_fit_the_nodes() -> None:
 
 
 def test_probing_leaves_the_network_alone() -> None:
-    chain = create_chain("test_resnet", CLASSES).train()
+    chain = create_backbone("test_resnet", CLASSES).train()
     chain.stem.requires_grad_(False)
     before = deepcopy(chain.state_dict())
     copy = meta_copy(chain)
@@ -199,16 +201,16 @@ def test_probing_leaves_the_network_alone() -> None:
 
 
 def test_proxy_shapes() -> None:
-    mixed = create_chain("test_resnet", CLASSES)
+    mixed = create_backbone("test_resnet", CLASSES)
     assert [proxy_shape(mixed, block) for block in (1, 2, 3, 4)] == [
         "basic",
         "basic",
         "bottleneck",
         "basic",
     ]
-    assert proxy_shape(create_chain("regnetx_002", CLASSES), 1) == "bottleneck"
+    assert proxy_shape(create_backbone("regnetx_002", CLASSES), 1) == "bottleneck"
     for backbone in ("test_convnext", "test_efficientnet"):
-        assert proxy_shape(create_chain(backbone, CLASSES), 1) == "basic"
+        assert proxy_shape(create_backbone(backbone, CLASSES), 1) == "basic"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +256,7 @@ def test_every_supported_backbone_has_data_defaults() -> None:
     ],
 )
 def test_backbones_that_cannot_be_used(backbone: str, text: str) -> None:
-    for make in (family, data_defaults, lambda name: create_chain(name, CLASSES)):
+    for make in (family, data_defaults, lambda name: create_backbone(name, CLASSES)):
         with pytest.raises(UserError, match=text):
             make(backbone)
 
@@ -265,9 +267,9 @@ def test_a_tag_is_part_of_a_name() -> None:
 
 def test_a_classifier_needs_classes() -> None:
     with pytest.raises(UserError, match="classifier of 0 classes"):
-        create_chain("test_resnet", 0)
+        create_backbone("test_resnet", 0)
 
 
 def test_other_networks_are_refused() -> None:
     with pytest.raises(UserError, match="Linear is not a chain"):
-        cut(nn.Linear(2, 2))
+        backbone_of(nn.Linear(2, 2))

@@ -17,8 +17,8 @@ from shell import DIGITS, SMALL, Shell, program, run_of
 
 from nettailor import tailor, teach
 from nettailor.__main__ import dispatch
-from nettailor.core.backbone import make_network
 from nettailor.core.errors import UserError
+from nettailor.core.families import make_network
 from nettailor.core.flags import run_command
 from nettailor.core.settings import read_settings, validate
 from nettailor.core.state import read_state

@@ -18,18 +18,17 @@ from hypothesis import strategies as st
 
 from nettailor import candidates, finetune, path_shares, tailor, tailoring, teach
 from nettailor.candidates import check_depths
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import run_command
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Fitted
 from nettailor.network import load_network
-from nettailor.path_shares import shares_of
 from nettailor.prune.depths import decided
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.routes import Route, Routes
-from nettailor.student.grow import grow
+from nettailor.student.costs import shares_of
 from nettailor.student.latency_table import LatencyTable
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
@@ -183,8 +182,13 @@ def test_depths_out_of_range(asked: tuple[int, ...]) -> None:
 def test_kept_is_the_leanest_in_what_the_run_goes_by() -> None:
     """The one with fewer parameters has more multiply-adds; both are as accurate as asked."""
     chain = lively_chain("test_resnet", 10)
-    student = grow(
-        lively_chain("test_resnet", 10), skips=0, identities=True, exits=True, batch_norm="train"
+    student = Student(
+        lively_chain("test_resnet", 10),
+        skips=0,
+        identities=True,
+        exits=True,
+        batch_norm="train",
+        shared=True,
     )
     params = shares_of(student, chain, 32, "params")
     flops = shares_of(student, chain, 32, "flops")
@@ -214,8 +218,13 @@ def test_kept_is_the_leanest_in_what_the_run_goes_by() -> None:
 
 def test_a_rank_that_leaves_no_path_is_left_out() -> None:
     """Without identities the first block must stay; it is the least."""
-    student = grow(
-        lively_chain("test_resnet", 10), skips=0, identities=False, exits=True, batch_norm="train"
+    student = Student(
+        lively_chain("test_resnet", 10),
+        skips=0,
+        identities=False,
+        exits=True,
+        batch_norm="train",
+        shared=True,
     )
     with torch.no_grad():
         student.path_weights.logits.zero_()
@@ -275,8 +284,13 @@ def refused(
 def routes_by(unit: Any) -> Routes:
     """Those of a student without proxies."""
     chain = lively_chain("test_resnet", 10)
-    student = grow(
-        lively_chain("test_resnet", 10), skips=0, identities=True, exits=True, batch_norm="train"
+    student = Student(
+        lively_chain("test_resnet", 10),
+        skips=0,
+        identities=True,
+        exits=True,
+        batch_norm="train",
+        shared=True,
     )
     shares = shares_of(student, chain, 32, unit)
     return Routes(student.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed)
@@ -375,7 +389,7 @@ def test_a_classifier_that_starts_from_the_teachers_trains(out: Path) -> None:
     folder = tailored(out, "--prune.by", "rank", "--remove", "[1]")
     before = load_network(out / "digits" / "teacher" / f"{NAME}-seed0")[0]
     after = load_network(folder / "student")[0]
-    assert isinstance(before, Chain)
+    assert isinstance(before, Backbone)
     assert isinstance(after, Student)
     (head,) = (after.heads[path.key] for path in after.wiring.of_kind("head"))
     for name, weight in before.classifier.state_dict().items():

@@ -11,7 +11,7 @@ from nettailor.core.backbone import NetOutput
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
 from nettailor.prune.channels import FIXED, Channels, trace_channels
-from nettailor.student.grow import grow
+from nettailor.student.network import Student
 
 NETWORKS = (
     "test_resnet", "resnet18d", "seresnet18", "test_efficientnet", "tf_efficientnet_lite0",
@@ -150,7 +150,7 @@ def test_layers_account_for_every_multiply_add(backbone: str) -> None:
 
 def test_zeros_beside_an_identity_are_tied_to_what_they_are_added_to() -> None:
     chain = lively_chain("test_efficientnet")
-    student = grow(chain, skips=1, identities=True, exits=True, batch_norm="train")
+    student = Student(chain, skips=1, identities=True, exits=True, batch_norm="train", shared=True)
     student.finetune_all()
     channels = trace_channels(student, 32)
     pads = {name: items for (name, _), items in channels.places.items() if name.startswith("zeros")}

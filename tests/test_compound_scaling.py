@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from timm.models._efficientnet_builder import round_channels
 from torch import nn
 
-from nettailor.core.backbone import Chain, create_chain, cut, node_specs
+from nettailor.core.backbone import Backbone, backbone_of, create_backbone, node_specs
 from nettailor.core.compound_scaling import (
     PUBLISHED,
     Coefficients,
@@ -35,12 +35,12 @@ FAMILIES = {
 MEMBERS = [(stem, number) for stem, count in FAMILIES.items() for number in range(count)]
 
 
-def on_meta(scaling: Scaling, backbone: str) -> Chain:
+def on_meta(scaling: Scaling, backbone: str) -> Backbone:
     with torch.device("meta"):
-        return cut(make_scaled(backbone, 1000, depth=scaling.depth, width=scaling.width))
+        return backbone_of(make_scaled(backbone, 1000, depth=scaling.depth, width=scaling.width))
 
 
-def b(number: int) -> tuple[Chain, Scaling]:
+def b(number: int) -> tuple[Backbone, Scaling]:
     """A published member, reached by its φ from B0 at 224 pixels."""
     scaling = scaling_of("tf_efficientnet_b0", number, PUBLISHED, 224)
     return on_meta(scaling, "tf_efficientnet_b0"), scaling
@@ -102,7 +102,7 @@ def test_a_member_is_timms_network_of_that_name(stem: str, number: int) -> None:
     scaling = scaling_of(f"{stem}0", number, PUBLISHED, 224)
     assert scaling.member == f"{stem}{number}"
     with torch.device("meta"):
-        named = create_chain(scaling.member, 1000)
+        named = create_backbone(scaling.member, 1000)
     made = on_meta(scaling, f"{stem}0")
     assert made.stages == named.stages
     assert [(name, value.shape) for name, value in made.state_dict().items()] == [
@@ -116,7 +116,7 @@ def test_the_family_is_that_of_any_member() -> None:
     for backbone in ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "tf_efficientnet_lite4"):
         assert scaling_of(backbone, 0, PUBLISHED, 64) == (1, 1, 64, "tf_efficientnet_lite0")
         assert repr(on_meta(Scaling(1, 1, 64, None), backbone)) == repr(
-            create_chain("tf_efficientnet_lite0", 1000)
+            create_backbone("tf_efficientnet_lite0", 1000)
         )
 
 
@@ -239,7 +239,7 @@ def test_backbones_without_a_family_are_refused(backbone: str) -> None:
 
 def test_training_starts_at_the_log_of_the_classes() -> None:
     network: Any = make_scaled("test_efficientnet", 5, depth=1.5, width=0.8)
-    chain = cut(network).eval()
+    chain = backbone_of(network).eval()
     assert len(chain.blocks) == 10
     with torch.no_grad():
         logits = chain(torch.randn(4, 3, 32, 32)).logits

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nettailor.core.backbone import family
 from nettailor.core.config import RunConfig, as_settings, flat, keys
 from nettailor.core.errors import UserError
+from nettailor.core.families import family
 from nettailor.core.settings import parse_yaml, read_settings, set_key, shipped, validate
 
 CONFIGS = Path(__file__).parent.parent / "configs"

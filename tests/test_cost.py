@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from nettailor.core.backbone import create_chain, cut, make_network
+from nettailor.core.backbone import backbone_of, create_backbone
 from nettailor.core.cost import Cost, chain_costs, layers, module_flops, parameters
 from nettailor.core.errors import UserError
+from nettailor.core.families import make_network
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_resnet18_at_224_pixels() -> None:
     # Later stages: half the side, twice the channels. The first convolution reads half as many
     # channels as the three others, and a 1×1 convolution carries its shortcut.
     later_stage = 28**2 * (9 * 64 * 128 + 64 * 128 + 3 * 9 * 128 * 128)
-    costs = chain_costs(create_chain("resnet18", 1000), 224)
+    costs = chain_costs(create_backbone("resnet18", 1000), 224)
     assert costs.stem.flops == stem
     assert [sum(cost.flops for cost in costs.blocks[i : i + 2]) for i in (0, 2, 4, 6)] == [
         first_stage,
@@ -71,11 +72,11 @@ def test_resnet18_at_224_pixels() -> None:
 def test_parts_sum_to_the_whole(backbone: str) -> None:
     network = make_network(backbone, 7)
     whole = Cost(module_flops(network, (3, 64, 64)), parameters(network))
-    assert chain_costs(cut(network), 64).total == whole
+    assert chain_costs(backbone_of(network), 64).total == whole
 
 
 def test_counting_leaves_the_network_alone() -> None:
-    chain = create_chain("test_resnet", 7).train()
+    chain = create_backbone("test_resnet", 7).train()
     before = deepcopy(chain.state_dict())
     chain_costs(chain, 64)
     module_flops(chain.stem, (3, 64, 64))
@@ -100,13 +101,13 @@ def test_layers() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Identity(), nn.Sequential(), nn.ReLU())
     assert layers(plain) == 2
     # test_resnet's first block: two convolutions with their norms, and the ReLU between.
-    assert layers(create_chain("test_resnet", 7).blocks[0]) == 5
+    assert layers(create_backbone("test_resnet", 7).blocks[0]) == 5
     # Lite0's first block: two convolutions; two norms, the first with its activation inside.
-    assert layers(create_chain("tf_efficientnet_lite0", 7).blocks[0]) == 5
+    assert layers(create_backbone("tf_efficientnet_lite0", 7).blocks[0]) == 5
 
 
 def test_images_that_are_too_small() -> None:
-    chain = create_chain("convnext_atto", 7)
+    chain = create_backbone("convnext_atto", 7)
     assert chain_costs(chain, 32).total.flops > 0
     with pytest.raises(UserError, match=r"image size 16 is too small .* at least 32 pixels"):
         chain_costs(chain, 16)
@@ -115,4 +116,4 @@ def test_images_that_are_too_small() -> None:
 
 
 def test_padded_networks_take_images_below_their_stride() -> None:
-    assert chain_costs(create_chain("test_resnet", 7), 16).total.flops > 0
+    assert chain_costs(create_backbone("test_resnet", 7), 16).total.flops > 0

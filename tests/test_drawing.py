@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from nettailor.student.drawing import StudentPictures, architecture, heat_map
-from nettailor.student.grow import grow
+from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring, full_wiring
 
 # sixteen blocks in seven stages, as in EfficientNet-Lite0
@@ -222,7 +222,7 @@ def test_labels_of_the_map_do_not_overlap(name: str) -> None:
 
 def test_every_path_has_a_curve_and_chosen_epochs_have_pictures(tmp_path: FilePath) -> None:
     chain = lively_chain("test_resnet")
-    student = grow(chain, skips=1, identities=True, exits=True, batch_norm="follow")
+    student = Student(chain, skips=1, identities=True, exits=True, batch_norm="follow", shared=True)
     pictures = StudentPictures(chain.stages, {1}, lambda _: torch.tensor(0.5))
     with SummaryWriter(str(tmp_path)) as writer:
         for epoch in (0, 1):

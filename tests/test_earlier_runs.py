@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from shell import DIGITS, Shell, run_of
 
 from nettailor import compare, eliminate, knapsack, tailor, teach
-from nettailor.core.backbone import create_chain, make_network
+from nettailor.core.backbone import create_backbone
+from nettailor.core.families import make_network
 from nettailor.core.state import write_state
 
 
@@ -86,9 +87,9 @@ def test_teacher_with_damaged_weights(taught: Shell, damage: str, tmp_path: Path
         case "missing":
             path.unlink()
         case "classes":
-            save_file(create_chain("test_resnet", 3).state_dict(), path)
+            save_file(create_backbone("test_resnet", 3).state_dict(), path)
         case "backbone":
-            save_file(create_chain("test_efficientnet", 10).state_dict(), path)
+            save_file(create_backbone("test_efficientnet", 10).state_dict(), path)
     shown = taught.refusal(*DIGITS, main=tailor.main)
     assert str(path) in shown
     assert not victim.exists()

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nettailor.core.architecture import Architecture, EliminatedStructure
-from nettailor.core.backbone import Chain, create_chain, node_specs
+from nettailor.core.backbone import Backbone, create_backbone, node_specs
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import load_network, save_network
 from nettailor.prune.eliminate import Replacement, eliminate, kept_blocks, units
-from nettailor.student.grow import grow
+from nettailor.student.network import Student
 
 FAMILIES = (
     "tf_efficientnet_lite0", "mobilenetv3_small_100", "mnasnet_100", "test_resnet", "resnet18",
@@ -52,11 +52,11 @@ def test_whole_stages_go(case: tuple[list[int], int]) -> None:
 
 def test_lite0_has_the_costs_that_the_field_reports() -> None:
     """ELimNet on EfficientNet-Lite0 at 64 px, 10 classes: shares of the whole network."""
-    whole = create_chain("tf_efficientnet_lite0", 10)
+    whole = create_backbone("tf_efficientnet_lite0", 10)
     flops, numbers = module_flops(whole, (3, 64, 64)), parameters(whole)
     shares = []
     for top in (1, 2, 3, 4):
-        chain = create_chain("tf_efficientnet_lite0", 10)
+        chain = create_backbone("tf_efficientnet_lite0", 10)
         rest = eliminate(chain, kept_blocks(chain.stages, "stages", top), replacement=False)
         shares.append((
             round(module_flops(rest, (3, 64, 64)) / flops, 3),
@@ -67,13 +67,13 @@ def test_lite0_has_the_costs_that_the_field_reports() -> None:
 
 def test_resnet18_cut_by_two_stages_has_elimnets_size() -> None:
     """0.68 M parameters with 6 classes, against 11.17 M."""
-    chain = create_chain("resnet18", 6)
+    chain = create_backbone("resnet18", 6)
     rest = eliminate(chain, kept_blocks(chain.stages, "stages", 2), replacement=False)
     assert parameters(rest) == pytest.approx(0.68e6, rel=0.01)
 
 
 def test_head_of_inverted_residuals_by_hand() -> None:
-    chain = create_chain("tf_efficientnet_lite0", 10)
+    chain = create_backbone("tf_efficientnet_lite0", 10)
     rest = eliminate(chain, 8, replacement=False)  # 80 channels are left
     assert parameters(rest.neck) == 80 * 480 + 2 * 480
     assert parameters(rest.classifier) == 480 * 10 + 10
@@ -93,14 +93,14 @@ def test_head_of_inverted_residuals_by_hand() -> None:
 def test_the_head_is_as_non_linear_as_the_backbones_own(
     backbone: str, activation: type[nn.Module]
 ) -> None:
-    rest = eliminate(create_chain(backbone, 5), 2, replacement=False)
+    rest = eliminate(create_backbone(backbone, 5), 2, replacement=False)
     assert isinstance(rest.neck.get_submodule("act"), activation)
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
 @pytest.mark.parametrize("replacement", [False, True])
 def test_every_cut_computes(backbone: str, replacement: bool) -> None:
-    stages = create_chain(backbone, 5).stages
+    stages = create_backbone(backbone, 5).stages
     images = torch.randn(2, 3, 64, 64)
     for top in range(1, units(stages, "stages")):
         whole = lively_chain(backbone)
@@ -119,7 +119,7 @@ def test_every_cut_computes(backbone: str, replacement: bool) -> None:
 
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_a_replacement_has_the_shape_of_what_it_replaces(backbone: str) -> None:
-    specs = node_specs(create_chain(backbone, 5))
+    specs = node_specs(create_backbone(backbone, 5))
     rest = eliminate(lively_chain(backbone), 1, replacement=True).eval()
     assert isinstance(rest.blocks[-1], Replacement)
     for size in (64, 96):
@@ -165,7 +165,7 @@ def test_resting_parts_keep_their_statistics_too() -> None:
 
 @pytest.mark.parametrize("kept", [0, 4])
 def test_a_cut_out_of_range(kept: int) -> None:
-    chain = create_chain("test_resnet", 5)
+    chain = create_backbone("test_resnet", 5)
     assert len(chain.blocks) == 4
     with pytest.raises(ValueError, match="of 4 blocks"):
         eliminate(chain, kept, replacement=False)
@@ -190,7 +190,7 @@ def test_round_trip_through_files(tmp_path: Path, replacement: bool) -> None:
     structure = EliminatedStructure(blocks=2, replacement=replacement)
     save_network(tmp_path, rest, _architecture(eliminated=structure))
     back, architecture = load_network(tmp_path)
-    assert isinstance(back, Chain)
+    assert isinstance(back, Backbone)
     assert architecture.eliminated == structure
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
@@ -206,8 +206,13 @@ def test_a_file_that_keeps_too_many_blocks_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_is_not_both_student_and_eliminated(tmp_path: Path) -> None:
-    student = grow(
-        lively_chain("test_resnet"), skips=1, identities=False, exits=False, batch_norm="follow"
+    student = Student(
+        lively_chain("test_resnet"),
+        skips=1,
+        identities=False,
+        exits=False,
+        batch_norm="follow",
+        shared=True,
     )
     structure = EliminatedStructure(blocks=2, replacement=False)
     save_network(tmp_path, student, _architecture(eliminated=structure))

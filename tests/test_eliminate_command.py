@@ -14,7 +14,7 @@ from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from PIL import Image
 
 from nettailor import eliminate, finetune
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
@@ -83,7 +83,7 @@ def test_shared_parameters_of_a_network_whose_head_alone_trained(out: Path) -> N
     assert row["eliminated"]["trainable"] == "head"
     assert row["blocks"] == {"universal": 2, "proxy": 0}
     network, _ = load_network(folder)
-    assert isinstance(network, Chain)
+    assert isinstance(network, Backbone)
     own = [network.blocks[2], network.classifier]
     task = sum(tensor.numel() for part in own for tensor in part.parameters())
     assert row["params"]["task"] == task
@@ -92,10 +92,10 @@ def test_shared_parameters_of_a_network_whose_head_alone_trained(out: Path) -> N
 
 def test_head_only_leaves_the_backbone_untouched(out: Path) -> None:
     network, architecture = load_network(out / "head-only" / f"{NAME}-seed0")
-    assert isinstance(network, Chain)
+    assert isinstance(network, Backbone)
     assert universal_digest(network) == architecture.weights_digest
     network, architecture = load_network(out / "scratch" / f"{NAME}-seed0")
-    assert isinstance(network, Chain)
+    assert isinstance(network, Backbone)
     assert universal_digest(network) != architecture.weights_digest
 
 

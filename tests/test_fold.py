@@ -12,7 +12,7 @@ from timm.models.regnet import RegNet, RegNetCfg
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nettailor.core.backbone import Chain, cut
+from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.flags import parse
@@ -23,7 +23,6 @@ from nettailor.prune.plain import Graph
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.prune.remove import remove
 from nettailor.session import start_session
-from nettailor.student.grow import build, grow
 from nettailor.student.network import BatchNormPolicy, Student
 from nettailor.student.wiring import Path, Wiring
 
@@ -65,7 +64,7 @@ STUDENTS = (
 )
 
 
-def settle(network: Chain | Student) -> None:
+def settle(network: Backbone | Student) -> None:
     """Statistics of batch norms that are the activations', as after training.
 
     Random ones make deep networks amplify rounding until it is all that is compared.
@@ -82,10 +81,10 @@ def settle(network: Chain | Student) -> None:
     network.eval()
 
 
-def chain_of(backbone: str) -> Chain:
+def chain_of(backbone: str) -> Backbone:
     """A random chain whose every layer shows."""
     if backbone in SMALL:
-        chain = cut(RegNet(SMALL[backbone], num_classes=CLASSES))
+        chain = backbone_of(RegNet(SMALL[backbone], num_classes=CLASSES))
         enliven(chain)
     else:
         chain = lively_chain(backbone, CLASSES)
@@ -114,13 +113,14 @@ def student_of(
 ) -> Student:
     """beside: identities and exits are there as well."""
     return lively(
-        grow(
+        Student(
             chain_of(backbone),
             skips=skips,  # type: ignore[arg-type]
             identities=beside,
             exits=beside,
             batch_norm=batch_norm,
             adapters=adapters,
+            shared=True,
         )
     )
 
@@ -131,7 +131,7 @@ def images(batch: int, side: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 @torch.inference_mode()
-def apart(network: Chain | Student, plain: nn.Module, batch: Tensor) -> float:
+def apart(network: Backbone | Student, plain: nn.Module, batch: Tensor) -> float:
     """The largest difference of logits over the largest logit."""
     expected, found = network(batch).logits, plain(batch)
     assert found.shape == expected.shape == (len(batch), CLASSES)
@@ -141,7 +141,7 @@ def apart(network: Chain | Student, plain: nn.Module, batch: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def check(network: Chain | Student, sides: tuple[int, int] = (32, 48)) -> nn.Module:
+def check(network: Backbone | Student, sides: tuple[int, int] = (32, 48)) -> nn.Module:
     """The network folded in float64, after comparing at two batch sizes and sides, and float32."""
     exact = deepcopy(network).double()
     plain, single = fold(exact), fold(network)
@@ -274,7 +274,9 @@ def test_any_wiring(seed: int) -> None:
 # The comparison sees everything that is folded
 
 
-def moved(plain: nn.Module, network: Chain | Student, change: Callable[[nn.Module], None]) -> float:
+def moved(
+    plain: nn.Module, network: Backbone | Student, change: Callable[[nn.Module], None]
+) -> float:
     """How far a change of the network takes it from what was folded before."""
     changed = deepcopy(network)
     with torch.no_grad():
@@ -375,7 +377,7 @@ def test_parameters_by_hand() -> None:
     """The stem and two blocks of test_resnet, max-pooled past by a proxy, with an exit."""
     chain = lively_chain("test_resnet", CLASSES)
     wiring = Wiring(5, (Path(0, 1, "block"), Path(1, 3, "proxy"), Path(3, 5, "exit")))
-    student = lively(build(chain, wiring, batch_norm="follow"))
+    student = lively(Student(chain, wiring=wiring, batch_norm="follow", shared=True))
     plain = check(student)
     stem = (3 * 16 * 9 + 16) + (16 * 16 * 9 + 16) + (16 * 32 * 9 + 32)
     block = 2 * (32 * 32 * 9 + 32)
@@ -402,7 +404,7 @@ def test_a_node_that_others_read_keeps_its_value() -> None:
     assert isinstance(chain.stem, nn.Conv2d)
     depth = len(chain.blocks) + 1
     wiring = Wiring(depth, (Path(0, 1, "block"), Path(0, 1, "proxy"), Path(1, depth, "exit")))
-    student = lively(build(chain, wiring, batch_norm="follow")).double()
+    student = lively(Student(chain, wiring=wiring, batch_norm="follow", shared=True)).double()
     plain = fold(student)
     assert isinstance(plain, Graph)
     assert apart(student, plain, images(2, 32)) < EXACT
@@ -414,7 +416,7 @@ def test_a_node_that_others_read_keeps_its_value() -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", ["chain", "student"])
 def test_the_network_stays_as_it_was(kind: str, training: bool) -> None:
-    network: Chain | Student = chain_of("test_efficientnet")
+    network: Backbone | Student = chain_of("test_efficientnet")
     if kind == "student":
         network = student_of("test_efficientnet", adapters=True)
     network.train(training)

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from test_timm_loads import architecture_of
 from torch import Tensor, nn
 
-from nettailor.core.backbone import make_network
 from nettailor.core.errors import UserError
+from nettailor.core.families import make_network
 from nettailor.core.weights import load_pretrained, load_with_classifier, universal_digest
 from nettailor.deploy.about import without_places
 from nettailor.network import load_network

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import enliven, lively_chain
 from torch import Tensor
 
-from nettailor.core.backbone import create_chain
+from nettailor.core.backbone import create_backbone
 from nettailor.core.console import Screen
 from nettailor.core.flags import parse
 from nettailor.core.run_folder import RunFolder
@@ -20,9 +20,8 @@ from nettailor.path_shares import PathCosts
 from nettailor.prune.importance import by_path_weights, measured
 from nettailor.prune.routes import Routes
 from nettailor.session import start_session
-from nettailor.student.grow import grow
+from nettailor.student.loss import expected_cross_entropy
 from nettailor.student.network import Student
-from nettailor.student.objective import expected_cross_entropy
 from nettailor.student.proxy import pool
 from nettailor.student.wiring import Path as Way
 from nettailor.tailoring import Tailoring
@@ -35,12 +34,13 @@ SETTINGS = [
 
 
 def lively_student() -> Student:
-    student = grow(
+    student = Student(
         lively_chain("test_resnet", CLASSES),
         skips=1,
         identities=True,
         exits=True,
         batch_norm="follow",
+        shared=True,
     )
     enliven(student.proxies)
     enliven(student.heads)
@@ -138,7 +138,9 @@ def test_nothing_of_the_student_moves() -> None:
 def test_a_nodes_only_path_is_worth_nothing() -> None:
     """Without proxies, identities and exits every node has one path; nothing is left to look at."""
     chain = lively_chain("test_resnet", CLASSES)
-    student = grow(chain, skips=0, identities=False, exits=False, batch_norm="follow")
+    student = Student(
+        chain, skips=0, identities=False, exits=False, batch_norm="follow", shared=True
+    )
     calls = []
 
     def loss() -> float:
@@ -148,7 +150,9 @@ def test_a_nodes_only_path_is_worth_nothing() -> None:
     assert measured(student, loss) == [0.0] * 5
     # beside nodes of two paths; the last block makes its node narrower, so that nothing else fits
     chain = lively_chain("test_resnet", CLASSES)
-    student = grow(chain, skips=0, identities=True, exits=False, batch_norm="follow")
+    student = Student(
+        chain, skips=0, identities=True, exits=False, batch_norm="follow", shared=True
+    )
     calls.clear()
     values = measured(student, loss)
     by_key = dict(zip((path.key for path in student.wiring.paths), values, strict=True))
@@ -165,7 +169,7 @@ def test_by_path_weights() -> None:
 def tailoring_of(folder: Path, *flags: str) -> Tailoring:
     config, _ = parse("test", "", [*SETTINGS, *flags, "--out", str(folder)])
     session = start_session(config, Screen())
-    teacher = create_chain("test_resnet", len(session.task.classes))
+    teacher = create_backbone("test_resnet", len(session.task.classes))
     enliven(teacher)
     costs = PathCosts(session, folder / "run" / "latency_table.json", fresh=False)
     return Tailoring(session, RunFolder(folder / "run"), teacher, costs)

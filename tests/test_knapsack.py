@@ -8,7 +8,7 @@ from conftest import lively_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
 from nettailor.prune.channels import Channels, Family, trace_channels
 from nettailor.prune.knapsack import SOLVERS, Options, Solver, exact, greedy
@@ -88,7 +88,7 @@ def test_exact_is_what_trying_everything_finds_and_greedy_is_no_better(
     assert value <= best
 
 
-def problem_of(chain: Chain) -> tuple[Channels, list[np.ndarray], list[np.ndarray]]:
+def problem_of(chain: Backbone) -> tuple[Channels, list[np.ndarray], list[np.ndarray]]:
     """Channels, and items of each family by falling value, with the values."""
     channels = trace_channels(chain, 32)
     worth = np.random.default_rng(0).random(channels.count) ** 4

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from nettailor import compare, export, finetune, knapsack, predict, tailor, tailoring
 from nettailor.core.architecture import read_architecture
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
@@ -87,7 +87,7 @@ def test_the_budget_is_met_by_file_memory_and_work(out: Path) -> None:
     assert mine["kind"] == "knapsack"
     assert 0.49 <= mine["flops"] / whole["flops"] <= 0.5
     network, _ = load_network(run)
-    assert isinstance(network, Chain)
+    assert isinstance(network, Backbone)
     assert module_flops(network, (3, 32, 32)) == mine["flops"]
     assert parameters(network) == mine["params"]["total"] < whole["params"]["total"]
     assert mine["bytes"] == (run / "model.safetensors").stat().st_size < whole["bytes"]

@@ -7,22 +7,26 @@ import torch
 from conftest import lively_chain
 from torch import nn
 
-from nettailor.core.backbone import Chain
-from nettailor.student.grow import grow
+from nettailor.core.backbone import Backbone
 from nettailor.student.latency_table import LatencyTable, measure_paths
 from nettailor.student.network import Student
 
 BRIEF = 0.05  # seconds for all measurements
 
 
-def pair(backbone: str) -> tuple[Chain, Student]:
-    student = grow(
-        lively_chain(backbone), skips="dense", identities=True, exits=True, batch_norm="follow"
+def pair(backbone: str) -> tuple[Backbone, Student]:
+    student = Student(
+        lively_chain(backbone),
+        skips="dense",
+        identities=True,
+        exits=True,
+        batch_norm="follow",
+        shared=True,
     )
     return lively_chain(backbone), student
 
 
-def table_of(chain: Chain, student: Student, batch: int = 1) -> LatencyTable:
+def table_of(chain: Backbone, student: Student, batch: int = 1) -> LatencyTable:
     return measure_paths(student, chain, 32, torch.device("cpu"), batch=batch, seconds=BRIEF)
 
 
@@ -74,10 +78,9 @@ def test_each_time_is_that_of_its_own_path() -> None:
 def test_adapters_come_on_top_of_the_backbone() -> None:
     """One takes 20 ms, the whole backbone a few: its path takes longer than the backbone."""
     chain = lively_chain("test_resnet")
-    student = grow(
+    student = Student(
         lively_chain("test_resnet"), skips=0, identities=True, exits=False, batch_norm="train",
-        adapters=True,
-    )  # fmt: skip
+        adapters=True, shared=True)  # fmt: skip
     student.adapters["block-1-2"].register_forward_hook(sleep)
     table = table_of(chain, student)
     assert table.paths["block-1-2"] > table.whole

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from nettailor import answering
 from nettailor.classifier import Classifier
-from nettailor.core.backbone import make_network
 from nettailor.core.errors import UserError
+from nettailor.core.families import make_network
 from nettailor.library import Library
 from nettailor.network import load_network
 from nettailor.packing import add_to_library

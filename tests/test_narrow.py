@@ -9,12 +9,11 @@ import torch
 from conftest import enliven, lively_chain
 from torch import nn
 
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.cost import parameters
 from nettailor.prune.channels import FIXED, Channels, trace_channels
 from nettailor.prune.fold import fold
 from nettailor.prune.narrow import narrow, positions, resize, widths
-from nettailor.student.grow import build, grow
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring
 
@@ -25,7 +24,9 @@ def route() -> Student:
         Path(0, 1, "block"), Path(1, 2, "identity"), Path(2, 3, "identity"), Path(3, 4, "block"),
         Path(4, 6, "exit"),
     )  # fmt: skip
-    student = build(lively_chain("test_efficientnet"), Wiring(6, paths), batch_norm="train")
+    student = Student(
+        lively_chain("test_efficientnet"), wiring=Wiring(6, paths), batch_norm="train", shared=True
+    )
     student.finetune_all()
     enliven(student)
     return student.eval()
@@ -33,16 +34,21 @@ def route() -> Student:
 
 def mixed() -> Student:
     """Every kind of path at once, with adapters."""
-    student = grow(
+    student = Student(
         lively_chain("test_efficientnet"),
-        skips=2, identities=True, exits=True, batch_norm="train", adapters=True,
-    )  # fmt: skip
+        skips=2,
+        identities=True,
+        exits=True,
+        batch_norm="train",
+        adapters=True,
+        shared=True,
+    )
     student.finetune_all()
     enliven(student)
     return student.eval()
 
 
-def chain(backbone: str) -> Callable[[], Chain]:
+def chain(backbone: str) -> Callable[[], Backbone]:
     return lambda: lively_chain(backbone)
 
 

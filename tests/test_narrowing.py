@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nettailor import narrowing
 from nettailor.core import latency
-from nettailor.core.backbone import create_chain
+from nettailor.core.backbone import create_backbone
 from nettailor.core.console import Screen
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
@@ -33,7 +33,7 @@ def made_ready(*flags: str) -> tuple[Session, nn.Module, Budget]:
     config, _ = parse("python -m nettailor.knapsack", "", [*SMALL, *flags])
     with Screen() as screen:
         session = start_session(config, screen)
-        network = place(create_chain(config.backbone, 10), torch.device("cpu"))
+        network = place(create_backbone(config.backbone, 10), torch.device("cpu"))
         return session, network, ready_budget(session, network)
 
 

@@ -25,16 +25,14 @@ from nettailor.teacher.objective import CrossEntropy
 class Spoilt:
     """Cross-entropy, and a second term that breaks at one step of one epoch."""
 
-    terms = ("cross_entropy", "mimicry")
-
     def __init__(self, at: int, value: float) -> None:
         self.at, self.value, self.calls = at, value, 0
 
-    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         self.calls += 1
-        (plain,) = CrossEntropy()(network, images, labels)
+        (plain,) = CrossEntropy()(network, images, labels).values()
         factor = self.value if self.calls == self.at else 0.1
-        return plain, plain.detach() * factor
+        return {"cross_entropy": plain, "mimicry": plain.detach() * factor}
 
 
 @pytest.mark.usefixtures("_saved_every_epoch")

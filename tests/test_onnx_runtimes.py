@@ -8,12 +8,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from nettailor.core.backbone import Chain, NetOutput, create_chain
+from nettailor.core.backbone import Backbone, NetOutput, create_backbone
 from nettailor.core.device import place
 from nettailor.deploy.int8 import to_int8
 from nettailor.deploy.onnx_file import load_onnx, to_onnx
 from nettailor.prune.fold import fold
-from nettailor.student.grow import grow
 from nettailor.student.network import Student
 
 CPU = torch.device("cpu")
@@ -41,7 +40,7 @@ def computed_shapes(content: bytes) -> list[str]:
     return [node.op_type for node in shaped if node.input[1] not in constants]
 
 
-def in_onnx(network: Chain | Student) -> bytes:
+def in_onnx(network: Backbone | Student) -> bytes:
     """As the export command does it: the network comes with channels last from its folder."""
     return to_onnx(fold(place(network, CPU)), SIDE, {})
 
@@ -82,13 +81,14 @@ def test_a_size_that_only_expanding_gives_is_kept() -> None:
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext"])
 def test_no_shape_is_computed_for_a_student(backbone: str) -> None:
-    student = grow(
-        create_chain(backbone, 5),
+    student = Student(
+        create_backbone(backbone, 5),
         skips=2,
         identities=True,
         exits=True,
         batch_norm="follow",
         adapters=True,
+        shared=True,
     )
     enliven(student)
     kinds = {path.kind for path in student.wiring.paths}
@@ -104,11 +104,11 @@ def digits() -> tuple[Tensor, Tensor]:
     return large.contiguous(), torch.tensor(found.target)
 
 
-def taught() -> Chain:
+def taught() -> Backbone:
     """test_efficientnet, trained for 5 epochs on the first 1000 digits: 95 % of the others."""
     torch.manual_seed(0)
     images, labels = (part[:1000] for part in digits())
-    chain = place(create_chain("test_efficientnet", 10), CPU)
+    chain = place(create_backbone("test_efficientnet", 10), CPU)
     optimizer = torch.optim.SGD(chain.parameters(), lr=0.03, momentum=0.9, nesterov=True)
     schedule = OneCycleLR(optimizer, max_lr=0.09, total_steps=200)
     for _ in range(5):

@@ -12,8 +12,8 @@ from conftest import enliven
 from pack_runs import images, own_logits, run_of, weights_in
 from safetensors.torch import load_file, save_file
 
-from nettailor.core.backbone import make_network
 from nettailor.core.errors import UserError
+from nettailor.core.families import make_network
 from nettailor.core.weights import load_pretrained
 from nettailor.library import Library
 from nettailor.network import load_network, save_network

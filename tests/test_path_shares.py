@@ -11,17 +11,17 @@ from conftest import lively_chain, no_training
 
 from nettailor import path_shares
 from nettailor.core import latency
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
-from nettailor.path_shares import PathCosts, shares_of
+from nettailor.path_shares import PathCosts
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
 from nettailor.session import Session, start_session
-from nettailor.student.grow import grow
+from nettailor.student.costs import shares_of
 from nettailor.student.latency_table import measure_paths
 from nettailor.student.network import Student
 from nettailor.student.wiring import Wiring
@@ -34,9 +34,14 @@ SMALL = [
 TIMED = ["--student.cost", "latency", "--batch", "2"]
 
 
-def pair(backbone: str) -> tuple[Chain, Student]:
-    student = grow(
-        lively_chain(backbone), skips=2, identities=True, exits=True, batch_norm="follow"
+def pair(backbone: str) -> tuple[Backbone, Student]:
+    student = Student(
+        lively_chain(backbone),
+        skips=2,
+        identities=True,
+        exits=True,
+        batch_norm="follow",
+        shared=True,
     )
     return lively_chain(backbone), student
 
@@ -186,10 +191,9 @@ def test_what_a_run_goes_by(
     assert asked == ([{"batch": 3}] if unit == "latency" else [])
     if unit != "latency":
         # its own chain has as many classes as the task, 10
-        ten = grow(
+        ten = Student(
             lively_chain("test_resnet", 10),
-            skips=2, identities=True, exits=True, batch_norm="follow",
-        )  # fmt: skip
+            skips=2, identities=True, exits=True, batch_norm="follow", shared=True)  # fmt: skip
         assert costs.shares(ten) == shares_of(ten, lively_chain("test_resnet", 10), 32, unit)
         costs.keep(student)
         assert file.read_text(encoding="utf-8") == "of no account"

@@ -18,7 +18,7 @@ from nettailor import tailor
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import as_served
 from nettailor.core.scores import classify
-from nettailor.student.grow import grow
+from nettailor.student.network import Student
 
 
 def test_half_precision_without_a_gpu_is_refused(shell: Shell) -> None:
@@ -50,8 +50,8 @@ def bfloat16() -> AbstractContextManager[object]:
 def test_classifiers_compute_in_float32_under_autocast(backbone: str) -> None:
     """Of the teacher and of every head of the student: blocks round to bfloat16, logits do not."""
     chain = lively_chain(backbone)
-    student = grow(
-        copy.deepcopy(chain), skips=1, identities=True, exits=True, batch_norm="follow"
+    student = Student(
+        copy.deepcopy(chain), skips=1, identities=True, exits=True, batch_norm="follow", shared=True
     ).eval()
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad(), bfloat16():
@@ -96,8 +96,13 @@ def test_scores_are_of_the_network_in_float32(accelerator: Accelerator) -> None:
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_a_network_as_it_is_served(backbone: str) -> None:
     """Half precision in and out, norms in float32, the original untouched."""
-    student = grow(
-        lively_chain(backbone), skips=1, identities=True, exits=True, batch_norm="follow"
+    student = Student(
+        lively_chain(backbone),
+        skips=1,
+        identities=True,
+        exits=True,
+        batch_norm="follow",
+        shared=True,
     ).eval()
     served = as_served(student, torch.bfloat16)
     images = torch.randn(4, 3, 32, 32)

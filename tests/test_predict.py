@@ -16,8 +16,8 @@ from sklearn.datasets import load_digits, load_sample_image
 from nettailor import answering, eliminate, predict, tailor, tailoring
 from nettailor.classifier import classifier_of_run
 from nettailor.core.architecture import Architecture
-from nettailor.core.backbone import make_network
 from nettailor.core.errors import UserError
+from nettailor.core.families import make_network
 from nettailor.core.image_paths import find_images
 from nettailor.core.imagenet import pretrained_labels, pretrained_preprocessing
 from nettailor.core.preprocessing import Preprocessing, eval_transform

@@ -7,9 +7,10 @@ import torch
 from conftest import enliven
 from torch import Tensor, nn
 
-from nettailor.core.backbone import create_chain
+from nettailor.core.backbone import create_backbone
 from nettailor.core.cost import chain_costs, module_flops, parameters
-from nettailor.student.grow import grow, path_costs
+from nettailor.student.costs import path_costs
+from nettailor.student.network import Student
 from nettailor.student.proxy import Proxy, ScaledBatchNorm2d, pool, scaled_affines
 
 
@@ -91,10 +92,15 @@ def test_basic_proxy_is_what_its_layers_make() -> None:
 
 def test_proxy_costs_an_eighteenth_of_a_basic_block() -> None:
     """Two 3×3 convolutions of C² weights a tap are 18 C², a proxy C²; padding changes nothing."""
-    chain = create_chain("resnet18", 10)
+    chain = create_backbone("resnet18", 10)
     costs = chain_costs(chain, 64)
-    student = grow(
-        create_chain("resnet18", 10), skips=1, identities=False, exits=False, batch_norm="follow"
+    student = Student(
+        create_backbone("resnet18", 10),
+        skips=1,
+        identities=False,
+        exits=False,
+        batch_norm="follow",
+        shared=True,
     )
     paths, total = path_costs(student, chain, 64)
     assert total == costs.total
@@ -109,9 +115,14 @@ def test_proxy_costs_an_eighteenth_of_a_basic_block() -> None:
 
 def test_proxies_cost_what_they_compute_at_an_odd_size() -> None:
     """67 px: nodes of stride 4 are 17 px, of stride 8 are 9 px."""
-    chain = create_chain("resnet18", 10)
-    student = grow(
-        create_chain("resnet18", 10), skips=3, identities=False, exits=False, batch_norm="follow"
+    chain = create_backbone("resnet18", 10)
+    student = Student(
+        create_backbone("resnet18", 10),
+        skips=3,
+        identities=False,
+        exits=False,
+        batch_norm="follow",
+        shared=True,
     ).eval()
     paths, _ = path_costs(student, chain, 67)
     by_key = {path.key: cost for path, cost in zip(student.wiring.paths, paths, strict=True)}

@@ -11,7 +11,7 @@ from conftest import lively_chain, quick_latency
 from timm.models import get_pretrained_cfg
 
 from nettailor import eliminate, export, tailor, teach
-from nettailor.core.backbone import Chain, create_chain, node_specs
+from nettailor.core.backbone import Backbone, create_backbone, node_specs
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.core.latency import sample
 from nettailor.network import load_network
@@ -38,7 +38,7 @@ NAME = "efficientnet_b1_pruned-32px"
 @pytest.mark.parametrize("backbone", PUBLISHED)
 def test_counts_are_the_published_ones(backbone: str) -> None:
     with torch.device("meta"):
-        chain = create_chain(backbone, 1000)
+        chain = create_backbone(backbone, 1000)
     size = get_pretrained_cfg(backbone).input_size[1]
     assert parameters(chain) == pytest.approx(1e6 * PUBLISHED[backbone][0], rel=1e-3)
     assert module_flops(chain, (3, size, size)) == pytest.approx(
@@ -85,8 +85,8 @@ def summary_of(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("run", "form", "files"),
     [
-        (f"teacher/{NAME}-seed0", Chain, ["safetensors"]),  # the whole one takes ONNX a while
-        (f"eliminated/{NAME}-stages2-seed0", Chain, ["onnx", "safetensors"]),
+        (f"teacher/{NAME}-seed0", Backbone, ["safetensors"]),  # the whole one takes ONNX a while
+        (f"eliminated/{NAME}-stages2-seed0", Backbone, ["onnx", "safetensors"]),
         (f"tailored/{NAME}-all-gamma0.3-seed0", Student, ["onnx", "safetensors"]),
     ],
 )

@@ -11,7 +11,7 @@ from conftest import enliven, lively_chain
 from torch import Tensor
 
 from nettailor.core.architecture import Architecture
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
@@ -19,7 +19,6 @@ from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import load_network, save_network
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.prune.remove import remove
-from nettailor.student.grow import grow
 from nettailor.student.network import BatchNormPolicy, Student
 from nettailor.student.wiring import Wiring
 
@@ -45,8 +44,13 @@ def trained(
 
     beside: identities and exits are there as well.
     """
-    student = grow(
-        lively_chain(backbone), skips=3, identities=beside, exits=beside, batch_norm=batch_norm
+    student = Student(
+        lively_chain(backbone),
+        skips=3,
+        identities=beside,
+        exits=beside,
+        batch_norm=batch_norm,
+        shared=True,
     )
     enliven(student.proxies)
     for path in student.wiring.of_kind("exit"):
@@ -235,7 +239,7 @@ def test_a_teacher_is_saved_and_reloaded_bit_identical(tmp_path: Path) -> None:
     chain = place(lively_chain("test_efficientnet"), torch.device("cpu"))
     save_network(tmp_path, chain, architecture_of("test_efficientnet"))
     again, architecture = load_network(tmp_path)
-    assert isinstance(again, Chain)
+    assert isinstance(again, Backbone)
     assert architecture.student is None
     with torch.no_grad():
         assert torch.equal(again(images()).logits, chain(images()).logits)

@@ -12,7 +12,8 @@ from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
-from nettailor.student.grow import grow, path_costs
+from nettailor.student.costs import path_costs
+from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring, full_wiring
 
 STEP = 1 / 200_000  # of the grid
@@ -318,8 +319,13 @@ def test_routes_by_hand() -> None:
 def test_a_route_costs_what_the_student_cut_to_it_computes(backbone: str, side: int) -> None:
     """Stem and paths add up to the multiply-adds and parameters of the network that is made."""
     chain = lively_chain(backbone)
-    student = grow(
-        lively_chain(backbone), skips=3, identities=True, exits=True, batch_norm="follow"
+    student = Student(
+        lively_chain(backbone),
+        skips=3,
+        identities=True,
+        exits=True,
+        batch_norm="follow",
+        shared=True,
     )
     wiring = student.wiring
     costs, total = path_costs(student, chain, side)
@@ -346,8 +352,13 @@ def test_a_route_costs_what_the_student_cut_to_it_computes(backbone: str, side: 
 
 def test_the_route_of_the_backbone_costs_all() -> None:
     chain = lively_chain("test_resnet")
-    student = grow(
-        lively_chain("test_resnet"), skips=1, identities=True, exits=True, batch_norm="follow"
+    student = Student(
+        lively_chain("test_resnet"),
+        skips=1,
+        identities=True,
+        exits=True,
+        batch_norm="follow",
+        shared=True,
     )
     costs, total = path_costs(student, chain, 32)
     value = [0.0 if path.kind in ("block", "head") else -1.0 for path in student.wiring.paths]

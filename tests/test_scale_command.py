@@ -14,7 +14,7 @@ from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from safetensors.torch import save_file
 
 from nettailor import compare, export, finetune, predict, scale
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
@@ -97,7 +97,7 @@ def test_a_summary_says_what_phi_made(out: Path) -> None:
 def test_every_figure_is_at_the_networks_own_size(out: Path) -> None:
     folder = run_of(out, "phi-0.5")
     network, architecture = load_network(folder)
-    assert isinstance(network, Chain)
+    assert isinstance(network, Backbone)
     assert architecture.preprocessing.image_size == 36
     assert architecture.backbone == "test_efficientnet"
     row = summary_of(folder)

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 from nettailor import compare, export, predict, search, search_space, study
 from nettailor.claims import Claims
 from nettailor.core.architecture import SearchedStructure
-from nettailor.core.backbone import Chain
+from nettailor.core.backbone import Backbone
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
@@ -160,7 +160,7 @@ def test_the_summary_of_a_run(done: Path) -> None:
     folder = run_folder(done)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     network, architecture = load_network(folder)
-    assert isinstance(network, Chain)
+    assert isinstance(network, Backbone)
     assert summary["kind"] == "searched"
     searched = summary["searched"]
     assert folder.name == f"{NAME}-trial{searched['trial']}-{searched['network']}-seed0"

@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from nettailor.prune.plan import decide
 from nettailor.prune.remove import remove
 from nettailor.prune.statistics import reestimate
-from nettailor.student.grow import grow
 from nettailor.student.network import BatchNormPolicy, Student
 from nettailor.student.proxy import ScaledBatchNorm2d
 
 
 def cut_student(batch_norm: BatchNormPolicy) -> Student:
-    student = grow(
-        lively_chain("test_resnet"), skips=3, identities=True, exits=True, batch_norm=batch_norm
+    student = Student(
+        lively_chain("test_resnet"),
+        skips=3,
+        identities=True,
+        exits=True,
+        batch_norm=batch_norm,
+        shared=True,
     )
     enliven(student.proxies)
     alpha = student.path_weights().tolist()

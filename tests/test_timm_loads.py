@@ -19,7 +19,7 @@ from nettailor.core.architecture import (
     SearchedBlock,
     SearchedStructure,
 )
-from nettailor.core.backbone import Chain, cut
+from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.compound_scaling import make_scaled
 from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing
@@ -27,7 +27,6 @@ from nettailor.core.vocabulary import searched_chain
 from nettailor.core.weights import load_pretrained, universal_digest
 from nettailor.network import load_network, save_network
 from nettailor.prune.eliminate import eliminate
-from nettailor.student.grow import grow
 from nettailor.student.network import Student
 
 CLASSES = ("fuchs", "wolf: grau", "bär 🐻")
@@ -54,7 +53,7 @@ def architecture_of(backbone: str, **structure: object) -> Architecture:
     )
 
 
-def exported(folder: Path, network: Chain | Student, architecture: Architecture) -> Path:
+def exported(folder: Path, network: Backbone | Student, architecture: Architecture) -> Path:
     save_network(folder / "run", network, architecture)
     argv = ["--run", str(folder / "run"), "--to", str(folder / "to")]
     export.main([*argv, "--format", "safetensors"])
@@ -141,39 +140,45 @@ SEARCHED = SearchedStructure(
 
 def tailored() -> tuple[Student, Architecture]:
     chain = lively_chain("test_resnet", len(CLASSES))
-    student = grow(
-        chain, skips=1, identities=False, exits=False, batch_norm="follow", adapters=False
+    student = Student(
+        chain,
+        skips=1,
+        identities=False,
+        exits=False,
+        batch_norm="follow",
+        adapters=False,
+        shared=True,
     )
     return student, architecture_of("test_resnet")
 
 
-def eliminated() -> tuple[Chain, Architecture]:
+def eliminated() -> tuple[Backbone, Architecture]:
     chain = eliminate(lively_chain("test_resnet", len(CLASSES)), 2, replacement=False)
     structure = EliminatedStructure(blocks=2, replacement=False)
     return chain, architecture_of("test_resnet", eliminated=structure)
 
 
-def scaled() -> tuple[Chain, Architecture]:
-    chain = cut(make_scaled("efficientnet_b0", len(CLASSES), depth=0.5, width=0.5))
+def scaled() -> tuple[Backbone, Architecture]:
+    chain = backbone_of(make_scaled("efficientnet_b0", len(CLASSES), depth=0.5, width=0.5))
     structure = ScaledStructure(depth=0.5, width=0.5)
     return chain, architecture_of("efficientnet_b0", scaled=structure)
 
 
-def narrowed() -> tuple[Chain, Architecture]:
+def narrowed() -> tuple[Backbone, Architecture]:
     """All widths as they were: even so it is another structure."""
     structure = NarrowedStructure(layers={}, nodes=None)
     chain = lively_chain("test_resnet", len(CLASSES))
     return chain, architecture_of("test_resnet", narrowed=structure)
 
 
-def searched() -> tuple[Chain, Architecture]:
+def searched() -> tuple[Backbone, Architecture]:
     chain = searched_chain(SEARCHED, len(CLASSES))
     return chain, architecture_of("test_efficientnet", searched=SEARCHED)
 
 
 @pytest.mark.parametrize("make", [tailored, eliminated, scaled, narrowed, searched])
 def test_timm_refuses_any_other_structure(
-    tmp_path: Path, make: Callable[[], tuple[Chain | Student, Architecture]]
+    tmp_path: Path, make: Callable[[], tuple[Backbone | Student, Architecture]]
 ) -> None:
     network, architecture = make()
     enliven(network)

@@ -23,7 +23,6 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing, eval_transform
 from nettailor.core.reading import read_rgb
 from nettailor.network import load_network, save_network
-from nettailor.student.grow import build
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
 from nettailor.student.wiring import Wiring
@@ -81,8 +80,11 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     folder = tmp_path_factory.mktemp("without-us")
     depth = 5
     paths = (Way(0, 1, "block"), Way(1, 2, "block"), Way(0, 2, "proxy"), Way(2, depth, "exit"))
-    network = build(
-        lively_chain("test_resnet", len(CLASSES)), Wiring(depth, paths), batch_norm="follow"
+    network = Student(
+        lively_chain("test_resnet", len(CLASSES)),
+        wiring=Wiring(depth, paths),
+        batch_norm="follow",
+        shared=True,
     )
     enliven(network)
     architecture = Architecture(

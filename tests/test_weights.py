@@ -15,8 +15,9 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor
 from torch.nn import functional as F
 
-from nettailor.core.backbone import Chain, create_chain, make_network
+from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.errors import UserError
+from nettailor.core.families import make_network
 from nettailor.core.weights import load_pretrained, load_with_classifier, universal_digest
 
 BACKBONE = "test_resnet"
@@ -99,33 +100,33 @@ def test_old_files_without_batch_counters(state: dict[str, Tensor], tmp_path: Pa
     assert load_pretrained(BACKBONE, 3, str(save_bare(old, tmp_path)))[1].digest == digest
 
 
-def change_weight(chain: Chain) -> None:
+def change_weight(chain: Backbone) -> None:
     chain.get_parameter("blocks.1.conv2.weight").data[0, 0, 0, 0] += 1
 
 
-def change_statistics(chain: Chain) -> None:
+def change_statistics(chain: Backbone) -> None:
     chain.get_buffer("stem.bn1.running_mean")[0] += 1
 
 
-def change_dtype(chain: Chain) -> None:
+def change_dtype(chain: Backbone) -> None:
     norm = chain.get_submodule("stem.bn1")
     norm.running_mean = norm.running_mean.view(torch.int32)
 
 
-def change_shape(chain: Chain) -> None:
+def change_shape(chain: Backbone) -> None:
     norm = chain.get_submodule("stem.bn1")
     norm.running_mean = norm.running_mean.view(4, -1)
 
 
-def change_classifier(chain: Chain) -> None:
+def change_classifier(chain: Backbone) -> None:
     chain.get_parameter("classifier.weight").data += 1
 
 
-def change_counter(chain: Chain) -> None:
+def change_counter(chain: Backbone) -> None:
     chain.get_buffer("stem.bn1.num_batches_tracked").add_(1)
 
 
-def change_memory_format(chain: Chain) -> None:
+def change_memory_format(chain: Backbone) -> None:
     chain.to(memory_format=torch.channels_last)
 
 
@@ -141,8 +142,8 @@ def change_memory_format(chain: Chain) -> None:
         (change_memory_format, False),
     ],
 )
-def test_digest_covers_what_tasks_share(change: Callable[[Chain], None], seen: bool) -> None:
-    chain = create_chain(BACKBONE, 3)
+def test_digest_covers_what_tasks_share(change: Callable[[Backbone], None], seen: bool) -> None:
+    chain = create_backbone(BACKBONE, 3)
     before = universal_digest(chain)
     assert len(before) == 64
     change(chain)
@@ -153,8 +154,8 @@ def test_no_weights() -> None:
     torch.manual_seed(4)
     chain, source = load_pretrained(BACKBONE, 3, "none")
     torch.manual_seed(4)
-    assert source == ("random initialisation", universal_digest(create_chain(BACKBONE, 3)))
-    assert universal_digest(create_chain(BACKBONE, 3)) != universal_digest(chain)
+    assert source == ("random initialisation", universal_digest(create_backbone(BACKBONE, 3)))
+    assert universal_digest(create_backbone(BACKBONE, 3)) != universal_digest(chain)
 
 
 def test_package_classifies_a_flower() -> None:

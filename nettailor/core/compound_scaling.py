@@ -29,8 +29,10 @@ from nettailor.core.architecture import (
     MOST_MULTIPLIER,
     MOST_PIXELS_A_SIDE,
 )
-from nettailor.core.backbone import cut, family, node_specs, start_small
+from nettailor.core.backbone import backbone_of, node_specs
+from nettailor.core.classification import start_small
 from nettailor.core.errors import UserError
+from nettailor.core.families import family
 
 # Every published resolution is 224 and some steps of this.
 _STEP_PIXELS = 4
@@ -142,8 +144,7 @@ def scaling_of(backbone: str, phi: float, coefficients: Coefficients, image_size
 def make_scaled(backbone: str, classes: int, *, depth: float, width: float) -> nn.Module:
     """The timm model of a backbone's family and these multipliers, with random weights.
 
-    It is ready for `nettailor.core.backbone.cut`. Raises UserError for a backbone of no family that
-    scales.
+    It is ready for `backbone_of`. Raises UserError for a backbone of no family that scales.
     """
     place = _place(backbone)
     network = place.family.make(
@@ -177,7 +178,7 @@ def _place(backbone: str) -> _Place:
 def _largest_stride(backbone: str) -> int:
     """Input pixels per pixel of the last node, which scaling leaves as they are."""
     with torch.device("meta"):
-        base = cut(make_scaled(backbone, 1, depth=1.0, width=1.0))
+        base = backbone_of(make_scaled(backbone, 1, depth=1.0, width=1.0))
     return max(spec.stride for spec in node_specs(base))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nettailor.core.backbone import Chain, meta_copy, node_specs
+from nettailor.core.backbone import Backbone, meta_copy, node_specs
 from nettailor.core.errors import UserError
 
 
@@ -62,7 +62,7 @@ def layers(module: nn.Module) -> int:
     )
 
 
-def chain_costs(chain: Chain, image_size: int) -> ChainCosts:
+def chain_costs(chain: Backbone, image_size: int) -> ChainCosts:
     """The cost of each part of a chain on one image of image_size × image_size pixels.
 
     Raises UserError for an image that is too small for the backbone.
@@ -90,7 +90,7 @@ def chain_costs(chain: Chain, image_size: int) -> ChainCosts:
     return ChainCosts(stem, tuple(blocks), neck, classifier)
 
 
-def check_image_size(chain: Chain, image_size: int) -> None:
+def check_image_size(chain: Backbone, image_size: int) -> None:
     """Raise UserError where a backbone, or proxies beside it, cannot work at this image size.
 
     A proxy pools to ceil(size / stride); a backbone that rounds down instead fits only sizes that

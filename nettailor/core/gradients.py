@@ -14,7 +14,7 @@ _WARM_UP = 3  # steps taken operator by operator: cuDNN chooses its algorithms, 
 
 
 class Gradients:
-    """(images, labels) -> the loss terms, and the gradients of their sum in every `grad`.
+    """(images, labels) -> the loss's terms, and the gradients of their sum in every `grad`.
 
     A step of a student is some thousand small kernels, and a GPU ends each sooner than the next is
     launched. So on a GPU the first steps are taken operator by operator, the next is captured as a
@@ -23,13 +23,18 @@ class Gradients:
     on the host, and several ranks.
 
     network, objective: of the stage; the network stays in training mode while steps are taken.
-    batch_size: images of a step, over all ranks; every batch has the same shape.
+    batch_size: images of a step, over all ranks. A batch of another shape than the captured one is
+    taken operator by operator.
+
+    Attributes:
+        names: of the terms, in the order in which they come; known after the first step.
     """
 
     def __init__(
         self, network: nn.Module, objective: Objective, accelerator: Accelerator, batch_size: int
     ) -> None:
         self._network, self._objective = network, objective
+        self.names: tuple[str, ...] = ()
         self._accelerator, self._batch_size = accelerator, batch_size
         on_gpu = accelerator.device.type == "cuda"
         self._capturable = on_gpu and accelerator.scaler is None and ranks.count() == 1
@@ -42,7 +47,7 @@ class Gradients:
         """Of a batch on the device: the terms, (terms,), detached."""
         if self._graph is None and self._capturable and self._taken >= _WARM_UP:
             self._capture(images, labels)
-        if self._graph is not None:
+        if self._graph is not None and images.shape == self._images.shape:
             self._images.copy_(images)
             self._labels.copy_(labels)
             self._graph.replay()
@@ -61,7 +66,9 @@ class Gradients:
         with self._accelerator.autocast(), shared_norms():
             terms = self._objective(self._network, images, labels)
         # of ranks that share the batch, each adds its part: a term is a mean over the images
-        loss = torch.stack(terms) * (len(images) / self._batch_size)
+        part = len(images) / self._batch_size if ranks.count() > 1 else 1.0
+        loss = torch.stack(list(terms.values())) * part
+        self.names = tuple(terms)
         self._network.zero_grad()
         self._accelerator.backward(loss.sum())
         return loss.detach()

@@ -5,8 +5,8 @@ from collections import Counter
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg
 
-from nettailor.core.backbone import data_defaults, family
 from nettailor.core.errors import UserError
+from nettailor.core.families import data_defaults, family
 from nettailor.core.preprocessing import Preprocessing
 
 

@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 
 class Objective(Protocol):
-    """Turns a batch into named scalars; the loss is their sum.
+    """Turns a batch into named scalars; the loss is their sum."""
 
-    `terms` names the scalars in the order in which they come.
-    """
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Weighted terms by name, each a scalar with its gradient; the same names at each step.
 
-    terms: tuple[str, ...]
-
-    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """Weighted terms, each a scalar with its gradient."""
+        Args:
+            network: what is trained.
+            images: (B, C, H, W).
+            labels: (B,), int64.
+        """
         ...
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nettailor.core.backbone import cut, make_network
+from nettailor.core.backbone import backbone_of
+from nettailor.core.families import make_network
 
 
 def timm_names(backbone: str) -> dict[str, str]:
@@ -17,7 +18,7 @@ def timm_names(backbone: str) -> dict[str, str]:
         network = make_network(backbone, 2)
     # taken apart, the network keeps its tensors themselves
     names = {id(tensor): name for name, tensor in network.state_dict(keep_vars=True).items()}
-    tensors = cut(network).state_dict(keep_vars=True)
+    tensors = backbone_of(network).state_dict(keep_vars=True)
     return {name: names[id(tensor)] for name, tensor in tensors.items()}
 
 

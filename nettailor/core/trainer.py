@@ -29,7 +29,7 @@ Stop = Callable[[int, Scores], bool]
 
 _STATE_KEYS = (
     "network", "optimizer", "average", "scaler", "random", "history", "best", "kept", "course",
-    "seconds",
+    "terms", "seconds",
 )  # fmt: skip
 # A state is saved when at least so many seconds have passed, and fifty times what the last one
 # took, so that saving costs at most 2 % of the time; and once more at the end.
@@ -245,6 +245,7 @@ class _Stage:
         self.fitted.best = None if state["best"] is None else as_scores(state["best"])
         self.kept = state["kept"]
         self.course = list(state["course"].to(self.accelerator.device))
+        self.gradients.names = tuple(state["terms"])
         self._looked_at = len(self.course)
         self.seconds = state["seconds"]
 
@@ -263,6 +264,7 @@ class _Stage:
             "best": None if best is None else best.plain(),
             "kept": self.kept,
             "course": torch.stack(self.course) if self.course else torch.empty(0),
+            "terms": list(self.gradients.names),
             "seconds": self.seconds,
         }
         ranks.from_main(lambda: write_state(self.state_path, state))
@@ -313,7 +315,7 @@ class _Stage:
             "epoch": epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": math.fsum(means),
-            **dict(zip(self.objective.terms, means, strict=True)),
+            **dict(zip(self.gradients.names, means, strict=True)),
         }
 
     def _step(self, epoch: int, images: Tensor, labels: Tensor) -> None:
@@ -361,7 +363,7 @@ class _Stage:
         if len(bad):
             step, term = bad[0].tolist()
             raise NotFiniteError(
-                f"the loss term {self.objective.terms[term]!r} became {float(course[step, term])} "
+                f"the loss term {self.gradients.names[term]!r} became {float(course[step, term])} "
                 f"at epoch {epoch}, step {self._looked_at + step + 1}; {_ADVICE}"
             )
         self._looked_at = len(self.course)

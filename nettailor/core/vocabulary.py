@@ -14,14 +14,16 @@ from timm.models._efficientnet_builder import efficientnet_init_weights
 from torch import nn
 
 from nettailor.core.architecture import BlockKind, SearchedBlock, SearchedStructure
-from nettailor.core.backbone import Chain, fresh_classifier
+from nettailor.core.backbone import Backbone
+from nettailor.core.classification import fresh_classifier
+from nettailor.core.families import Parts
 
 # Of the channels that it looks at: those inside the block (MobileNetV3), or those that the block
 # reads (EfficientNet).
 _SQUEEZE = 0.25
 
 
-def searched_chain(structure: SearchedStructure, classes: int) -> Chain:
+def searched_chain(structure: SearchedStructure, classes: int) -> Backbone:
     """The network of a structure, with fresh weights.
 
     A 3×3 convolution with stride 2, the blocks, a 1×1 convolution, average pooling and a linear
@@ -46,7 +48,8 @@ def searched_chain(structure: SearchedStructure, classes: int) -> Chain:
     )
     identities = [nn.Identity() for _ in blocks]
     classifier = fresh_classifier(structure.head, classes)
-    chain = Chain("inverted-residual", stem, blocks, identities, neck, classifier, tuple(stages))
+    parts = Parts("inverted-residual", stem, blocks, identities, neck, classifier, tuple(stages))
+    chain = Backbone(parts)
     for part in (chain.stem, chain.blocks, chain.neck):
         efficientnet_init_weights(part)
     return chain

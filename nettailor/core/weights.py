@@ -13,9 +13,10 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from nettailor.core.architecture import ARCHITECTURE_FILE, WEIGHTS_FILE
-from nettailor.core.backbone import Chain, classifier_prefix, cut, make_network
+from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.checkpoint import Checkpoint, read_checkpoint, require_finite
 from nettailor.core.errors import UserError, nearest
+from nettailor.core.families import classifier_prefix, make_network
 from nettailor.core.files import read_json
 from nettailor.core.foreign_names import is_counter, kind_of, under_timms_names
 from nettailor.core.printable import printable
@@ -50,7 +51,7 @@ class WeightsSource(NamedTuple):
     digest: str
 
 
-def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Chain, WeightsSource]:
+def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Backbone, WeightsSource]:
     """The chain of a timm model name with pretrained stem, blocks and neck.
 
     The classifier is always fresh: that of the source answers another task.
@@ -66,13 +67,15 @@ def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Chain, W
     """
     network = make_network(backbone, classes)
     if weights == "none":
-        return untrained(cut(network))
+        return untrained(backbone_of(network))
     state, origin = _pretrained_state(backbone, network, weights)
     _load(network, state, origin, leave_out=classifier_prefix(network))
-    return _with_source(cut(network), origin)
+    return _with_source(backbone_of(network), origin)
 
 
-def load_with_classifier(backbone: str, classes: int, weights: str) -> tuple[Chain, WeightsSource]:
+def load_with_classifier(
+    backbone: str, classes: int, weights: str
+) -> tuple[Backbone, WeightsSource]:
     """The chain of a timm model name as it was pretrained, its own classifier included.
 
     classes: how many the pretrained classifier tells apart. weights: as in `load_pretrained`, save
@@ -94,7 +97,7 @@ def load_with_classifier(backbone: str, classes: int, weights: str) -> tuple[Cha
     network = make_network(backbone, classes)
     state, origin = _pretrained_state(backbone, network, weights)
     _load(network, state, origin, leave_out=None)
-    return _with_source(cut(network), origin)
+    return _with_source(backbone_of(network), origin)
 
 
 def is_source(weights: str) -> TypeGuard[Source]:
@@ -111,12 +114,12 @@ def has_weights(backbone: str, source: Source) -> bool:
     }[source]  # fmt: skip
 
 
-def untrained(chain: Chain) -> tuple[Chain, WeightsSource]:
+def untrained(chain: Backbone) -> tuple[Backbone, WeightsSource]:
     """A chain of random weights with its source."""
     return _with_source(chain, "random initialisation")
 
 
-def universal_digest(chain: Chain) -> str:
+def universal_digest(chain: Backbone) -> str:
     """SHA-256, in hex, over all that tasks share: the tensors of stem, blocks and neck.
 
     Names, data types, shapes and values count, batch-norm statistics included; the device, the
@@ -131,7 +134,7 @@ def universal_digest(chain: Chain) -> str:
     return digest.hexdigest()
 
 
-def _with_source(chain: Chain, origin: str) -> tuple[Chain, WeightsSource]:
+def _with_source(chain: Backbone, origin: str) -> tuple[Backbone, WeightsSource]:
     return chain, WeightsSource(origin, universal_digest(chain))
 
 
