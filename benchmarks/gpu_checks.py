@@ -38,7 +38,7 @@ def terms_and_gradients(
     """Of one step, on the CPU: the terms, and all gradients in a row."""
     steps.network.zero_grad()
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-        terms = torch.stack(steps.objective(steps.network, images, labels))
+        terms = torch.stack(list(steps.objective(steps.network, images, labels).values()))
     terms.sum().backward()
     gradients = [one.grad for one in steps.network.parameters() if one.grad is not None]
     return terms.detach().cpu(), torch.cat([one.flatten().cpu().double() for one in gradients])
@@ -130,7 +130,7 @@ def made_step(steps: Steps, kind: str, device: torch.device) -> Callable[[Tensor
 
         def by_operators(images: Tensor, labels: Tensor) -> Tensor:
             steps.network.zero_grad()
-            terms = torch.stack(steps.objective(steps.network, images, labels))
+            terms = torch.stack(list(steps.objective(steps.network, images, labels).values()))
             terms.sum().backward()
             return terms.detach()
 
@@ -138,7 +138,7 @@ def made_step(steps: Steps, kind: str, device: torch.device) -> Callable[[Tensor
     objective = steps.objective
     if kind == "refused graph":
 
-        def objective(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        def objective(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             terms = steps.objective(network, images, labels)
             torch.rand(1, device=images.device)  # random numbers go on after the refusal, too
             assert all(map(math.isfinite, map(float, terms)))  # a look, which no graph can hold

@@ -40,7 +40,7 @@ class Steps(NamedTuple):
     """A network and what its steps minimise, which gives the terms of the loss."""
 
     network: nn.Module
-    objective: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, ...]]
+    objective: Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -49,7 +49,8 @@ class Steps(NamedTuple):
 
     def backward(self, images: Tensor, labels: Tensor) -> None:
         """The gradients of a step."""
-        torch.stack(self.objective(self.network, images, labels)).sum().backward()
+        terms = self.objective(self.network, images, labels)
+        torch.stack(list(terms.values())).sum().backward()
 
     def operations(self, images: Tensor, labels: Tensor) -> int:
         """Forward and backward of one step, views, allocations and the optimizer left out."""

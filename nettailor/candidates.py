@@ -4,11 +4,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from nettailor.budget import within_budget
+from nettailor.candidate import Candidate
 from nettailor.core.backbone import create_backbone
 from nettailor.core.errors import UserError
 from nettailor.core.ranks import from_main
 from nettailor.front import FRONT_FILE, Front, Point, Seconds, read_front, write_front
 from nettailor.prune.depths import choose, decided, default_depths, find_leanest
+from nettailor.prune.ladder import NEAR, end_of, ladder, route_name
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.prune.reachability import fewest_blocks
 from nettailor.prune.routes import Route
@@ -16,10 +18,7 @@ from nettailor.race import race
 from nettailor.session import Session
 from nettailor.student.costs import shares_of
 from nettailor.student.network import Student
-from nettailor.tailoring import Candidate, Tailoring, grow_student
-
-_NEAR = 10.0  # points of accuracy that fine-tuning is trusted to bring back, for a first guess
-_GROWTH = 1.08  # of the cost from one rung of the ladder to the next
+from nettailor.tailoring import Tailoring, grow_student
 
 
 def try_candidates(
@@ -64,11 +63,11 @@ def _front(work: Tailoring, student: Student, spent: Seconds) -> Front:
         return read_front(work.folder.path, student.wiring)
     started = time.perf_counter()
     routes = work.routes(student)
-    rungs = _ladder(routes.frontier())
+    rungs = ladder(routes.frontier())
     within = within_budget(work, student, routes)
     there = [route.paths for route in within]
-    named = {_name(rung): rung for rung in rungs if rung.paths not in there}
-    contenders = {f"{_name(route)}-{_end(route)}": route for route in within}
+    named = {route_name(rung): rung for rung in rungs if rung.paths not in there}
+    contenders = {f"{route_name(route)}-{end_of(route)}": route for route in within}
     points = _points(work, student, named | contenders)
     spent = Seconds(spent.train, spent.total + time.perf_counter() - started)
     front = Front(points, spent, tuple(contenders))
@@ -100,17 +99,6 @@ def check_routes(session: Session) -> None:
         )
 
 
-def _name(route: Route) -> str:
-    # three digits that count tell rungs apart, each 8 % dearer than the one before
-    return f"route-{route.cost:#.3g}"
-
-
-def _end(route: Route) -> str:
-    """Where it leads into the logits, such as `exit5` or `head16`."""
-    *_, end = route.paths
-    return f"{end.kind}{end.source}"
-
-
 def _by_rank(work: Tailoring, student: Student, depths: Sequence[int]) -> list[PrunePlan]:
     """A plan per depth that differs from the others, the deepest first.
 
@@ -134,23 +122,6 @@ def _by_rank(work: Tailoring, student: Student, depths: Sequence[int]) -> list[P
             "stem to logits; give smaller numbers"
         )
     return list(plans.values())
-
-
-def _ladder(frontier: Sequence[Route]) -> list[Route]:
-    """The routes of a frontier that are clearly dearer than the rung before, the best one too.
-
-    No two of them have one name.
-    """
-    rungs: list[Route] = []
-    for route in frontier:
-        if not rungs or route.cost >= _GROWTH * rungs[-1].cost:
-            rungs.append(route)
-    best = frontier[-1]
-    if rungs[-1] is not best:
-        if _name(rungs[-1]) == _name(best):
-            rungs.pop()
-        rungs.append(best)
-    return rungs
 
 
 def _keep(
@@ -193,7 +164,7 @@ def _search(
         candidates.append(_until_decided(work, student, plan, target))
         return candidates[-1].reached(target)
 
-    near = [i for i, point in enumerate(points) if point.straight_after >= target - _NEAR]
+    near = [i for i, point in enumerate(points) if point.straight_after >= target - NEAR]
     find_leanest(len(points), near[0] if near else len(points) - 1, reaches)
     return candidates
 

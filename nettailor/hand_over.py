@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from nettailor.candidate import Candidate
 from nettailor.core.latency import measure_latency
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import RunFolder
@@ -13,7 +14,7 @@ from nettailor.figures import budget_row, summary
 from nettailor.finetune import Teacher
 from nettailor.front import Seconds
 from nettailor.network import save_network
-from nettailor.tailoring import Candidate, Tailoring
+from nettailor.tailoring import Tailoring
 
 
 def hand_over(

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from nettailor.candidate import Candidate
 from nettailor.halving import rungs
-from nettailor.tailoring import Candidate
 
 _FIRST = 5  # part of the epochs after which the first of them drop out
 

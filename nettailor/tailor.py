@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from nettailor.budget import check_budget
+from nettailor.candidate import Candidate
 from nettailor.candidates import check_depths, check_routes, try_candidates
 from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.config import TEACHER_KEYS, recorded
@@ -28,7 +29,7 @@ from nettailor.outlook import DRY_RUN, say_folder, say_stages, say_task, start_d
 from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
 from nettailor.student.network import Student
-from nettailor.tailoring import Candidate, Tailoring
+from nettailor.tailoring import Tailoring
 from nettailor.teach import ready_teacher, say_teacher, teacher_folder
 
 DESCRIPTION = (

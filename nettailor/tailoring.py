@@ -1,127 +1,40 @@
 """The stages of a tailored run: grow and train the student, cut and fine-tune candidates."""
 
-from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from nettailor.candidate import Candidate
 from nettailor.core.backbone import Backbone
 from nettailor.core.config import RunConfig
 from nettailor.core.device import place
 from nettailor.core.judge import Judge
 from nettailor.core.latency import share_of_time
 from nettailor.core.memory import room_for
-from nettailor.core.modes import training
-from nettailor.core.printable import printable
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.schedule import Schedule, parameter_groups
+from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Fitted, Stop, fit
 from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import load_pretrained
 from nettailor.network import save_network
 from nettailor.path_shares import PathCosts
-from nettailor.prune.depths import decided
-from nettailor.prune.importance import by_path_weights, measured
+from nettailor.prune.importance import by_path_weights, measured_on
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
 from nettailor.prune.statistics import reestimate
 from nettailor.session import Session, schedule_of
 from nettailor.student.drawing import StudentPictures
-from nettailor.student.loss import TailorLoss, expected_cross_entropy
+from nettailor.student.groups import student_groups
+from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
 
 _STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
 _IMPORTANCE_BATCHES = 8
-
-
-@dataclass
-class Candidate:
-    """A student cut by one plan and fine-tuned.
-
-    Attributes:
-        straight_after: validation scores after the cut and re-estimated statistics, untrained.
-        epochs: of the whole fine-tuning.
-        lost: names of the classes that it has lost, see `nettailor.core.judge`.
-    """
-
-    plan: PrunePlan
-    network: Student
-    straight_after: Scores
-    fitted: Fitted
-    epochs: int
-    lost: tuple[str, ...] = ()
-
-    @property
-    def ended(self) -> bool:
-        """Whether it was fine-tuned to its end."""
-        return len(self.fitted.history) == self.epochs
-
-    @property
-    def name(self) -> str:
-        """The plan's."""
-        return self.plan.name
-
-    @property
-    def scores(self) -> Scores:
-        """On validation, after fine-tuning."""
-        return self.fitted.scores
-
-    def reaches(self, target: float) -> bool:
-        """Whether it stands at `target` per cent at least on validation."""
-        return self.scores.standing >= target
-
-    def reached(self, target: float) -> bool:
-        """The same when it was decided, whatever later epochs brought.
-
-        A search that goes on in another session has to take the turns that it took before.
-        """
-        for epochs in range(1, len(self.fitted.history) + 1):
-            row = self._best(epochs)
-            error = row.get("val_error", 0.0)
-            if decided(epochs, self.epochs, _standing(row), target, error):
-                break
-        return _standing(row) >= target
-
-    def standing(self, epochs: int) -> tuple[float, float]:
-        """How it stood after so many of its epochs; the greater one is the better one.
-
-        By its best epoch until then, as `Scores.better_than` has it, whatever later ones brought.
-        """
-        row = self._best(epochs)
-        return _standing(row), -row["val_loss"]
-
-    def _best(self, epochs: int) -> Mapping[str, float]:
-        """The metrics of its best epoch of so many."""
-        rows = self.fitted.history[:epochs]
-        return max(rows, key=lambda row: (_standing(row), -row["val_loss"]))
-
-    @property
-    def lost_in_words(self) -> str:
-        """The classes that it has lost, such as `class 'defect'`."""
-        names = ", ".join(map(repr, self.lost[:5])) + ", …" * (len(self.lost) > 5)
-        return f"class{'es' * (len(self.lost) > 1)} {printable(names)}"
-
-    def verdict(self, target: float | None) -> str:
-        """What became of it, in words; None: it lost a race."""
-        if target is None:
-            return "dropped out"
-        if self.reaches(target):
-            return "within tolerance"
-        lost = f", loses {self.lost_in_words}" if self.lost else ""
-        return ("not surely within tolerance" if self.ended else "ruled out early") + lost
-
-
-def _standing(row: Mapping[str, float]) -> float:
-    """What an epoch is judged by; rows of earlier versions know the accuracy alone."""
-    return row.get("val_judged", row["val_accuracy"])
 
 
 def grow_student(config: RunConfig, chain: Backbone) -> Student:
@@ -209,19 +122,7 @@ class Tailoring:
         """Train a student by the loss; see `fit` for what stops it."""
         session, config = self.session, self.config
         complexity = loss.expected_cost(network, config.image_size)
-        own = [
-            (name, parameter)
-            for name, parameter in network.named_parameters()
-            if not name.startswith("path_weights.")
-        ]
-        groups = parameter_groups(own, schedule)
-        groups.append(
-            {
-                "params": [network.path_weights.logits],
-                "weight_decay": 0.0,
-                "lr": config.student.path_lr * schedule.lr / config.student.lr,
-            }
-        )
+        path_lr = config.student.path_lr * schedule.lr / config.student.lr
         # after a cut the path weights hardly move: its start and its end say all
         drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
         watcher = StageWatcher(
@@ -241,7 +142,7 @@ class Tailoring:
                 network,
                 loss,
                 session.train_loader,
-                groups=groups,
+                groups=student_groups(network, schedule, path_lr),
                 schedule=schedule,
                 accelerator=session.accelerator,
                 validate=self.validate,
@@ -282,33 +183,8 @@ class Tailoring:
             screen = self.session.screen
             screen.say(f"weighing {len(student.wiring.paths)} paths on {len(batches)} batches each")
             with screen.counting("weighing paths") as tell:
-                look = partial(measured, student, self._loss(student, batches), tell)
-                values = self._unmoved(student, look)
+                values = measured_on(student, batches, self.session.accelerator, tell)
         return Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
-
-    def _loss(self, student: Student, batches: list[tuple[Tensor, Tensor]]) -> Callable[[], float]:
-        """Cross-entropy over the batches, with the statistics of each batch."""
-
-        def loss() -> float:
-            total = 0.0
-            for images, labels in batches:
-                room = room_for(len(images), "weighing paths")
-                with self.session.accelerator.autocast(), room:
-                    output = student(images.to(self.device, memory_format=torch.channels_last))
-                labels = labels.to(self.device)
-                by_head, heads = torch.stack(output.by_head), student.of_heads(output.alpha)
-                total += float(expected_cross_entropy(by_head.float(), heads, labels))
-            return total / len(batches)
-
-        return loss
-
-    def _unmoved(self, student: Student, look: Callable[[], list[float]]) -> list[float]:
-        """What a look at the student in training mode gives; its statistics are put back."""
-        before = {name: value.clone() for name, value in student.state_dict().items()}
-        with training(student):
-            seen = look()
-        student.load_state_dict(before)
-        return seen
 
     def _reestimate(self, network: Student) -> None:
         batches = islice(self.session.train_loader.epoch(0), _STATISTICS_BATCHES)

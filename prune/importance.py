@@ -4,8 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from accelerate import Accelerator
+from torch import Tensor
 
 from nettailor.core.console import Tell, untold
+from nettailor.core.memory import room_for
+from nettailor.core.modes import training
+from nettailor.student.loss import expected_cross_entropy
 from nettailor.student.network import Student
 
 _ALONE = 40.0  # a logit above all others by so much leaves them e⁻⁴⁰ of the weight
@@ -14,6 +19,38 @@ _ALONE = 40.0  # a logit above all others by so much leaves them e⁻⁴⁰ of t
 def by_path_weights(alpha: Sequence[float]) -> list[float]:
     """log α of each path: the sum along a route is the log of the odds of drawing it."""
     return [math.log(max(weight, 1e-12)) for weight in alpha]
+
+
+def measured_on(
+    student: Student,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    accelerator: Accelerator,
+    tell: Tell = untold,
+) -> list[float]:
+    """`measured` by the cross-entropy over batches, with the statistics of each batch.
+
+    Args:
+        student: on the accelerator's device; its running statistics are put back afterwards.
+        batches: images (B, C, S, S) and labels (B,).
+        accelerator: says where, and in which precision.
+        tell: as for `measured`.
+    """
+    device = accelerator.device
+
+    def loss() -> float:
+        total = 0.0
+        for images, labels in batches:
+            with accelerator.autocast(), room_for(len(images), "weighing paths"):
+                output = student(images.to(device, memory_format=torch.channels_last))
+            by_head, heads = torch.stack(output.by_head), student.of_heads(output.alpha)
+            total += float(expected_cross_entropy(by_head.float(), heads, labels.to(device)))
+        return total / len(batches)
+
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    with training(student):
+        values = measured(student, loss, tell)
+    student.load_state_dict(before)
+    return values
 
 
 @torch.no_grad()

@@ -85,7 +85,7 @@ class Routes:
         Of the routes that the grid takes for equally dear the most valuable is known only.
         """
         low = max(math.ceil((least - self._slack) * _STEPS), 0)
-        high = math.floor((most + self._slack) * _STEPS)
+        high = math.floor((min(most, len(self._best[-1]) / _STEPS) + self._slack) * _STEPS)
         within = self._best[-1][low : max(high + 1, 0)]
         for step in np.argsort(-within, kind="stable"):
             if not np.isfinite(within[step]):

@@ -69,7 +69,7 @@ class TailorLoss:
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
         self.scales: Tensor | None = None
         self._mimicry, self._complexity, self._costs = mimicry, complexity, costs
-        self._backbone = teacher
+        self.backbone = teacher
         self._expected: tuple[Wiring, ExpectedComplexity] | None = None
 
     def calibrate(self, batches: Iterable[Tensor]) -> None:
@@ -78,7 +78,7 @@ class TailorLoss:
         Without it they are those of the first batch.
         """
         scales = mean_scales(self._mimicry, (self.teacher(images) for images in batches))
-        device = next(self._backbone.parameters()).device
+        device = next(self.backbone.parameters()).device
         self.scales = torch.tensor(scales, device=device)
 
     def expected_cost(self, student: Student, image_size: int) -> ExpectedComplexity:
@@ -90,7 +90,7 @@ class TailorLoss:
         """
         if self._expected is None or self._expected[0] is not student.wiring:
             if self._costs is None:
-                costs = shares_of(student, self._backbone, image_size, "flops").paths
+                costs = shares_of(student, self.backbone, image_size, "flops").paths
             else:
                 costs = list(self._costs(student))
             share = torch.tensor(costs, device=student.path_weights.logits.device)

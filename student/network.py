@@ -155,9 +155,8 @@ class Student(nn.Module):
 
     def forward(self, images: Tensor) -> StudentOutput:
         """What the student says of images (B, 3, S, S)."""
-        mixes = any(len(incoming) > 1 for incoming in self.wiring.incoming)
         # the weight of an only path is 1 by definition
-        alpha = self.path_weights() if mixes else torch.ones_like(self.path_weights.logits)
+        alpha = self.path_weights() if self.mixes else torch.ones_like(self.path_weights.logits)
         weights = alpha.unbind()
         affines = self._proxy_affines(weights)
         nodes: list[Tensor | None] = [self.stem(images)]
@@ -179,6 +178,11 @@ class Student(nn.Module):
         if len(by_head) > 1:
             logits = (torch.stack(by_head) * self.of_heads(alpha)[:, None, None]).sum(0)
         return StudentOutput(logits, nodes, by_head, alpha)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a node has several paths."""
+        return any(len(incoming) > 1 for incoming in self.wiring.incoming)
 
     def of_heads(self, alpha: Tensor) -> Tensor:
         """The path weights of the heads, (heads,): the last of `alpha` (paths,); their sum is 1."""

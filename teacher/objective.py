@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from nettailor.core.classification import logits_from
 from nettailor.core.objective import cross_entropies
 
 
@@ -16,6 +17,6 @@ class CrossEntropy:
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """See `nettailor.core.objective.Objective`."""
-        logits = network(images).logits.float()
+        logits = logits_from(network(images)).float()
         losses = cross_entropies(logits, labels, self.label_smoothing, self.class_weights)
         return {"cross_entropy": losses.mean()}

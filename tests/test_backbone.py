@@ -115,7 +115,7 @@ def test_bottleneck_resnet() -> None:
     torch.manual_seed(0)
     narrow = ResNet(Bottleneck, (2, 1, 1, 2), num_classes=CLASSES, channels=(8, 12, 16, 24))
     chain = check_same(narrow)
-    assert {proxy_shape(chain, block) for block in range(1, 7)} == {"bottleneck"}
+    assert {proxy_shape(chain.blocks[block - 1]) for block in range(1, 7)} == {"bottleneck"}
     assert chain.stages == (0, 0, 1, 2, 3, 3)
 
 
@@ -202,15 +202,15 @@ def test_probing_leaves_the_network_alone() -> None:
 
 def test_proxy_shapes() -> None:
     mixed = create_backbone("test_resnet", CLASSES)
-    assert [proxy_shape(mixed, block) for block in (1, 2, 3, 4)] == [
+    assert [proxy_shape(mixed.blocks[block - 1]) for block in (1, 2, 3, 4)] == [
         "basic",
         "basic",
         "bottleneck",
         "basic",
     ]
-    assert proxy_shape(create_backbone("regnetx_002", CLASSES), 1) == "bottleneck"
+    assert proxy_shape(create_backbone("regnetx_002", CLASSES).blocks[0]) == "bottleneck"
     for backbone in ("test_convnext", "test_efficientnet"):
-        assert proxy_shape(create_backbone(backbone, CLASSES), 1) == "basic"
+        assert proxy_shape(create_backbone(backbone, CLASSES).blocks[0]) == "basic"
 
 
 @pytest.mark.parametrize(

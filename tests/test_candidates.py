@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nettailor import candidates, finetune, path_shares, tailor, tailoring, teach
+from nettailor.candidate import Candidate
 from nettailor.candidates import check_depths
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
@@ -32,7 +33,7 @@ from nettailor.student.costs import shares_of
 from nettailor.student.latency_table import LatencyTable
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
-from nettailor.tailoring import Candidate, Tailoring
+from nettailor.tailoring import Tailoring
 
 NAME = "test_resnet-32px"
 SMALL = [

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nettailor.candidate import Candidate
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Fitted
 from nettailor.race import race
-from nettailor.tailoring import Candidate
 
 
 class Track:

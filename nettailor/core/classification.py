@@ -22,6 +22,11 @@ def logits_of(classifier: nn.Module, features: Tensor) -> Tensor:
     return cast(Tensor, classifier(features))
 
 
+def logits_from(output: object) -> Tensor:
+    """The logits of what a network gives: themselves, or those of a `NetOutput`."""
+    return output if isinstance(output, Tensor) else cast(Tensor, output.logits)  # type: ignore[attr-defined]
+
+
 def fresh_classifier(features: int, classes: int) -> nn.Linear:
     """A linear classifier (B, features) -> (B, classes) whose training starts at log(classes)."""
     classifier = nn.Linear(features, classes)

@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
 from nettailor.core import ranks
+from nettailor.core.classification import logits_from
 from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
 
@@ -121,7 +122,7 @@ def classify(
     It computes in float32, as it is handed over, whatever precision it trains in.
 
     Args:
-        network: returns a NetOutput for images (B, 3, S, S).
+        network: returns logits (B, classes), or a NetOutput, for images (B, 3, S, S).
         batches: (images, labels (B,)), each image once; of several ranks each gives the batches
             whose turn is its own, and gets what is said of all.
         accelerator: says where.
@@ -134,7 +135,7 @@ def classify(
         for images, targets in batches:
             with room_for(len(images), "an evaluation"):
                 output = network(images.to(accelerator.device, non_blocking=True))
-            judged.append((output.logits, targets))
+            judged.append((logits_from(output), targets))
     # once: each look at a GPU waits for it
     mine = [(logits.cpu(), labels.cpu()) for logits, labels in judged]
     turns = zip_longest(*ranks.gathered(mine))

@@ -13,10 +13,10 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from nettailor.core import ranks
+from nettailor.core.epochs import Epochs
 from nettailor.core.errors import UserError
 from nettailor.core.gradients import Gradients
 from nettailor.core.interruption import Interrupted, deferred
-from nettailor.core.loader import TrainLoader
 from nettailor.core.memory import room_for
 from nettailor.core.objective import Objective
 from nettailor.core.random_state import random_state, set_random_state
@@ -98,14 +98,14 @@ class Fitted:
 def fit(
     network: nn.Module,
     objective: Objective,
-    loader: TrainLoader,
+    loader: Epochs,
     *,
     groups: list[dict[str, Any]],
     schedule: Schedule,
     accelerator: Accelerator,
     validate: Callable[[nn.Module], Scores],
     keep: Literal["best", "last"],
-    state_path: Path,
+    state_path: Path | None,
     watcher: Watcher,
     stop: Stop | None = None,
 ) -> Fitted:
@@ -123,7 +123,7 @@ def fit(
         accelerator: device and mixed precision.
         validate: scores on the validation split.
         keep: the network ends with the weights of its best epoch on validation, or of its last.
-        state_path: where the stage's state is kept; the one before it beside it.
+        state_path: where the stage's state is kept; the one before it beside it. None: nowhere.
         watcher: told of every look at the loss and every epoch.
         stop: asked after each epoch with (epoch, best so far); True ends this call. Another one
             goes on from there.
@@ -137,8 +137,8 @@ def fit(
     accelerator.free_memory()  # it would hold on to the optimizers of the stages before
     stage = _Stage(network, objective, loader, groups, schedule, accelerator, state_path, watcher)
     fitted = stage.fitted
-    state = latest_state(state_path, _STATE_KEYS, watcher.warn)
-    if state is not None:
+    state = state_path and latest_state(state_path, _STATE_KEYS, watcher.warn)
+    if state:
         stage.restore(state)
     ranks.share_state(network)
     if stage.average is not None:
@@ -192,11 +192,11 @@ class _Stage:
         self,
         network: nn.Module,
         objective: Objective,
-        loader: TrainLoader,
+        loader: Epochs,
         groups: list[dict[str, Any]],
         schedule: Schedule,
         accelerator: Accelerator,
-        state_path: Path,
+        state_path: Path | None,
         watcher: Watcher,
     ) -> None:
         self.network, self.objective, self.loader = network, objective, loader
@@ -253,7 +253,9 @@ class _Stage:
         """Write the state; steps that broke the weights raise NotFiniteError instead."""
         started = time.perf_counter()
         self._look(len(self.fitted.history) + 1)
-        best = self.fitted.best
+        if self.state_path is None:
+            return
+        path, best = self.state_path, self.fitted.best
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -267,7 +269,7 @@ class _Stage:
             "terms": list(self.gradients.names),
             "seconds": self.seconds,
         }
-        ranks.from_main(lambda: write_state(self.state_path, state))
+        ranks.from_main(lambda: write_state(path, state))
         self._unsaved = False
         self._saved = time.perf_counter()
         self._saving = self._saved - started

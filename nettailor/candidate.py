@@ -1,0 +1,93 @@
+"""A cut that was fine-tuned, and how it stands beside others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nettailor.core.printable import printable
+from nettailor.core.scores import Scores
+from nettailor.core.trainer import Fitted
+from nettailor.prune.depths import decided
+from nettailor.prune.plan import PrunePlan
+from nettailor.student.network import Student
+
+
+@dataclass
+class Candidate:
+    """A student cut by one plan and fine-tuned.
+
+    Attributes:
+        straight_after: validation scores after the cut and re-estimated statistics, untrained.
+        epochs: of the whole fine-tuning.
+        lost: names of the classes that it has lost, see `nettailor.core.judge`.
+    """
+
+    plan: PrunePlan
+    network: Student
+    straight_after: Scores
+    fitted: Fitted
+    epochs: int
+    lost: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was fine-tuned to its end."""
+        return len(self.fitted.history) == self.epochs
+
+    @property
+    def name(self) -> str:
+        """The plan's."""
+        return self.plan.name
+
+    @property
+    def scores(self) -> Scores:
+        """On validation, after fine-tuning."""
+        return self.fitted.scores
+
+    def reaches(self, target: float) -> bool:
+        """Whether it stands at `target` per cent at least on validation."""
+        return self.scores.standing >= target
+
+    def reached(self, target: float) -> bool:
+        """The same when it was decided, whatever later epochs brought.
+
+        A search that goes on in another session has to take the turns that it took before.
+        """
+        for epochs in range(1, len(self.fitted.history) + 1):
+            row = self._best(epochs)
+            error = row.get("val_error", 0.0)
+            if decided(epochs, self.epochs, _standing(row), target, error):
+                break
+        return _standing(row) >= target
+
+    def standing(self, epochs: int) -> tuple[float, float]:
+        """How it stood after so many of its epochs; the greater one is the better one.
+
+        By its best epoch until then, as `Scores.better_than` has it, whatever later ones brought.
+        """
+        row = self._best(epochs)
+        return _standing(row), -row["val_loss"]
+
+    def _best(self, epochs: int) -> Mapping[str, float]:
+        """The metrics of its best epoch of so many."""
+        rows = self.fitted.history[:epochs]
+        return max(rows, key=lambda row: (_standing(row), -row["val_loss"]))
+
+    @property
+    def lost_in_words(self) -> str:
+        """The classes that it has lost, such as `class 'defect'`."""
+        names = ", ".join(map(repr, self.lost[:5])) + ", …" * (len(self.lost) > 5)
+        return f"class{'es' * (len(self.lost) > 1)} {printable(names)}"
+
+    def verdict(self, target: float | None) -> str:
+        """What became of it, in words; None: it lost a race."""
+        if target is None:
+            return "dropped out"
+        if self.reaches(target):
+            return "within tolerance"
+        lost = f", loses {self.lost_in_words}" if self.lost else ""
+        return ("not surely within tolerance" if self.ended else "ruled out early") + lost
+
+
+def _standing(row: Mapping[str, float]) -> float:
+    """What an epoch is judged by; rows of earlier versions know the accuracy alone."""
+    return row.get("val_judged", row["val_accuracy"])

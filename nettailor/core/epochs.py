@@ -1,0 +1,95 @@
+"""What the training loop takes its batches from."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nettailor.core.errors import UserError
+from nettailor.core.random_state import random_state, set_random_state
+
+Batch = tuple[Tensor, Tensor]
+_WHOLE = slice(None)
+
+
+class Epochs(Protocol):
+    """Batches of training images, epoch by epoch."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in every epoch."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch; the last of an epoch may have fewer."""
+
+    def epoch(self, number: int, start: int = 0, part: slice = _WHOLE) -> Iterator[Batch]:
+        """The batches of an epoch from the one numbered `start`, counted from 0, on.
+
+        Each is images (B, C, H, W) and labels (B,); of each batch only the images in `part`.
+        """
+
+
+class LoaderEpochs:
+    """The epochs of anybody's DataLoader of (images, labels).
+
+    Before each epoch torch's generator is seeded by (seed, epoch): shuffling, and augmentation that
+    draws from it, are the same again in a run that goes on.
+    """
+
+    def __init__(self, loader: DataLoader[Any], seed: int) -> None:
+        """Reads no image yet; UserError where the loader has no length."""
+        try:
+            self.steps_per_epoch = len(loader)
+        except TypeError as error:
+            raise UserError(
+                "the training loader has no length: expected a DataLoader of a data set that has "
+                "one; give it a `__len__`"
+            ) from error
+        if not self.steps_per_epoch:
+            raise UserError("the training loader is empty: expected a batch at least")
+        self.batch_size = loader.batch_size or 1
+        self._loader, self._seed = loader, seed
+
+    def epoch(self, number: int, start: int = 0, part: slice = _WHOLE) -> Iterator[Batch]:
+        """See `Epochs`. The batches before `start` are read and dropped."""
+        state = random_state()
+        torch.manual_seed(self._seed * 1_000_003 + number)
+        batches = checked(self._loader)
+        for _ in islice(batches, start):
+            pass
+        if start:  # the steps that were taken had drawn from it as well
+            set_random_state(state)
+        for images, labels in batches:
+            yield images[part], labels[part]
+
+
+def checked(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """The batches of a loader; UserError for one that is not (images (B, C, H, W), labels (B,))."""
+    for batch in loader:
+        if not isinstance(batch, list | tuple) or len(batch) != 2:
+            raise UserError(
+                f"the loader gives {_described(batch)}, expected (images, labels): give a "
+                "DataLoader of such pairs"
+            )
+        images, labels = batch
+        if not (_is_tensor(images, 4) and images.is_floating_point() and _is_tensor(labels, 1)):
+            raise UserError(
+                f"the loader gives {_described(images)} and {_described(labels)}, expected images "
+                "(B, C, H, W) of a floating type and labels (B,)"
+            )
+        yield images, labels
+
+
+def _is_tensor(value: object, dims: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim == dims
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    length = f" of {len(value)}" if isinstance(value, list | tuple | dict) else ""
+    return f"a {type(value).__name__}{length}"

@@ -1,0 +1,249 @@
+"""`fit`: train any network of the library on anybody's DataLoader."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import PrecisionType
+from torch import nn
+from torch.utils.data import DataLoader
+
+from nettailor.core.console import Screen
+from nettailor.core.device import chosen_precision, place
+from nettailor.core.epochs import LoaderEpochs, checked
+from nettailor.core.errors import UserError
+from nettailor.core.judge import Judge
+from nettailor.core.objective import Objective
+from nettailor.core.random_state import random_state, set_random_state
+from nettailor.core.run_folder import RunFolder
+from nettailor.core.run_lock import hold
+from nettailor.core.schedule import Schedule, parameter_groups
+from nettailor.core.scores import Scores, classify
+from nettailor.core.seeding import seed_stage
+from nettailor.core.trainer import Fitted, Stop, Watcher
+from nettailor.core.trainer import fit as train
+from nettailor.core.watch import StageWatcher
+from nettailor.student.groups import student_groups
+from nettailor.student.loss import TailorLoss
+from nettailor.student.network import Student
+
+Loader = DataLoader[Any]
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+_CALIBRATED = 5  # batches for the scales of the mimicry
+
+
+class Run:
+    """A folder that keeps what is trained: states to go on from, metrics.csv, TensorBoard's events.
+
+    A script that was stopped is started again as it was: each `fit` goes on from its last state,
+    and one that is finished is not trained again. The calls are told apart by their names.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """UserError while another process is at work in the folder."""
+        self.folder = RunFolder(Path(folder).expanduser())
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        hold(self.folder.path)
+        self._calls = 0
+
+    def next_name(self) -> str:
+        """`fit-1`, `fit-2` … for calls that were given no name, in their order."""
+        self._calls += 1
+        return f"fit-{self._calls}"
+
+
+def fit(
+    network: nn.Module,
+    loss: Objective,
+    train_loader: Loader,
+    val_loader: Loader,
+    *,
+    epochs: int = 10,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    path_lr: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    schedule: Literal["cosine", "step", "constant"] = "cosine",
+    warmup_epochs: int | None = None,
+    clip_norm: float | None = None,
+    ema: float | None = None,
+    keep: Literal["best", "last"] | None = None,
+    judge: Judge | None = None,
+    stop: Stop | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Precision = "auto",
+    seed: int = 0,
+    run: Run | None = None,
+    name: str | None = None,
+    verbose: bool = True,
+) -> Fitted:
+    """Train a network in place; it ends on the device, channels last.
+
+    Args:
+        network: gives logits (B, classes), or a `NetOutput`, for images (B, C, H, W).
+        loss: (network, images, labels) -> named terms whose sum is minimised: `CrossEntropy`,
+            `TailorLoss` or your own.
+        train_loader: (images, labels) in batches; images are float, normalised as the network
+            wants them, labels (B,) are int64.
+        val_loader: the same, each image once; all choices are made on it.
+        epochs: passes over the training images.
+        optimizer: a name of timm's; None: adamw for a `Student`, else sgd.
+        lr: highest learning rate; None: 0.003 for a `Student`, else 0.05.
+        path_lr: of a student's path weights.
+        momentum, weight_decay: of the optimizer; biases and norms do not decay.
+        schedule: shape of the learning rate over the steps.
+        warmup_epochs: of linear warm-up; None: one where the optimizer is sgd.
+        clip_norm: largest gradient norm.
+        ema: decay of the weights' moving average, in (0, 1), which is then what is kept.
+        keep: the weights of the best epoch on validation, or of the last; None: the last for a
+            student whose paths compete, else the best.
+        judge: what "best" goes by; None: accuracy.
+        stop: asked after each epoch with (epoch, best scores so far); True ends this call.
+        device: "auto" takes a GPU where there is one.
+        precision: of the steps; "auto": bf16 on GPUs that are made for it, else float32.
+        seed: of everything random here; torch's generators are left as they were found.
+        run: where to keep states, metrics and events; None: nowhere.
+        name: of this call in the run.
+        verbose: print a line an epoch.
+
+    Returns:
+        A row of metrics an epoch, and the validation scores of the weights that were kept.
+
+    Raises:
+        UserError: the loaders give something else, no GPU is there that was asked for, or a state
+            of the run is of another network.
+        NotFiniteError: a term of the loss became NaN or infinite.
+    """
+    mixes = isinstance(network, Student) and network.mixes
+    if epochs < 1:
+        raise UserError(f"epochs is {epochs}: expected at least 1")
+    optimizer = optimizer or ("adamw" if isinstance(network, Student) else "sgd")
+    if warmup_epochs is None:
+        warmup_epochs = int(optimizer == "sgd" and epochs > 1)
+    plan = Schedule(
+        epochs=epochs,
+        optimizer=optimizer,
+        lr=lr or (0.003 if isinstance(network, Student) else 0.05),
+        momentum=momentum,
+        weight_decay=weight_decay,
+        shape=schedule,
+        step_epochs=8,
+        step_factor=0.1,
+        warmup_epochs=warmup_epochs,
+        clip_norm=clip_norm,
+        ema=ema,
+    )
+    accelerator = accelerator_for(device, precision)
+    place(network, accelerator.device)
+    batches = LoaderEpochs(train_loader, seed)
+    if isinstance(network, Student):
+        groups = student_groups(network, plan, path_lr)
+    else:
+        groups = parameter_groups(network.named_parameters(), plan)
+    if run is not None:
+        name = name or run.next_name()
+    stage = name or "training"
+
+    def validate(network: nn.Module) -> Scores:
+        scores = classify(network, checked(val_loader), accelerator).scores()
+        return (judge or Judge()).of(scores)
+
+    with seeded(seed, stage):
+        if isinstance(loss, TailorLoss) and isinstance(network, Student):
+            _prepare(loss, network, batches, accelerator)
+        watcher = _watcher(run, stage, plan, batches.steps_per_epoch, verbose)
+        try:
+            return train(
+                network,
+                loss,
+                batches,
+                groups=groups,
+                schedule=plan,
+                accelerator=accelerator,
+                validate=validate,
+                keep=keep or ("last" if mixes else "best"),
+                state_path=None if run is None else run.folder.state_path(stage),
+                watcher=watcher,
+                stop=stop,
+            )
+        finally:
+            if isinstance(watcher, StageWatcher):
+                watcher.close()
+
+
+def accelerator_for(device: str, precision: str) -> Accelerator:
+    """accelerate's handle; UserError for a device that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device is {device!r}: expected auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, and no CUDA device was found: give cpu or auto")
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    chosen = chosen_precision(precision, on_cpu=on_cpu)
+    mixed = PrecisionType.NO.value if chosen == "float32" else chosen
+    return Accelerator(cpu=on_cpu, mixed_precision=mixed)
+
+
+def _prepare(
+    loss: TailorLoss, student: Student, batches: LoaderEpochs, accelerator: Accelerator
+) -> None:
+    """What a loss looks at before the first step: the teacher's activations, costs of paths."""
+    place(loss.backbone, accelerator.device)
+    images = [images for _, (images, _) in zip(range(_CALIBRATED), batches.epoch(0), strict=False)]
+    if loss.scales is None:
+        with accelerator.autocast():
+            loss.calibrate(one.to(accelerator.device) for one in images)
+    loss.expected_cost(student, images[0].shape[-1])
+
+
+@contextmanager
+def seeded(seed: int, stage: str) -> Iterator[None]:
+    """Inside, torch draws as (seed, stage) say; all generators are put back afterwards."""
+    before = random_state()
+    seed_stage(seed, stage)
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
+def _watcher(run: Run | None, stage: str, plan: Schedule, steps: int, verbose: bool) -> Watcher:
+    if run is None:
+        return _Lines(stage, plan.epochs, print if verbose else _nothing)
+    screen = Screen()
+    screen.console.quiet = not verbose
+    return StageWatcher(stage, run.folder, screen, epochs=plan.epochs, steps_per_epoch=steps)
+
+
+def _nothing(line: str) -> None:
+    """Say nothing."""
+
+
+class _Lines:
+    """A `Watcher` that says a line an epoch."""
+
+    def __init__(self, stage: str, epochs: int, say: Callable[[str], None]) -> None:
+        self._stage, self._epochs, self._say = stage, epochs, say
+
+    def begin(
+        self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
+    ) -> None:
+        """See `nettailor.core.trainer.Watcher`."""
+
+    def warn(self, message: str) -> None:
+        """See `nettailor.core.trainer.Watcher`."""
+        self._say(message)
+
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
+        """See `nettailor.core.trainer.Watcher`."""
+
+    def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
+        """See `nettailor.core.trainer.Watcher`."""
+        self._say(
+            f"{self._stage:<14} epoch {int(row['epoch']):>3}/{self._epochs}  "
+            f"loss {row['loss']:<8.4f} validation {row['val_accuracy']:.2f} %  "
+            f"{row['seconds']:.1f} s"
+        )
