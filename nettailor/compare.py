@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nettailor.commands.sweep import Failure, run_sweep
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_text
-from nettailor.core.flags import EXIT_SOME_FAILED, as_called, parse, run_command
+from nettailor.core.flags import EXIT_SOME_FAILED, parse, run_command
+from nettailor.core.launch import require_alone
+from nettailor.core.parser import as_called
 from nettailor.core.printable import printable
-from nettailor.core.ranks import require_alone
 from nettailor.core.run_folder import KINDS
 from nettailor.report.comparison import Comparison, compare_folders, require_comparable
 from nettailor.report.page import PAGE_MARK, page_html
@@ -30,7 +32,6 @@ from nettailor.report.tables import (
     method_table,
     terminal_table,
 )
-from nettailor.sweep import Failure, run_sweep
 
 PROG = "python -m nettailor.compare"
 DESCRIPTION = (

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from nettailor.commands.teach import ready_teacher
 from nettailor.core.backbone import Chain, cut, data_defaults
 from nettailor.core.compound_scaling import (
     PUBLISHED,
@@ -31,7 +32,6 @@ from nettailor.core.weights import (
 from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, finetune
 from nettailor.session import Session, start_session
-from nettailor.teach import ready_teacher
 
 PROG = "python -m nettailor.scale"
 DESCRIPTION = (

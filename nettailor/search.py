@@ -9,17 +9,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nettailor.claims import Claims
+from nettailor.commands.teach import ready_teacher, teacher_folder
 from nettailor.core.architecture import SearchedStructure
 from nettailor.core.backbone import Chain
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.device import place
+from nettailor.core.errors import NotFiniteError
 from nettailor.core.flags import parse, run_command
 from nettailor.core.latency import measure_latency
-from nettailor.core.ranks import require_alone
+from nettailor.core.launch import require_alone
 from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import NotFiniteError
 from nettailor.core.vocabulary import searched_chain
 from nettailor.core.weights import WeightsSource, universal_digest
 from nettailor.figures import networks_table
@@ -37,7 +38,6 @@ from nettailor.study import (
     trial_job,
 )
 from nettailor.study_plots import write_plots
-from nettailor.teach import ready_teacher, teacher_folder
 from nettailor.teacher.objective import CrossEntropy
 
 DESCRIPTION = (

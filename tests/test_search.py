@@ -24,11 +24,10 @@ from nettailor.core.backbone import Chain
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
-from nettailor.core.errors import UserError
+from nettailor.core.errors import NotFiniteError, UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.trainer import NotFiniteError
 from nettailor.network import load_network
 from nettailor.prune.fold import fold
 from nettailor.search import run_search

@@ -1,8 +1,9 @@
 """The words in which a fault of the settings is told: key, value and what is allowed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from reprlib import Repr
 from typing import Any
 
@@ -23,6 +24,13 @@ _KINDS = {
     "null": "null",
     "array": "a list",
     "object": "a section of keys",
+}
+_SHORT_KINDS = {
+    "integer": "N",
+    "number": "X",
+    "string": "TEXT",
+    "boolean": "true|false",
+    "null": "null",
 }
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
@@ -53,7 +61,7 @@ def fault_line(fault: ErrorDetails) -> str:
             f"{place if dotted in known else dotted}: {fault['msg'].removeprefix('Value error, ')}"
         )
     finite = "finite: " if kind == "finite_number" else ""
-    return f"{place}: must be {finite}{_allowed(dotted)}"
+    return f"{place}: must be {finite}{_in_words(_declared()[dotted])}"
 
 
 def _printable(part: str) -> str:
@@ -70,18 +78,38 @@ def _nearest_key(name: str) -> str:
         by_leaf = {dotted.rpartition(".")[2]: dotted for dotted in known}
         for leaf in get_close_matches(name.rpartition(".")[2], by_leaf, n=1):
             hint = nearest(by_leaf[leaf], known, count=1)
-    return hint or "; --help lists all keys"
+    return hint or "; --help-all lists all keys"
 
 
-def _allowed(dotted: str) -> str:
-    """What a key takes, in words, from its declaration."""
+@cache
+def _declared() -> dict[str, Mapping[str, Any]]:
+    """Every key and section by its dotted name, as a node of a JSON schema."""
     schema = RunConfig.model_json_schema()
-    node: Any = schema
-    for name in dotted.split("."):
-        node = node["properties"][name]
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-    return _in_words(node)
+
+    def below(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for name, inner in node["properties"].items():
+            if "$ref" in inner:
+                inner = schema["$defs"][inner["$ref"].rpartition("/")[2]]
+                yield from below(inner, f"{prefix}{name}.")
+            yield prefix + name, inner
+
+    return dict(below(schema, ""))
+
+
+def choices(dotted: str) -> str:
+    """What a key takes, in short: `N|null`, or `route|rank`."""
+    return _in_short(_declared()[dotted])
+
+
+def _in_short(node: Mapping[str, Any]) -> str:
+    if "anyOf" in node:
+        return "|".join(_in_short(option) for option in node["anyOf"])
+    if "prefixItems" in node:
+        return f"[{', '.join(_in_short(item) for item in node['prefixItems'])}]"
+    if "items" in node:
+        return f"[{_in_short(node['items'])}, ...]"
+    words = node.get("enum", [node["const"]] if "const" in node else [_SHORT_KINDS[node["type"]]])
+    return "|".join(words)
 
 
 def _in_words(node: Mapping[str, Any]) -> str:
