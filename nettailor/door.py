@@ -35,7 +35,7 @@ def enter(command: str, *given: object) -> None:
 class Training:
     """The command line of a command that trains by the settings.
 
-    own, common, sections: as for `parse`. alone: ranks cannot share the work.
+    own, common, sections, discards: as for `parse`. alone: ranks cannot share the work.
     check: raises UserError for flags that do not go together.
     """
 
@@ -45,6 +45,7 @@ class Training:
     common: Sequence[str] = COMMON
     sections: Sequence[str] = ()
     alone: bool = False
+    discards: bool = True
     check: Callable[[CommandFlags], object] | None = None
 
     def __call__(self, argv: Sequence[str]) -> None:
@@ -58,6 +59,7 @@ class Training:
             self.own,
             common=self.common,
             sections=self.sections,
+            discards=self.discards,
         )
         if self.check:
             self.check(flags)

@@ -14,6 +14,13 @@ BELOW = {
     "nettailor.student": {"nettailor.core"},
     "nettailor.prune": {"nettailor.core", "nettailor.student"},
     "nettailor": {"nettailor.core", "nettailor.teacher", "nettailor.student", "nettailor.prune"},
+    "nettailor.commands": {
+        "nettailor",
+        "nettailor.core",
+        "nettailor.teacher",
+        "nettailor.student",
+        "nettailor.prune",
+    },
 }
 
 

@@ -1,6 +1,7 @@
 """Command lines: every settings key is a flag, and the flags override the YAML file."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from nettailor.core.config import ROADS, STAGES, RunConfig, as_settings, flat, k
 from nettailor.core.errors import NotFiniteError, PeerLostError, UserError, nearest
 from nettailor.core.interruption import Interrupted, catch_signals
 from nettailor.core.memory import is_out_of_memory
-from nettailor.core.parser import as_flag, build_parser, command_of, short_names
+from nettailor.core.parser import as_called, as_flag, build_parser, command_of, short_names
 from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
 
 EXIT_BAD_INPUT = 2
@@ -27,10 +28,12 @@ class CommandFlags:
     """What a command line holds beside settings.
 
     overwrite: whether a run that is there is discarded. own: what the command alone takes, by name.
+    typed: the command line, to be given again.
     """
 
     overwrite: bool
     own: Mapping[str, Any]
+    typed: str
 
 
 def _value(dotted: str, text: str) -> Any:
@@ -87,7 +90,8 @@ def parse(
     given = vars(arguments)
     source, overwrite, epochs = given.pop("config"), given.pop("overwrite"), given.pop("epochs")
     names = [name.lstrip("-").replace("-", "_") for name in own]
-    flags = CommandFlags(overwrite, {name: given.pop(name) for name in names})
+    typed = shlex.join([*as_called(prog).split(), *argv])
+    flags = CommandFlags(overwrite, {name: given.pop(name) for name in names}, typed)
     if unknown:
         raise UserError("\n".join(_unknown_flags(unknown, command_of(prog))))
     if overwrite and launch.restarts():
