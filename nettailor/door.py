@@ -1,6 +1,5 @@
 """The way into a command: what is heavy is imported once its flags were found good."""
 
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -8,7 +7,6 @@ from typing import Any
 
 from nettailor.core.flags import CommandFlags, parse
 from nettailor.core.launch import require_alone
-from nettailor.core.parser import Parser
 
 # the settings that the help of a command that trains shows first
 COMMON = ("data", "backbone", "weights", "image_size", "batch_size", "seed", "device", "out")
@@ -65,29 +63,3 @@ class Training:
             self.check(flags)
         later("nettailor.core.schedule").require_optimizers(config)
         enter(self.name, config, flags)
-
-
-@dataclass(frozen=True)
-class Plain:
-    """The command line of a command that takes no settings.
-
-    arguments: what it takes, with the options of `argparse.ArgumentParser.add_argument`.
-    notes: below the help. check: raises UserError for arguments that do not go together.
-    """
-
-    name: str
-    description: str
-    arguments: Mapping[str, Mapping[str, Any]]
-    notes: str
-    check: Callable[[Namespace], object]
-
-    def __call__(self, argv: Sequence[str]) -> None:
-        """Check the arguments, then run the command; UserError for any fault of them."""
-        require_alone()
-        parser = Parser(f"python -m nettailor.{self.name}", self.description, epilog=self.notes)
-        for name, options in self.arguments.items():
-            parser.add_argument(name, **options)
-        parser.add_help_flags("the same: there is no more")
-        given = parser.parse_intermixed_args(list(argv))
-        self.check(given)
-        enter(self.name, given)

@@ -1,7 +1,7 @@
 """The words in which a fault of the settings is told: key, value and what is allowed."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from reprlib import Repr
@@ -16,21 +16,15 @@ from nettailor.core.errors import nearest
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
+# in words, and in short
 _KINDS = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "null": "null",
-    "array": "a list",
-    "object": "a section of keys",
-}
-_SHORT_KINDS = {
-    "integer": "N",
-    "number": "X",
-    "string": "TEXT",
-    "boolean": "true|false",
-    "null": "null",
+    "integer": ("a whole number", "N"),
+    "number": ("a number", "X"),
+    "string": ("text", "TEXT"),
+    "boolean": ("true or false", "true|false"),
+    "null": ("null", "null"),
+    "array": ("a list", "LIST"),
+    "object": ("a section of keys", ""),
 }
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
@@ -61,7 +55,7 @@ def fault_line(fault: ErrorDetails) -> str:
             f"{place if dotted in known else dotted}: {fault['msg'].removeprefix('Value error, ')}"
         )
     finite = "finite: " if kind == "finite_number" else ""
-    return f"{place}: must be {finite}{_in_words(_declared()[dotted])}"
+    return f"{place}: must be {finite}{_in_words(_declared(dotted))}"
 
 
 def _printable(part: str) -> str:
@@ -81,24 +75,22 @@ def _nearest_key(name: str) -> str:
     return hint or "; --help-all lists all keys"
 
 
-@cache
-def _declared() -> dict[str, Mapping[str, Any]]:
-    """Every key and section by its dotted name, as a node of a JSON schema."""
-    schema = RunConfig.model_json_schema()
+_schema = cache(RunConfig.model_json_schema)
 
-    def below(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for name, inner in node["properties"].items():
-            if "$ref" in inner:
-                inner = schema["$defs"][inner["$ref"].rpartition("/")[2]]
-                yield from below(inner, f"{prefix}{name}.")
-            yield prefix + name, inner
 
-    return dict(below(schema, ""))
+def _declared(dotted: str) -> Any:
+    """A key or a section as a node of a JSON schema."""
+    node: Any = _schema()
+    for name in dotted.split("."):
+        node = node["properties"][name]
+        if "$ref" in node:
+            node = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
+    return node
 
 
 def choices(dotted: str) -> str:
     """What a key takes, in short: `N|null`, or `route|rank`."""
-    return _in_short(_declared()[dotted])
+    return _in_short(_declared(dotted))
 
 
 def _in_short(node: Mapping[str, Any]) -> str:
@@ -108,7 +100,7 @@ def _in_short(node: Mapping[str, Any]) -> str:
         return f"[{', '.join(_in_short(item) for item in node['prefixItems'])}]"
     if "items" in node:
         return f"[{_in_short(node['items'])}, ...]"
-    words = node.get("enum", [node["const"]] if "const" in node else [_SHORT_KINDS[node["type"]]])
+    words = node.get("enum", [node["const"]] if "const" in node else [_KINDS[node["type"]][1]])
     return "|".join(words)
 
 
@@ -120,7 +112,7 @@ def _in_words(node: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(str(value) for value in node["enum"])
     if "const" in node:
         return repr(node["const"])
-    kind = _KINDS[node["type"]]
+    kind, _ = _KINDS[node["type"]]
     if "prefixItems" in node:
         return f"{kind} of {len(node['prefixItems'])}, each {_in_words(node['prefixItems'][0])}"
     if "items" in node:

@@ -17,10 +17,7 @@ from nettailor.core.memory import is_out_of_memory
 from nettailor.core.parser import as_called, as_flag, build_parser, command_of, short_names
 from nettailor.core.settings import parse_yaml, read_settings, set_key, validate
 
-EXIT_BAD_INPUT = 2
-EXIT_NOT_FINITE = 3
 EXIT_SOME_FAILED = 4  # of the images, or of the runs of a sweep; the others are done
-EXIT_PEER_LOST = 5
 
 
 @dataclass(frozen=True)
@@ -173,18 +170,14 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
     try:
         main(sys.argv[1:])
         code, message = 0, ""
-    except UserError as error:
-        code, message = EXIT_BAD_INPUT, f"error: {error}"
-    except NotFiniteError as error:
-        code, message = EXIT_NOT_FINITE, f"error: {error}"
-    except PeerLostError as error:
-        code, message = EXIT_PEER_LOST, f"error: {error}"
+    except (UserError, NotFiniteError, PeerLostError) as error:
+        code, message = error.code, f"error: {error}"
     except OSError as error:
         if error.filename is None:
             raise
         # no permission, a name that is too long: what the system refuses is the user's to mend
         message = f"error: {error.filename}: {error.strerror}; mend that or give another place"
-        code = EXIT_BAD_INPUT
+        code = UserError.code
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -193,7 +186,7 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
             "error: not enough memory; what was saved is kept: give a lower --batch-size or "
             f"--workers ({' '.join(str(error).split())})"
         )
-        code = EXIT_BAD_INPUT
+        code = UserError.code
     except Interrupted as interruption:
         message = "interrupted: the same command, given again without --overwrite, goes on from "
         code, message = interruption.code, f"{message}what is saved"

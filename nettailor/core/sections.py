@@ -15,18 +15,13 @@ from pydantic import (
 )
 
 
-def _at_home(value: str) -> str:
-    # unlike pathlib's, this leaves the ~name of nobody here as it is
-    return os.path.expanduser(value)
-
-
 def _from_list(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
 Metric = Literal["accuracy", "macro-f1", "worst-recall"]
-# a path, or a name that stands in its place
-Place = Annotated[str, AfterValidator(_at_home)]
+# a path, or a name in its place; unlike pathlib's, this leaves the ~name of nobody here as it is
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
 AsTuple = BeforeValidator(_from_list)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
