@@ -15,12 +15,12 @@ from typing import Any
 
 from same_teacher import share_teacher
 
+from nettailor.commands.tailor import CANDIDATES_FILE, tailor
+from nettailor.commands.teach import ready_teacher
 from nettailor.core.console import Screen
 from nettailor.core.files import read_json, write_text
 from nettailor.core.settings import read_settings, set_key, validate
 from nettailor.session import start_session
-from nettailor.tailor import CANDIDATES_FILE, tailor
-from nettailor.teach import ready_teacher
 
 LEVERS: dict[str, Mapping[str, Any]] = {
     "as it is": {},

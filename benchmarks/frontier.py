@@ -39,6 +39,10 @@ from matplotlib.figure import Figure
 from same_teacher import share_teacher
 from torch import nn
 
+from nettailor.commands.eliminate import eliminated_runs, train_beside_teacher
+from nettailor.commands.knapsack import knapsack
+from nettailor.commands.tailor import LATENCY_FILE, tailor
+from nettailor.commands.teach import ready_teacher, teacher_folder
 from nettailor.core.config import RunConfig, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
@@ -47,20 +51,17 @@ from nettailor.core.files import write_atomically, write_text
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import read_settings, set_key, validate
-from nettailor.eliminate import eliminated_runs, train_beside_teacher
-from nettailor.front import Seconds, Share, read_share
+from nettailor.front import Seconds
 from nettailor.hand_over import hand_over_alone
-from nettailor.knapsack import knapsack
 from nettailor.network import load_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.eliminate import kept_blocks, units
 from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
 from nettailor.session import Session, start_session
+from nettailor.share import Share, read_share
 from nettailor.student.wiring import Path as Way
-from nettailor.tailor import LATENCY_FILE, tailor
 from nettailor.tailoring import Tailoring
-from nettailor.teach import ready_teacher, teacher_folder
 
 RATES = (0.02, 0.05, 0.1)
 COLUMNS = ("val", "test", "flops", "params", "latency")

@@ -99,7 +99,6 @@ from nettailor.core import device, ranks
 meet = ranks.meet
 device.ranks.meet = lambda backend: meet("gloo")  # NCCL refuses two ranks on one GPU
 teach.main(sys.argv[1:])
-ranks.leave()
 """
 
 

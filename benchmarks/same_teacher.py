@@ -4,12 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+from nettailor.commands.teach import teacher_folder
 from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.errors import UserError
 from nettailor.core.files import sha256_of
 from nettailor.core.run_folder import RunFolder
 from nettailor.session import Session
-from nettailor.teach import teacher_folder
 
 
 def share_teacher(teacher: RunFolder, there: Session) -> None:

@@ -1,20 +1,20 @@
 """`nettailor` and `python -m nettailor`: all commands under one name."""
 
-from nettailor import compare, eliminate, export, knapsack, predict, scale, search, tailor, teach
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.flags import run_command
-from nettailor.figures import versions
+from nettailor.core.parser import versioned
+from nettailor.door import later
 
 _COMMANDS = {
-    "teach": (teach.main, "fine-tune a pretrained network on a task: the teacher"),
-    "tailor": (tailor.main, "cut a pretrained network to a task, beside its teacher"),
-    "eliminate": (eliminate.main, "cut the top off instead: the yardstick"),
-    "scale": (scale.main, "train other sizes of an EfficientNet: compound scaling"),
-    "knapsack": (knapsack.main, "remove channels under a hard budget, and fine-tune what is left"),
-    "search": (search.main, "search for a small network without pretrained weights"),
-    "compare": (compare.main, "set every run of a task side by side"),
-    "export": (export.main, "write a network as files that need nothing of this project"),
-    "predict": (predict.main, "say what is on images"),
+    "teach": "fine-tune a pretrained network on a task: the teacher",
+    "tailor": "cut a pretrained network to a task, beside its teacher",
+    "eliminate": "cut the top off instead: the yardstick",
+    "scale": "train other sizes of an EfficientNet: compound scaling",
+    "knapsack": "remove channels under a hard budget, and fine-tune what is left",
+    "search": "search for a small network without pretrained weights",
+    "compare": "set every run of a task side by side",
+    "export": "write a network as files that need nothing of this project",
+    "predict": "say what is on images",
 }
 _HELP = ("-h", "--help", "help")
 
@@ -25,7 +25,7 @@ def dispatch(argv: list[str]) -> None:
         print(_listing())
         return
     if argv == ["--version"]:
-        print(f"nettailor {versions()['nettailor']}")
+        print(versioned())
         return
     name, *rest = argv
     if name not in _COMMANDS:
@@ -33,19 +33,17 @@ def dispatch(argv: list[str]) -> None:
             f"{name!r}: no such command{nearest(name, _COMMANDS, count=1)}; the commands are "
             f"{', '.join(_COMMANDS)}"
         )
-    command, _ = _COMMANDS[name]
-    command(rest)
+    later(f"nettailor.{name}").main(rest)
 
 
 def _listing() -> str:
-    lines = [f"  {name:<11}{purpose}" for name, (_, purpose) in _COMMANDS.items()]
     return "\n".join(
         [
             "NetTailor cuts a pretrained vision network to the size of a task.",
             "",
             "usage: nettailor COMMAND [flags]",
             "",
-            *lines,
+            *(f"  {name:<11}{purpose}" for name, purpose in _COMMANDS.items()),
             "",
             "`nettailor COMMAND --help` lists a command's flags; --version says which it is.",
         ]

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 from nettailor.core.backbone import create_backbone
-from nettailor.core.config import PruneConfig
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
+from nettailor.core.sections import PruneConfig
 from nettailor.latency_budget import WITHIN, keep_by_the_clock
 from nettailor.path_shares import PathCosts
 from nettailor.prune.plan import PrunePlan

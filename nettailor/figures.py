@@ -8,12 +8,12 @@ from typing import Any
 from rich.table import Table
 
 from nettailor.core.backbone import Backbone
-from nettailor.core.config import BudgetConfig
 from nettailor.core.cost import layers, module_flops, parameters
 from nettailor.core.data import images_of
 from nettailor.core.device import processor_name
 from nettailor.core.latency import serving_dtype
 from nettailor.core.scores import Scores
+from nettailor.core.sections import BudgetConfig
 from nettailor.evidence import Evidence
 from nettailor.prune.eliminate import Replacement
 from nettailor.report.brief import accuracy

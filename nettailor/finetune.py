@@ -16,13 +16,13 @@ from nettailor.core.architecture import (
     SearchedStructure,
 )
 from nettailor.core.backbone import Backbone
-from nettailor.core.config import ScheduleConfig
 from nettailor.core.device import place
 from nettailor.core.latency import measure_latency
 from nettailor.core.objective import Objective
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.schedule import parameter_groups
+from nettailor.core.sections import ScheduleConfig
 from nettailor.core.trainer import Fitted, Stop, fit
 from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import WeightsSource

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
@@ -11,12 +10,6 @@ from nettailor.core.printable import printable
 from nettailor.core.run_folder import RunFolder
 from nettailor.session import Session, start_session
 
-DRY_RUN: dict[str, dict[str, Any]] = {
-    "--dry-run": {
-        "action": "store_true",
-        "help": "say what would be trained, and in which run folders; train and write nothing",
-    },
-}
 _CLASSES_SHOWN = 20
 _PARTS = {"train": "training", "val": "validation", "test": "test"}
 

@@ -1,179 +1,24 @@
-"""`python -m nettailor.scale`: EfficientNet's compound scaling, a size of the family for each φ."""
+"""`python -m nettailor.scale`: train other sizes of an EfficientNet by compound scaling."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from nettailor.core.flags import run_command
+from nettailor.door import Training
 
-import torch
-
-from nettailor.core.backbone import Backbone, backbone_of
-from nettailor.core.compound_scaling import (
-    PUBLISHED,
-    Coefficients,
-    Scaling,
-    make_scaled,
-    scaling_of,
-)
-from nettailor.core.config import TEACHER_KEYS, RunConfig, as_settings, recorded
-from nettailor.core.console import Screen
-from nettailor.core.errors import UserError
-from nettailor.core.families import data_defaults
-from nettailor.core.flags import parse, run_command
-from nettailor.core.run_folder import RunFolder
-from nettailor.core.settings import set_key, validate
-from nettailor.core.weights import (
-    WeightsSource,
-    has_weights,
-    is_source,
-    load_pretrained,
-    untrained,
-)
-from nettailor.figures import networks_table
-from nettailor.finetune import ChainRun, finetune
-from nettailor.session import Session, start_session
-from nettailor.teach import ready_teacher
-
-PROG = "python -m nettailor.scale"
-DESCRIPTION = (
+main = Training(
+    "scale",
     "Train other sizes of an EfficientNet: depth, width and resolution from one number phi, by the "
     "published coefficients or given ones. phi 0 is the base of the backbone's family, at "
     "image_size; each phi is a run, fine-tuned like the teacher. Members of the family that were "
-    "published start from their weights, the others from random ones."
-)
-OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "--phi": {
-        "nargs": "+",
-        "type": float,
-        "metavar": "PHI",
-        "help": "the exponents, each a run (unless set: -2 -1 0)",
-    },
-}
-
-
-def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
-    """The run of one φ, and the session that it trains in: its images are of its own size.
-
-    Raises:
-        UserError: the backbone is of no family that scales, or φ is out of range.
-    """
-    config, settings = session.config, session.config.scale
-    coefficients = Coefficients(settings.depth, settings.width, settings.resolution)
-    scaling = scaling_of(config.backbone, phi, coefficients, config.image_size)
-    weights = _start(config, scaling)
-    start = weights if settings.pretrained else None
-
-    def make() -> tuple[Backbone, WeightsSource]:
-        if start is not None:
-            return load_pretrained(start, len(session.task.classes), config.weights)
-        return untrained(_chain(session, scaling))
-
-    details = [f"phi{phi:g}"]
-    if coefficients != PUBLISHED:
-        details += ["by", *(f"{value:g}" for value in coefficients)]
-    details += ["scratch"] if weights and not settings.pretrained else []
-    alone = recorded(config, "teacher", "scale")
-    set_key(alone, "scale.phi", [phi])
-    run = ChainRun(
-        "scaled",
-        RunFolder(session.folder("scaled", *details), PROG),
-        alone,
-        # where there are no weights to start from, nothing was left out
-        [*TEACHER_KEYS, *["scale.pretrained"] * (weights is None)],
-        settings,
-        make,
-        scaled={
-            "phi": phi,
-            "coefficients": list(coefficients),
-            "depth": scaling.depth,
-            "width": scaling.width,
-            "image_size": scaling.image_size,
-            "member": scaling.member,
-            "pretrained": start is not None,
+    "published start from their weights, the others from random ones.",
+    own={
+        "--phi": {
+            "nargs": "+",
+            "type": float,
+            "metavar": "PHI",
+            "help": "the exponents, each a run (default: -2 -1 0)",
         },
-    )
-    with torch.device("meta"):
-        stages = _chain(session, scaling).stages
-    preprocessing = replace(session.preprocessing, image_size=scaling.image_size)
-    if start is not None:
-        expects = data_defaults(start)
-        preprocessing = replace(
-            preprocessing, mean=expects.mean, std=expects.std, interpolation=expects.interpolation
-        )
-    return replace(session, preprocessing=preprocessing, stages=stages), run
-
-
-def _start(config: RunConfig, scaling: Scaling) -> str | None:
-    """The timm name whose weights a network can start from; None where there are none."""
-    member = scaling.member
-    if member is None:
-        return None
-    if is_source(config.weights):
-        return member if has_weights(member, config.weights) else None
-    # a file, or a teacher of another task, is of the backbone and fits no other member
-    return member if member.split(".")[0] == config.backbone.split(".")[0] else None
-
-
-def _chain(session: Session, scaling: Scaling) -> Backbone:
-    """The network of random weights."""
-    classes = len(session.task.classes)
-    return backbone_of(
-        make_scaled(session.config.backbone, classes, depth=scaling.depth, width=scaling.width)
-    )
-
-
-def _in_words(run: ChainRun) -> str:
-    """What φ made of the family, and where the network starts."""
-    assert run.scaled is not None, "a scaled run says how"
-    how = run.scaled
-    start = f"the weights of {how['member']}" if how["pretrained"] else "random weights"
-    return (
-        f"phi {how['phi']:g}: depth × {how['depth']:.3g}, width × {how['width']:.3g}, "
-        f"{how['image_size']} px, from {start}"
-    )
-
-
-def _require_weights(run: ChainRun) -> None:
-    """Raise UserError where the weights that a run starts from are out of reach."""
-    try:
-        run.make()
-    except UserError as error:
-        raise UserError(f"{error}; or give --scale.pretrained false to start from none") from error
-
-
-def main(argv: Sequence[str]) -> None:
-    """Run the command."""
-    config, flags = parse(PROG, DESCRIPTION, argv, OWN_ARGUMENTS)
-    if flags.own["phi"] is not None:
-        settings = as_settings(config)
-        set_key(settings, "scale.phi", flags.own["phi"])
-        config = validate(settings)
-    # + 0.0: minus zero is zero
-    phis = sorted({phi + 0.0 for phi in config.scale.phi})
-    rows: dict[str, Any] = {}
-    with Screen() as screen:
-        session = start_session(config, screen)
-        begun: dict[Path, float] = {}
-        for phi in phis:  # before the first of them trains
-            _, run = scaled_run(session, phi)
-            if (other := begun.setdefault(run.folder.path, phi)) != phi:
-                raise UserError(f"φ {other!r} and {phi!r} would share the run {run.folder.path}")
-            run.folder.check(None if flags.overwrite else run.settings, ignored=run.ignored)
-            if flags.overwrite or not run.folder.finished:
-                screen.say(_in_words(run))
-                _require_weights(run)
-        for phi in phis:
-            # made here and dropped here: a session holds on to the processes that load its images
-            own, run = scaled_run(session, phi)
-            finished = not flags.overwrite and run.folder.finished
-            teacher = None if finished else ready_teacher(session)
-            rows[f"phi {phi:g}"] = finetune(own, run, beside=teacher, overwrite=flags.overwrite)
-    title = f"{session.task.name}, compound scaling beside the teacher"
-    # the one that they were measured beside
-    teacher_figures = next(iter(rows.values()))["teacher"]
-    screen.console.print(networks_table({"teacher": teacher_figures, **rows}, title))
-    screen.say(f"run folders: {run.folder.path.parent}")
-
+    },
+    sections=("scale",),
+)
 
 if __name__ == "__main__":
     run_command(main)

@@ -12,8 +12,8 @@ from optuna.study import StudyDirection
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, create_trial
 
 from nettailor.core.architecture import BlockKind, SearchedBlock, SearchedStructure
-from nettailor.core.config import SearchConfig
 from nettailor.core.errors import UserError
+from nettailor.core.side_sections import SearchConfig
 
 # macro F1, parameters, latency
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)

@@ -20,7 +20,7 @@ from nettailor.core.architecture import (
     SearchedStructure,
 )
 from nettailor.core.backbone import create_backbone
-from nettailor.core.config import BudgetConfig, RunConfig, ScheduleConfig, as_settings
+from nettailor.core.config import RunConfig, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
 from nettailor.core.data import Task, load_task, resolved, without_broken
@@ -43,6 +43,7 @@ from nettailor.core.reading import Doubts
 from nettailor.core.run_folder import LISTING_FILE, RunFolder
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Predictions, Scores, classify
+from nettailor.core.sections import BudgetConfig, ScheduleConfig
 from nettailor.core.seeding import seed_stage
 from nettailor.core.weights import WeightsSource
 

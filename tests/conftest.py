@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from shell import Shell
 from torch import nn
 
-from nettailor import finetune, hand_over, knapsack, narrowing, path_shares, tailor, tailoring
+from nettailor import finetune, hand_over, narrowing, path_shares, tailoring
+from nettailor.commands import knapsack, tailor
 from nettailor.core import trainer
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.device import start_accelerator

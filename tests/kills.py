@@ -49,8 +49,8 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
 
 _CLOCKS = {"seconds", "latency_ms", "profile", "peak_memory"}
 _WARM = [
-    "nettailor.compare", "nettailor.tailor", "nettailor.eliminate", "nettailor.knapsack",
-    "nettailor.scale", "timm",
+    "nettailor.commands.compare", "nettailor.commands.tailor", "nettailor.commands.eliminate",
+    "nettailor.commands.knapsack", "nettailor.commands.scale", "timm",
 ]  # fmt: skip
 
 

@@ -359,7 +359,7 @@ def test_the_ends_of_the_range_that_is_told_are_budgets(
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tailor, "ready_teacher", pressed)
+    monkeypatch.setattr("nettailor.commands.tailor.ready_teacher", pressed)
     with pytest.raises(KeyboardInterrupt):
         tailor.main([*SMALL, *budget, "--out", str(tmp_path)])
 
@@ -511,7 +511,7 @@ def test_a_resumed_run_reads_the_same_table(
     with monkeypatch.context() as patch:
         # neither is worked out anew: times, and what a student is worth, need not come out alike
         patch.setattr(Tailoring, "routes", pressed)
-        patch.setattr(tailor, "check_budget", pressed)
+        patch.setattr("nettailor.commands.tailor.check_budget", pressed)
         tailor.main(argv)
     assert asked == [1]
     assert (folder / "latency_table.json").read_bytes() == before

@@ -53,7 +53,7 @@ def quickly(patch: pytest.MonkeyPatch, seconds: float = 0.01) -> None:
         return measure_latency(*arguments, **{**settings, "seconds": seconds})
 
     quick_latency(patch)
-    patch.setattr(export, "measure_latency", briefly)
+    patch.setattr("nettailor.commands.export.measure_latency", briefly)
 
 
 @pytest.fixture(autouse=True)
@@ -349,7 +349,7 @@ def test_int8_finds_the_images_from_another_folder(
 def test_int8_without_openvino(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    monkeypatch.setattr("nettailor.commands.export.find_spec", lambda name: None)
     export.main(["--run", str(runs["eliminated"]), "--to", str(tmp_path), "--int8"])
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert re.search(r"on validation [\d.]+ % in ONNX Runtime, [\d.]+ % in float \|", card)
@@ -721,7 +721,7 @@ def test_a_wrong_fold_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(export, "fold", doubled)
+    monkeypatch.setattr("nettailor.commands.export.fold", doubled)
     to = tmp_path / "deep" / "to"
     for formats in (["onnx"], ["pt2"], ["safetensors", "onnx"]):
         shown = refusal(monkeypatch, capsys, "--run", runs["all"], "--to", to, "--format", *formats)
@@ -748,7 +748,7 @@ def test_one_wrong_file_of_several_leaves_nothing(
         network._answer = lambda images: answer(images) + 0.01 * answer(images).roll(1, 1)
         return network
 
-    monkeypatch.setattr(export, "load_pt2", of_another)
+    monkeypatch.setattr("nettailor.commands.export.load_pt2", of_another)
     argv = ["--run", runs["all"], "--to", to, "--format", "safetensors", "onnx", "pt2"]
     assert "model.pt2: its outputs differ" in refusal(monkeypatch, capsys, *argv)
     assert not list(to.iterdir())
@@ -786,7 +786,7 @@ def test_a_missing_package(
             raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
         return import_module(name)
 
-    monkeypatch.setattr(export, "import_module", without)
+    monkeypatch.setattr("nettailor.commands.export.later", without)
     to = tmp_path / "to"
     shown = refusal(monkeypatch, capsys, "--run", runs["all"], "--to", to, "--int8")
     assert "the package onnxruntime is not installed" in shown

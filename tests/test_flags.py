@@ -3,23 +3,19 @@
 import re
 import signal
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nettailor import tailor, teach
 from nettailor.__main__ import dispatch
 from nettailor.core.config import RunConfig, keys
-from nettailor.core.errors import UserError
-from nettailor.core.flags import parse, run_command, short_names
+from nettailor.core.errors import NotFiniteError, UserError
+from nettailor.core.flags import parse, run_command
 from nettailor.core.interruption import Interrupted
+from nettailor.core.parser import short_names
 from nettailor.core.settings import read_settings, validate
-from nettailor.core.trainer import NotFiniteError
-
-COMMANDS = {"teach": teach.main, "tailor": tailor.main}
 
 
 def parsed(*argv: str) -> RunConfig:
@@ -34,24 +30,15 @@ def refusal(*argv: str) -> str:
     return str(caught.value)
 
 
-def test_no_flags_mean_the_embedded_default() -> None:
+def test_the_data_chooses_the_settings_file() -> None:
     config, flags = parse("prog", "", [])
+    assert config == parsed("--data", "Digits").model_copy(update={"data": "digits"})
     assert config == validate(read_settings("digits"))
     assert not flags.overwrite
-
-
-def test_overwrite() -> None:
+    assert parsed("--data", "some/where") == validate(
+        {**read_settings("folder"), "data": "some/where"}
+    )
     assert parse("prog", "", ["--overwrite"])[1].overwrite
-
-
-@pytest.mark.parametrize(("data", "source"), [("digits", "digits"), ("Digits", "digits")])
-def test_digits_take_their_own_settings(data: str, source: str) -> None:
-    assert parsed("--data", data).image_size == validate(read_settings(source)).image_size
-
-
-def test_other_data_takes_the_folder_settings() -> None:
-    expected = validate({**read_settings("folder"), "data": "some/where"})
-    assert parsed("--data", "some/where") == expected
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
@@ -61,24 +48,13 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     assert (config.seed, config.student.gamma, config.student.lr) == (3, 0.1, 0.5)
 
 
-def test_epochs_sets_all_three_stages() -> None:
-    config = parsed("--epochs", "7")
-    assert [config.teacher.epochs, config.student.epochs, config.prune.epochs] == [7, 7, 7]
-
-
-def test_a_stage_of_its_own_wins_over_epochs() -> None:
+def test_epochs_sets_all_stages_but_those_with_a_flag_of_their_own(tmp_path: Path) -> None:
     config = parsed("--student.epochs", "2", "--epochs", "7")
     assert [config.teacher.epochs, config.student.epochs, config.prune.epochs] == [7, 2, 7]
-
-
-def test_epochs_shortens_the_warmup_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("teacher: {warmup_epochs: 3, epochs: 9}\n", encoding="utf-8")
     assert parsed("--config", str(path), "--epochs", "1").teacher.warmup_epochs == 0
     assert parsed("--config", str(path), "--epochs", "9").teacher.warmup_epochs == 3
-
-
-def test_one_epoch_suits_every_shipped_file() -> None:
     assert parsed("--config", "digits", "--epochs", "1").teacher.epochs == 1
 
 
@@ -125,7 +101,7 @@ def test_values_are_read_as_yaml() -> None:
         (["--data_dir", "x"], r"^--data_dir: unknown flag; did you mean '--data-dir'\?$"),
         (["--confg", "x"], r"^--confg: unknown flag; did you mean '--config'\?$"),
         (["--epoch", "3"], r"^--epoch: unknown flag; did you mean '--epochs'\?$"),
-        (["--xyzzy"], r"^--xyzzy: unknown flag; --help lists all flags$"),
+        (["--xyzzy"], r"^--xyzzy: unknown flag; --help-all lists all flags$"),
         (["digits"], r"^'digits': not a flag; flags look like --gamma 0\.3$"),
         (["--data"], r"--data: expected one argument; see python -m nettailor\.teach --help"),
         (["--gamma", "["], r"^--student\.gamma: cannot read '\[' as a value$"),
@@ -169,51 +145,55 @@ def test_any_command_line_is_taken_or_refused(argv: list[str]) -> None:
         assert isinstance(config, RunConfig)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def help_of(*argv: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `tailor` says of itself."""
+    with pytest.raises(SystemExit) as left:
+        dispatch(["tailor", *argv])
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("script", "prog"),
     [
-        ("/bin/nettailor", "nettailor {}"),
-        ("C:/nettailor.exe", "nettailor {}"),
-        ("/site/nettailor/__main__.py", "python -m nettailor {}"),
-        ("/site/nettailor/teach.py", "python -m nettailor.{}"),
+        ("/bin/nettailor", "nettailor tailor"),
+        ("C:/nettailor.exe", "nettailor tailor"),
+        ("/site/nettailor/__main__.py", "python -m nettailor tailor"),
+        ("/site/nettailor/tailor.py", "python -m nettailor.tailor"),
     ],
 )
-def test_help_names_every_key(
-    name: str,
-    script: str,
-    prog: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_help_calls_the_program_as_its_user_did(
+    script: str, prog: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", [script])
-    with pytest.raises(SystemExit) as left:
-        dispatch([name, "--help"])
-    assert left.value.code == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith(f"usage: {prog.format(name)} ")
+    assert help_of("--help", capsys=capsys).startswith(f"usage: {prog} ")
+
+
+def test_help_shows_the_commands_own_keys_and_help_all_every_key(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    short, whole = (help_of(flag, capsys=capsys) for flag in ("--help", "--help-all"))
     for dotted, field in keys():
-        assert re.search(rf"--{re.escape(dotted.replace('_', '-'))}[ ,\n]", shown), dotted
+        assert re.search(rf"--{re.escape(dotted.replace('_', '-'))}[ ,\n]", whole), dotted
         assert field.description
-        assert field.description.split()[0] in shown
-    assert {"--config", "--overwrite", "--epochs"} <= set(re.findall(r"--\w+", shown))
-
-
-def help_of(flag: str, *argv: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What the help of `tailor` says that a flag is unless it is set."""
-    with pytest.raises(SystemExit):
-        tailor.main([*argv, "--help"])
-    shown = " ".join(capsys.readouterr().out.split())
-    found = re.search(rf"{flag} VALUE .*?\(unless set: (.*?)\) (--|\w+ settings:)", shown)
-    assert found, flag
-    return found[1]
+        assert field.description.split()[0] in whole
+    for shown in (short, whole):
+        assert {"--config", "--overwrite", "--epochs", "--pick", "--dry-run", "--version"} <= set(
+            re.findall(r"--\w[\w-]*", shown)
+        )
+    assert "--student.complexity route|reachability|published" in short
+    assert "--prune.remove [N, ...]|null" in short
+    assert "--student.exits [true|false]" in short
+    assert short.index("--data") < short.index("--student.gamma") < short.index("--student.lr")
+    assert not re.search(r"--(teacher|eliminate|search)\.|--student\.momentum|--precision", short)
 
 
 def test_help_shows_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not what a key is without a settings file: no command goes without one."""
     mine = tmp_path / "mine.yaml"
     mine.write_text("image_size: 48\nprune: {finetune: task}\n", encoding="utf-8")
-    for flag, argv, unset in [
+    for flag, argv, default in [
         ("--image-size", [], "64"),
         ("--image-size", ["--data", "digits"], "64"),
         ("--image-size", ["--data", "photos"], "224"),
@@ -223,16 +203,14 @@ def test_help_shows_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixt
         ("--student.epochs", [], "12"),
         ("--student.optimizer", [], "adamw"),
         ("--augment.scale", [], "[0.8, 1.0]"),
-        ("--teacher.clip-norm", [], "null"),
     ]:
-        assert help_of(re.escape(flag), *argv, capsys=capsys) == unset
+        shown = " ".join(help_of(*argv, "--help-all", capsys=capsys).split())
+        found = re.search(rf" {re.escape(flag)} .*?\(default: (.*?)\) (--|\w+: )", shown)
+        assert found, flag
+        assert found[1] == default
+    assert re.search(r"--teacher\.clip-norm X\|null largest gradient norm --", shown)
     with pytest.raises(UserError, match="no file 'nowhere'"):
         parsed("--config", "nowhere", "--help")
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    dispatch(["--version"])
-    assert capsys.readouterr().out == f"nettailor {version('nettailor')}\n"
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
@@ -241,7 +219,7 @@ def test_listing_has_a_line_for_each_command(
 ) -> None:
     dispatch(argv)
     shown = capsys.readouterr().out
-    for name in COMMANDS:
+    for name in ("teach", "tailor", "predict"):
         assert len(re.findall(rf"^  {name} +\w.{{9,70}}$", shown, re.MULTILINE)) == 1
 
 

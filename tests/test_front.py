@@ -14,12 +14,11 @@ from nettailor.front import (
     Front,
     Point,
     Seconds,
-    Share,
     pick,
     read_front,
-    read_share,
     write_front,
 )
+from nettailor.share import Share, read_share
 from nettailor.student.wiring import Path as Way
 from nettailor.student.wiring import full_wiring
 

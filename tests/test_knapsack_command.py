@@ -15,6 +15,7 @@ from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from safetensors.torch import load_file, save_file
 
 from nettailor import compare, export, finetune, knapsack, predict, tailor, tailoring
+from nettailor.commands.knapsack import knapsack_folder
 from nettailor.core.architecture import read_architecture
 from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
@@ -24,9 +25,11 @@ from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
 from nettailor.network import load_network
 from nettailor.prune.inner_distillation import InnerDistillation
+from nettailor.prune.statistics import reestimate
 from nettailor.session import Session, start_session
 from nettailor.student.network import Student
 
+PROG = "python -m nettailor.knapsack"
 SMALL = [
     "--backbone", "test_efficientnet", "--weights", "none", "--image-size", "32", "--epochs", "2",
     "--teacher.epochs", "4", "--teacher.lr", "0.1", "--limit.train", "300", "--limit.test", "100",
@@ -48,7 +51,7 @@ def quickly(patch: pytest.MonkeyPatch) -> None:
         return measure_latency(*arguments, **{**settings, "seconds": 0.01})
 
     quick_latency(patch)
-    patch.setattr(export, "measure_latency", briefly)
+    patch.setattr("nettailor.commands.export.measure_latency", briefly)
     patch.setattr(tailoring, "StudentPictures", lambda *_: None)
 
 
@@ -184,7 +187,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
     assert not (run / "summary.json").exists()
     torch.manual_seed(99)
     with monkeypatch.context() as patch:  # what was chosen once is not chosen again
-        patch.setattr(knapsack, "choose", no_training)
+        patch.setattr("nettailor.commands.knapsack.choose", no_training)
         knapsack.main(argv)
     for file in ("channels.json", "model.safetensors", "predictions.csv", "architecture.json"):
         assert (run / file).read_bytes() == (narrow_teacher(out) / file).read_bytes()
@@ -214,7 +217,7 @@ def test_what_is_done_in_which_order(
     started: list[Session] = []
     done: list[str] = []
     given: dict[str, Any] = {}
-    reestimate, validate, objective = knapsack.reestimate, Session.validate, InnerDistillation
+    validate, objective = Session.validate, InnerDistillation
 
     def start(config: Any, screen: Any) -> Session:
         session = start_session(config, screen)
@@ -240,13 +243,13 @@ def test_what_is_done_in_which_order(
     def the_end(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(knapsack, "start_session", start)
+    monkeypatch.setattr("nettailor.commands.knapsack.start_session", start)
     monkeypatch.setattr(Session, "check_images", lambda _: None)
     monkeypatch.setattr(Session, "validate", scoring)
-    monkeypatch.setattr(knapsack, "reestimate", estimating)
-    monkeypatch.setattr(knapsack, "InnerDistillation", noting)
-    monkeypatch.setattr(knapsack, "gather", the_end)
-    monkeypatch.setattr(knapsack, "_SCALE_BATCHES", 1)
+    monkeypatch.setattr("nettailor.commands.knapsack.reestimate", estimating)
+    monkeypatch.setattr("nettailor.commands.knapsack.InnerDistillation", noting)
+    monkeypatch.setattr("nettailor.commands.knapsack.gather", the_end)
+    monkeypatch.setattr("nettailor.commands.knapsack._SCALE_BATCHES", 1)
     weights = ["--knapsack.distill", "0.3", "--knapsack.mimic", "7"]
     with pytest.raises(KeyboardInterrupt):
         knapsack.main([*SMALL, "--out", str(tmp_path), *weights])
@@ -297,14 +300,14 @@ def test_a_finished_run_of_a_teacher_that_was_trained_anew_is_refused(
 
 
 def test_cuts_of_a_run_have_names_of_their_own(out: Path) -> None:
-    config, _ = parse(knapsack.PROG, "", [*SMALL, "--out", str(out.parent)])
+    config, _ = parse(PROG, "", [*SMALL, "--out", str(out.parent)])
     with Screen() as screen:
         session = start_session(config, screen)
 
     def name(of: Path) -> str:
         settings = config.knapsack.model_copy(update={"of": str(of)})
         asked = config.model_copy(update={"knapsack": settings})
-        return knapsack.knapsack_folder(replace(session, config=asked)).path.name
+        return knapsack_folder(replace(session, config=asked)).path.name
 
     runs = [out / "tailored" / f"{NAME}-{what}-seed0" for what in ("all-gamma0.3", "all-gamma1")]
     for run in runs:
@@ -323,13 +326,13 @@ def test_milliseconds_of_another_device_are_another_run(
         (["--max-latency-ms", "4"], "4ms-batch1", "4ms-batch1-cuda"),
         (["--max-flops", "0.4"], "flops0.4", "flops0.4"),
     ):
-        config, _ = parse(knapsack.PROG, "", [*SMALL, "--out", str(tmp_path), *flags])
+        config, _ = parse(PROG, "", [*SMALL, "--out", str(tmp_path), *flags])
         with Screen() as screen:
             session = start_session(config, screen)
-        assert knapsack.knapsack_folder(session).path.name == f"{NAME}-{cpu}-seed0"
+        assert knapsack_folder(session).path.name == f"{NAME}-{cpu}-seed0"
         elsewhere: Any = SimpleNamespace(device=torch.device("cuda"))
         there = replace(session, accelerator=elsewhere)
-        assert knapsack.knapsack_folder(there).path.name == f"{NAME}-{cuda}-seed0"
+        assert knapsack_folder(there).path.name == f"{NAME}-{cuda}-seed0"
 
 
 def test_replayed_by_its_own_settings(out: Path, tmp_path: Path) -> None:
@@ -446,7 +449,7 @@ def test_architectures_of_today_are_read(out: Path, tmp_path: Path) -> None:
 
 
 def test_short_flags_are_the_commands_own() -> None:
-    config, _ = parse(knapsack.PROG, "", ["--max-flops", "0.3", "--lr", "0.01", "--batch", "4"])
+    config, _ = parse(PROG, "", ["--max-flops", "0.3", "--lr", "0.01", "--batch", "4"])
     assert (config.knapsack.max_flops, config.knapsack.lr, config.knapsack.batch) == (0.3, 0.01, 4)
     assert config.prune.max_flops is None
     config, _ = parse("python -m nettailor.tailor", "", ["--max-flops", "0.3"])

@@ -120,6 +120,7 @@ def test_other_faults_are_raised_as_they_are() -> None:
 SHORT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
+import nettailor.commands.teach  # before memory is short
 from nettailor import teach
 from nettailor.core.flags import run_command
 sys.argv[1:] = [

@@ -13,9 +13,9 @@ from shell import DIGITS, SMALL, Shell, program, run_of
 from small_stages import PLAIN, Log, batches, fit_tiny
 from torch import Tensor, nn
 
+from nettailor.core.errors import NotFiniteError
 from nettailor.core.interruption import Interrupted
 from nettailor.core.state import read_state, write_state
-from nettailor.core.trainer import NotFiniteError
 from nettailor.core.watch import StageWatcher
 from nettailor.teacher.objective import CrossEntropy
 

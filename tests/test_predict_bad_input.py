@@ -146,7 +146,7 @@ def test_an_image_that_vanishes(
         (photos / "b.png").unlink()
         return found
 
-    monkeypatch.setattr(predict, "find_images", and_then_one_goes)
+    monkeypatch.setattr("nettailor.commands.predict.find_images", and_then_one_goes)
     assert run_it(photos, "--run", run, "--top-k", 1) == 4
     out, err = capsys.readouterr()
     assert err == f"skipped {photos / 'b.png'}: No such file or directory\n"

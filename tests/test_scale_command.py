@@ -14,6 +14,7 @@ from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from safetensors.torch import save_file
 
 from nettailor import compare, export, finetune, predict, scale
+from nettailor.commands.scale import scaled_run
 from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
@@ -111,7 +112,7 @@ def test_evidence_is_of_images_of_the_networks_own_size(out: Path, argv: list[st
     network, architecture = load_network(folder)
     with Screen() as screen:
         session = start_session(parse("test", "", [*argv, "--out", str(out.parent)])[0], screen)
-        own, _ = scale.scaled_run(session, -0.5)
+        own, _ = scaled_run(session, -0.5)
         assert own.preprocessing == architecture.preprocessing
         assert {images.shape[2:] for images, _ in own.val_loader} == {(36, 36)}
         assert {images.shape[2:] for images, _ in own.train_loader.epoch(0)} == {(36, 36)}
@@ -150,7 +151,7 @@ def test_where_each_starts(out: Path, argv: list[str]) -> None:
     with Screen() as screen:
         session = start_session(parse("test", "", [*argv, "--out", str(out.parent)])[0], screen)
     for phi, origin in ((0, f"file {argv[-1]}"), (-0.5, "random initialisation")):
-        chain, source = scale.scaled_run(session, phi)[1].make()
+        chain, source = scaled_run(session, phi)[1].make()
         assert source.origin == origin
         assert source.digest == universal_digest(chain)
         name = "phi0" if phi == 0 else "phi-0.5"
@@ -232,14 +233,14 @@ def test_coefficients_and_a_start_from_nothing_are_runs_of_their_own(
     with Screen() as screen:
         flags = [*argv, *own, "--out", str(out.parent)]
         session = start_session(parse("test", "", flags)[0], screen)
-    inside, run = scale.scaled_run(session, 0)
+    inside, run = scaled_run(session, 0)
     assert run.folder.path == run_of(out, "phi0-by-1.5-1.1-1-scratch")
     assert run.make()[1].origin == "random initialisation"
     assert run.scaled is not None
     assert (run.scaled["pretrained"], run.scaled["member"]) == (False, "test_efficientnet")
     # no member is of this depth: it begins at random weights either way
-    assert scale.scaled_run(session, 0.5)[1].folder.path.name == f"{NAME}-phi0.5-by-1.5-1.1-1-seed0"
-    inside, run = scale.scaled_run(session, 2)
+    assert scaled_run(session, 0.5)[1].folder.path.name == f"{NAME}-phi0.5-by-1.5-1.1-1-seed0"
+    inside, run = scaled_run(session, 2)
     assert inside.preprocessing.image_size == 40
     assert inside.stages == (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # 1.5² rounded up
 

@@ -19,19 +19,18 @@ from optuna.trial import FrozenTrial
 
 from nettailor import compare, export, predict, search, search_space, study
 from nettailor.claims import Claims
+from nettailor.commands.search import _Search, run_search
 from nettailor.core.architecture import SearchedStructure
 from nettailor.core.backbone import Backbone
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
-from nettailor.core.errors import UserError
+from nettailor.core.errors import NotFiniteError, UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.trainer import NotFiniteError
 from nettailor.network import load_network
 from nettailor.prune.fold import fold
-from nettailor.search import run_search
 from nettailor.search_space import propose
 from nettailor.session import start_session
 from nettailor.study import Study
@@ -49,7 +48,8 @@ FIGURE_SECONDS = 0.02
 # says that it is up, and starts when it is told to
 PROCESS = f"""
 import sys
-from nettailor import search, search_space
+from nettailor import search_space
+from nettailor.commands import search
 from nettailor.core.console import Screen
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
@@ -71,7 +71,7 @@ def _quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(measure_latency.__kwdefaults__, "seconds", FIGURE_SECONDS)
         patch.setattr(search_space, "_RANDOM_TRIALS", RANDOM_TRIALS)
-        patch.setattr(search, "_LOOK_EVERY", 0.1)
+        patch.setattr("nettailor.commands.search._LOOK_EVERY", 0.1)
         yield
 
 
@@ -339,7 +339,7 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
     require_proposals_follow(found)
     # the network is the one that it would have been, to the bit
     session = start_session(config_of(tmp_path / "straight", *flags), Screen())
-    network, reached = search._Search(session, Study(session))._train(
+    network, reached = _Search(session, Study(session))._train(
         1, found.space.structure(was.params), 3
     )
     assert [reached.macro_f1, parameters(network)] == again.values[:2]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, create_trial
 
 from nettailor.core.architecture import SearchedStructure
-from nettailor.core.config import SearchConfig
 from nettailor.core.errors import UserError
+from nettailor.core.side_sections import SearchConfig
 from nettailor.search_space import Proposal, SearchSpace, propose
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

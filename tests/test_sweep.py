@@ -18,16 +18,16 @@ from conftest import release, started
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nettailor import claims, finetune, sweep, tailor, tailoring
+from nettailor import claims, finetune, tailor, tailoring
 from nettailor.claims import Claims
+from nettailor.commands.sweep import Failure, Mode, list_jobs, open_claims, run_sweep
+from nettailor.commands.tailor import tailored_folder
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
-from nettailor.core.errors import UserError
+from nettailor.core.errors import NotFiniteError, UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
-from nettailor.core.trainer import NotFiniteError
 from nettailor.session import start_session
-from nettailor.sweep import Failure, Mode, list_jobs, open_claims, run_sweep
 
 NAME = "test_resnet-32px"
 SMALL = [
@@ -48,7 +48,7 @@ from nettailor.core import trainer
 from nettailor.core.console import Screen
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
-from nettailor.sweep import run_sweep
+from nettailor.commands.sweep import run_sweep
 
 measure_latency.__kwdefaults__["seconds"] = {FIGURE_SECONDS}
 trainer._Stage._due = property(lambda stage: not stage.course)  # saved after every epoch
@@ -68,7 +68,7 @@ def _quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(measure_latency.__kwdefaults__, "seconds", FIGURE_SECONDS)
         patch.setattr(tailoring, "StudentPictures", lambda *_: None)
-        patch.setattr(sweep, "_LOOK_EVERY", 0.1)
+        patch.setattr("nettailor.commands.sweep._LOOK_EVERY", 0.1)
         yield
 
 
@@ -184,7 +184,7 @@ def test_jobs_of_different_runs_have_different_names(tmp_path: Path) -> None:
         assert job.name == f"{TAILORED}{part}, seed 0"
         assert teacher.name == f"{TEACHER}, seed 0"
         names.append(job.name)
-        folders.add(tailor.tailored_folder(replace(session, config=job.config)).path)
+        folders.add(tailored_folder(replace(session, config=job.config)).path)
     assert len(set(names)) == len(folders) == len(settings)
 
 

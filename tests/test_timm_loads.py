@@ -39,7 +39,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     def briefly(*arguments: object, **settings: object) -> object:
         return measure_latency(*arguments, **{**settings, "seconds": 0.01})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(export, "measure_latency", briefly)
+    monkeypatch.setattr("nettailor.commands.export.measure_latency", briefly)
 
 
 def architecture_of(backbone: str, **structure: object) -> Architecture:

@@ -102,7 +102,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
         return measure_latency(*arguments, **{**settings, "seconds": 0.01})  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "measure_latency", briefly)
+        patch.setattr("nettailor.commands.export.measure_latency", briefly)
         export.main([
             "--run", str(folder / "run"), "--to", str(folder / "to"), "--format", *FORMATS,
         ])  # fmt: skip

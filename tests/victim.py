@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nettailor import evidence, finetune, hand_over, knapsack, path_shares, tailor, tailoring
+from nettailor import evidence, finetune, hand_over, path_shares, tailoring
+from nettailor.commands import knapsack, tailor
 from nettailor.core import files, flags, trainer, watch
 from nettailor.core.latency import measure_latency
 from nettailor.student.latency_table import measure_paths

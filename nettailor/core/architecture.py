@@ -18,6 +18,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.printable import printable
+from nettailor.core.side_sections import MOST_CHANNELS, MOST_REPEATS, MOST_STAGES
 
 ARCHITECTURE_FILE = "architecture.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -29,7 +30,6 @@ _MOST_CLASSES = 65_536
 LEAST_MULTIPLIER, MOST_MULTIPLIER = 0.1, 10.0
 _LARGEST = 1e6  # of a mean or a standard deviation; its inverse is the least one
 _LONGEST_FAULT = 200  # characters of what a message quotes from a file
-MOST_CHANNELS, MOST_STAGES, MOST_REPEATS = 2048, 16, 16  # of a searched network
 
 BlockKind = Literal["Conv", "DWConv", "InvertedResidualV2", "InvertedResidualV3", "MBConv"]
 

@@ -1,4 +1,4 @@
-"""The one kind of error that a user is meant to read."""
+"""The errors that a user is meant to read; `code` is the exit code of a command they end."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,6 +9,23 @@ class UserError(Exception):
 
     The text says what was found, what was expected and what to do.
     """
+
+    code = 2
+
+
+class NotFiniteError(Exception):
+    """A loss term became NaN or infinite; the text says which, at which epoch and step."""
+
+    code = 3
+
+
+class PeerLostError(Exception):
+    """Another rank has ended in the midst of the work."""
+
+    code = 5
+
+    def __init__(self) -> None:
+        super().__init__("another process of this run has ended; what is saved is kept")
 
 
 def nearest(word: str, words: Iterable[str], count: int = 3) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from reprlib import Repr
 from typing import Any
 
@@ -15,14 +16,15 @@ from nettailor.core.errors import nearest
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
+# in words, and in short
 _KINDS = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "null": "null",
-    "array": "a list",
-    "object": "a section of keys",
+    "integer": ("a whole number", "N"),
+    "number": ("a number", "X"),
+    "string": ("text", "TEXT"),
+    "boolean": ("true or false", "true|false"),
+    "null": ("null", "null"),
+    "array": ("a list", "LIST"),
+    "object": ("a section of keys", ""),
 }
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
@@ -53,7 +55,7 @@ def fault_line(fault: ErrorDetails) -> str:
             f"{place if dotted in known else dotted}: {fault['msg'].removeprefix('Value error, ')}"
         )
     finite = "finite: " if kind == "finite_number" else ""
-    return f"{place}: must be {finite}{_allowed(dotted)}"
+    return f"{place}: must be {finite}{_in_words(_declared(dotted))}"
 
 
 def _printable(part: str) -> str:
@@ -70,18 +72,36 @@ def _nearest_key(name: str) -> str:
         by_leaf = {dotted.rpartition(".")[2]: dotted for dotted in known}
         for leaf in get_close_matches(name.rpartition(".")[2], by_leaf, n=1):
             hint = nearest(by_leaf[leaf], known, count=1)
-    return hint or "; --help lists all keys"
+    return hint or "; --help-all lists all keys"
 
 
-def _allowed(dotted: str) -> str:
-    """What a key takes, in words, from its declaration."""
-    schema = RunConfig.model_json_schema()
-    node: Any = schema
+_schema = cache(RunConfig.model_json_schema)
+
+
+def _declared(dotted: str) -> Any:
+    """A key or a section as a node of a JSON schema."""
+    node: Any = _schema()
     for name in dotted.split("."):
         node = node["properties"][name]
         if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-    return _in_words(node)
+            node = _schema()["$defs"][node["$ref"].rpartition("/")[2]]
+    return node
+
+
+def choices(dotted: str) -> str:
+    """What a key takes, in short: `N|null`, or `route|rank`."""
+    return _in_short(_declared(dotted))
+
+
+def _in_short(node: Mapping[str, Any]) -> str:
+    if "anyOf" in node:
+        return "|".join(_in_short(option) for option in node["anyOf"])
+    if "prefixItems" in node:
+        return f"[{', '.join(_in_short(item) for item in node['prefixItems'])}]"
+    if "items" in node:
+        return f"[{_in_short(node['items'])}, ...]"
+    words = node.get("enum", [node["const"]] if "const" in node else [_KINDS[node["type"]][1]])
+    return "|".join(words)
 
 
 def _in_words(node: Mapping[str, Any]) -> str:
@@ -92,7 +112,7 @@ def _in_words(node: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(str(value) for value in node["enum"])
     if "const" in node:
         return repr(node["const"])
-    kind = _KINDS[node["type"]]
+    kind, _ = _KINDS[node["type"]]
     if "prefixItems" in node:
         return f"{kind} of {len(node['prefixItems'])}, each {_in_words(node['prefixItems'][0])}"
     if "items" in node:

@@ -1,7 +1,7 @@
 """What others call the tensors of a network that timm has as well."""
 
+import sys
 from contextlib import suppress
-from importlib import import_module
 from inspect import signature
 
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ def under_timms_names(
     own = {name: t for name, t in network.state_dict().items() if not is_counter(name)}
     if own.keys() <= state.keys():
         return state
-    module = import_module(type(network).__module__)
+    module = sys.modules[type(network).__module__]
     convert = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
     if convert is not None:
         takes_network = len(signature(convert).parameters) > 1

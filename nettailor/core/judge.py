@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from nettailor.core.scores import Recall, Scores
+from nettailor.core.sections import Metric
 
-Metric = Literal["accuracy", "macro-f1", "worst-recall"]
 _MAY_LOSE = 10.0  # points of its recall, beyond the standard error
 
 

@@ -3,18 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from nettailor.core.errors import UserError
 
-# torch has a class of its own for one of the ways in which a GPU says it, and none for the CPU's
+# torch's own class for one of the ways in which a GPU says it has the first of these in its texts,
+# and there is none for the CPU's
 _SIGNS = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
 _FEWER_A_STEP = "begin anew with --batch-size {fewer} --overwrite"
 
 
 def is_out_of_memory(fault: BaseException) -> bool:
     """Whether an error says that a GPU, or this machine, has not enough memory."""
-    if isinstance(fault, torch.OutOfMemoryError | MemoryError):
+    if isinstance(fault, MemoryError):
         return True
     return isinstance(fault, RuntimeError) and any(sign in str(fault) for sign in _SIGNS)
 

@@ -15,8 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nettailor.core.errors import UserError
+from nettailor.core.errors import PeerLostError, UserError
 from nettailor.core.interruption import expect_peers
+from nettailor.core.launch import alone
+from nettailor.core.launch import count as count
+from nettailor.core.launch import rank as rank
 
 Result = TypeVar("Result")
 # How long a rank waits for another: rank 0 can weigh paths, or time networks, for an hour. One that
@@ -24,40 +27,11 @@ Result = TypeVar("Result")
 PATIENCE = timedelta(days=1)
 
 
-class PeerLostError(Exception):
-    """Another rank has ended in the midst of the work."""
-
-    def __init__(self) -> None:
-        super().__init__("another process of this run has ended; what is saved is kept")
-
-
 class _Here:
-    """What this process knows: whether the others wait for it, and the group of plain values."""
+    """The group of plain values."""
 
-    alone = False
     # of its own where tensors travel between GPUs: flags and texts stay on the CPU
     values: Any = None
-
-
-def count() -> int:
-    """How many ranks share the work that is being done."""
-    return 1 if _Here.alone else int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Which of them this is."""
-    return 0 if count() == 1 else int(os.environ.get("RANK", "0"))
-
-
-def restarts() -> int:
-    """How often torchrun was told to start all ranks again where one has ended."""
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
-
-
-def require_alone() -> None:
-    """Raise UserError where a command that no ranks can share was started by torchrun."""
-    if count() > 1:
-        raise UserError("this command works in one process: start it without torchrun")
 
 
 def meet(backend: Literal["gloo", "nccl"]) -> None:
@@ -110,13 +84,11 @@ def from_main(compute: Callable[[], Result]) -> Result:
         dist.barrier(group=_Here.values)
     outcome: list[tuple[Result | None, str | None]] = [(None, None)]
     if rank() == 0:
-        _Here.alone = True
         try:
-            outcome = [(compute(), None)]
+            with alone():
+                outcome = [(compute(), None)]
         except UserError as fault:
             outcome = [(None, str(fault))]
-        finally:
-            _Here.alone = False
     with _told():
         dist.broadcast_object_list(outcome, src=0, group=_Here.values)
     ((result, fault_text),) = outcome

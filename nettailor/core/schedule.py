@@ -5,9 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import nn
+
+from nettailor.core.config import STAGES, RunConfig
+from nettailor.core.errors import UserError, nearest
+from nettailor.core.faults import shown
+
+# These of timm's need a library of their own, or second derivatives, which no stage computes.
+_UNUSABLE_OPTIMIZERS = ("bnb*", "fused*", "adahessian")
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,19 @@ class Schedule:
     warmup_epochs: int
     clip_norm: float | None
     ema: float | None
+
+
+def require_optimizers(config: RunConfig) -> None:
+    """Raise UserError, a line a stage, where an optimizer is none of timm's that can train here."""
+    known = list_optimizers(exclude_filters=list(_UNUSABLE_OPTIMIZERS))
+    asked = {f"{stage}.optimizer": getattr(config, stage).optimizer for stage in STAGES}
+    faults = [
+        f"{key} = {shown(name)}: no optimizer of timm's that can train here{nearest(name, known)}"
+        for key, name in asked.items()
+        if name not in known
+    ]
+    if faults:
+        raise UserError("settings: " + "\n".join(faults))
 
 
 def parameter_groups(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nettailor.core import ranks
 from nettailor.core.epochs import Epochs
-from nettailor.core.errors import UserError
+from nettailor.core.errors import NotFiniteError, UserError
 from nettailor.core.gradients import Gradients
 from nettailor.core.interruption import Interrupted, deferred
 from nettailor.core.memory import room_for
@@ -40,10 +40,6 @@ _ADVICE = (
     "or another --out)"
 )
 _CHECK_EVERY = 32  # steps between looks at the loss: each look waits for the device
-
-
-class NotFiniteError(Exception):
-    """A loss term became NaN or infinite; the text says which, at which epoch and step."""
 
 
 class Watcher(Protocol):

@@ -7,11 +7,12 @@ from functools import cached_property
 from statistics import fmean, stdev
 
 from nettailor.core.compound_scaling import PUBLISHED
-from nettailor.core.config import EXECUTION_KEYS, ROUND_TO, STAGES
+from nettailor.core.config import EXECUTION_KEYS, STAGES
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
 from nettailor.core.printable import printable
 from nettailor.core.run_folder import KINDS, Kind
+from nettailor.core.side_sections import ROUND_TO
 from nettailor.report.measures import latency_unrest
 from nettailor.report.runs import Run
 from nettailor.report.summary import Budget, Figures, Knapsack, Scaled, Summary, Tailored

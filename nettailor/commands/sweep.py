@@ -17,16 +17,15 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 
 from nettailor.claims import Claims
+from nettailor.commands.eliminate import eliminated_runs, reference_runs, train_beside_teacher
+from nettailor.commands.tailor import tailor
+from nettailor.commands.teach import teacher_folder, train_teacher
 from nettailor.core.config import RunConfig, as_settings
 from nettailor.core.console import Screen
-from nettailor.core.errors import UserError
+from nettailor.core.errors import NotFiniteError, UserError
 from nettailor.core.run_folder import KINDS, Kind, RunFolder
 from nettailor.core.settings import set_key, validate
-from nettailor.core.trainer import NotFiniteError
-from nettailor.eliminate import eliminated_runs, reference_runs, train_beside_teacher
 from nettailor.session import Session, start_session
-from nettailor.tailor import tailor
-from nettailor.teach import teacher_folder, train_teacher
 
 Mode = Literal["task", "all"]
 

@@ -1,0 +1,157 @@
+"""`python -m nettailor.eliminate`: fixed removal of the top layers, the yardstick."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nettailor.commands.teach import ready_teacher, say_teacher
+from nettailor.core.backbone import Backbone
+from nettailor.core.config import TEACHER_KEYS, RunConfig, recorded
+from nettailor.core.console import Screen
+from nettailor.core.errors import UserError
+from nettailor.core.flags import CommandFlags
+from nettailor.core.run_folder import Kind, RunFolder
+from nettailor.core.side_sections import Reference
+from nettailor.core.weights import WeightsSource, load_pretrained
+from nettailor.figures import networks_table
+from nettailor.finetune import ChainRun, finetune
+from nettailor.outlook import say_folder, say_stages, say_task, start_dry
+from nettailor.prune.eliminate import eliminate, kept_blocks, units
+from nettailor.session import Session, start_session
+
+PROG = "python -m nettailor.eliminate"
+
+
+def eliminated_runs(session: Session) -> list[ChainRun]:
+    """A run for each number of units to cut off the top that is asked for, all by default.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    settings = session.config.eliminate
+    most = units(session.stages, settings.unit) - 1
+    asked = tuple(range(1, most + 1)) if settings.top is None else settings.top
+    if max(asked, default=0) > most:
+        raise UserError(
+            f"eliminate.top = {list(asked)}: {session.config.backbone} has {most + 1} "
+            f"{settings.unit}, of which 1 to {most} can be cut off"
+        )
+    return [_eliminated_run(session, top) for top in sorted(set(asked))]
+
+
+def _eliminated_run(session: Session, top: int) -> ChainRun:
+    config, settings = session.config, session.config.eliminate
+    details = [f"{settings.unit}{top}"]
+    details += ["conv"] * settings.replacement + ["head"] * (settings.trainable == "head")
+    kept = kept_blocks(session.stages, settings.unit, top)
+
+    def make() -> tuple[Backbone, WeightsSource]:
+        chain, source = load_pretrained(config.backbone, len(session.task.classes), config.weights)
+        chain = eliminate(chain, kept, replacement=settings.replacement)
+        if settings.trainable == "head":
+            shared = [chain.stem, *chain.blocks[:kept]]
+            if settings.replacement:
+                shared.append(chain.neck)
+            # as in a student: shared weights, the task's own statistics
+            chain.freeze(shared, statistics=False)
+        return chain, source
+
+    eliminated = {
+        "unit": settings.unit,
+        "top": top,
+        "kept_blocks": kept,
+        "replacement": settings.replacement,
+        "trainable": settings.trainable,
+    }
+    return _run(session, "eliminated", details, make, eliminated, top=[top], references=[])
+
+
+def reference_runs(session: Session) -> list[ChainRun]:
+    """The plain references that are asked for.
+
+    head-only: a new classifier on the untouched pretrained network, its statistics included.
+    scratch: the same network from random weights.
+    """
+    return [_reference_run(session, kind) for kind in session.config.eliminate.references]
+
+
+def _reference_run(session: Session, kind: Reference) -> ChainRun:
+    config = session.config
+
+    def make() -> tuple[Backbone, WeightsSource]:
+        weights = "none" if kind == "scratch" else config.weights
+        chain, source = load_pretrained(config.backbone, len(session.task.classes), weights)
+        if kind == "head-only":
+            chain.freeze([chain.stem, chain.blocks, chain.neck], statistics=True)
+        return chain, source
+
+    return _run(session, kind, [], make, None, top=[], references=[kind])
+
+
+def _run(
+    session: Session,
+    kind: Kind,
+    details: Sequence[str],
+    make: Callable[[], tuple[Backbone, WeightsSource]],
+    eliminated: Mapping[str, Any] | None,
+    **alone: object,
+) -> ChainRun:
+    """A run whose settings, with the keys of `eliminate` in `alone`, ask for it and no other."""
+    settings = recorded(session.config, "teacher", "eliminate")
+    settings["eliminate"] |= alone
+    ignored = [*TEACHER_KEYS]
+    if eliminated is None:
+        ignored += [f"eliminate.{key}" for key in ("unit", "replacement", "trainable")]
+    return ChainRun(
+        kind,
+        RunFolder(session.folder(kind, *details), PROG),
+        settings,
+        ignored,
+        session.config.eliminate,
+        make,
+        eliminated,
+    )
+
+
+def train_beside_teacher(session: Session, run: ChainRun, *, overwrite: bool) -> RunFolder:
+    """Fine-tune a run, or go on with it; the teacher is trained first when there is none."""
+    finished = not overwrite and run.folder.finished
+    teacher = None if finished else ready_teacher(session)
+    finetune(session, run, beside=teacher, overwrite=overwrite)
+    return run.folder
+
+
+def execute(config: RunConfig, flags: CommandFlags) -> None:
+    """Run the command with settings and flags that were found good."""
+    dry = flags.own["dry_run"]
+    with Screen() as screen:
+        session = (start_dry if dry else start_session)(config, screen)
+        runs = [*eliminated_runs(session), *reference_runs(session)]
+        if not runs:
+            raise UserError(
+                "eliminate.top and eliminate.references are both empty: say what to train"
+            )
+        for run in runs:  # before the first of them trains
+            run.folder.check(None if flags.overwrite else run.settings, ignored=run.ignored)
+        if dry:
+            say_task(session)
+            say_teacher(session)
+            say_stages(session, {"each run": config.eliminate.epochs})
+            for run in runs:
+                say_folder(session, run.folder, overwrite=flags.overwrite)
+            return
+        for run in runs:
+            train_beside_teacher(session, run, overwrite=flags.overwrite)
+    rows: dict[str, Any] = {}
+    for run in runs:
+        cut = run.eliminated
+        name = (
+            run.kind
+            if cut is None
+            else f"elim {cut['top']}" + " blocks" * (cut["unit"] == "blocks")
+        )
+        rows[name] = run.folder.read_summary()
+    title = f"{session.task.name}, fixed removal of the top beside the teacher"
+    # the one that they were measured beside
+    teacher = next(iter(rows.values()))["teacher"]
+    screen.console.print(networks_table({"teacher": teacher, **rows}, title))
+    screen.say(f"run folders: {runs[0].folder.path.parent}")

@@ -1,0 +1,279 @@
+"""The sections of the settings: every key is declared here, with its default and its range."""
+
+import os
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+
+def _from_list(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Metric = Literal["accuracy", "macro-f1", "worst-recall"]
+# a path, or a name in its place; unlike pathlib's, this leaves the ~name of nobody here as it is
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+AsTuple = BeforeValidator(_from_list)
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Budget = tuple[Literal["flops", "params", "latency_ms"], float]
+Range = Annotated[tuple[Positive, Positive], AsTuple]
+
+# keys of every stage, whose defaults differ
+Epochs = Annotated[int, Field(ge=1, description="passes over the training images")]
+Optimizer = Annotated[str, Field(description="an optimizer of timm's, such as sgd or adamw")]
+LearningRate = Annotated[float, Field(gt=0, description="highest learning rate")]
+WeightDecay = Annotated[float, Field(ge=0, description="weight decay, none on biases and norms")]
+
+
+class Section(BaseModel):
+    """Frozen, strict and closed: no unknown key, no silent conversion, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _no_nul(cls, value: object) -> object:
+        if isinstance(value, str) and "\0" in value:  # no file's name can hold one
+            raise ValueError("must not hold a NUL character")
+        return value
+
+
+class SplitConfig(Section):
+    """How images without a split of their own are divided."""
+
+    val: Fraction = Field(0.2, description="fraction held out for validation")
+    test: Fraction = Field(0.2, description="fraction held out for the test")
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed"
+    )
+    group_by: str | None = Field(
+        None,
+        description="regular expression: images whose paths below the data folder give the same "
+        "match (its first group, or all of it) stay in one part, such as frames of a film",
+    )
+
+    @field_validator("group_by")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"is no regular expression ({error}); see Python's `re`") from error
+        return value
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val + test is {self.val + self.test:g}, must stay below 1")
+        return self
+
+
+class LimitConfig(Section):
+    """Fewer images than the data set holds, for a quicker run."""
+
+    train: Count | None = Field(
+        None,
+        description="use N training images only: the first, or of a set sorted by class as many of "
+        "each class; a validation split that has to be cut is cut from them",
+    )
+    test: Count | None = Field(None, description="the same of the test images")
+
+
+class AugmentConfig(Section):
+    """Training augmentation, as timm names it."""
+
+    scale: Range = Field((0.35, 1.0), description="least and most area of the random crop")
+    ratio: Range = Field((0.75, 1.3333), description="least and most aspect ratio of the crop")
+    hflip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    color_jitter: NonNegative = Field(0.2, description="strength of the colour jitter, 0 for none")
+    auto_augment: str | None = Field(
+        None, description="timm's policy string, such as rand-m9-mstd0.5"
+    )
+    random_erasing: float = Field(0.0, ge=0, le=1, description="probability of random erasing")
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("the least must not exceed the most")
+        return value
+
+    @field_validator("scale")
+    @classmethod
+    def _within_the_image(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise ValueError("a crop's area is at most 1.0")
+        return value
+
+
+class ScheduleConfig(Section):
+    """How one stage trains."""
+
+    epochs: Epochs = 10
+    optimizer: Optimizer = "sgd"
+    lr: LearningRate = 0.02
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum (first beta of Adam's kind)")
+    weight_decay: WeightDecay = 5e-4
+    schedule: Literal["cosine", "step", "constant"] = Field(
+        "cosine", description="shape of the learning rate over the steps"
+    )
+    step_epochs: Count = Field(8, description="epochs between the drops of schedule 'step'")
+    step_factor: Fraction = Field(0.1, description="factor of each drop of schedule 'step'")
+    warmup_epochs: Whole = Field(0, description="epochs of linear warm-up")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
+    clip_norm: Positive | None = Field(None, description="largest gradient norm")
+    ema: Fraction | None = Field(None, description="decay of the weights' moving average")
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.optimizer == "sgd" and self.momentum == 0:
+            raise ValueError("timm's sgd is Nesterov's and needs momentum > 0; or take 'momentum'")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below epochs")
+        return self
+
+
+class TeacherConfig(ScheduleConfig):
+    """Fine-tuning of the whole pretrained network."""
+
+
+class StudentConfig(ScheduleConfig):
+    """The student's paths and its loss: CE + distill * KD + gamma * E[C] + mimic * Ω."""
+
+    lr: LearningRate = 0.05
+    path_lr: Positive = Field(
+        0.1,
+        description="highest learning rate of the path weights; after the cut scaled by "
+        "prune.lr / student.lr",
+    )
+    start: Literal["auto", "teacher", "pretrained"] = Field(
+        "auto",
+        description="the blocks' first weights; auto: the teacher's where they train too "
+        "(prune.finetune all), else pretrained",
+    )
+    skips: Whole | Literal["dense"] = Field(
+        0, description="proxies into each node, from so many nodes back"
+    )
+    identities: bool = Field(True, description="an identity beside each block, at no cost")
+    exits: bool = Field(True, description="a lean head at the end of each stage")
+    adapters: Literal["auto"] | bool = Field(
+        "auto", description="a proxy added to each block's output; auto: to shared blocks"
+    )
+    gamma: NonNegative = Field(0.3, description="weight γ1 of the expected complexity")
+    complexity: Literal["route", "reachability", "published"] = Field(
+        "route", description="form of the expected complexity"
+    )
+    cost: Literal["auto", "flops", "params", "latency"] = Field(
+        "auto", description="cost of a path where no budget gives a unit; auto: flops"
+    )
+    distill: NonNegative = Field(0.5, description="weight of distillation from teacher's logits")
+    mimic: NonNegative | None = Field(
+        None, description="weight γ2 of the mimicry; null: 5 for normalized, else 10"
+    )
+    mimicry: Literal["auto", "squared-norm", "mean-square", "normalized"] = Field(
+        "auto",
+        description="distance to the teacher's activations: the paper's text, its authors' program "
+        "(auto for ResNets), or over the teacher's variance (auto for others)",
+    )
+    batch_norm: Literal["train", "follow", "frozen"] = Field(
+        "train",
+        description="batch norms of the frozen blocks; train: the task has its own; follow: their "
+        "statistics follow the task",
+    )
+
+
+class BudgetConfig(ScheduleConfig):
+    """What a network may cost that is cut to a budget, and the fine-tuning after it."""
+
+    max_flops: Positive | None = Field(
+        None, description="budget: multiply-adds as a share of the uncut network's"
+    )
+    max_params: Positive | None = Field(
+        None, description="budget: parameters as a share of the uncut network's"
+    )
+    max_latency_ms: Positive | None = Field(
+        None, description="budget: milliseconds of a forward pass on the device"
+    )
+    batch: Count = Field(1, description="images at a time for max_latency_ms")
+
+    @property
+    def budget(self) -> Budget | None:
+        """What is limited, and to how much: a share of the whole network's, or milliseconds."""
+        if self.max_flops is not None:
+            return "flops", self.max_flops
+        if self.max_params is not None:
+            return "params", self.max_params
+        return None if self.max_latency_ms is None else ("latency_ms", self.max_latency_ms)
+
+    @property
+    def limit(self) -> str:
+        """The budget as a part of a name, such as `flops0.3` or `4ms-batch1`."""
+        if self.budget is None:
+            return ""
+        cost, most = self.budget
+        return f"{most:g}ms-batch{self.batch}" if cost == "latency_ms" else f"{cost}{most:g}"
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        budgets = [self.max_flops, self.max_params, self.max_latency_ms]
+        if sum(budget is not None for budget in budgets) > 1:
+            raise ValueError("give one of max_flops, max_params and max_latency_ms")
+        return self
+
+
+class PruneConfig(BudgetConfig):
+    """What is cut from the trained student, and the fine-tuning after it."""
+
+    by: Literal["route", "rank"] = Field(
+        "route",
+        description="keep the best route; or, as published, blocks by rank and proxies above a "
+        "threshold",
+    )
+    importance: Literal["measured", "path-weights"] = Field(
+        "measured",
+        description="worth of a path on a route: the loss with that path alone at its node, or "
+        "the log of its weight",
+    )
+    threshold: float = Field(0.05, ge=0, lt=1, description="by rank: proxies below this weight go")
+    remove: Annotated[tuple[Whole, ...] | None, AsTuple] = Field(
+        None, description="by rank: numbers of blocks to remove; null: about six depths"
+    )
+    tolerance: float = Field(
+        0.5,
+        ge=0,
+        le=100,
+        description="without a budget: points of validation accuracy the teacher may be ahead, the "
+        "standard error of the difference included",
+    )
+    finetune: Literal["all", "task"] = Field(
+        "all",
+        description="train all weights, for a network that stands alone; or the task's own only, "
+        "beside shared blocks",
+    )
+    mimic: NonNegative | None = Field(0.0, description="weight γ2 after the cut; null: as before")
+    distill: NonNegative | None = Field(
+        None, description="weight of distillation after the cut; null: as before"
+    )
+
+    @model_validator(mode="after")
+    def _budgets_are_of_routes(self) -> Self:
+        if self.budget is not None and self.by == "rank":
+            raise ValueError("a budget needs by: route")
+        return self
