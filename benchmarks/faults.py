@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nettailor import teach
+from nettailor.cli import teach
 from nettailor.core import trainer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

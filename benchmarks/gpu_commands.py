@@ -44,7 +44,7 @@ def write_photograph(work: Path, number: int) -> None:
 SHORT = """
 import sys
 import torch
-from nettailor import teach
+from nettailor.cli import teach
 from nettailor.core.flags import run_command
 if sys.argv[1] == "cuda":
     torch.cuda.set_per_process_memory_fraction(0.02)
@@ -75,7 +75,7 @@ def memory(given: argparse.Namespace) -> None:
 ALONE = """
 import sys
 import torch
-from nettailor import teach
+from nettailor.cli import teach
 teach.main(sys.argv[1:])
 assert not torch.cuda.is_initialized(), "CUDA was taken into use"
 """
@@ -94,7 +94,7 @@ def cpu_alone(given: argparse.Namespace) -> None:
 
 RANK = """
 import sys
-from nettailor import teach
+from nettailor.cli import teach
 from nettailor.core import device, ranks
 meet = ranks.meet
 device.ranks.meet = lambda backend: meet("gloo")  # NCCL refuses two ranks on one GPU

@@ -1,9 +1,9 @@
 """`nettailor` and `python -m nettailor`: all commands under one name."""
 
+from nettailor.cli.door import later
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.flags import run_command
 from nettailor.core.parser import versioned
-from nettailor.door import later
 
 _COMMANDS = {
     "teach": "fine-tune a pretrained network on a task: the teacher",
@@ -33,7 +33,7 @@ def dispatch(argv: list[str]) -> None:
             f"{name!r}: no such command{nearest(name, _COMMANDS, count=1)}; the commands are "
             f"{', '.join(_COMMANDS)}"
         )
-    later(f"nettailor.{name}").main(rest)
+    later(f"nettailor.cli.{name}").main(rest)
 
 
 def _listing() -> str:

@@ -1,66 +1,7 @@
 """`python -m nettailor.compare`: every run of a task side by side, as tables and as a page."""
 
-from pathlib import Path
-
-from nettailor.core.errors import UserError
-from nettailor.core.flags import CommandFlags, run_command
-from nettailor.door import Training
-
-
-def _check(flags: CommandFlags) -> None:
-    own = flags.own
-    if flags.overwrite:
-        raise UserError("--overwrite: a comparison discards no run; give it to the run's command")
-    if own["folders"] and any(own[name] for name in ("seeds", "gammas", "modes")):
-        raise UserError(
-            f"{own['folders'][0]}: a sweep compares the runs under --out; leave the folder out, or "
-            "--seeds, --gammas and --modes"
-        )
-
-
-main = Training(
-    "compare",
-    "Set every finished run of a task side by side: a table here, and report.html, comparison.csv "
-    "and comparison.md in a folder. Runs are read, networks and images are not. With --seeds, "
-    "--gammas or --modes it is a sweep: what is missing is trained first.",
-    own={
-        "folders": {
-            "nargs": "*",
-            "metavar": "FOLDER",
-            "type": Path,
-            "help": "run folders, or folders that hold runs at any depth (default: the runs of "
-            "<out>/<task> at image_size, as the settings name them)",
-        },
-        "--report": {
-            "metavar": "DIR",
-            "type": Path,
-            "help": "where the report goes (default: comparison/ in the task's folder)",
-        },
-        "--seeds": {
-            "nargs": "+",
-            "type": int,
-            "metavar": "N",
-            "help": "train what is missing for these seeds: the teacher, a tailored network for "
-            "each gamma and mode, eliminated ones, references",
-        },
-        "--gammas": {
-            "nargs": "+",
-            "type": float,
-            "metavar": "GAMMA",
-            "help": "weights of the expected complexity to train for (default: student.gamma)",
-        },
-        "--modes": {
-            "nargs": "+",
-            "choices": ("task", "all"),
-            "metavar": "task|all",
-            "help": "what fine-tuning trains in the tailored networks (default: prune.finetune)",
-        },
-    },
-    common=("data", "image_size", "out"),
-    alone=True,
-    discards=False,
-    check=_check,
-)
+from nettailor.cli.compare import main
+from nettailor.core.flags import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,16 +1,7 @@
 """`python -m nettailor.knapsack`: remove channels under a hard budget."""
 
+from nettailor.cli.knapsack import main
 from nettailor.core.flags import run_command
-from nettailor.door import Training
-
-main = Training(
-    "knapsack",
-    "Remove channels of the fine-tuned teacher, or of a tailored network, by a knapsack under a "
-    "hard budget of FLOPs, parameters or milliseconds, and fine-tune what is left with the whole "
-    "network's logits as extra targets.",
-    sections=("knapsack",),
-    alone=True,
-)
 
 if __name__ == "__main__":
     run_command(main)

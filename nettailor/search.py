@@ -1,17 +1,7 @@
 """`python -m nettailor.search`: search for small networks without pretrained weights."""
 
+from nettailor.cli.search import main
 from nettailor.core.flags import run_command
-from nettailor.door import Training
-
-main = Training(
-    "search",
-    "Search for small networks without pretrained weights: macro F1 up, parameters and latency "
-    "down. All are trained a little, the better half of each band of cost goes on, the last ones "
-    "all the way, as runs beside the teacher.",
-    own={},
-    sections=("search",),
-    alone=True,
-)
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,36 +1,7 @@
 """`python -m nettailor.tailor`: grow a student, train it, cut it, keep the leanest that holds."""
 
-from nettailor.core.errors import UserError
-from nettailor.core.flags import CommandFlags, run_command
-from nettailor.door import COMMON, DRY_RUN, Training
-from nettailor.share import read_share
-
-
-def _check(flags: CommandFlags) -> None:
-    if flags.own["pick"] and flags.overwrite:
-        raise UserError("--overwrite: a pick discards nothing; leave one of the two out")
-    if flags.own["pick"] and flags.own["dry_run"]:
-        raise UserError("--dry-run: says nothing of a pick; leave one of the two out")
-
-
-main = Training(
-    "tailor",
-    "Tailor a pretrained network to a task: train a student of its blocks, what may stand in for "
-    "them and path weights, cut it, and keep the leanest within tolerance of the teacher, or the "
-    "best one within a budget.",
-    own={
-        "--pick": {
-            "metavar": "COST=SHARE",
-            "type": read_share,
-            "help": "fine-tune another point of the finished run's front: of at most this share of "
-            "the backbone's cost, such as flops=0.25 or params=0.1",
-        },
-        **DRY_RUN,
-    },
-    common=(*COMMON, "student.gamma", "prune.max_flops", "prune.finetune"),
-    sections=("student", "prune"),
-    check=_check,
-)
+from nettailor.cli.tailor import main
+from nettailor.core.flags import run_command
 
 if __name__ == "__main__":
     run_command(main)

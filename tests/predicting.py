@@ -9,7 +9,7 @@ import pytest
 from conftest import lively_chain
 from PIL import Image
 
-from nettailor import predict
+from nettailor.cli import predict
 from nettailor.core.architecture import Architecture
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nettailor import teach
+from nettailor.cli import teach
 from nettailor.core.flags import run_command
 
 SMALL = (

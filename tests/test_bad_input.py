@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from shell import DIGITS, SMALL, Shell, program, run_of
 
-from nettailor import tailor, teach
 from nettailor.__main__ import dispatch
+from nettailor.cli import tailor, teach
 from nettailor.core.errors import UserError
 from nettailor.core.families import make_network
 from nettailor.core.flags import run_command

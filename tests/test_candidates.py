@@ -16,9 +16,10 @@ from conftest import PUBLISHED, front_in, lively_chain, quick_latency
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nettailor import candidates, finetune, path_shares, tailor, tailoring, teach
+from nettailor import candidates, finetune, path_shares, tailoring
 from nettailor.candidate import Candidate
 from nettailor.candidates import check_depths
+from nettailor.cli import tailor, teach
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError

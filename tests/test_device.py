@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 from shell import DIGITS, Shell
 
-from nettailor import tailor
+from nettailor.cli import tailor
 from nettailor.core.device import chosen_precision, worker_count
 from nettailor.core.random_state import random_state, set_random_state
 

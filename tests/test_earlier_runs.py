@@ -10,7 +10,7 @@ from payload import Payload
 from safetensors.torch import save_file
 from shell import DIGITS, Shell, run_of
 
-from nettailor import compare, eliminate, knapsack, tailor, teach
+from nettailor.cli import compare, eliminate, knapsack, tailor, teach
 from nettailor.core.backbone import create_backbone
 from nettailor.core.families import make_network
 from nettailor.core.state import write_state

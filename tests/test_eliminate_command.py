@@ -13,7 +13,8 @@ import torch
 from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from PIL import Image
 
-from nettailor import eliminate, finetune
+from nettailor import finetune
+from nettailor.cli import eliminate
 from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError

@@ -18,7 +18,8 @@ from conftest import PUBLISHED, front_in, no_training, quick_latency
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nettailor import candidates, finetune, predict, tailor, tailoring, teach
+from nettailor import candidates, finetune, tailoring
+from nettailor.cli import predict, tailor, teach
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.device import place

@@ -23,8 +23,9 @@ from PIL import Image
 from task_folders import tree
 from torch import Tensor, nn
 
-from nettailor import eliminate, export, predict, tailor, tailoring, teach
+from nettailor import tailoring
 from nettailor.classifier import classifier_of_run
+from nettailor.cli import eliminate, export, predict, tailor, teach
 from nettailor.core.architecture import Architecture
 from nettailor.core.cost import parameters
 from nettailor.core.errors import UserError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shell import SMALL, Shell, run_of
 from task_folders import load, picture, sizes, tree
 
-from nettailor import tailor, teach
+from nettailor.cli import tailor, teach
 from nettailor.core.data import PARTS, Task
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse

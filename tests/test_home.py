@@ -8,7 +8,7 @@ from predicting import as_json, picture, random_run
 from shell import SMALL
 from task_folders import tree
 
-from nettailor import compare, export, predict, teach
+from nettailor.cli import compare, export, predict, teach
 from nettailor.core.config import as_settings
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import validate

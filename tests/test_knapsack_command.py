@@ -14,7 +14,8 @@ import yaml
 from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from safetensors.torch import load_file, save_file
 
-from nettailor import compare, export, finetune, knapsack, predict, tailor, tailoring
+from nettailor import finetune, tailoring
+from nettailor.cli import compare, export, knapsack, predict, tailor
 from nettailor.commands.knapsack import knapsack_folder
 from nettailor.core.architecture import read_architecture
 from nettailor.core.backbone import Backbone

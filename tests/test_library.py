@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nettailor import predict
+from nettailor.cli import predict
 from nettailor.core.errors import UserError
 from nettailor.library import Library
 from nettailor.network import load_network

@@ -11,7 +11,8 @@ from conftest import PUBLISHED, quick_latency
 from pack_runs import images, own_logits
 from PIL import Image
 
-from nettailor import predict, tailor, tailoring, teach
+from nettailor import tailoring
+from nettailor.cli import predict, tailor, teach
 from nettailor.library import Library
 from nettailor.packing import add_to_library
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from shell import SMALL, Shell
 
-from nettailor import tailor
+from nettailor.cli import tailor
 from nettailor.core.data import images_of, load_task
 from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError

@@ -121,7 +121,7 @@ SHORT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
 import nettailor.commands.teach  # before memory is short
-from nettailor import teach
+from nettailor.cli import teach
 from nettailor.core.flags import run_command
 sys.argv[1:] = [
     "--backbone", "test_resnet", "--weights", "none", "--image-size", "256", "--device", "cpu",

@@ -7,7 +7,8 @@ import pytest
 from conftest import quick_latency
 from shell import DIGITS, Shell
 
-from nettailor import eliminate, knapsack, tailor, tailoring, teach
+from nettailor import tailoring
+from nettailor.cli import eliminate, knapsack, tailor, teach
 from nettailor.core.errors import UserError
 
 NAME = "test_resnet-32px"

@@ -14,7 +14,7 @@ from shell import DIGITS, SMALL, Shell
 from steps import student_steps
 from torch import nn
 
-from nettailor import tailor
+from nettailor.cli import tailor
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import as_served
 from nettailor.core.scores import classify

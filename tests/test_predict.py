@@ -13,8 +13,9 @@ from PIL import Image
 from predicting import CLASSES, as_json, five_photos, picture, random_run, refusal, run_it
 from sklearn.datasets import load_digits, load_sample_image
 
-from nettailor import answering, eliminate, predict, tailor, tailoring
+from nettailor import answering, tailoring
 from nettailor.classifier import classifier_of_run
+from nettailor.cli import eliminate, predict, tailor
 from nettailor.core.architecture import Architecture
 from nettailor.core.errors import UserError
 from nettailor.core.families import make_network

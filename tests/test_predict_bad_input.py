@@ -15,7 +15,7 @@ from PIL import Image
 from predicting import as_json, five_photos, picture, random_run, refusal, run_it
 from safetensors.torch import load_file, save_file
 
-from nettailor import predict
+from nettailor.cli import predict
 from nettailor.core.architecture import Architecture
 from nettailor.core.flags import run_command
 from nettailor.core.image_paths import find_images

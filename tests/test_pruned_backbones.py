@@ -10,7 +10,7 @@ import torch
 from conftest import lively_chain, quick_latency
 from timm.models import get_pretrained_cfg
 
-from nettailor import eliminate, export, tailor, teach
+from nettailor.cli import eliminate, export, tailor, teach
 from nettailor.core.backbone import Backbone, create_backbone, node_specs
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.core.latency import sample

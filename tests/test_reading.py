@@ -13,7 +13,7 @@ from PIL import Image
 from predicting import as_json, random_run, run_it
 from shell import SMALL, Shell, run_of
 
-from nettailor import predict, teach
+from nettailor.cli import predict, teach
 from nettailor.core.reading import Doubts, as_rgb, endings, is_picture, read_rgb
 
 UNVARIED = ("--hflip", "0", "--scale", "[0.8, 1]", "--color-jitter", "0")

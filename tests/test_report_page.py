@@ -24,7 +24,7 @@ from report_runs import (
     write_run,
 )
 
-from nettailor import compare
+from nettailor.cli import compare
 from nettailor.core.errors import UserError
 from nettailor.core.settings import validate
 from nettailor.report.comparison import require_comparable

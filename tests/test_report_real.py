@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import quick_latency
 
-from nettailor import compare, eliminate, tailor
+from nettailor.cli import compare, eliminate, tailor
 from nettailor.report.methods import group
 from nettailor.report.path_weights import read_path_weights
 from nettailor.report.runs import read_runs

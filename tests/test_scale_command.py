@@ -13,7 +13,8 @@ import torch
 from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from safetensors.torch import save_file
 
-from nettailor import compare, export, finetune, predict, scale
+from nettailor import finetune
+from nettailor.cli import compare, export, predict, scale
 from nettailor.commands.scale import scaled_run
 from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen

@@ -17,8 +17,9 @@ import torch
 from conftest import no_training, release, started
 from optuna.trial import FrozenTrial
 
-from nettailor import compare, export, predict, search, search_space, study
+from nettailor import search_space, study
 from nettailor.claims import Claims
+from nettailor.cli import compare, export, predict, search
 from nettailor.commands.search import _Search, run_search
 from nettailor.core.architecture import SearchedStructure
 from nettailor.core.backbone import Backbone

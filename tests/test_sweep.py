@@ -18,8 +18,9 @@ from conftest import release, started
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nettailor import claims, finetune, tailor, tailoring
+from nettailor import claims, finetune, tailoring
 from nettailor.claims import Claims
+from nettailor.cli import tailor
 from nettailor.commands.sweep import Failure, Mode, list_jobs, open_claims, run_sweep
 from nettailor.commands.tailor import tailored_folder
 from nettailor.core.config import RunConfig

@@ -10,7 +10,7 @@ import torch
 from conftest import enliven, lively_chain
 from safetensors.torch import load_file
 
-from nettailor import export, predict
+from nettailor.cli import export, predict
 from nettailor.core.architecture import (
     Architecture,
     EliminatedStructure,

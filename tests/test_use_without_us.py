@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 
-from nettailor import export, predict
+from nettailor.cli import export, predict
 from nettailor.core.architecture import Architecture
 from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing, eval_transform

@@ -77,7 +77,7 @@ def run(command: str, argv: list[str], place: str) -> NoReturn:
     os.dup2(output, 2)
     _hurry()
     sys.argv = [command, *argv]
-    flags.run_command(importlib.import_module(f"nettailor.{command}").main)
+    flags.run_command(importlib.import_module(f"nettailor.cli.{command}").main)
 
 
 def _hurry() -> None:

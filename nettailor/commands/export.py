@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from nettailor.cli.door import later
+from nettailor.cli.export import Format
 from nettailor.core.architecture import (
     WEIGHTS_FILE,
     Architecture,
@@ -31,8 +33,6 @@ from nettailor.deploy.model_card import hub_config, model_card
 from nettailor.deploy.parity import difference, require_parity
 from nettailor.deploy.pt2_file import load_pt2, to_pt2
 from nettailor.deploy.written import Written, table_of
-from nettailor.door import later
-from nettailor.export import Format
 from nettailor.network import find_run, load_network, save_network
 from nettailor.packing import add_to_library
 from nettailor.prune.fold import fold

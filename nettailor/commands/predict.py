@@ -17,6 +17,7 @@ from nettailor.classifier import (
     classifier_of_run,
     untouched_classifier,
 )
+from nettailor.cli.predict import BACKBONE, TOP
 from nettailor.core.console import UNBROKEN, Screen
 from nettailor.core.device import start_accelerator
 from nettailor.core.errors import UserError
@@ -26,7 +27,6 @@ from nettailor.core.image_paths import find_images
 from nettailor.core.printable import printable
 from nettailor.core.reading import Doubts
 from nettailor.library import Library
-from nettailor.predict import BACKBONE, TOP
 
 
 def _deliver(text: str, output: Path | None) -> None:

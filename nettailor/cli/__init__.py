@@ -1,0 +1,1 @@
+"""What each command takes on its command line, checked before anything heavy is imported."""
