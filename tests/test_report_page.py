@@ -166,15 +166,6 @@ def test_the_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None
     assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
-def test_in_a_pipe_no_column_is_left_out(
-    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    compare.main([str(report.parent), "--report", str(tmp_path)])
-    shown = capsys.readouterr().out
-    # at batch 1, at batch 64
-    assert re.search(r"^  tailored all, γ 1 .* 0\.35±0\.00 +0\.35±0\.00 *$", shown, re.M)
-
-
 @pytest.mark.parametrize("name", ["report.html", "comparison.csv", "comparison.md"])
 def test_files_of_others_are_not_replaced(report: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("<title>Mine</title>", "utf-8")
@@ -216,6 +207,8 @@ def test_the_command_prints_tables_and_what_was_left_out(
         "left out: shapes/scratch/tiny-32px-seed9: not finished",
     ):  # fmt: skip
         assert told in text
+    # not on a terminal no column is left out: latency at batch 1, at batch 64
+    assert re.search(r"^  tailored all, γ 1 .* 0\.35±0\.00 +0\.35±0\.00 *$", text, re.M)
     assert text.strip().endswith("report: " + str(report / "report.html"))
     markdown = (report / "comparison.md").read_text("utf-8")
     assert markdown.startswith("# shapes at 32 px\n\n| network | seeds | validation accuracy, % |")
@@ -252,14 +245,10 @@ def test_the_task_folder_is_read_at_the_settings_image_size(
     task = tmp_path / "shapes"
     for size in (32, 64):
         write_run(task, summary("teacher", image_size=size))
-    settings = ["--data", "anywhere/shapes", "--out", str(tmp_path)]
-    for size, other in ((32, 64), (64, 32)):
-        compare.main([*settings, "--image-size", str(size)])
-        text = " ".join(capsys.readouterr().out.split())
-        assert f"shapes at {size} px" in text
-        assert f"tiny-{other}px-seed0: another image size: {other}" in text
-        markdown = (task / "comparison" / "comparison.md").read_text("utf-8")
-        assert f"tiny-{other}px-seed0: another image size: {other}" in markdown
+    compare.main(["--data", "anywhere/shapes", "--out", str(tmp_path), "--image-size", "64"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "shapes at 64 px" in text
+    assert "tiny-32px-seed0: another image size: 32" in text
     with pytest.raises(UserError, match="image_size is"):
         compare.main([str(task), "--image-size", "32"])
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from report_runs import (
     FULL_FLOPS,
     FULL_PARAMS,
@@ -26,7 +24,6 @@ from report_runs import (
 )
 from rich.console import Console
 
-from nettailor.core.errors import UserError
 from nettailor.core.printable import printable
 from nettailor.report.comparison import Comparison, compare_folders, settings_table
 from nettailor.report.formatting import decimals, shortened, times
@@ -129,15 +126,6 @@ def test_labels(kind: str, detail: dict[str, Any] | None, label: str) -> None:
     assert Summary.model_validate_json(json.dumps(content)).label == label
 
 
-def test_the_device_of_a_budget_of_time_is_named() -> None:
-    budget = {"cost": "latency_ms", "most": 4.0, "batch": 1}
-    there = {"latency_ms": {"cuda": timings(2.0, 40.0)}}
-    content = summary("knapsack", knapsack=knapsack(budget=budget), **there)
-    content["teacher"] = summary("teacher", **there)
-    label = Summary.model_validate_json(json.dumps(content)).label
-    assert label == "knapsack, latency ≤ 4 ms, cuda"
-
-
 def test_seeds_are_grouped_in_the_order_of_tables(tmp_path: Path) -> None:
     lean = {"cost": "flops", "most": 0.25, "batch": None}
     contents = [summary("scratch", seed=seed) for seed in (2, 0)]
@@ -161,13 +149,6 @@ def test_seeds_are_grouped_in_the_order_of_tables(tmp_path: Path) -> None:
 def test_the_backbone_is_named_where_there_are_several(tmp_path: Path) -> None:
     methods = compared(tmp_path, summary("teacher"), summary("teacher", backbone="other")).methods
     assert [*methods] == ["other teacher", "tiny teacher"]
-
-
-def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
-    for out in ("one", "two"):
-        write_run(tmp_path / out, summary("teacher"))
-    with pytest.raises(UserError, match="are both 'teacher' of seed 0"):
-        compare_folders([tmp_path])
 
 
 def test_settings_in_which_networks_differ_are_listed(tmp_path: Path) -> None:
@@ -335,13 +316,3 @@ def test_pareto_front_worked_out_by_hand() -> None:
     assert front((3, 90), (1, 80), (2, 80), (2, 85), (3, 90), (4, 90), (5, 70)) == [1, 3, 0]
     # 1075 of 1080 images twice, as the means of rounded accuracies have it: the dearer is beaten
     assert front((0.5, 99.53703), (0.11, 99.53700)) == [1]
-
-
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12))
-def test_the_front_holds_the_best_and_is_beaten_by_nothing(points: list[tuple[int, int]]) -> None:
-    table = pd.DataFrame(points, columns=["cost", "accuracy"])
-    front = [*pareto_front(table).itertuples(index=False, name=None)]
-    assert front == sorted(front)
-    assert set(front) <= set(points)
-    for cost, value in points:
-        assert any(other[0] <= cost and other[1] >= value for other in front)
