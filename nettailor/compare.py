@@ -37,8 +37,8 @@ DESCRIPTION = (
     "--gammas or --modes it is a sweep: what is missing is trained first."
 )
 _PAGE, _TABLE, _TEXT = "report.html", "comparison.csv", "comparison.md"
-_BUDGETS = "the best on validation within each share of the teacher's FLOPs"
-_TRAINING = "seconds of training, with that of what a network begins with"
+_BUDGETS = "The best on validation within each share of the teacher's FLOPs"
+_TRAINING = "Seconds of training, with that of what a network begins with"
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "folders": {
         "nargs": "*",

@@ -203,7 +203,7 @@ def test_the_command_prints_tables_and_what_was_left_out(
     compare.main(["--data", "anywhere/shapes", "--image-size", "32", "--out", "."])
     text = capsys.readouterr().out
     for told in (
-        "shapes at 32 px", "the best on validation within each share", "seconds of training",
+        "shapes at 32 px", "The best on validation within each share", "Seconds of training",
         "left out: shapes/scratch/tiny-32px-seed9: not finished",
     ):  # fmt: skip
         assert told in text
