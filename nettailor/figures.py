@@ -16,7 +16,7 @@ from nettailor.core.scores import Scores
 from nettailor.core.sections import BudgetConfig
 from nettailor.evidence import Evidence
 from nettailor.prune.eliminate import Replacement
-from nettailor.report.brief import accuracy
+from nettailor.report.formatting import accuracy
 from nettailor.session import Session
 from nettailor.student.network import Student
 

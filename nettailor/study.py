@@ -33,7 +33,7 @@ from nettailor.core.files import is_leftover
 from nettailor.core.run_folder import STUDY_FILE, RunFolder, unlike
 from nettailor.core.vocabulary import searched_chain
 from nettailor.halving import Standing
-from nettailor.report.studies import PLOTS
+from nettailor.report.formatting import STUDY_PLOTS
 from nettailor.search_space import DIRECTIONS, Proposal, SearchSpace, propose
 from nettailor.session import Session
 
@@ -44,7 +44,7 @@ _NUMBERS: dict[str, BaseDistribution] = {
     "epochs": IntDistribution(0, sys.maxsize),
 }
 _TEACHER = "teacher"
-_CONTENTS = {"trials", *PLOTS}  # of a study's folder, beside its journal
+_CONTENTS = {"trials", *STUDY_PLOTS}  # of a study's folder, beside its journal
 
 
 class Reached(NamedTuple):

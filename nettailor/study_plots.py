@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from optuna.visualization import matplotlib as plots
 
 from nettailor.core.files import write_atomically
-from nettailor.report.studies import PLOTS
+from nettailor.report.formatting import STUDY_PLOTS
 
 _NAMES = ["macro F1, %", "parameters", "latency, × teacher"]
 
@@ -41,7 +41,7 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
             plots.plot_param_importances, study, target=_mistakes, target_name=_NAMES[0]
         ),
     }
-    assert draw.keys() == PLOTS.keys()
+    assert draw.keys() == STUDY_PLOTS.keys()
     written = []
     pyplot.switch_backend("agg")
     for name, plot in draw.items():

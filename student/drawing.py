@@ -269,7 +269,7 @@ class StudentPictures:
         writer.add_scalar("expected_complexity", expected, epoch)
         alpha = network.path_weights().tolist()
         for path, weight in zip(network.wiring.paths, alpha, strict=True):
-            writer.add_scalar(f"path_weight/{_tag(path, network.wiring.depth)}", weight, epoch)
+            writer.add_scalar(f"path_weight/{tag_of(path, network.wiring.depth)}", weight, epoch)
         if epoch not in self._drawn:
             return
         writer.add_figure("path_weights", heat_map(network.wiring, alpha), epoch)
@@ -278,7 +278,7 @@ class StudentPictures:
         writer.add_figure("architecture", drawing, epoch)
 
 
-def _tag(path: Path, logits: int) -> str:
+def tag_of(path: Path, logits: int) -> str:
     """Such as `x5/block`, `x5/from-x3` of a proxy, `logits/exit-x3`."""
     node = "logits" if path.target == logits else f"x{path.target}"
     name = {"proxy": f"from-x{path.source}", "exit": f"exit-x{path.source}"}.get(

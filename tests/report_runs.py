@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
@@ -40,10 +39,9 @@ def summary(kind: str, **changes: Any) -> dict[str, Any]:
         "blocks": {"universal": len(STAGES), "proxy": 0},
         "stages": STAGES,
         "latency_ms": {"cpu": timings(2.0, 40.0)},
-        "profile": {"device": "cpu", "cpu_ms": 1.8},
         "peak_memory": {"1": 1_000_000, "64": 9_000_000},
         "bytes": 4 * FULL_PARAMS + 1000,
-        "seconds": {"train": 60.0, "total": 75.0, "test_inference": 0.5},
+        "seconds": {"train": 60.0, "test_inference": 0.5},
         "eliminated": None,
         "tailored": None,
         "knapsack": None,
@@ -144,8 +142,6 @@ def write_run(
     *,
     labels: Mapping[str, Sequence[int]] | None = None,
     wrong: Mapping[int, int] | None = None,
-    pictures: Sequence[int] = (),
-    numbered: bool = False,
     settings: Mapping[str, Any] | None = None,
     epochs: Sequence[tuple[str, float, float]] = (("train", 80.0, 0.6), ("train", 95.0, 0.2)),
     path_weights: Mapping[str, Sequence[float]] | None = None,
@@ -156,8 +152,6 @@ def write_run(
         content: of `summary.json`.
         labels: true classes by split; by default the classes take turns.
         wrong: index of a test image to the class that it is taken for; all others are right.
-        pictures: indices of the test images that lie in `mistakes/`.
-        numbered: their names are the indices, and are not written down, as by earlier versions.
         settings: `config.yaml`, over the usual ones.
         epochs: rows of `metrics.csv` as stage, validation accuracy and loss.
         path_weights: TensorBoard tag to a weight at each epoch.
@@ -183,24 +177,16 @@ def write_run(
     }
     with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
-        columns = ["split", "index", "label", "predicted", "probability"]
-        writer.writerow(columns if numbered else [*columns, "picture"])
+        writer.writerow(["split", "index", "label", "predicted", "probability", "file"])
         for split, rows in labels.items():
             for index, label in enumerate(rows):
                 taken_for = (wrong or {}).get(index, label) if split == "test" else label
-                there = split == "test" and index in pictures
-                named = [] if numbered else [f"picture {index}.png" if there else ""]
-                writer.writerow([split, index, label, taken_for, 0.9, *named])
+                writer.writerow([split, index, label, taken_for, 0.9, f"{index}.png"])
     with (folder / "metrics.csv").open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["stage", "epoch", "lr", "loss", "val_accuracy", "val_loss"])
         for number, (stage, percent, loss) in enumerate(epochs, start=1):
             writer.writerow([stage, number, 0.01, loss, percent, loss])
-    for index in pictures:
-        (folder / "mistakes").mkdir(exist_ok=True)
-        Image.new("RGB", (24, 24), (8 * index % 256, 90, 160)).save(
-            folder / "mistakes" / (f"{index}.png" if numbered else f"picture {index}.png")
-        )
     if path_weights:
         with SummaryWriter(str(folder / "events" / "student")) as events:
             for tag, values in path_weights.items():

@@ -5,10 +5,8 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from report_runs import (
@@ -26,11 +24,15 @@ from report_runs import (
 
 from nettailor.cli import compare
 from nettailor.core.errors import UserError
-from nettailor.core.settings import validate
-from nettailor.report.comparison import require_comparable
 
 HOSTILE = '<img src=x onerror="alert(1)">&amp;$\\frac{'
-WIDTHS = (1280, 400)
+
+
+WEIGHTS = {
+    f"path_weight/{name}": [1.0, 0.7, 0.5]
+    for node in range(1, len(STAGES) + 1)
+    for name in (f"x{node}/block", f"x{node}/identity", f"logits/exit-x{node}")
+}
 
 
 def write_task(task: Path, classes: tuple[str, ...] = CLASSES, **common: Any) -> None:
@@ -54,36 +56,18 @@ def write_task(task: Path, classes: tuple[str, ...] = CLASSES, **common: Any) ->
         ):
             total = int(FULL_PARAMS * share**2)
             content = summary(
-                kind,
-                **shared,
-                **changes,
-                teacher=teacher,
+                kind, **shared, **changes, teacher=teacher, flops=int(FULL_FLOPS * share),
                 accuracy=accuracy(percent, percent - 0.3 + 0.2 * seed),
-                flops=int(FULL_FLOPS * share),
                 params={"total": total, "universal": 0, "task": total},
                 latency_ms={"cpu": timings(2 * share, 40 * share)},
-            )
+            )  # fmt: skip
             stages = ("student", "route-0.400") if kind == "tailored" else (kind, kind)
             write_run(
-                task,
-                content,
-                labels=labels,
+                task, content, labels=labels,
                 wrong={i: (i + 1) % count for i in range(0, 24, 1 + seed)},
-                pictures=range(0, 24, 1 + seed),
                 epochs=[(stage, percent - 5 * late, 0.2) for late, stage in enumerate(stages)],
-                path_weights={
-                    f"path_weight/{name}": [1.0, 0.7, 0.5]
-                    for node in range(1, len(STAGES) + 1)
-                    for name in (
-                        f"x{node}/block",
-                        f"x{node}/identity",
-                        f"x{node}/from-x{node - 1}",
-                        f"logits/exit-x{node}",
-                    )
-                }
-                if kind == "tailored"
-                else None,
-            )
+                path_weights=WEIGHTS if kind == "tailored" else None,
+            )  # fmt: skip
     half = write_run(task, summary("scratch", **common, seed=9), labels=labels)
     (half / "summary.json").unlink()
 
@@ -133,38 +117,26 @@ def page_of(folder: Path) -> str:
 
 def test_the_page_has_all_its_parts(report: Path) -> None:
     page = Elements(page_of(report))
-    titles = [attributes["aria-label"] or "" for attributes in page.of("svg")]
-    for title in (
-        "Test accuracy against FLOPs",
-        "Test accuracy against parameters",
-        "Test accuracy against measured latency",
-        "Validation accuracy by epoch",
-        "Validation loss by epoch",
-        "Path weights through time, tailored task, γ 0.3, seed 0",
-        "Confusion matrix of tailored task, γ 0.3 on the test",
-        "The classes that got worse most, tailored task, γ 0.3 against the teacher",
+    titles = [picture["alt"] or "" for picture in page.of("img")]
+    for beginning, times in (
+        ("Test accuracy against FLOPs, parameters and measured latency", 1),
+        ("Validation accuracy and loss by epoch", 1),
+        ("Path weights through time, tailored all, γ 1, seed 0", 1),
+        ("Path weights through time, tailored task, γ 0.3, seed 0", 1),
+        ("elim 2 conv head, seed 0, 4 of 4 pretrained blocks", 1),
+        ("tailored task, γ 0.3, seed 0, 4 of 4 pretrained blocks", 1),
+        # of those that are best within a budget
+        ("Confusion matrix of teacher on the test, 2 seeds together", 1),
+        ("Confusion matrix of tailored task, γ 0.3 on the test, 2 seeds together", 1),
+        ("Confusion matrix of", 3),
     ):
-        assert titles.count(title) == 1
-    # the winner is the best tailored network, too; four cut ones
-    assert sum("pretrained blocks" in title for title in titles) == 5
-    assert any(title.startswith("tailored task, γ 0.3 (winner)") for title in titles)
-    assert "tailored task, γ 0.3 is the leanest network within 0.5 points" in page.text
-    assert "Tailoring needs fewer FLOPs" in page.text
-    assert "not finished" in page.text
-    assert f"python -m nettailor.compare {report.parent}" in page.text
+        assert sum(title.startswith(beginning) for title in titles) == times, beginning
     for told in (
-        "running statistics are not counted",
-        "of its student and of every depth tried, without its teacher's",
-        "Pareto front on test accuracy",
-        "Choices were made on validation",
-        "with every block's output kept",
-        "the network with the best mean accuracy on validation",
-        "Seconds spent in training steps",
-    ):
-        assert told in page.text
-    pictures = page.of("img")
-    assert len(pictures) == 3 * 6
-    assert pictures[0]["alt"] == "circle, taken for square"
+        "All networks", "The best within each budget", "Accuracy against cost",
+        "Seconds of training", "Classes that got worse", "All figures", "this network", "Left out",
+        "not finished", f"python -m nettailor.compare {report.parent}",
+    ):  # fmt: skip
+        assert told in page.text, told
 
 
 def test_the_page_needs_nothing_beside_itself(report: Path, hostile: Path) -> None:
@@ -184,30 +156,14 @@ def test_the_page_needs_nothing_beside_itself(report: Path, hostile: Path) -> No
         assert "@import" not in text
 
 
-def test_no_name_stands_for_two_things(report: Path) -> None:
-    names = [
-        attributes["id"] for _, attributes in Elements(page_of(report)).found if "id" in attributes
-    ]
-    assert names
-    assert len(names) == len(set(names))
-
-
 def test_the_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None:
     arguments = [str(report.parent), "--report", str(tmp_path)]
     compare.main(arguments)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert set(first) == {"report.html", "comparison.csv", "comparison.md"}
+    assert first["comparison.csv"].count(b"\n") == 1 + 2 * 9  # and no report is taken for a run
     compare.main(arguments)
     assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-
-def test_in_a_pipe_no_column_is_left_out(
-    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    compare.main([str(report.parent), "--report", str(tmp_path)])
-    shown = capsys.readouterr().out
-    # at batch 1, at batch 64, seconds of training
-    assert re.search(r"^  tailored all, γ 1 .* 0\.35±0\.00 +0\.35±0\.00 +60±0 *$", shown, re.M)
 
 
 @pytest.mark.parametrize("name", ["report.html", "comparison.csv", "comparison.md"])
@@ -216,17 +172,6 @@ def test_files_of_others_are_not_replaced(report: Path, tmp_path: Path, name: st
     with pytest.raises(UserError, match=f"{tmp_path}: holds {name}, which is of no comparison"):
         compare.main([str(report.parent), "--report", str(tmp_path)])
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["<title>Mine</title>"]
-
-
-def test_files_of_others_are_not_replaced_in_the_folder_of_no_name_either(
-    report: Path, tmp_path: Path
-) -> None:
-    runs = shutil.copytree(report.parent, tmp_path / "runs" / "shapes", symlinks=True)
-    for path in (runs / "comparison").iterdir():
-        path.write_text("mine", "utf-8")
-    with pytest.raises(UserError, match="which is of no comparison"):
-        compare.main([str(runs)])
-    assert {path.read_text("utf-8") for path in (runs / "comparison").iterdir()} == {"mine"}
 
 
 def test_help_keeps_quiet_about_what_a_comparison_refuses(
@@ -247,31 +192,34 @@ def test_names_are_text_and_never_markup(hostile: Path) -> None:
     assert HOSTILE in page.text
     assert r"a\tb\x00" in page.text
     assert "Classes taken for each other most" in page.text
-    assert not any("Confusion" in (svg["aria-label"] or "") for svg in page.of("svg"))
+    assert not any("Confusion" in (picture["alt"] or "") for picture in page.of("img"))
 
 
-def test_the_command_prints_table_verdict_and_what_was_left_out(
+def test_the_command_prints_tables_and_what_was_left_out(
     report: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(report.parent.parent)
     # without folders: the task's folder of the settings
     compare.main(["--data", "anywhere/shapes", "--image-size", "32", "--out", "."])
     text = capsys.readouterr().out
-    assert "tailored task, γ 0.3 is the leanest network" in text
-    assert "left out: shapes/scratch/tiny-32px-seed9: not finished" in text
+    for told in (
+        "shapes at 32 px", "The best on validation within each share", "Seconds of training",
+        "left out: shapes/scratch/tiny-32px-seed9: not finished",
+    ):  # fmt: skip
+        assert told in text
+    # not on a terminal no column is left out: latency at batch 1, at batch 64
+    assert re.search(r"^  tailored all, γ 1 .* 0\.35±0\.00 +0\.35±0\.00 *$", text, re.M)
     assert text.strip().endswith("report: " + str(report / "report.html"))
     markdown = (report / "comparison.md").read_text("utf-8")
-    assert markdown.startswith("# shapes at 32 px\n\ntailored task, γ 0.3 is the leanest")
-    assert "| elim 2 | 2 | 98.50 ± 0.00 |" in markdown
-    best = "| ≤ 0.6 | tailored task, γ 0.3 | 2 | 98.80 ± 0.00 | 98.60 ± 0.14 | 0.500 |"
-    assert "## The best at each budget\n\n| FLOPs, × teacher | network |" in markdown
-    assert best in markdown
-    assert "## What each road cost\n\n| network | seeds | training, s teacher's |" in markdown
-    assert "| tailored task, γ 0.3 | 2 | 60 ± 0 | 60 ± 0 | 120 ± 0 |" in markdown
-    assert "the best on validation within each budget" in text
-    assert "what each road cost" in text
-    assert "--data anywhere/shapes --image-size 32 --out ." in markdown
-    assert "\n## Left out\n\n- shapes/scratch/tiny-32px-seed9: not finished; the" in markdown
+    assert markdown.startswith("# shapes at 32 px\n\n| network | seeds | validation accuracy, % |")
+    for told in (
+        "\n| elim 2 | 0 1 | 98.50 ± 0.00 |",
+        "\n| ≤ 0.6 | tailored task, γ 0.3 | 0 1 | 98.80 ± 0.00 | 98.60 ± 0.14 | 0.500 |",
+        "\n| tailored task, γ 0.3 | 0 1 | 60 ± 0 | 60 ± 0 | 120 ± 0 |",
+        "--data anywhere/shapes --image-size 32 --out .",
+        "\n## Left out\n\n- shapes/scratch/tiny-32px-seed9: not finished; the",
+    ):
+        assert told in markdown, told
 
 
 def test_markdown_is_printable_and_its_tables_are_whole(tmp_path: Path) -> None:
@@ -284,19 +232,11 @@ def test_markdown_is_printable_and_its_tables_are_whole(tmp_path: Path) -> None:
     compare.main([str(data), "--report", str(tmp_path / "out")])
     markdown = (tmp_path / "out" / "comparison.md").read_text("utf-8")
     assert "\x1b" not in markdown
-    assert "| net\\|\\x1b[31m teacher | 1 |" in markdown
-    assert f"- {tmp_path}/a|b\\x1b[31m/scratch/tiny-32px-seed0: not finished" in markdown
+    assert "| net\\|\\x1b[31m teacher | 0 |" in markdown
+    assert f"- {tmp_path}/a\\|b\\x1b[31m/scratch/tiny-32px-seed0: not finished" in markdown
     # a table's rows follow each other on lines of their own
-    assert markdown.count("\n| --- | ---: |") == 3
-    assert markdown.count("\n| tiny teacher | 1 |") == 3
-    # of two that are as accurate and as large, the first
-    assert "\n| ≤ 1 | net\\|\\x1b[31m teacher | 1 | 95.00 | 90.00 | 1.000 |\n" in markdown
-
-
-def test_a_complete_comparison_lists_nothing_as_left_out(tmp_path: Path) -> None:
-    write_run(tmp_path, summary("teacher"))
-    compare.main([str(tmp_path)])
-    assert "Left out" not in (tmp_path / "comparison" / "comparison.md").read_text("utf-8")
+    assert markdown.count("\n| --- | --- |") == 3
+    assert markdown.count("\n| tiny teacher | 0 |") == 3
 
 
 def test_the_task_folder_is_read_at_the_settings_image_size(
@@ -305,14 +245,10 @@ def test_the_task_folder_is_read_at_the_settings_image_size(
     task = tmp_path / "shapes"
     for size in (32, 64):
         write_run(task, summary("teacher", image_size=size))
-    settings = ["--data", "anywhere/shapes", "--out", str(tmp_path)]
-    for size, other in ((32, 64), (64, 32)):
-        compare.main([*settings, "--image-size", str(size)])
-        text = " ".join(capsys.readouterr().out.split())
-        assert f"shapes at {size} px" in text
-        assert f"tiny-{other}px-seed0: another image size: {other}" in text
-        markdown = (task / "comparison" / "comparison.md").read_text("utf-8")
-        assert f"tiny-{other}px-seed0: another image size: {other}" in markdown
+    compare.main(["--data", "anywhere/shapes", "--out", str(tmp_path), "--image-size", "64"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "shapes at 64 px" in text
+    assert "tiny-32px-seed0: another image size: 32" in text
     with pytest.raises(UserError, match="image_size is"):
         compare.main([str(task), "--image-size", "32"])
 
@@ -325,22 +261,14 @@ SWEEP = [
 AS_SWEPT = {"limit": {"train": 40, "test": None}, "crop_pct": 0.9}
 
 
-@pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        ({"split": {"val": 0.2, "test": 0.2, "seed": 3}}, "split.seed is 3 there and 0 here"),
-        ({"limit": {"train": 50, "test": None}}, "limit.train is 50 there and 40 here"),
-        ({"crop_pct": 0.5}, "crop_pct is 0.5 there and 0.9 here"),
-    ],
-)
-def test_a_sweep_that_could_not_be_compared_trains_nothing(
-    changes: dict[str, Any], difference: str, tmp_path: Path
-) -> None:
+def test_a_sweep_that_could_not_be_compared_trains_nothing(tmp_path: Path) -> None:
+    changes = {"split": {"val": 0.2, "test": 0.2, "seed": 3}}
     folder = write_run(
         tmp_path / "digits", summary("teacher", dataset="digits"), settings=AS_SWEPT | changes
     )
     # of another image size, so that it counts for nothing
     write_run(tmp_path / "digits", summary("teacher", image_size=64), settings={"crop_pct": 0.7})
+    difference = "split.seed is 3 there and 0 here"
     with pytest.raises(UserError, match=f"{folder} cannot be compared.* {difference}"):
         compare.main([*SWEEP, "--out", str(tmp_path)])
     assert len(list((tmp_path / "digits").glob("*/*"))) == 2
@@ -352,14 +280,6 @@ def test_a_sweep_beside_runs_that_exclude_each_other_trains_nothing(tmp_path: Pa
     with pytest.raises(UserError, match="are both 'teacher' of seed 0"):
         compare.main([*SWEEP, "--out", str(tmp_path)])
     assert len(list((tmp_path / "digits").glob("*/*"))) == 2
-
-
-def test_before_a_sweep_there_may_be_no_finished_run(tmp_path: Path) -> None:
-    config = validate({"data": "digits", "image_size": 32, "out": str(tmp_path)})
-    require_comparable(tmp_path / "digits", config)
-    half = write_run(tmp_path / "digits", summary("teacher"), settings={"crop_pct": 0.5})
-    (half / "summary.json").unlink()
-    require_comparable(tmp_path / "digits", config)
 
 
 def test_the_report_goes_where_all_runs_belong(tmp_path: Path) -> None:
@@ -377,26 +297,11 @@ def test_the_report_goes_where_all_runs_belong(tmp_path: Path) -> None:
         shutil.rmtree(place / "comparison")
 
 
-def test_the_report_is_no_run(report: Path) -> None:
-    compare.main([str(report.parent)])
-    rows = (report / "comparison.csv").read_text("utf-8").splitlines()
-    assert len(rows) == 1 + 2 * 9
-
-
 def test_a_teacher_alone_still_has_a_page(tmp_path: Path) -> None:
     write_run(tmp_path, summary("teacher"))
     compare.main([str(tmp_path), "--report", str(tmp_path / "out")])
     text = Elements(page_of(tmp_path / "out")).text
-    assert "There is nothing beside the teacher yet" in text
     assert "Mistakes of teacher" in text
-
-
-def test_runs_of_two_tasks_are_refused(tmp_path: Path) -> None:
-    write_run(tmp_path, summary("teacher"))
-    write_run(tmp_path, summary("scratch", image_size=64))
-    with pytest.raises(UserError, match=r"image_size is 64 in .* and 32 in"):
-        compare.main([str(tmp_path)])
-    assert not (tmp_path / "comparison").exists()
 
 
 BROWSER = next(
@@ -419,8 +324,6 @@ frame.onload = () => {{
     beyond: [...page.body.querySelectorAll("*")].filter((element) => !inside(element)
       && element.getBoundingClientRect().right > view.innerWidth + 1).map((e) => e.tagName),
     pictures: [...page.images].map((image) => image.complete && image.naturalWidth > 0),
-    drawings: [...page.querySelectorAll("svg image")].length,
-    svgs: [...page.querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().width),
     requests: view.performance.getEntriesByType("resource").map((entry) => entry.name)
       .filter((name) => !name.startsWith("data:")),
   }}) + ":end";
@@ -430,93 +333,28 @@ frame.srcdoc = {page};
 """
 
 
-def browse(folder: Path, address: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Open a page in a browser of its own profile."""
-    assert BROWSER
-    return subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000",
-            "--enable-logging=stderr", "--dump-dom", *options, address,
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-
-
 @needs_browser
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("which", ["report", "hostile"])
 def test_the_page_in_a_browser(
     which: str, width: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    page = page_of(request.getfixturevalue(which))
-    content = json.dumps(page).replace("</", "<\\/")
+    content = json.dumps(page_of(request.getfixturevalue(which))).replace("</", "<\\/")
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(width=width, page=content), "utf-8")
-    done = browse(tmp_path, probe.as_uri(), "--window-size=1400,1000")
+    assert BROWSER
+    done = subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000",
+            "--enable-logging=stderr", "--dump-dom", "--window-size=1400,1000", probe.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
     assert "CONSOLE" not in done.stderr, done.stderr
     found = json.loads(done.stdout.partition("found:")[2].partition(":end")[0].replace("&lt;", "<"))
-    assert found["width"] == width
-    assert found["overflow"] == 0
-    assert found["beyond"] == []
     assert found["pictures"]
     assert all(found["pictures"])
-    assert found["drawings"] > 0
-    assert min(found["svgs"]) > 250
-    assert found["requests"] == []
-
-
-class Requests(BaseHTTPRequestHandler):
-    """Serves one page, and nothing else that is asked for, and remembers what was."""
-
-    page: bytes
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        if self.path == "/report.html":
-            self.asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(self.page)
-        else:
-            # without a referrer it is the browser's own housekeeping
-            if "report.html" in self.headers.get("Referer", ""):
-                self.asked.append(f"{self.headers['Host']}{self.path}")
-            self.send_error(404)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def requests_of(page: str, folder: Path) -> tuple[list[str], str]:
-    """What a page asks for, from any host, and what the browser says about it."""
-
-    class Handler(Requests):
-        asked: ClassVar[list[str]] = []
-
-    Handler.page = page.replace(
-        "<head>", '<head><meta name="referrer" content="unsafe-url">'
-    ).encode()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        place = f"127.0.0.1:{server.server_port}"
-        done = browse(folder, f"http://{place}/report.html", f"--host-resolver-rules=MAP * {place}")
-        server.shutdown()
-    return Handler.asked, done.stderr
-
-
-@needs_browser
-def test_the_page_asks_for_nothing_and_logs_nothing(report: Path, tmp_path: Path) -> None:
-    page = page_of(report)
-    asked, log = requests_of(page, tmp_path)
-    assert asked == ["/report.html"]
-    assert "CONSOLE" not in log, log
-    # the same page with a picture from elsewhere: its policy forbids it, and it would be seen
-    strange = page.replace("</main>", '<img src="http://elsewhere.example/x.png"></main>')
-    asked, log = requests_of(strange, tmp_path)
-    assert asked == ["/report.html"]
-    assert "CONSOLE" in log
-    asked, _ = requests_of(strange.replace("Content-Security-Policy", "none"), tmp_path)
-    assert asked == ["/report.html", "elsewhere.example/x.png"]
+    del found["pictures"]
+    assert found == {"width": width, "overflow": 0, "beyond": [], "requests": []}

@@ -8,9 +8,8 @@ import pytest
 from conftest import quick_latency
 
 from nettailor.cli import compare, eliminate, tailor
-from nettailor.report.methods import group
-from nettailor.report.path_weights import read_path_weights
-from nettailor.report.runs import read_runs
+from nettailor.report.comparison import compare_folders
+from nettailor.report.runs import read_path_weights, read_runs
 from nettailor.student.wiring import KINDS
 
 SETTINGS = [
@@ -33,26 +32,22 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_run_is_read_whole_and_none_is_left_out(task: Path) -> None:
-    runs, left_out = read_runs([task])
-    assert left_out == []
-    assert [method.label for method in group(runs)] == [
-        "teacher",
-        "tailored all, γ 0.3",
-        "elim 2",
-        "head only",
-        "from scratch",
-    ]
-    for run in runs:
+    comparison = compare_folders([task])
+    assert comparison.left_out == ()
+    assert [*comparison.methods] == [
+        "teacher", "tailored all, γ 0.3", "elim 2", "head only", "from scratch",
+    ]  # fmt: skip
+    for run in comparison.runs:
         # the predictions are those that the accuracy was counted on
         for split, predictions in run.predictions.items():
-            right = 100 * (predictions.label == predictions.predicted).mean()
+            right = 100 * (predictions["label"] == predictions["predicted"]).mean()
             assert right == pytest.approx(getattr(run.summary.accuracy, split), abs=0.01)
 
 
 def test_the_students_path_weights_are_found(task: Path) -> None:
     (run,) = (run for run in read_runs([task])[0] if run.summary.tailored)
-    epochs, weights = read_path_weights(run)
-    assert epochs == [0, 1]
+    weights = read_path_weights(run)
+    assert {(*series.index,) for series in weights.values()} == {(0, 1)}
     # test_resnet has four blocks in four stages; the student has every kind of path but proxies
     kinds = {kind: [path.target for path in weights if path.kind == kind] for kind in KINDS}
     assert kinds["block"] == [1, 2, 3, 4]
@@ -78,4 +73,3 @@ def test_the_report_tells_what_the_summaries_say(task: Path) -> None:
     assert float(rows["teacher"]["latency_ratio_1"]) == 1
     page = (task / "comparison" / "report.html").read_text("utf-8")
     assert "Path weights through time, tailored all, γ 0.3, seed 0" in page
-    assert page.count("data:image/png;base64") >= 3  # maps of weights and mistakes

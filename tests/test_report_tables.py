@@ -1,27 +1,68 @@
-"""The tables of a comparison: in the terminal, as CSV and as Markdown."""
+"""Runs become methods with a mean and a deviation, and methods become tables."""
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from report_runs import FULL_FLOPS, FULL_PARAMS, accuracy, summary, timings, write_run
+from report_runs import (
+    FULL_FLOPS,
+    FULL_PARAMS,
+    PATHS,
+    accuracy,
+    cut,
+    knapsack,
+    scaled,
+    searched,
+    summary,
+    tailored,
+    timings,
+    write_run,
+)
 from rich.console import Console
 
 from nettailor.core.printable import printable
-from nettailor.report.brief import decimals, shortened, times
-from nettailor.report.methods import Method, Spread, group
-from nettailor.report.roads import road_columns
-from nettailor.report.runs import read_runs
-from nettailor.report.tables import COLUMNS, MAIN_COLUMNS, Column, csv_text, markdown_table
-from nettailor.report.tables import terminal_table as make_terminal_table
+from nettailor.report.comparison import Comparison, compare_folders, settings_table
+from nettailor.report.formatting import decimals, shortened, times
+from nettailor.report.summary import Summary
+from nettailor.report.tables import (
+    BUDGETS,
+    COLUMNS,
+    MAIN_COLUMNS,
+    TRAINING_COLUMNS,
+    best_at_budgets,
+    budget_table,
+    main_table,
+    markdown_table,
+    method_table,
+    pareto_front,
+    terminal_table,
+)
 
 COLUMN = {column.name: column for column in COLUMNS}
 
 
+def compared(task: Path, *contents: dict[str, Any]) -> Comparison:
+    """The comparison of runs with these summaries."""
+    for content in contents:
+        write_run(task, content)
+    return compare_folders([task])
+
+
+def network(kind: str, val: float, share: float, **changes: Any) -> dict[str, Any]:
+    """A run of this validation accuracy and share of the teacher's FLOPs."""
+    return summary(kind, accuracy=accuracy(val, val - 1), flops=int(share * FULL_FLOPS), **changes)
+
+
+def trained(seconds: float) -> dict[str, float]:
+    return {"train": seconds, "test_inference": 1.0}
+
+
 @pytest.fixture
-def methods(tmp_path: Path) -> list[Method]:
+def halves(tmp_path: Path) -> Comparison:
     """A teacher and a network of half its size, two seeds each."""
     for seed in (0, 1):
         teacher = summary("teacher", seed=seed)
@@ -36,38 +77,103 @@ def methods(tmp_path: Path) -> list[Method]:
                 flops=FULL_FLOPS // 2,
                 params={"total": FULL_PARAMS // 4, "universal": 0, "task": FULL_PARAMS // 4},
                 latency_ms={"cpu": timings(1.0 + seed, 30.0)},
-                bytes=12345,
             ),
         )
-    return group(read_runs([tmp_path])[0])
+    return compare_folders([tmp_path])
 
 
-def every_figure_of_a_summary() -> set[str]:
-    """What the issue asks of a comparison, by the names of the CSV."""
-    by_split = {
-        f"{name}_{split}"
-        for name in ("accuracy", "macro_f1", "loss")
-        for split in ("train", "val", "test")
-    }
-    return by_split | {
-        "accuracy_error_val", "accuracy_error_test",
-        "flops", "flops_ratio", "params", "params_ratio", "params_task", "input_px",
-        "layers", "blocks_universal", "blocks_proxy", "latency_ms_1", "latency_iqr_ms_1",
-        "latency_ratio_1",
-        "latency_ms_64", "latency_iqr_ms_64", "latency_ratio_64", "cpu_ms",
-        "test_inference_s", "peak_memory_1", "peak_memory_64", "bytes", "bytes_ratio", "train_s",
-    }  # fmt: skip
+TAILORED = {"kind": "tailored", "name": "all-gamma0.3", "train_seconds": 200.0}
 
 
-def test_no_figure_is_missing() -> None:
-    assert set(COLUMN) == every_figure_of_a_summary()
-    assert set(MAIN_COLUMNS) <= set(COLUMNS)
+@pytest.mark.parametrize(
+    ("kind", "detail", "label"),
+    [
+        ("teacher", None, "teacher"),
+        ("scratch", None, "from scratch"),
+        ("tailored", tailored(), "tailored task, γ 0.3"),
+        (
+            "tailored",
+            tailored(budget={"cost": "latency_ms", "most": 5, "batch": 64}, cut="rank"),
+            "tailored task, γ 0.3, latency ≤ 5 ms, batch 64, by rank",
+        ),
+        ("eliminated", cut(2), "elim 2"),
+        (
+            "eliminated",
+            cut(3, unit="blocks", replacement=True, trainable="head"),
+            "elim 3 blocks conv head",
+        ),
+        ("searched", searched(7), "searched 7-0a1b2c"),
+        ("scaled", scaled(-1.5), "scaled φ -1.5, from scratch"),
+        (
+            "scaled",
+            scaled(0, pretrained=True, coefficients=[1.2, 1.0, 1.3]),
+            "scaled φ 0 by 1.2, 1, 1.3",
+        ),
+        (
+            "knapsack",
+            knapsack(solver="greedy", round_to=4, mimic=5.0),
+            "knapsack, FLOPs ≤ 0.5, greedy, by 4, inner distillation",
+        ),
+        (
+            "knapsack",
+            knapsack(of=TAILORED, paths=PATHS, distill=0.0),
+            "knapsack of tailored all-gamma0.3, FLOPs ≤ 0.5, no distillation",
+        ),
+    ],
+)
+def test_labels(kind: str, detail: dict[str, Any] | None, label: str) -> None:
+    content = summary(kind, **({kind: detail} if detail else {}))
+    assert Summary.model_validate_json(json.dumps(content)).label == label
 
 
-def test_csv_has_a_row_for_each_run_with_figures_as_they_are(methods: list[Method]) -> None:
-    text = csv_text(methods, road_columns(methods))
+def test_seeds_are_grouped_in_the_order_of_tables(tmp_path: Path) -> None:
+    lean = {"cost": "flops", "most": 0.25, "batch": None}
+    contents = [summary("scratch", seed=seed) for seed in (2, 0)]
+    contents += [summary("eliminated", eliminated=cut(top, unit="blocks")) for top in (10, 2)]
+    contents += [summary("tailored", tailored=tailored(budget=lean)), summary("tailored")]
+    contents += [summary("teacher"), summary("head-only", seed=1)]
+    contents[2]["eliminated"]["kept_blocks"] = 0
+    methods = compared(tmp_path, *contents).methods
+    found = [(label, [run.summary.seed for run in runs]) for label, runs in methods.items()]
+    assert found == [
+        ("teacher", [0]),
+        ("tailored task, γ 0.3", [0]),
+        ("tailored task, γ 0.3, FLOPs ≤ 0.25", [0]),
+        ("elim 2 blocks", [0]),
+        ("elim 10 blocks", [0]),
+        ("head only", [1]),
+        ("from scratch", [0, 2]),
+    ]
+
+
+def test_the_backbone_is_named_where_there_are_several(tmp_path: Path) -> None:
+    methods = compared(tmp_path, summary("teacher"), summary("teacher", backbone="other")).methods
+    assert [*methods] == ["other teacher", "tiny teacher"]
+
+
+def test_settings_in_which_networks_differ_are_listed(tmp_path: Path) -> None:
+    common = {"batch_size": 64, "augment": {"hflip": 0.5}}
+    write_run(tmp_path, summary("teacher"), settings={**common, "teacher": {"lr": 0.5}})
+    # other seeds, folders and settings of other kinds' training are no difference
+    write_run(tmp_path, summary("head-only"), settings={**common, "teacher": {"lr": 9}, "out": "x"})
+    assert settings_table(compare_folders([tmp_path])).empty
+    write_run(tmp_path, summary("scratch"), settings={**common, "batch_size": 32})
+    again = {**common, "teacher": {"lr": 0.7}}
+    write_run(tmp_path, summary("teacher", seed=1), settings=again)
+    assert settings_table(compare_folders([tmp_path])).to_numpy().tolist() == [
+        ["batch_size", "64", "teacher; head only"],
+        ["batch_size", "32", "from scratch"],
+        # within one method they count
+        ["teacher.lr", "0.5", "teacher"],
+        ["teacher.lr", "0.7", "teacher"],
+        ["teacher.lr", "9", "head only"],
+    ]
+
+
+def test_every_figure_is_in_the_csv_unrounded(halves: Comparison) -> None:
+    text = halves.frame.to_csv(index=False)
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert text.splitlines()[0].endswith(",train_s,road_own_s,road_s")
+    assert {*COLUMN, *(column.name for column in TRAINING_COLUMNS)} <= set(rows[0])
     assert [(row["method"], row["seed"]) for row in rows] == [
         ("teacher", "0"),
         ("teacher", "1"),
@@ -75,53 +181,40 @@ def test_csv_has_a_row_for_each_run_with_figures_as_they_are(methods: list[Metho
         ("from scratch", "1"),
     ]
     last = rows[-1]
-    assert last["folder"] == str(methods[1].runs[1].folder)
+    assert last["folder"] == str(halves.runs[-1].folder)
     assert last["accuracy_test"] == "94.0"
     assert (last["flops"], last["flops_ratio"]) == ("500000", "0.5")
     assert (last["params"], last["params_ratio"]) == ("50000", "0.25")
+    # each over the teacher measured in turn with it
     assert (last["latency_ms_1"], last["latency_ratio_1"]) == ("2.0", "1.0")
     assert (last["latency_ms_64"], last["latency_ratio_64"]) == ("30.0", "0.75")
-    assert (last["peak_memory_64"], last["cpu_ms"]) == ("9000000", "1.8")
-    assert rows[0]["flops_ratio"] == rows[0]["latency_ratio_64"] == "1.0"
 
 
-def test_markdown_has_a_row_for_each_method(methods: list[Method]) -> None:
-    columns = [COLUMN[name] for name in ("accuracy_test", "flops_ratio", "params", "cpu_ms")]
-    assert markdown_table(methods, columns) == (
-        "| network | seeds | test accuracy, % | FLOPs × teacher | parameters M | "
-        "processor, ms CPU |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
-        "| teacher | 2 | 90.00 ± 0.00 | 1.000 | 0.200 | 1.80 ± 0.00 |\n"
-        "| from scratch | 2 | 93.00 ± 1.41 | 0.500 | 0.0500 | 1.80 ± 0.00 |\n"
+def test_seeds_become_mean_and_sample_deviation(halves: Comparison) -> None:
+    columns = [COLUMN[name] for name in ("accuracy_test", "flops_ratio", "params", "loss_val")]
+    assert markdown_table(method_table(halves.frame, columns)) == (
+        "| network | seeds | test accuracy, % | FLOPs, × teacher | parameters, M | "
+        "validation loss, nats |\n"
+        "| --- | --- | ---: | ---: | ---: | ---: |\n"
+        "| teacher | 0 1 | 90.00 ± 0.00 | 1.000 | 0.200 | 0.200 ± 0.000 |\n"
+        "| from scratch | 0 1 | 93.00 ± 1.41 | 0.500 | 0.0500 | 0.200 ± 0.000 |"
     )
+    assert COLUMN["accuracy_val"].text(pd.Series([98.611])) == "98.61"
+    assert COLUMN["accuracy_val"].text(pd.Series([None, 2.0, 3.0, 7.0])) == "4.00 ± 2.65"
+    assert COLUMN["accuracy_test"].text(pd.Series([None, None])) == "–"
 
 
-def test_one_seed_has_no_spread() -> None:
-    column = COLUMN["accuracy_val"]
-    assert column.text(Spread(98.611, None, 1)) == "98.61"
-    assert column.text(Spread(98.611, 0.166, 3)) == "98.61 ± 0.17"
-    assert column.text(None) == "–"
+def test_numbers_and_names_in_few_characters() -> None:
+    assert [decimals(value) for value in (1234.5, 31.42, 0.0676, 0.00001, 0)] == [0, 1, 4, 4, 0]
+    assert printable("tab\tnew\nline \udcff é 猫") == r"tab\tnew\nline \udcff é 猫"
+    assert [shortened("abcdef", most) for most in (4, 6)] == ["abc…", "abcdef"]
+    assert [times(ratio) for ratio in (1.0, 0.296, 0.0884)] == ["1.00×", "0.30×", "0.088×"]
 
 
-def test_a_structure_that_never_varies_shows_no_spread_of_zero() -> None:
-    column = COLUMN["flops"]
-    assert column.text(Spread(13_470_000, 0.0, 3)) == "13.5"
-    assert column.text(Spread(13_470_000, 400_000, 3)) == "13.5 ± 0.4"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(31.42, "31.4"), (3.384, "3.38"), (0.0676, "0.0676"), (1234.5, "1,234"), (0.0, "0")],
-)
-def test_three_significant_digits(value: float, text: str) -> None:
-    assert Column("x", "x", "x", lambda _: None, None).text(Spread(value, None, 1)) == text
-    assert decimals(0.00001) == 4
-
-
-@pytest.mark.parametrize("width", [80, 100, 120, 160])
-def test_the_terminal_table_shows_whole_what_it_shows(methods: list[Method], width: int) -> None:
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_terminal_shows_whole_what_fits(halves: Comparison, width: int) -> None:
     console = Console(width=width, file=io.StringIO())
-    table = make_terminal_table(methods, "shapes", console)
+    table = main_table(halves, console)
     with console.capture() as capture:
         console.print(table)
     text = capture.get()
@@ -129,31 +222,97 @@ def test_the_terminal_table_shows_whole_what_it_shows(methods: list[Method], wid
     assert "…" not in text
     for part in ("from scratch", "94.50±0.71", "93.00±1.41", "0.500", "0.250"):
         assert part in text
-
-
-def test_a_wider_terminal_shows_more(methods: list[Method]) -> None:
-    def columns(width: int) -> int:
-        return len(make_terminal_table(methods, "x", Console(width=width)).columns)
-
-    assert columns(80) < columns(120) < columns(200) == len(MAIN_COLUMNS) + 2
+    assert (len(table.columns) == len(MAIN_COLUMNS) + 2) is (width == 200)
 
 
 def test_markup_and_strange_signs_do_no_harm(tmp_path: Path) -> None:
-    backbone = "net[bold]|\x1b[31m"
-    content: dict[str, Any] = summary("teacher", backbone=backbone)
-    write_run(tmp_path / "a", summary("teacher"))
-    write_run(tmp_path / "b", content)
-    methods = group(read_runs([tmp_path])[0])
-    console = Console(width=200, file=io.StringIO())
+    backbone = "net[bold]|<b>\x1b[31m"
+    comparison = compared(tmp_path, summary("teacher"), summary("teacher", backbone=backbone))
+    table = method_table(comparison.frame, MAIN_COLUMNS)
+    console = Console(width=250, file=io.StringIO())
     with console.capture() as capture:
-        console.print(make_terminal_table(methods, "a [red] task", console))
-    assert "net[bold]|\\x1b[31m teacher" in capture.get()
+        console.print(terminal_table(table, "a [red] task"))
+    assert "net[bold]|<b>\\x1b[31m teacher" in capture.get()
     assert "a [red] task" in capture.get()
-    assert "| net[bold]\\|\\x1b[31m teacher | 1 |" in markdown_table(methods, [])
+    assert "| net[bold]\\|&lt;b&gt;\\x1b[31m teacher | 0 |" in markdown_table(table)
 
 
-def test_printable() -> None:
-    assert printable("tab\tnew\nline \udcff é 猫") == r"tab\tnew\nline \udcff é 猫"
-    assert shortened("abcdef", 4) == "abc…"
-    assert shortened("abcd", 4) == "abcd"
-    assert [times(ratio) for ratio in (1.0, 0.296, 0.0884)] == ["1.00×", "0.30×", "0.088×"]
+def best(comparison: Comparison) -> list[str | None]:
+    return [found and found[0] for found in best_at_budgets(comparison.frame).values()]
+
+
+def test_the_most_accurate_of_those_that_fit(tmp_path: Path) -> None:
+    comparison = compared(
+        tmp_path,
+        network("teacher", 95.0, 1.0),
+        network("scratch", 97.0, 1.01),  # over every budget
+        network("eliminated", 96.0, 0.6),
+        network("tailored", 94.0, 0.25),
+        network("knapsack", 94.0, 0.3),  # as accurate, and dearer
+        network("scaled", 90.0, 0.2, scaled=scaled(-1)),
+    )
+    assert BUDGETS == (1.0, 0.6, 0.4, 0.25, 0.15)
+    assert best(comparison) == ["elim 1", "elim 1", *["tailored task, γ 0.3"] * 2, None]
+    assert budget_table(comparison.frame).to_numpy().tolist()[3:] == [
+        ["≤ 0.25", "tailored task, γ 0.3", "0", "94.00", "93.00", "0.250"],
+        ["≤ 0.15", "none is that small", "–", "–", "–", "–"],
+    ]
+
+
+def test_means_over_seeds_count_and_rounding_does_not(tmp_path: Path) -> None:
+    contents = [network("teacher", 95.0, 1.0, seed=seed) for seed in (0, 1, 2)]
+    # 1075 of 1080 images twice: 359, 359 and 357 of 360, and 359, 358 and 358
+    for kind, share, accuracies in (
+        ("eliminated", 0.5, (99.7222, 99.7222, 99.1667)),
+        ("tailored", 0.11, (99.7222, 99.4444, 99.4444)),
+    ):
+        contents += [network(kind, val, share, seed=seed) for seed, val in enumerate(accuracies)]
+    # 0.5 and 0.72 of the FLOPs: 0.61 in the mean
+    contents += [network("scratch", 99.9, share, seed=i) for i, share in enumerate((0.5, 0.72))]
+    assert best(compared(tmp_path, *contents)) == ["from scratch", *["tailored task, γ 0.3"] * 4]
+
+
+def test_budgets_are_of_the_best_teacher_for_every_backbone(tmp_path: Path) -> None:
+    small = {"backbone": "small", "stages": [0, 1]}
+    comparison = compared(
+        tmp_path,
+        network("teacher", 95.0, 1.0),
+        network("teacher", 90.0, 0.3, **small),
+        network("eliminated", 93.0, 0.39),
+        # all of its own teacher's FLOPs, and 0.3 of the other's
+        network("scratch", 94.0, 0.3, **small),
+    )
+    assert best(comparison) == ["tiny teacher", *["small from scratch"] * 2, None, None]
+
+
+def test_training_is_told_with_that_of_what_a_network_begins_with(tmp_path: Path) -> None:
+    teacher = summary("teacher", seconds=trained(100.0))
+    own = {"teacher": teacher, "seconds": trained(30.0)}
+    comparison = compared(
+        tmp_path,
+        teacher,
+        summary("tailored", **own),
+        summary("eliminated", **own),
+        summary("knapsack", **own, knapsack=knapsack(of=TAILORED, paths=PATHS)),
+        summary("searched", **own),
+    )
+    table = method_table(comparison.frame, TRAINING_COLUMNS)
+    assert [*table.columns[2:]] == [
+        "teacher's", "tailored network's", "other trials'", "own", "in all",
+    ]  # fmt: skip
+    assert table.iloc[:, 2:].to_numpy().tolist() == [
+        ["–", "–", "–", "100", "100"],
+        ["100", "–", "–", "30", "130"],
+        ["–", "–", "–", "30", "30"],
+        ["100", "200", "–", "30", "330"],
+        ["–", "–", "120", "30", "150"],
+    ]
+
+
+def test_pareto_front_worked_out_by_hand() -> None:
+    def front(*points: tuple[float, float]) -> list[int]:
+        return pareto_front(pd.DataFrame(points, columns=["cost", "accuracy"])).index.tolist()
+
+    assert front((3, 90), (1, 80), (2, 80), (2, 85), (3, 90), (4, 90), (5, 70)) == [1, 3, 0]
+    # 1075 of 1080 images twice, as the means of rounded accuracies have it: the dearer is beaten
+    assert front((0.5, 99.53703), (0.11, 99.53700)) == [1]

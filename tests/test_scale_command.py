@@ -311,7 +311,7 @@ def test_all_sizes_of_a_family_are_compared(out: Path, argv: list[str]) -> None:
     assert [row["image_size"] for row in rows.values()] == ["40"] * 3
     assert [row["input_px"] for row in rows.values()] == ["40", "36", "40"]
     page = (out / "comparison" / "report.html").read_text("utf-8")
-    assert "The best at each budget" in page
+    assert "The best within each budget" in page
 
 
 def damage(**changes: Any) -> Callable[[dict[str, Any]], None]:

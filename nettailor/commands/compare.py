@@ -13,22 +13,22 @@ from nettailor.core.printable import printable
 from nettailor.core.run_folder import KINDS
 from nettailor.report.comparison import Comparison, compare_folders, require_comparable
 from nettailor.report.page import PAGE_MARK, page_html
-from nettailor.report.roads import road_columns
 from nettailor.report.runs import task_name
 from nettailor.report.tables import (
-    BUDGET_HEADINGS,
     COLUMNS,
     MAIN_COLUMNS,
-    budget_rows,
+    TRAINING_COLUMNS,
     budget_table,
-    csv_text,
-    markdown_rows,
+    main_table,
     markdown_table,
+    markdown_text,
     method_table,
     terminal_table,
 )
 
 _PAGE, _TABLE, _TEXT = "report.html", "comparison.csv", "comparison.md"
+_BUDGETS = "The best on validation within each share of the teacher's FLOPs"
+_TRAINING = "Seconds of training, with that of what a network begins with"
 
 
 def task_folder(config: RunConfig) -> Path:
@@ -41,7 +41,7 @@ def report_folder(comparison: Comparison) -> Path:
 
     Raises UserError where they share none.
     """
-    folders = [run.folder.resolve() for method in comparison.methods for run in method.runs]
+    folders = [run.folder.resolve() for run in comparison.runs]
     tasks = [run.parent.parent if run.parent.name in KINDS else run.parent for run in folders]
     common = Path(os.path.commonpath(tasks))
     if common == Path(common.anchor):
@@ -69,38 +69,34 @@ def require_no_other_report(folder: Path) -> None:
 def write_report(comparison: Comparison, folder: Path, command: str) -> None:
     """Write the three files; `command` is what makes them again."""
     write_text(folder / _PAGE, page_html(comparison, command))
-    write_text(folder / _TABLE, csv_text(comparison.methods, road_columns(comparison.methods)))
+    write_text(folder / _TABLE, comparison.frame.to_csv(index=False, lineterminator="\n"))
     write_text(folder / _TEXT, _markdown(comparison, command))
 
 
 def _markdown(comparison: Comparison, command: str) -> str:
-    prose = [*comparison.notes, *(f"{name}: {text}" for name, text in comparison.facts)]
+    frame = comparison.frame
     left_out = [f"- {item.folder}: {item.reason}" for item in comparison.left_out]
     paragraphs = [
-        printable(f"# {comparison.title}"),
-        *map(printable, comparison.verdict.sentences),
-        markdown_table(comparison.methods, MAIN_COLUMNS).rstrip(),
-        "## The best at each budget",
-        markdown_rows(BUDGET_HEADINGS, budget_rows(comparison.methods)).rstrip(),
-        "## What each road cost",
-        markdown_table(comparison.methods, road_columns(comparison.methods)).rstrip(),
-        *map(printable, prose),
+        f"# {markdown_text(comparison.title)}",
+        markdown_table(method_table(frame, MAIN_COLUMNS)),
+        f"## {_BUDGETS}",
+        markdown_table(budget_table(frame)),
+        f"## {_TRAINING}",
+        markdown_table(method_table(frame, TRAINING_COLUMNS)),
         "## All figures",
-        markdown_table(comparison.methods, COLUMNS).rstrip(),
-        *(["## Left out", "\n".join(map(printable, left_out))] if left_out else []),
-        printable(f"Made by `{command}`"),
+        markdown_table(method_table(frame, COLUMNS)),
+        *(["## Left out", "\n".join(map(markdown_text, left_out))] if left_out else []),
+        f"Made by `{printable(command)}`",
     ]
     return "\n\n".join(paragraphs) + "\n"
 
 
 def show(comparison: Comparison, screen: Screen) -> None:
-    """The tables, the verdict, and what was left out, on the terminal."""
-    methods = comparison.methods
-    screen.console.print(terminal_table(methods, comparison.title, screen.console))
-    screen.console.print(budget_table(methods))
-    screen.console.print(method_table(methods, "what each road cost", road_columns(methods)))
-    for sentence in (*comparison.verdict.sentences, *comparison.notes):
-        screen.say(printable(sentence))
+    """The tables, and what was left out, on the terminal."""
+    frame = comparison.frame
+    screen.console.print(main_table(comparison, screen.console))
+    screen.console.print(terminal_table(budget_table(frame), _BUDGETS))
+    screen.console.print(terminal_table(method_table(frame, TRAINING_COLUMNS), _TRAINING))
     for item in comparison.left_out:
         screen.say(f"left out: {printable(str(item.folder))}: {printable(item.reason)}")
 

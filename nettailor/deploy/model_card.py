@@ -9,7 +9,7 @@ from timm.models import get_pretrained_cfg
 
 from nettailor.core.architecture import Architecture
 from nettailor.deploy.written import Written
-from nettailor.report.brief import accuracy
+from nettailor.report.formatting import accuracy
 
 _UNSTATED = "not stated"
 

@@ -1,5 +1,6 @@
-"""Which runs there are to compare, and whether they can be compared at all."""
+"""The runs of a comparison: found, read whole, and checked to be of one task."""
 
+import logging
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,36 +8,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from nettailor.core.config import RunConfig, as_settings, flat
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
-from nettailor.core.run_folder import CONFIG_FILE, STUDY_FILE, RunFolder
+from nettailor.core.run_folder import CONFIG_FILE, METRICS_FILE, STUDY_FILE, RunFolder
 from nettailor.core.settings import parse_yaml
 from nettailor.core.torchvision_sets import SET_NAMES
-from nettailor.report.curves import Epoch, read_epochs
-from nettailor.report.predictions import Predictions, read_predictions
+from nettailor.evidence import PREDICTIONS_FILE
 from nettailor.report.summary import Figures, Summary, read_summary
+from nettailor.student.drawing import tag_of
+from nettailor.student.wiring import Path as WirePath
+from nettailor.student.wiring import full_wiring
 
 _TASK_KEYS = (
     "crop_pct", "split.val", "split.test", "split.seed", "split.group_by", "limit.train",
     "limit.test",
 )  # fmt: skip
+_EPOCHS: dict[str, type] = {"stage": str, "val_accuracy": float, "val_loss": float}
+_PREDICTIONS: dict[str, type] = {
+    "split": str, "index": int, "label": int, "predicted": int, "probability": float,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """A finished run, read whole.
 
-    settings: by dotted key. epochs: of all stages. predictions: by split, "val" and "test".
+    settings: by dotted key. epochs: a row an epoch of all stages, with the columns stage,
+    val_accuracy (%) and val_loss (nats). predictions: by split, "val" and "test", a row an image,
+    indexed by its number in the split, with the class indices label and predicted as columns.
     """
 
     folder: Path
     summary: Summary
     settings: Mapping[str, Any]
-    epochs: tuple[Epoch, ...]
-    predictions: Mapping[str, Predictions]
+    epochs: pd.DataFrame
+    predictions: Mapping[str, pd.DataFrame]
 
     @property
     def teacher(self) -> Figures:
@@ -64,25 +76,10 @@ def read_runs(
     """All runs at any depth under the folders, or that the folders are, in order of their paths.
 
     Nothing inside a run folder counts as another run. Runs that have not finished, that are
-    damaged, or of another than the given image size are told apart with the reason.
+    damaged, or of another than the given image size are left out, with the reason.
 
-    Raises UserError for a folder that is absent or holds no finished run at all, and for runs of
-    different tasks.
+    Raises UserError for a folder that is absent.
     """
-    runs, left_out = find_runs(folders, image_size)
-    if not runs:
-        size = "" if image_size is None else f" at {image_size} px"
-        reasons = "".join(f"\n{item.folder}: {item.reason}" for item in left_out)
-        raise UserError(
-            f"{', '.join(map(str, folders))}: no finished run{size}; train one first: "
-            f"python -m nettailor.teach{reasons}"
-        )
-    require_one_task(runs)
-    return runs, left_out
-
-
-def find_runs(folders: Sequence[Path], image_size: int | None) -> tuple[list[Run], list[LeftOut]]:
-    """The same, of any number of runs and tasks; raises UserError for a folder that is absent."""
     runs: dict[Path, Run] = {}
     left_out: dict[Path, LeftOut] = {}
     for folder in folders:
@@ -133,22 +130,57 @@ def _read_run(folder: Path, image_size: int | None) -> Run:
     if image_size is not None and settings.get("image_size", image_size) != image_size:
         raise UserError(f"another image size: {shown(settings['image_size'])}")
     try:
-        finished = RunFolder(folder).finished
-    except UserError as error:
-        raise UserError(f"damaged: {error}") from error
-    if not finished:
-        raise UserError("not finished; the command that began it goes on with it")
-    try:
+        if not RunFolder(folder).finished:
+            raise UserError("not finished; the command that began it goes on with it")
         summary = read_summary(folder)
-        return Run(
-            folder,
-            summary,
-            flat(settings),
-            read_epochs(folder),
-            read_predictions(folder, len(summary.classes)),
-        )
+        predictions = _read_predictions(folder, len(summary.classes))
+        return Run(folder, summary, flat(settings), _read_epochs(folder), predictions)
     except UserError as error:
-        raise UserError(f"damaged: {error}") from error
+        unfinished = str(error).startswith("not finished")
+        raise UserError(str(error) if unfinished else f"damaged: {error}") from error
+
+
+def _read_table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
+    """These columns of a CSV file; raises UserError where it is absent or no such table."""
+    try:
+        # the columns that are not read may hold the names of files in any encoding
+        table = pd.read_csv(
+            path, usecols=list(columns), dtype=dict(columns),
+            keep_default_na=False, encoding_errors="replace",
+        )  # fmt: skip
+        if not np.isfinite(table.select_dtypes("number")).all(axis=None):
+            raise ValueError("not finite")
+    except FileNotFoundError as error:
+        raise UserError(f"{path.name} is missing") from error
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"{path.name} is no table of {', '.join(columns)}") from error
+    return table
+
+
+def _read_epochs(folder: Path) -> pd.DataFrame:
+    table = _read_table(folder / METRICS_FILE, _EPOCHS)
+    if table.empty:
+        raise UserError(f"{METRICS_FILE} has no epochs")
+    return table
+
+
+def _read_predictions(folder: Path, classes: int) -> dict[str, pd.DataFrame]:
+    table = _read_table(folder / PREDICTIONS_FILE, _PREDICTIONS)
+    whole = table["index"] >= 0
+    whole &= table["label"].between(0, classes - 1) & table["predicted"].between(0, classes - 1)
+    whole &= table["probability"].between(0, 1) & table["split"].isin(["val", "test"])
+    if not whole.all():
+        line = int(whole.argmin()) + 2
+        raise UserError(f"{PREDICTIONS_FILE}, line {line}: no prediction among {classes} classes")
+    found = {}
+    for split in ("val", "test"):
+        rows = table[table["split"] == split].set_index("index").sort_index()
+        if rows.empty:
+            raise UserError(f"{PREDICTIONS_FILE} has no rows of the split {split}")
+        if not rows.index.is_unique:
+            raise UserError(f"{PREDICTIONS_FILE} lists an image of the split {split} twice")
+        found[split] = rows[["label", "predicted"]]
+    return found
 
 
 def _task_of(run: Run) -> dict[str, object]:
@@ -165,7 +197,7 @@ def _task_of(run: Run) -> dict[str, object]:
     for split, predictions in run.predictions.items():
         task[f"number of {split} images"] = len(predictions)
         # the same number of other images is another split, too
-        content = predictions.index.tobytes() + predictions.label.tobytes()
+        content = predictions["label"].reset_index().to_numpy().tobytes()
         task[f"checksum of the {split} images' labels"] = f"{zlib.crc32(content):08x}"
     return task
 
@@ -195,3 +227,32 @@ def require_one_task(runs: Sequence[Run]) -> None:
                     f"{first.folder} and {shown(value)} in {other.folder}; give the folders to "
                     "compare, such as runs/digits/*/*-64px-*"
                 )
+
+
+def read_path_weights(run: Run) -> dict[WirePath, pd.Series]:
+    """α of each path at each epoch (index) of the run's student, from its TensorBoard events;
+    empty where these are absent, damaged or of no student."""
+    blocks = len(run.summary.stages)
+    nodes = range(1, blocks + 1)
+    wiring = full_wiring(blocks, "dense", identities=nodes, exits=nodes)
+    found: dict[WirePath, pd.Series] = {}
+    accumulator = EventAccumulator(str(run.folder / "events" / "student"), {SCALARS: 0})
+    quiet = logging.getLogger("tensorboard")
+    level = quiet.level
+    quiet.setLevel(logging.CRITICAL)  # a damaged file is told by the missing picture
+    try:
+        accumulator.Reload()
+        there = set(accumulator.Tags()["scalars"])
+        for path in wiring.paths:
+            tag = f"path_weight/{tag_of(path, wiring.depth)}"
+            if tag in there:
+                values = {event.step: event.value for event in accumulator.Scalars(tag)}
+                found[path] = pd.Series(values)
+    except Exception:  # the reader of a damaged file can fail in any way
+        return {}
+    finally:
+        quiet.setLevel(level)
+    if not found:
+        return {}
+    table = pd.concat(found.values(), axis="columns", keys=range(len(found))).dropna().sort_index()
+    return {path: table[place] for place, path in enumerate(found)}

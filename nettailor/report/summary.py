@@ -1,12 +1,15 @@
 """`summary.json` as it is read back: every figure checked before anything is drawn from it."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from nettailor.core.compound_scaling import PUBLISHED
 from nettailor.core.errors import UserError
+from nettailor.core.printable import printable
 from nettailor.core.run_folder import SUMMARY_FILE, Kind
+from nettailor.core.side_sections import ROUND_TO
 from nettailor.student.wiring import Kind as PathKind
 from nettailor.student.wiring import Wiring
 
@@ -15,6 +18,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Value = TypeVar("Value")
 Paths = tuple[tuple[int, int, PathKind, Annotated[float, Field(ge=0, le=1.0001)]], ...]
 
 
@@ -24,20 +28,15 @@ class _Read(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Percents(_Read):
-    """A share in % by split; the test may not have been read."""
+class _BySplit(_Read, Generic[Value]):
+    """A figure of each split; the test may not have been read."""
 
-    train: Percent
-    val: Percent
-    test: Percent | None
+    train: Value
+    val: Value
+    test: Value | None
 
 
-class Losses(_Read):
-    """Mean loss in nats by split."""
-
-    train: NonNegative
-    val: NonNegative
-    test: NonNegative | None
+Percents = _BySplit[Percent]
 
 
 class Parameters(_Read):
@@ -62,38 +61,17 @@ class Timing(_Read):
     iqr: NonNegative
 
 
-class Latency(_Read):
-    """Timings at batch 1 and batch 64."""
+class _ByBatch(_Read, Generic[Value]):
+    """A figure of a forward pass at batch 1 and batch 64."""
 
-    single: Timing = Field(alias="1")
-    batch: Timing = Field(alias="64")
-
-
-class Profile(_Read):
-    """Where everything was measured; processor time of a forward pass at batch 1, see `footprint`.
-
-    processor: the name of the GPU, or of the CPU's kind. timed_in, trained_in: types of numbers.
-    """
-
-    device: str
-    processor: str = ""
-    timed_in: str = "float32"
-    trained_in: str = "float32"
-    cpu_ms: NonNegative
-
-
-class PeakMemory(_Read):
-    """Bytes alive at the worst moment of a forward pass at batch 1 and batch 64."""
-
-    single: Count = Field(alias="1")
-    batch: Count = Field(alias="64")
+    single: Value = Field(alias="1")
+    batch: Value = Field(alias="64")
 
 
 class Seconds(_Read):
-    """Time of training, of the whole run, and of the whole test split with reading its images."""
+    """Time of training, and of the whole test split with reading its images."""
 
     train: NonNegative
-    total: NonNegative
     test_inference: NonNegative | None
 
 
@@ -106,16 +84,27 @@ class Eliminated(_Read):
     replacement: bool
     trainable: Literal["all", "head"]
 
+    @property
+    def label(self) -> str:
+        """Such as `elim 2`, `elim 3 blocks conv head`."""
+        unit = " blocks" if self.unit == "blocks" else ""
+        conv, head = " conv" * self.replacement, " head" * (self.trainable == "head")
+        return f"elim {self.top}{unit}{conv}{head}"
+
 
 class Budget(_Read):
-    """The most that a cut may cost: a share of the backbone's FLOPs or parameters, or ms.
-
-    batch: images at a time, for ms.
-    """
+    """The most that a cut may cost: a share of FLOPs or parameters, or ms for a batch."""
 
     cost: Literal["flops", "params", "latency_ms"]
     most: Positive
     batch: AtLeastOne | None
+
+    @property
+    def label(self) -> str:
+        """Such as `FLOPs ≤ 0.3`, `latency ≤ 5 ms, batch 64`."""
+        words = {"flops": "FLOPs ≤ {}", "params": "params ≤ {}", "latency_ms": "latency ≤ {} ms"}
+        limit = words[self.cost].format(f"{self.most:g}")
+        return limit if self.batch in (None, 1) else f"{limit}, batch {self.batch}"
 
 
 class Tailored(_Read):
@@ -128,12 +117,16 @@ class Tailored(_Read):
     depth: str
     paths: Paths
 
+    @property
+    def label(self) -> str:
+        """Such as `tailored all, γ 0.3, FLOPs ≤ 0.3, by rank`."""
+        budget = f", {self.budget.label}" if self.budget else ""
+        rank = ", by rank" if self.cut == "rank" else ""
+        return f"tailored {self.finetune}, γ {self.gamma:g}{budget}{rank}"
+
 
 class MadeNarrower(_Read):
-    """The run whose network was made narrower: a name only where it is not the teacher.
-
-    train_seconds: its own.
-    """
+    """The run whose network was made narrower: a name only where it is not the teacher."""
 
     kind: Literal["teacher", "tailored"]
     name: str
@@ -141,10 +134,7 @@ class MadeNarrower(_Read):
 
 
 class Knapsack(_Read):
-    """Which network lost channels, to which budget, and how it was fine-tuned.
-
-    Shares of the budget are over that network. paths: of a tailored one, as in `Tailored`.
-    """
+    """Which network lost channels, to which share of its cost; paths: of a tailored one."""
 
     of: MadeNarrower
     budget: Budget
@@ -153,6 +143,20 @@ class Knapsack(_Read):
     distill: NonNegative
     mimic: NonNegative
     paths: Paths | None
+
+    @property
+    def label(self) -> str:
+        """What lost channels, how many, and where it departs from the defaults."""
+        words = {
+            "knapsack": self.of.kind == "teacher",
+            f"knapsack of tailored {self.of.name}": self.of.kind == "tailored",
+            self.budget.label: True,
+            "greedy": self.solver == "greedy",
+            "any width" if self.round_to == 1 else f"by {self.round_to}": self.round_to != ROUND_TO,
+            "no distillation": not self.distill,
+            "inner distillation": self.mimic,
+        }
+        return ", ".join(word for word, applies in words.items() if applies)
 
 
 class Scaled(_Read):
@@ -165,6 +169,14 @@ class Scaled(_Read):
     coefficients: tuple[Positive, Positive, Positive]
     image_size: AtLeastOne
     pretrained: bool
+
+    @property
+    def label(self) -> str:
+        """φ, and what is not as published."""
+        label = f"scaled φ {self.phi:g}"
+        if self.coefficients != PUBLISHED:
+            label += f" by {', '.join(f'{factor:g}' for factor in self.coefficients)}"
+        return label if self.pretrained else f"{label}, from scratch"
 
 
 class Searched(_Read):
@@ -179,6 +191,11 @@ class Searched(_Read):
     network: str
     other_trials_seconds: NonNegative
 
+    @property
+    def label(self) -> str:
+        """Tells one network of a study from all others."""
+        return f"searched {self.trial}-{self.network}"
+
 
 class Figures(_Read):
     """The figures that others are compared with: what is read of a run's teacher."""
@@ -190,7 +207,7 @@ class Figures(_Read):
     accuracy_error: Percents | None = None  # summaries of before lack it
     params: Parameters
     flops: AtLeastOne
-    latency_ms: dict[str, Latency] = Field(min_length=1)
+    latency_ms: dict[str, _ByBatch[Timing]] = Field(min_length=1)
     bytes: AtLeastOne
     seconds: Seconds
 
@@ -202,12 +219,11 @@ class Summary(Figures):
     image_size: AtLeastOne
     classes: tuple[str, ...] = Field(min_length=2)
     macro_f1: Percents
-    loss: Losses
+    loss: _BySplit[NonNegative]
     layers: Count
     blocks: Blocks
     stages: tuple[Count, ...] = Field(min_length=1)
-    profile: Profile
-    peak_memory: PeakMemory
+    peak_memory: _ByBatch[Count]  # bytes alive at its worst moment
     eliminated: Eliminated | None
     tailored: Tailored | None
     # summaries of before there were these roads lack them
@@ -240,6 +256,16 @@ class Summary(Figures):
         return self
 
     @property
+    def label(self) -> str:
+        """The short name of what the run did, without backbone and seed."""
+        part = self.tailored or self.eliminated or self.scaled or self.knapsack or self.searched
+        if part is None:
+            return {"head-only": "head only", "scratch": "from scratch"}.get(self.kind, self.kind)
+        budget = getattr(part, "budget", None)
+        timed = budget is not None and budget.cost == "latency_ms" and self.device != "cpu"
+        return printable(f"{part.label}, {self.device}" if timed else part.label)
+
+    @property
     def input_size(self) -> int:
         """Side of the network's own input in pixels; `image_size` is the task's."""
         return self.image_size if self.scaled is None else self.scaled.image_size
@@ -247,26 +273,19 @@ class Summary(Figures):
     @property
     def paths(self) -> Paths | None:
         """The paths of a network that was tailored; None for others."""
-        if self.tailored:
-            return self.tailored.paths
-        return self.knapsack.paths if self.knapsack else None
+        part = self.tailored or self.knapsack
+        return part.paths if part else None
 
     @property
     def device(self) -> str:
         """Where latency was measured."""
         return next(iter(self.latency_ms))
 
-    @property
-    def latency(self) -> Latency:
-        """The timings on that device."""
-        return self.latency_ms[self.device]
-
 
 def read_summary(folder: Path) -> Summary:
     """The figures of a finished run; raises UserError that names the first fault."""
     try:
-        text = (folder / SUMMARY_FILE).read_text(encoding="utf-8")
-        return Summary.model_validate_json(text)
+        return Summary.model_validate_json((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{SUMMARY_FILE} cannot be read") from error
     except ValidationError as error:

@@ -1,253 +1,194 @@
-"""Every figure of a comparison as a column, and the tables made of them."""
+"""The tables of a comparison: methods, budgets and training, for a terminal and for Markdown."""
 
-import csv
-import io
+import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 from textwrap import fill
-from typing import Literal
+from typing import NamedTuple
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from nettailor.core.printable import printable
-from nettailor.report.brief import decimals
-from nettailor.report.budgets import best_at_budgets
-from nettailor.report.measures import (
-    batch_latency_ratio,
-    bytes_ratio,
-    flops_ratio,
-    latency_ratio,
-    params_ratio,
-)
-from nettailor.report.methods import Figure, Method, Spread
-from nettailor.report.runs import Run
+from nettailor.report.comparison import Comparison
+from nettailor.report.formatting import decimals
 
+BUDGETS = (1.0, 0.6, 0.4, 0.25, 0.15)  # of the teacher's FLOPs
 MISSING = "–"
+_ROUNDING = 1e-9
 _NARROW = 11  # characters of a heading in the terminal
+# headings of columns that hold no figures
+WORDS = ("network", "seeds", "setting", "value", "networks", "true class", "predicted", "class")
 
 
-@dataclass(frozen=True)
-class Column:
-    """One figure.
+class Column(NamedTuple):
+    """One figure as tables show it.
 
-    name: in the CSV, which has it unrounded. group, title: in tables, with the unit.
     decimals: digits after the point, or None for three significant ones. unit: what one step of
-    the shown number is worth. fixed: the figure belongs to the structure, so that a spread of zero
-    says nothing.
+    the shown number is worth. fixed: the figure belongs to the structure, so that a deviation of
+    zero says nothing.
     """
 
     name: str
-    group: str
-    title: str
-    figure: Figure
+    heading: str
     decimals: int | None = 2
     unit: float = 1
     fixed: bool = False
 
-    def text(self, spread: Spread | None, *, plus_minus: str = " ± ") -> str:
-        """Such as `98.61 ± 0.16`; the spread only where there are several seeds."""
-        if spread is None:
+    def text(self, values: pd.Series) -> str:
+        """Such as `98.61 ± 0.16`; the sample deviation only where there are several values."""
+        known = values.dropna().astype(float) / self.unit
+        if known.empty:
             return MISSING
-        mean = spread.mean / self.unit
+        mean, deviation = float(known.mean()), float(known.std())
         digits = decimals(mean) if self.decimals is None else self.decimals
-        text = f"{mean:,.{digits}f}"
-        if spread.deviation is None or (self.fixed and spread.deviation == 0):
-            return text
-        return f"{text}{plus_minus}{spread.deviation / self.unit:,.{digits}f}"
+        if len(known) == 1 or (self.fixed and deviation == 0):
+            return f"{mean:,.{digits}f}"
+        return f"{mean:,.{digits}f} ± {deviation:,.{digits}f}"
 
 
-def _split_columns(
-    name: Literal["accuracy", "macro_f1", "loss"], group: str, decimals: int
-) -> list[Column]:
-    titles = {"train": "train", "val": "validation", "test": "test"}
-
-    def figure(split: str) -> Figure:
-        return lambda run: getattr(getattr(run.summary, name), split)
-
-    return [
-        Column(f"{name}_{split}", group, title, figure(split), decimals)
-        for split, title in titles.items()
-    ]
-
-
-def _error_on(split: Literal["val", "test"]) -> Figure:
-    """The standard error of the accuracy, by the number of images; None where it is not known."""
-    return lambda run: getattr(run.summary.accuracy_error, split, None)
-
-
-COLUMNS: tuple[Column, ...] = (
-    *_split_columns("accuracy", "accuracy, %", 2),
-    Column("accuracy_error_val", "standard error, %", "validation", _error_on("val"), 2),
-    Column("accuracy_error_test", "standard error, %", "test", _error_on("test"), 2),
-    *_split_columns("macro_f1", "macro F1, %", 2),
-    *_split_columns("loss", "loss, nats", 3),
-    Column("flops", "FLOPs", "M", lambda run: run.summary.flops, None, 1e6, True),
-    Column("flops_ratio", "FLOPs", "× teacher", flops_ratio, 3, fixed=True),
-    Column("params", "parameters", "M", lambda run: run.summary.params.total, None, 1e6, True),
-    Column("params_ratio", "parameters", "× teacher", params_ratio, 3, fixed=True),
-    Column("params_task", "parameters", "own, M", lambda run: run.summary.params.task,
-           None, 1e6, True),
-    Column("input_px", "structure", "input, px", lambda run: run.summary.input_size, 0, fixed=True),
-    Column("layers", "structure", "layers", lambda run: run.summary.layers, 0, fixed=True),
-    Column("blocks_universal", "structure", "blocks",
-           lambda run: run.summary.blocks.universal, 0, fixed=True),
-    Column("blocks_proxy", "structure", "proxies",
-           lambda run: run.summary.blocks.proxy, 0, fixed=True),
-    Column("latency_ms_1", "latency, ms", "batch 1",
-           lambda run: run.summary.latency.single.median),
-    Column("latency_iqr_ms_1", "latency, ms", "its middle half",
-           lambda run: run.summary.latency.single.iqr),
-    Column("latency_ms_64", "latency, ms", "batch 64",
-           lambda run: run.summary.latency.batch.median, 1),
-    Column("latency_iqr_ms_64", "latency, ms", "its middle half",
-           lambda run: run.summary.latency.batch.iqr, 1),
-    Column("latency_ratio_1", "latency, × teacher", "batch 1", latency_ratio, 2),
-    Column("latency_ratio_64", "latency, × teacher", "batch 64", batch_latency_ratio, 2),
-    Column("cpu_ms", "processor, ms", "CPU", lambda run: run.summary.profile.cpu_ms),
-    Column("test_inference_s", "test split", "inference, s",
-           lambda run: run.summary.seconds.test_inference),
-    Column("peak_memory_1", "peak memory, MB", "batch 1",
-           lambda run: run.summary.peak_memory.single, None, 1e6, True),
-    Column("peak_memory_64", "peak memory, MB", "batch 64",
-           lambda run: run.summary.peak_memory.batch, None, 1e6, True),
-    Column("bytes", "file", "MB", lambda run: run.summary.bytes, None, 1e6, True),
-    Column("bytes_ratio", "file", "× teacher", bytes_ratio, 3, fixed=True),
-    Column("train_s", "training", "s", lambda run: run.summary.seconds.train, 0),
-)  # fmt: skip
-
-# What most readers ask first, in the order of the tables; the terminal drops from the end of
-# _DISPENSABLE what does not fit.
-_MAIN = (
-    "accuracy_val", "accuracy_test", "macro_f1_test", "flops", "flops_ratio", "params",
-    "params_ratio", "params_task", "latency_ratio_1", "latency_ratio_64", "train_s",
-)  # fmt: skip
+COLUMNS = (
+    Column("accuracy_val", "validation accuracy, %"),
+    Column("accuracy_test", "test accuracy, %"),
+    Column("macro_f1_test", "test macro F1, %"),
+    Column("flops", "FLOPs, M", None, 1e6, True),
+    Column("flops_ratio", "FLOPs, × teacher", 3, fixed=True),
+    Column("params", "parameters, M", None, 1e6, True),
+    Column("params_ratio", "parameters, × teacher", 3, fixed=True),
+    Column("params_task", "task's own parameters, M", None, 1e6, True),
+    Column("latency_ratio_1", "latency at batch 1, × teacher"),
+    Column("latency_ratio_64", "latency at batch 64, × teacher"),
+    Column("accuracy_train", "training accuracy, %"),
+    Column("accuracy_error_val", "standard error, validation, %"),
+    Column("accuracy_error_test", "standard error, test, %"),
+    Column("macro_f1_train", "training macro F1, %"),
+    Column("macro_f1_val", "validation macro F1, %"),
+    Column("loss_train", "training loss, nats", 3),
+    Column("loss_val", "validation loss, nats", 3),
+    Column("loss_test", "test loss, nats", 3),
+    Column("input_px", "input, px", 0, fixed=True),
+    Column("layers", "layers", 0, fixed=True),
+    Column("blocks_universal", "blocks", 0, fixed=True),
+    Column("blocks_proxy", "proxies", 0, fixed=True),
+    Column("latency_ms_1", "latency at batch 1, ms"),
+    Column("latency_iqr_ms_1", "its middle half, ms"),
+    Column("latency_ms_64", "latency at batch 64, ms", 1),
+    Column("latency_iqr_ms_64", "its middle half, ms", 1),
+    Column("test_inference_s", "test split, s"),
+    Column("peak_memory_1", "peak memory at batch 1, MB", None, 1e6, True),
+    Column("peak_memory_64", "peak memory at batch 64, MB", None, 1e6, True),
+    Column("bytes", "file, MB", None, 1e6, True),
+    Column("bytes_ratio", "file, × teacher", 3, fixed=True),
+    Column("train_s", "training, s", 0),
+)
+MAIN_COLUMNS = COLUMNS[:10]  # what most readers ask first
+TRAINING_COLUMNS = (
+    Column("train_teacher_s", "teacher's", 0),
+    Column("train_tailored_s", "tailored network's", 0),
+    Column("train_other_trials_s", "other trials'", 0),
+    Column("train_s", "own", 0),
+    Column("train_all_s", "in all", 0),
+)
+# the terminal drops from the end of these what does not fit
 _DISPENSABLE = (
     "latency_ratio_1", "latency_ratio_64", "params_task", "params", "flops", "macro_f1_test",
-    "train_s",
 )  # fmt: skip
-_WHOLE_NAMES = {
-    "accuracy_val": "validation accuracy, %",
-    "accuracy_test": "test accuracy, %",
-    "macro_f1_test": "test macro F1, %",
-    "params_task": "task's own parameters, M",
-    "latency_ratio_1": "latency at batch 1, × teacher",
-    "latency_ratio_64": "latency at batch 64, × teacher",
-    "train_s": "training, s",
-}
-MAIN_COLUMNS = tuple(column for name in _MAIN for column in COLUMNS if column.name == name)
 
 
-def terminal_table(methods: Sequence[Method], title: str, console: Console) -> Table:
-    """The main columns, as many as fit the console's width."""
-    columns = list(MAIN_COLUMNS)
-    dispensable = list(_DISPENSABLE)
-    table = method_table(methods, title, columns)
-    room = console.options.update(width=10_000)
-    while dispensable and console.measure(table, options=room).maximum > console.width:
-        name = dispensable.pop()
-        columns = [column for column in columns if column.name != name]
-        table = method_table(methods, title, columns)
-    return table
+def method_table(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
+    """A row of texts per method, mean ± deviation over its seeds; without columns of no figure."""
+    columns = [column for column in columns if frame[column.name].notna().any()]
+    rows = []
+    for label, runs in frame.groupby("method", sort=False):
+        seeds = " ".join(map(str, runs["seed"]))
+        rows.append([label, seeds, *(column.text(runs[column.name]) for column in columns)])
+    headings = ["network", "seeds", *(column.heading for column in columns)]
+    return pd.DataFrame(rows, columns=headings)
 
 
-def method_table(methods: Sequence[Method], title: str, columns: Sequence[Column]) -> Table:
-    """For the terminal: one row per method, mean±spread over seeds."""
-    table = _terminal(title)
-    table.add_column("network")
-    table.add_column("seeds", justify="right")
-    for column in columns:
-        table.add_column(fill(_heading(column), _NARROW), justify="right", no_wrap=True)
-    for method in methods:
-        cells = [column.text(method.spread(column.figure), plus_minus="±") for column in columns]
-        table.add_row(escape(method.label), str(len(method.runs)), *cells)
-    return table
+def best_at_budgets(frame: pd.DataFrame) -> dict[float, tuple[str, float] | None]:
+    """For each of `BUDGETS` the method of the highest mean validation accuracy among those whose
+    mean FLOPs fit, of equals the leanest, and its share of the FLOPs. None where nothing fits.
+
+    Budgets are shares of one teacher's FLOPs for all methods: where runs have teachers of several
+    backbones, of the most accurate one's on validation.
+    """
+    means = frame.groupby("method", sort=False)[["accuracy_val", "flops"]].mean()
+    means["flops"] /= frame.sort_values("teacher_accuracy_val")["teacher_flops"].iloc[-1]
+    # of figures that are rounded themselves: equals must not differ by that
+    means["accuracy_val"] = means["accuracy_val"].round(3)
+    ranked = means.sort_values(["accuracy_val", "flops"], ascending=[False, True], kind="stable")
+    shares = [(str(method), float(share)) for method, share in ranked["flops"].items()]
+    return {
+        budget: next((found for found in shares if found[1] <= budget + _ROUNDING), None)
+        for budget in BUDGETS
+    }
 
 
-def _terminal(title: str) -> Table:
-    return Table(
+def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
+    """The points (columns cost, accuracy) that no other one beats, by rising cost.
+
+    A point is beaten by one that costs no more and is no less accurate. Accuracies, in %, count
+    to three decimals: they are means of what was rounded.
+    """
+    ordered = points.assign(accuracy=points["accuracy"].round(3))
+    ordered = ordered.sort_values(["cost", "accuracy"], ascending=[True, False], kind="stable")
+    before = ordered["accuracy"].cummax().shift(fill_value=-1.0)
+    return points.loc[ordered.index[ordered["accuracy"] > before]]
+
+
+def budget_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row of texts per budget: the best network within it."""
+    accuracies = [
+        COLUMNS[0]._replace(heading="validation, %"),
+        COLUMNS[1]._replace(heading="test, %"),
+    ]
+    methods = method_table(frame, accuracies).set_index("network", drop=False)
+    rows = []
+    for budget, best in best_at_budgets(frame).items():
+        cells = ["none is that small", *[MISSING] * len(methods.columns)]
+        if best:
+            cells = [*methods.loc[best[0]], f"{best[1]:.3f}"]
+        rows.append([f"≤ {budget:g}", *cells])
+    return pd.DataFrame(rows, columns=["FLOPs, × teacher", *methods.columns, "needs"])
+
+
+def terminal_table(table: pd.DataFrame, title: str) -> Table:
+    """A table of texts for the terminal."""
+    shown_table = Table(
         title=escape(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD
     )
-
-
-BUDGET_HEADINGS = ("FLOPs, × teacher", "network", "seeds", "validation, %", "test, %", "needs")
-
-
-def budget_rows(methods: Sequence[Method]) -> list[tuple[str, ...]]:
-    """Under `BUDGET_HEADINGS`, what is best at each budget."""
-    columns = {column.name: column for column in COLUMNS}
-    rows = []
-    for budget, method, share in best_at_budgets(methods):
-        if method is None:
-            rows.append((f"≤ {budget:g}", "none is that small", *[MISSING] * 4))
-            continue
-        accuracies = [columns[name] for name in ("accuracy_val", "accuracy_test")]
-        rows.append(
-            (
-                f"≤ {budget:g}",
-                method.label,
-                str(len(method.runs)),
-                *(column.text(method.spread(column.figure)) for column in accuracies),
-                f"{share:.3f}",
-            )
+    for heading in table.columns:
+        words = heading in WORDS
+        shown_table.add_column(
+            fill(heading, _NARROW), justify="left" if words else "right", no_wrap=not words
         )
-    return rows
+    for row in table.itertuples(index=False):
+        shown_table.add_row(*(escape(cell).replace(" ± ", "±") for cell in row))
+    return shown_table
 
 
-def budget_table(methods: Sequence[Method]) -> Table:
-    """For the terminal: what is best at each budget."""
-    table = _terminal("the best on validation within each budget")
-    for heading in BUDGET_HEADINGS:
-        table.add_column(heading, justify="left" if heading == "network" else "right")
-    for row in budget_rows(methods):
-        table.add_row(*map(escape, row))
-    return table
+def main_table(comparison: Comparison, console: Console) -> Table:
+    """The main columns for the terminal, as many as fit the console's width."""
+    columns, dispensable = list(MAIN_COLUMNS), list(_DISPENSABLE)
+    room = console.options.update(width=10_000)
+    while True:
+        table = terminal_table(method_table(comparison.frame, columns), comparison.title)
+        if not dispensable or console.measure(table, options=room).maximum <= console.width:
+            return table
+        name = dispensable.pop()
+        columns = [column for column in columns if column.name != name]
 
 
-def _heading(column: Column) -> str:
-    """A column's whole name where no group stands above it."""
-    return _WHOLE_NAMES.get(column.name, f"{column.group} {column.title}")
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table of texts in Markdown; names are to the left, figures to the right."""
+    marks = ["---" if heading in WORDS else "---:" for heading in table.columns]
+    cells = [[markdown_text(cell) for cell in row] for row in table.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (table.columns.tolist(), marks, *cells))
 
 
-def csv_text(methods: Sequence[Method], more: Sequence[Column] = ()) -> str:
-    """One row per run with every figure unrounded, and `more`; ratios are over the teacher's."""
-    columns = (*COLUMNS, *more)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["folder", "method", "kind", "backbone", "dataset", "image_size", "seed", "device"]
-        + [column.name for column in columns]
-    )
-    for method in methods:
-        for run in method.runs:
-            writer.writerow(_csv_row(method, run, columns))
-    return text.getvalue()
-
-
-def _csv_row(method: Method, run: Run, columns: Sequence[Column]) -> list[object]:
-    summary = run.summary
-    return [
-        printable(str(run.folder)), method.label, summary.kind, printable(summary.backbone),
-        printable(summary.dataset), summary.image_size, summary.seed, summary.device,
-        *("" if (value := column.figure(run)) is None else value for column in columns),
-    ]  # fmt: skip
-
-
-def markdown_table(methods: Sequence[Method], columns: Sequence[Column]) -> str:
-    """One row per method, mean ± spread over seeds."""
-    headings = ["network", "seeds", *(_heading(column) for column in columns)]
-    rows = [
-        [method.label, str(len(method.runs))]
-        + [column.text(method.spread(column.figure)) for column in columns]
-        for method in methods
-    ]
-    return markdown_rows(headings, rows)
-
-
-def markdown_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the column `network` is to the left, all others to the right."""
-    marks = ["---" if heading == "network" else "---:" for heading in headings]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (headings, marks, *cells))
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is: no markup, no end of a cell."""
+    return html.escape(printable(text), quote=False).replace("|", "\\|")
