@@ -109,17 +109,3 @@ def test_networks_that_do_not_fit_are_not_proposed() -> None:
     with pytest.raises(UserError, match=r"none of 200 .*max_cost = 0\.5 .*raise it") as refused:
         propose(SPACE, 0, 0, [], lambda _: False)
     assert "\n" not in str(refused.value)
-
-
-def test_the_description_tells_spaces_apart() -> None:
-    described = [
-        SearchSpace(SearchConfig(**changes), 32).describe()
-        for changes in (
-            {},
-            {"max_stages": 4},
-            {"max_width": 48},
-            {"max_repeats": 2},
-            {"max_cost": 1.0},
-        )
-    ]
-    assert all(one != other for one in described for other in described if one is not other)
