@@ -9,7 +9,7 @@ proposes what it would have proposed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,8 +34,8 @@ from nettailor.core.vocabulary import searched_chain
 from nettailor.core.weights import WeightsSource, universal_digest
 from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, finetune, train
-from nettailor.halving import Standing, better_half, front, rungs
-from nettailor.search_space import Proposal, SearchSpace, propose
+from nettailor.halving import Standing, better_half, rungs
+from nettailor.search_space import Proposal, SearchSpace, in_words, propose
 from nettailor.session import Session, start_session
 from nettailor.study import IGNORED, PROG, Reached, Study
 from nettailor.teach import load_teacher, ready_teacher, teacher_folder
@@ -82,15 +82,10 @@ class Search:
         going = list(range(search.trials))
         self._share(self._job(number, marks[0], self._try) for number in going)
         for before, epochs in pairwise(marks):
-            going = better_half([self.standing(number, before) for number in going])
+            going = better_half([self._standing(number, before) for number in going])
             if epochs < search.epochs:
                 self._share(self._job(number, epochs, self._train_on) for number in going)
-        # what the others have cost; these tell it in their own summaries
-        others = set(range(search.trials)) - set(going)
-        # a network of the last rung may have been passed by those of more --trials
-        reached = [[self.study.reached(number, mark) for mark in marks] for number in others]
-        spent = sum(max(at.seconds for at in trial if at) for trial in reached)
-        runs = {number: self._run(number, spent) for number in going}
+        runs = {number: self._run(number, self._spent(going, marks)) for number in going}
         finish = partial(self._finish, runs)
         self._share(self._job(number, search.epochs, finish) for number in going)
         summaries = {
@@ -120,10 +115,11 @@ class Search:
         def open_study() -> None:
             self.study = Study(session, overwrite=overwrite)
 
+        def teach() -> None:
+            self._teacher = ready_teacher(session)
+
         Study.join(session)
-        self._share([_Job("study", study, open_study)])
-        self._share([_Job("teacher", teacher.path, partial(ready_teacher, session))])
-        self._teacher = ready_teacher(session)
+        self._share([_Job("study", study, open_study), _Job("teacher", teacher.path, teach)])
 
     def _job(self, number: int, epochs: int, work: Callable[[int, int], None]) -> _Job:
         place = self.study.folder / "trials" / str(number)
@@ -191,7 +187,7 @@ class Search:
 
     def _finish(self, runs: Mapping[int, ChainRun], number: int, epochs: int) -> None:
         """Train a network to the end, as a run, with all that it has learnt so far."""
-        run, trial = runs[number], self._trial_folder(number)
+        run, trial = runs[number], self.study.trial_folder(number)
         before = self.study.reached(number, epochs)
         if run.folder.finished or (before and before.macro_f1 == 0):
             return
@@ -208,7 +204,7 @@ class Search:
 
     def _train(self, number: int, epochs: int) -> tuple[Chain, Reached]:
         """Train a network, or go on with it, for the first `epochs` of the whole schedule."""
-        session, study, folder = self._session, self.study, self._trial_folder(number)
+        session, study, folder = self._session, self.study, self.study.trial_folder(number)
         session.open(folder, study.settings, ignored=IGNORED, overwrite=False)
         chain, _ = self._fresh(number)
         place(chain, session.accelerator.device)
@@ -229,14 +225,6 @@ class Search:
         self._session.seed_stage(f"trial {number}")
         chain = searched_chain(self.study.tried[number], len(self._session.task.classes))
         return chain, WeightsSource("random initialisation", universal_digest(chain))
-
-    def _trial_folder(self, number: int) -> RunFolder:
-        """Where a network trains until it becomes a run.
-
-        Its name tells network from network, so that none goes on from another's state.
-        """
-        key = self.study.tried[number].key
-        return RunFolder(self.study.folder / "trials" / f"{number}-{key}", PROG)
 
     def _run(self, number: int, spent: float) -> ChainRun:
         """The run of a network that goes all the way; `spent`: seconds of training the others."""
@@ -260,7 +248,14 @@ class Search:
             searched=searched,
         )
 
-    def standing(self, number: int, epochs: int) -> Standing:
+    def _spent(self, going: Sequence[int], marks: Sequence[int]) -> float:
+        """Seconds of training the trials that do not go all the way."""
+        others = set(range(self._search.trials)) - set(going)
+        # one that was passed by those of more --trials can have come to any of the marks
+        reached = [[self.study.reached(number, mark) for mark in marks] for number in others]
+        return sum(max(at.seconds for at in trial if at) for trial in reached)
+
+    def _standing(self, number: int, epochs: int) -> Standing:
         """A trial at a rung that it has come to, at the costs that were measured once."""
         reached, values = self.study.reached(number, epochs), self.study.values(number)
         assert reached, "it has come there"
@@ -270,24 +265,12 @@ class Search:
 
 def _reached(history: Sequence[Mapping[str, float]]) -> Reached:
     """The macro F1 of the best of these epochs, and how long they took to train."""
-    best: Scores | None = None
-    for row in history:
-        figures = row["val_accuracy"], row["val_macro_f1"], row["val_loss"]
-        scores = Scores(*figures, judged=row["val_judged"])
-        if scores.better_than(best):
-            best = scores
-    assert best is not None, "a network has trained for an epoch"
+    best, *later = (
+        Scores(row["val_accuracy"], row["val_macro_f1"], row["val_loss"], judged=row["val_judged"])
+        for row in history
+    )
+    best = reduce(lambda best, scores: scores if scores.better_than(best) else best, later, best)
     return Reached(best.macro_f1, sum(row["seconds"] for row in history))
-
-
-def in_words(structure: SearchedStructure) -> str:
-    """Such as `stem 16, 2 × MBConv 24 (kernel 3, stride 2, silu, expansion 4), head 128`."""
-    rows = [
-        f"{row.repeats} × {row.kind} {row.channels} (kernel {row.kernel}, stride {row.stride}, "
-        f"{row.activation}" + f", expansion {row.expansion}" * (row.expansion > 1) + ")"
-        for row in structure.blocks
-    ]
-    return ", ".join([f"stem {structure.stem}", *rows, f"head {structure.head}"])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -303,9 +286,6 @@ def main(argv: Sequence[str]) -> None:
     named = {f"trial {number}": row for number, row in rows.items()}
     title = f"{session.task.name}, networks from scratch beside the teacher"
     screen.console.print(networks_table({"teacher": teacher, **named}, title))
-    standings = [search.standing(number, config.search.epochs) for number in rows]
-    best = ", ".join(map(str, front(standings)))
-    screen.say(f"none beats these in macro F1, parameters and latency: trial {best}")
     screen.say(f"run folders: {session.folder(_KIND).parent}")
     for plot in plots:
         screen.say(f"plot of the study: {plot}")

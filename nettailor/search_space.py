@@ -85,6 +85,16 @@ class SearchSpace:
         return self.suggest(FixedTrial(dict(params)))
 
 
+def in_words(structure: SearchedStructure) -> str:
+    """Such as `stem 16, 2 × MBConv 24 (kernel 3, stride 2, silu, expansion 4), head 128`."""
+    rows = [
+        f"{row.repeats} × {row.kind} {row.channels} (kernel {row.kernel}, stride {row.stride}, "
+        f"{row.activation}" + f", expansion {row.expansion}" * (row.expansion > 1) + ")"
+        for row in structure.blocks
+    ]
+    return ", ".join([f"stem {structure.stem}", *rows, f"head {structure.head}"])
+
+
 def propose(
     space: SearchSpace,
     seed: int,

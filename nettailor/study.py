@@ -142,6 +142,13 @@ class Study:
         """The network of each trial that was begun."""
         return {n: self._space.structure(trial.params) for n, trial in self._trials().items()}
 
+    def trial_folder(self, number: int) -> RunFolder:
+        """Where a network trains until it becomes a run.
+
+        Its name tells network from network, so that none goes on from another's state.
+        """
+        return RunFolder(self.folder / "trials" / f"{number}-{self.tried[number].key}", PROG)
+
     @property
     def finished(self) -> list[FrozenTrial]:
         """The trials whose three values are known."""
