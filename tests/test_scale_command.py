@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import interrupted_after_one_epoch, no_training, quick_latency
+from conftest import no_training, quick_latency
 from safetensors.torch import save_file
 
 from nettailor import compare, export, finetune, predict, scale
@@ -119,25 +119,6 @@ def test_again_nothing_is_trained_or_loaded_and_other_settings_are_refused(
         scale.main([*argv, "--out", str(out.parent), "--phi", "0", "--scale.lr", "0.03"])
 
 
-@pytest.mark.usefixtures("_saved_every_epoch")
-def test_interrupted_and_gone_on_is_bit_identical(
-    out: Path, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick_latency(monkeypatch)
-    shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
-    flags = [*argv, "--out", str(tmp_path), "--phi", "-0.5"]
-    with monkeypatch.context() as patch:
-        patch.setattr(finetune, "fit", interrupted_after_one_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            scale.main(flags)
-    run = run_of(tmp_path / "digits", "phi-0.5")
-    assert not (run / "summary.json").exists()
-    torch.manual_seed(99)  # another process begins in another state
-    scale.main(flags)
-    for file in ("model.safetensors", "predictions.csv", "architecture.json"):
-        assert (run / file).read_bytes() == (run_of(out, "phi-0.5") / file).read_bytes()
-
-
 def test_a_run_is_replayed_by_its_own_settings(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,8 +161,6 @@ def test_coefficients_and_a_start_from_nothing_are_runs_of_their_own(
         (["--scale.phi", "[]"], "phi is empty"),
         (["--phi", "nan"], "phi = nan: must be finite"),
         (["--phi", "0.5", "0.50000001"], r"φ 0\.5 and 0\.50000001 would share the run"),
-        (["--phi"], "expected at least one argument"),
-        (["--phi", "one"], "invalid float value"),
         (["--scale.depth", "0.5"], r"scale\.depth"),
         (["--scale.depth", "1", "--scale.width", "1", "--scale.resolution", "1"], "are all 1"),
         (
@@ -243,12 +222,9 @@ def damage(**changes: Any) -> Callable[[dict[str, Any]], None]:
     ("change", "message"),
     [
         (damage(width=1e9), r"scaled\.width: .*less than or equal to 10"),
-        (damage(depth=1e9), r"scaled\.depth: .*less than or equal to 10"),
         (damage(depth=float("nan")), r"scaled\.depth: "),
-        (damage(width=-1), r"scaled\.width: "),
         (damage(height=1), r"scaled\.height: "),
         (damage(width=2.0), "weights of another network"),
-        (lambda content: content.update(scaled=None), "weights of another network"),
         (lambda content: content.update(backbone="test_resnet"), "'test_resnet' cannot be scaled"),
         (
             lambda content: content.update(eliminated={"blocks": 1, "replacement": False}),

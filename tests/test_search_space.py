@@ -57,23 +57,6 @@ def test_every_network_fits_the_bounds_and_the_image(seed: int, size: int, stage
     assert space.structure(made.params) == made.structure
 
 
-def test_every_choice_comes_up() -> None:
-    rows = [
-        row
-        for number in range(60)
-        for row in propose(SPACE, 0, number, [], anything).structure.blocks
-    ]
-    assert {row.kind for row in rows} == {
-        "Conv", "DWConv", "InvertedResidualV2", "InvertedResidualV3", "MBConv",
-    }  # fmt: skip
-    assert {row.activation for row in rows} == {"relu", "hard_swish", "silu"}
-    assert {row.kernel for row in rows} == {3, 5}
-    assert {row.stride for row in rows} == {1, 2}
-    assert {row.channels for row in rows} == {8, 16, 24, 32, 40}
-    assert {row.expansion for row in rows} == {1, 2, 4, 6}
-    assert {row.repeats for row in rows} == {1, 2}
-
-
 def test_a_proposal_follows_from_seed_number_and_past() -> None:
     proposals = first(12)
     finished = past(proposals)
