@@ -52,23 +52,3 @@ def better_half(standings: Sequence[Standing]) -> list[int]:
     # max takes the first of equals
     best = [max(band, key=lambda standing: standing.macro_f1) for band in bands if band]
     return sorted(standing.number for standing in best)
-
-
-def front(standings: Sequence[Standing]) -> list[int]:
-    """Numbers of the trials that none beats in macro F1, parameters and latency, rising.
-
-    One beats another that is no worse in all three, and better in one.
-    """
-
-    def merits(standing: Standing) -> tuple[float, float, float]:
-        return standing.macro_f1, -standing.parameters, -standing.latency
-
-    def beaten(one: Standing) -> bool:
-        mine = merits(one)
-        return any(
-            merits(other) != mine
-            and all(theirs >= own for theirs, own in zip(merits(other), mine, strict=True))
-            for other in standings
-        )
-
-    return sorted(standing.number for standing in standings if not beaten(standing))

@@ -34,7 +34,7 @@ _WORST = (0.0, 1e12, 1e12)
 
 
 class Proposal(NamedTuple):
-    """A network to try: its parameters by name, where each came from, and what they make."""
+    """A network to try: its parameters by name, their distributions, and what they make."""
 
     params: dict[str, Any]
     distributions: dict[str, BaseDistribution]
@@ -52,28 +52,6 @@ class SearchSpace:
     search: SearchConfig
     image_size: int
 
-    def describe(self) -> dict[str, Any]:
-        """All that the space hangs on, as plain data by name."""
-        search = self.search
-        return {
-            "kinds": list(_KINDS),
-            "stages": [1, search.max_stages],
-            "repeats": [1, search.max_repeats],
-            "channels": [_CHANNELS_STEP, self._widest, _CHANNELS_STEP],
-            "strides": [1, 2],
-            "strided_side": _STRIDED_SIDE,
-            "kernels": list(_KERNELS),
-            "activations": list(_ACTIVATIONS),
-            "expansion": list(_EXPANSION),
-            "stem": list(_STEM),
-            "head": list(_HEAD),
-            "max_cost": search.max_cost,
-        }
-
-    @property
-    def _widest(self) -> int:
-        return self.search.max_width // _CHANNELS_STEP * _CHANNELS_STEP
-
     def suggest(self, trial: BaseTrial) -> SearchedStructure:
         """The network that a trial chooses."""
 
@@ -81,21 +59,18 @@ class SearchSpace:
             return trial.suggest_int(name, least, most, step=step)
 
         stem, head = choose("stem", *_STEM), choose("head", *_HEAD)
+        widest = self.search.max_width // _CHANNELS_STEP * _CHANNELS_STEP
         side = -(-self.image_size // 2)
         blocks = []
         for stage in range(1, choose("stages", 1, self.search.max_stages) + 1):
             kind = trial.suggest_categorical(f"kind_{stage}", _KINDS)
-            stride = 1
-            if side >= _STRIDED_SIDE:
-                stride = choose(f"stride_{stage}", 1, 2)
+            stride = choose(f"stride_{stage}", 1, 2) if side >= _STRIDED_SIDE else 1
             side = -(-side // stride)
             plain = kind in ("Conv", "DWConv")
             blocks.append(
                 SearchedBlock(
                     kind=kind,
-                    channels=choose(
-                        f"channels_{stage}", _CHANNELS_STEP, self._widest, _CHANNELS_STEP
-                    ),
+                    channels=choose(f"channels_{stage}", _CHANNELS_STEP, widest, _CHANNELS_STEP),
                     stride=stride,
                     kernel=trial.suggest_categorical(f"kernel_{stage}", _KERNELS),
                     activation=trial.suggest_categorical(f"activation_{stage}", _ACTIVATIONS),
@@ -108,6 +83,16 @@ class SearchSpace:
     def structure(self, params: Mapping[str, Any]) -> SearchedStructure:
         """The network that these parameters make; ValueError where one is missing."""
         return self.suggest(FixedTrial(dict(params)))
+
+
+def in_words(structure: SearchedStructure) -> str:
+    """Such as `stem 16, 2 × MBConv 24 (kernel 3, stride 2, silu, expansion 4), head 128`."""
+    rows = [
+        f"{row.repeats} × {row.kind} {row.channels} (kernel {row.kernel}, stride {row.stride}, "
+        f"{row.activation}" + f", expansion {row.expansion}" * (row.expansion > 1) + ")"
+        for row in structure.blocks
+    ]
+    return ", ".join([f"stem {structure.stem}", *rows, f"head {structure.head}"])
 
 
 def propose(

@@ -1,54 +1,45 @@
-"""The study of a search: which networks were tried and how far they came, shared by processes.
+"""The study of a search, in optuna's own journal: which networks were tried, and how far they came.
 
-What a study finds follows from its settings, its seed and the latencies that were measured. The
-first ten networks are the same in every study of the same settings, and so, bit for bit on the CPU,
-is how each network trains. Later networks, and who goes on, hang on latency as well, which no two
-measurements share: a study begun anew ends elsewhere. Every measured value is in the journal,
-though, and is measured once: a study that was killed goes on from it, and one process that goes on
-proposes what it would have proposed. Several processes propose by what is finished when they ask;
-the journal tells what came of it.
+A trial is a network's first epochs. How far it came at each number of epochs is noted with the
+study, since a finished trial takes no more notes.
 """
 
 import os
 import re
-import shutil
-import sys
-from collections.abc import Iterable
-from functools import cached_property
+import socket
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+import optuna
+from filelock import FileLock
+from matplotlib import pyplot
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.visualization import matplotlib as plots
 
-from nettailor.claims import Claim, Claims, damaged
 from nettailor.core.architecture import SearchedStructure
-from nettailor.core.backbone import create_backbone
-from nettailor.core.config import EXECUTION_KEYS, TEACHER_KEYS, flat, recorded
-from nettailor.core.cost import module_flops
+from nettailor.core.config import TEACHER_KEYS, recorded
 from nettailor.core.errors import UserError
-from nettailor.core.files import is_leftover
-from nettailor.core.run_folder import STUDY_FILE, RunFolder, unlike
-from nettailor.core.vocabulary import searched_chain
-from nettailor.halving import Standing
+from nettailor.core.files import write_atomically
+from nettailor.core.run_folder import STUDY_FILE, RunFolder
+from nettailor.core.run_lock import AtWorkError, hold, let_go, require_free
 from nettailor.report.formatting import STUDY_PLOTS
-from nettailor.search_space import DIRECTIONS, Proposal, SearchSpace, propose
+from nettailor.search_space import DIRECTIONS, Proposal, SearchSpace
 from nettailor.session import Session
 
 PROG = "python -m nettailor.search"
-_MACRO_F1 = StudyDirection.MAXIMIZE
-_NUMBERS: dict[str, BaseDistribution] = {
-    "trial": IntDistribution(0, sys.maxsize),
-    "epochs": IntDistribution(0, sys.maxsize),
-}
-_TEACHER = "teacher"
-_CONTENTS = {"trials", *STUDY_PLOTS}  # of a study's folder, beside its journal
+# Keys in which settings may differ: a study can be given more trials, and the teacher that is there
+# counts.
+IGNORED = ("search.trials", *TEACHER_KEYS)
 
 
 class Reached(NamedTuple):
-    """Where a network stands at a rung.
+    """Where a network stands after so many epochs.
 
     macro_f1: of its best epoch on validation so far, in %; 0 where its training broke down.
     seconds: it has trained for.
@@ -58,220 +49,169 @@ class Reached(NamedTuple):
     seconds: float
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal file, under a lock that ends with the process that holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._alone = path, FileLock(f"{path}.lock")
+        super().__init__(str(path), self._alone)  # type: ignore[arg-type]  # used in the same way
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """See optuna; raises UserError where it cannot write."""
+        try:
+            with self._alone, self._path.open("rb+") as file:
+                # what a full disk or a killed process left of a line would spoil the next one
+                file.truncate(file.read().rfind(b"\n") + 1)
+                super().append_logs(logs)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self._path}: {error.strerror or error}; free the disk, or choose "
+                "another --out"
+            ) from error
+
+
 class Study:
     """The study of one backbone's task, image size and seed, in `<out>/<task>/search/<name>/`."""
 
-    def __init__(self, session: Session) -> None:
+    @staticmethod
+    def join(session: Session) -> None:
+        """From now on nobody else discards the study, for as long as this process lives."""
+        folder = session.folder("search")
+        hold(folder.with_name(f"{folder.name} process {os.getpid()} on {socket.gethostname()}"))
+
+    def __init__(self, session: Session, *, overwrite: bool) -> None:
         """Open a study, or begin it.
 
         Raises:
-            UserError: it is of other settings or of another space, its journal is damaged.
+            UserError: it is of other settings, its journal is damaged; another process works on
+                what is to be discarded.
         """
-        self._session = session
-        self.folder = session.folder("search")
-        self.space = SearchSpace(session.config.search, session.config.image_size)
-        self.trials, self.rungs = _open(self.folder)
-        self._require_same()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the `config.yaml` of a trial holds."""
-        return recorded(self._session.config, "teacher", "search")
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """Dotted keys in which a trial's settings may differ: a study can be given more trials,
-        and the teacher that is there counts."""
-        return ("search.trials", *TEACHER_KEYS)
-
-    def _require_same(self) -> None:
-        left_out = {*EXECUTION_KEYS, *self.ignored}
-        here = {key: value for key, value in flat(self.settings).items() if key not in left_out}
-        here |= {f"space.{key}": value for key, value in self.space.describe().items()}
-        differing = unlike(self.trials.describe(here), here)
-        if differing:
-            raise UserError(
-                f"{self.folder} holds a study of other settings: {differing}. Give the "
-                f"same settings to go on, another --out, or `{PROG} --overwrite` to discard it "
-                "with its runs"
-            )
-
-    @property
-    def begun(self) -> bool:
-        """Whether a network has been tried to the end of its first epochs."""
-        return bool(self.trials.completed())
-
-    @cached_property
-    def _most_flops(self) -> float:
-        config = self._session.config
-        with torch.device("meta"):
-            chain = create_backbone(config.backbone, len(self._session.task.classes))
-        shape = (3, config.image_size, config.image_size)
-        return config.search.max_cost * module_flops(chain, shape)
-
-    def affordable(self, structure: SearchedStructure) -> bool:
-        """Whether a network has no more multiply-adds than is allowed."""
-        size = self._session.config.image_size
-        with torch.device("meta"):
-            chain = searched_chain(structure, len(self._session.task.classes))
-        return module_flops(chain, (3, size, size)) <= self._most_flops
-
-    def proposal(self, number: int) -> Proposal:
-        """The network of a trial: the one that was claimed first, else the one to try now.
-
-        Raises UserError where no network fits, and for a journal that holds something else.
-        """
-        claimed = self.trials.claimed(trial_job(number))
-        if not claimed:
-            tried = {
-                self._structure(trial) for trial in self.trials.study.get_trials(deepcopy=False)
-            }
-            return propose(
-                self.space,
-                self._session.config.seed,
-                number,
-                self.trials.completed(),
-                lambda structure: structure not in tried and self.affordable(structure),
-            )
-        first = claimed[0]
-        return Proposal(first.params, first.distributions, self._structure(first))
-
-    def _structure(self, trial: FrozenTrial) -> SearchedStructure:
+        self.settings = recorded(session.config, "teacher", "search")
+        self._run = RunFolder(session.folder("search"), PROG)
+        self.folder = self._run.path
+        self._space = SearchSpace(session.config.search, session.config.image_size)
+        if overwrite:
+            self._discard_runs(session)
+        session.open(self._run, self.settings, ignored=IGNORED, overwrite=overwrite)
+        let_go(self.folder)  # which is for all
+        journal = self.folder / STUDY_FILE
         try:
-            return self.space.structure(trial.params)
-        except ValueError as error:
-            raise damaged(self.folder / STUDY_FILE, error) from error
+            self._optuna = optuna.create_study(
+                storage=JournalStorage(_Journal(journal)),
+                study_name="search",
+                directions=DIRECTIONS,
+                load_if_exists=True,
+            )
+            _ = self.tried
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # records that are none of optuna's can fail in any way
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{journal}: damaged, or no journal of this program ({reason}). End all processes "
+                "that share it, delete the file and start again; finished runs are kept, they are "
+                "in their own folders"
+            ) from error
 
-    def take(self, number: int, proposal: Proposal) -> Claim | None:
-        """Claim a trial's first epochs; None when another process has it, or was quicker."""
-        job = trial_job(number)
-        claim = self.trials.take(job, proposal.params, proposal.distributions, {"number": number})
-        return self._unless_done(self.trials, job, claim)
+    def _discard_runs(self, session: Session) -> None:
+        for lock in self.folder.parent.glob(f".{self.folder.name} process *.lock"):
+            try:
+                require_free(lock.with_name(lock.stem[1:]))
+            except AtWorkError as error:
+                worker = lock.stem.removeprefix(f".{self.folder.name} ")
+                raise UserError(
+                    f"{self.folder}: {worker} works on this study; end it before --overwrite"
+                ) from error
+        self._run.check(None)
+        any_trial = session.folder("searched", "trial@")
+        name = re.compile(re.escape(any_trial.name).replace("@", "[0-9]+-[0-9a-f]{6}"))
+        places = [place for place in any_trial.parent.glob("*") if name.fullmatch(place.name)]
+        runs = [RunFolder(place, PROG) for place in places]
+        for run in runs:  # all, before the first of them goes
+            run.check(None)
+        for run in runs:
+            run.discard()
 
-    def take_rung(self, number: int, epochs: int) -> Claim | None:
-        """Claim a trial's training up to a later rung; None as in `take`."""
-        job = rung_job(number, epochs)
-        params = {"trial": number, "epochs": epochs}
-        return self._unless_done(self.rungs, job, self.rungs.take(job, params, _NUMBERS, {}))
+    def _trials(self) -> dict[int, FrozenTrial]:
+        """By number. Optuna counts trials as processes begin them, which can be another order."""
+        trials = self._optuna.get_trials(deepcopy=False)
+        return {trial.user_attrs["number"]: trial for trial in trials}
 
-    def take_run(self, number: int) -> Claim | None:
-        """Claim a trial's training to the end; None when another process has it."""
-        epochs = self._session.config.search.epochs
-        params = {"trial": number, "epochs": epochs}
-        return self.rungs.take(rung_job(number, epochs), params, _NUMBERS, {})
+    @property
+    def tried(self) -> dict[int, SearchedStructure]:
+        """The network of each trial that was begun."""
+        return {n: self._space.structure(trial.params) for n, trial in self._trials().items()}
 
-    def take_teacher(self) -> Claim | None:
-        """Claim the training of the teacher, which all processes need; None as in `take`."""
-        return self.rungs.take(_TEACHER, {}, {}, {})
-
-    def _unless_done(self, claims: Claims, job: str, claim: Claim | None) -> Claim | None:
-        """A claim, given up where between the look and the claim somebody else was there."""
-        if claim is None:
-            return None
-        first = claims.claimed(job)[0]
-        mine = next(trial for trial in claims.claimed(job) if trial.number == claim.number)
-        if claims.completed(job) or first.params != mine.params:
-            claims.give_up(claim, "another process was quicker")
-            return None
-        return claim
-
-    def reached(self, number: int, epochs: int) -> Reached:
-        """Where a trial stands at a rung that it has come to."""
-        first = self._completed(number)
-        later = self.rungs.completed(rung_job(number, epochs))
-        trial = later[0] if later else first
-        return Reached(trial.values[0], trial.user_attrs["seconds"])
-
-    def standings(self, numbers: Iterable[int], epochs: int) -> list[Standing]:
-        """The trials at a rung that all of them have come to."""
-        return [self.standing(number, self.reached(number, epochs).macro_f1) for number in numbers]
-
-    def standing(self, number: int, macro_f1: float) -> Standing:
-        """A trial with a macro F1 of today, at the costs in the journal."""
-        _, parameters, latency = self._completed(number).values
-        return Standing(number, macro_f1, parameters, latency)
-
-    def _completed(self, number: int) -> FrozenTrial:
-        return self.trials.completed(trial_job(number))[0]
-
-    def trial_folder(self, number: int, structure: SearchedStructure) -> RunFolder:
+    def trial_folder(self, number: int) -> RunFolder:
         """Where a network trains until it becomes a run.
 
         Its name tells network from network, so that none goes on from another's state.
         """
-        return RunFolder(self.folder / "trials" / f"{number}-{structure.key}", PROG)
+        return RunFolder(self.folder / "trials" / f"{number}-{self.tried[number].key}", PROG)
 
-    def run_folder(self, number: int, structure: SearchedStructure) -> RunFolder:
-        """Where a network lives that goes all the way."""
-        detail = f"trial{number}-{structure.key}"
-        return RunFolder(self._session.folder("searched", detail), PROG)
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """The trials whose three values are known."""
+        return self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
+    def begin(self, number: int, proposal: Proposal) -> None:
+        """Note which network a trial is of."""
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=proposal.params,
+            distributions=proposal.distributions,
+            user_attrs={"number": number},
+        )
+        self._optuna.add_trial(trial)
 
-def _open(folder: Path) -> tuple[Claims, Claims]:
-    """The claims on trials, and on all that comes after their first epochs."""
-    journal = folder / STUDY_FILE
-    return Claims(journal, "trials", DIRECTIONS), Claims(journal, "rungs", [_MACRO_F1])
+    def finish(self, number: int, values: tuple[float, float, float]) -> None:
+        """End a trial with its macro F1, parameters and latency."""
+        self._optuna.tell(self._trials()[number].number, values)
 
+    def values(self, number: int) -> list[float] | None:
+        """Macro F1, parameters and latency of a trial; None where it is not finished."""
+        trial = self._trials().get(number)
+        return trial.values if trial else None
 
-def trial_job(number: int) -> str:
-    """The name of a trial's first epochs."""
-    return f"trial {number}"
+    def note(self, number: int, epochs: int, reached: Reached) -> None:
+        """Note where a trial stands after so many epochs."""
+        self._optuna.set_user_attr(f"trial {number}, {epochs} epochs", reached)
 
+    def reached(self, number: int, epochs: int) -> Reached | None:
+        """Where a trial stands after so many epochs; None where it has not come there."""
+        found = self._optuna.user_attrs.get(f"trial {number}, {epochs} epochs")
+        return Reached(*found) if found else None
 
-def rung_job(number: int, epochs: int) -> str:
-    """The name of a trial's training up to a later rung."""
-    return f"trial {number}, {epochs} epochs"
+    def plot(self) -> list[Path]:
+        """Write optuna's plots into the study's folder; returns what was written.
 
-
-def require_discardable(session: Session) -> list[RunFolder]:
-    """The runs of a study, which can be discarded with it.
-
-    Raises UserError while another process works on the study, and where a folder holds, or is,
-    something else.
-    """
-    folder = session.folder("search")
-    if folder.is_symlink():
-        raise UserError(f"{folder}: is a symbolic link; remove it yourself or choose another --out")
-    if (folder / STUDY_FILE).exists():
-        for claims in _open(folder):
-            for job, place in claims.held().items():
-                raise UserError(f"{folder}: {place} works on {job}; end it before --overwrite")
-    for entry in sorted(folder.iterdir()) if folder.exists() else ():
-        its_own = entry.name in _CONTENTS or entry.name.startswith(STUDY_FILE)
-        if not its_own and not is_leftover(entry):
-            raise UserError(
-                f"{folder}: holds {entry.name}, which no study writes; move it or choose "
-                "another --out"
-            )
-    any_trial = session.folder("searched", "trial@")
-    name = re.compile(re.escape(any_trial.name).replace("@", "[0-9]+-[0-9a-f]{6}"))
-    places = any_trial.parent.iterdir() if any_trial.parent.is_dir() else ()
-    runs = [RunFolder(place, PROG) for place in sorted(places) if name.fullmatch(place.name)]
-    for run in runs:
-        run.check(None)
-    return runs
-
-
-def discard_study(session: Session) -> None:
-    """Remove a study, its trials and its runs; UserError as in `require_discardable`.
-
-    Asked again here: another process may have begun since.
-    """
-    folder = session.folder("search")
-    for run in require_discardable(session):
-        run.discard()
-    try:
-        if folder.exists():
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: cannot be discarded ({error.strerror or error}); remove "
-            "it yourself or choose another --out"
-        ) from error
-
-
-def promote(trial: RunFolder, run: RunFolder) -> None:
-    """Make a trial's folder that of a run, with all that it has learnt so far."""
-    if trial.begun and not run.path.exists():
-        run.path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(trial.path, run.path)
+        The front of all trials after their first epochs, and for macro F1 its history and the
+        importance of the parameters, which needs a few trials and is rough with less than hundreds.
+        """
+        study, names = self._optuna, ["macro F1, %", "parameters", "latency, × teacher"]
+        history, importances = plots.plot_optimization_history, plots.plot_param_importances
+        draw: dict[str, Callable[[], Any]] = {
+            "pareto_front.png": lambda: plots.plot_pareto_front(study, target_names=names),
+            "optimization_history.png": lambda: history(
+                study, target=lambda trial: trial.values[0], target_name=names[0]
+            ),
+            "param_importances.png": lambda: importances(  # told for low values
+                study, target=lambda trial: -trial.values[0], target_name=names[0]
+            ),
+        }
+        assert draw.keys() == STUDY_PLOTS.keys()
+        written = []
+        pyplot.switch_backend("agg")
+        for name, plot in draw.items():
+            with (
+                suppress(ValueError, RuntimeError),  # too few trials, or all alike
+                warnings.catch_warnings(action="ignore"),  # of functions that may change
+                pyplot.style.context("default"),
+            ):
+                figure = plot().figure
+                figure.set_size_inches(7, 5)
+                save = partial(figure.savefig, format="png", dpi=100, bbox_inches="tight")
+                write_atomically(self.folder / name, save)
+                pyplot.close(figure)
+                written.append(self.folder / name)
+        return written

@@ -40,13 +40,7 @@ def units(stages: Sequence[int], unit: Literal["stages", "blocks"]) -> int:
 
 
 def kept_blocks(stages: Sequence[int], unit: Literal["stages", "blocks"], top: int) -> int:
-    """How many blocks stay when `top` stages or blocks are cut off the top.
-
-    Raises:
-        ValueError: nothing, or everything, would be cut.
-    """
-    if not 1 <= top < units(stages, unit):
-        raise ValueError(f"cannot cut {top} of {units(stages, unit)} {unit} off the top")
+    """How many blocks stay when `top` stages or blocks, 1 to all but one, are cut off the top."""
     if unit == "blocks":
         return len(stages) - top
     return sum(stage <= stages[-1] - top for stage in stages)
@@ -70,13 +64,11 @@ def eliminate(chain: Backbone, kept: int, *, replacement: bool) -> Backbone:
     if not 1 <= kept < len(chain.blocks):
         raise ValueError(f"cannot keep {kept} of {len(chain.blocks)} blocks")
     specs = node_specs(chain)
+    channels, last = specs[kept].channels, specs[-1]
     blocks, activations = list(chain.blocks[:kept]), list(chain.activations[:kept])
-    stages = chain.stages[:kept]
-    neck, classifier = chain.neck, chain.classifier
-    channels = specs[kept].channels
+    stages, neck, classifier = chain.stages[:kept], chain.neck, chain.classifier
     if replacement:
-        stride = specs[-1].stride // specs[kept].stride
-        blocks.append(Replacement(channels, specs[-1].channels, stride))
+        blocks.append(Replacement(channels, last.channels, last.stride // specs[kept].stride))
         activations.append(chain.activations[-1])
         stages = (*stages, chain.stages[-1])
     else:

@@ -100,19 +100,6 @@ def test_head_only_leaves_the_backbone_untouched(out: Path) -> None:
     assert universal_digest(network) != architecture.weights_digest
 
 
-def test_predictions_are_those_of_the_scores(out: Path) -> None:
-    folder = out / "eliminated" / f"{NAME}-stages1-seed0"
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    accuracy = summary_of(folder)["accuracy"]
-    for split, count in (("val", 75), ("test", 100)):
-        part = [row for row in rows if row["split"] == split]
-        assert [int(row["index"]) for row in part] == list(range(count))
-        right = sum(row["label"] == row["predicted"] for row in part)
-        assert 100 * right / count == pytest.approx(accuracy[split], abs=1e-3)
-        assert all(0.1 <= float(row["probability"]) <= 1 for row in part)
-
-
 def test_mistakes_are_the_most_confident_wrong_test_images(out: Path) -> None:
     folder = out / "eliminated" / f"{NAME}-stages3-seed0"
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -140,54 +127,6 @@ def test_mistakes_are_the_most_confident_wrong_test_images(out: Path) -> None:
         assert np.array_equal(np.asarray(picture), np.asarray(task.test[index][0]))
 
 
-def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune, "fit", no_training)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    eliminate.main([*SMALL, "--out", str(out.parent)])
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-
-
-def test_other_settings_are_refused(out: Path) -> None:
-    with pytest.raises(UserError, match=r"holds a run of other settings: eliminate\.lr"):
-        eliminate.main([*SMALL, "--out", str(out.parent), "--eliminate.lr", "0.05"])
-
-
-def test_a_run_of_one_number_is_replayed_by_its_own_settings(
-    out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    quick_latency(monkeypatch)
-    folder = out / "eliminated" / f"{NAME}-stages3-seed0"
-    eliminate.main(["--config", str(folder / "config.yaml"), "--out", str(tmp_path)])
-    (replayed,) = (tmp_path / "digits" / "eliminated").iterdir()
-    assert replayed.name == folder.name
-    twin = (replayed / "model.safetensors").read_bytes()
-    assert twin == (folder / "model.safetensors").read_bytes()
-    assert not (tmp_path / "digits" / "scratch").exists()
-
-
-def test_a_reference_is_replayed_alone_by_its_own_settings(
-    out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    quick_latency(monkeypatch)
-    folder = out / "scratch" / f"{NAME}-seed0"
-    eliminate.main(["--config", str(folder / "config.yaml"), "--out", str(tmp_path)])
-    kinds = {path.name for path in (tmp_path / "digits").iterdir()}
-    assert kinds == {"scratch", "teacher"}
-    for kind in kinds:  # the teacher, too, is trained as it was
-        twin = tmp_path / "digits" / kind / f"{NAME}-seed0" / "model.safetensors"
-        assert twin.read_bytes() == (out / kind / f"{NAME}-seed0" / twin.name).read_bytes()
-
-
-def test_a_run_in_the_way_of_a_later_one_shows_before_anything_is_trained(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(out / "scratch", tmp_path / "digits" / "scratch")
-    monkeypatch.setattr(finetune, "fit", no_training)
-    with pytest.raises(UserError, match=r"scratch\S* holds a run of other settings: eliminate\.lr"):
-        eliminate.main([*SMALL, "--out", str(tmp_path), "--top", "[1]", "--eliminate.lr", "0.03"])
-    assert {path.name for path in (tmp_path / "digits").iterdir()} == {"scratch"}
-
-
 @pytest.mark.usefixtures("_saved_every_epoch")
 def test_interrupted_and_gone_on_is_bit_identical(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -213,18 +152,47 @@ def test_interrupted_and_gone_on_is_bit_identical(
             assert mine == (out / kind / name / file).read_bytes()
 
 
-@pytest.mark.parametrize("top", ["[4]", "[1, 9]"])
-def test_as_many_stages_as_there_are_cannot_go(tmp_path: Path, top: str) -> None:
-    with pytest.raises(UserError, match="test_resnet has 4 stages, of which 1 to 3 can be cut off"):
-        eliminate.main([*SMALL, "--out", str(tmp_path), "--top", top])
+def test_again_nothing_is_trained_and_other_settings_are_refused(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "fit", no_training)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    eliminate.main([*SMALL, "--out", str(out.parent)])
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    # a later run's folder shows it before the first of them trains
+    shutil.copytree(out / "scratch", tmp_path / "digits" / "scratch")
+    with pytest.raises(UserError, match=r"scratch\S* holds a run of other settings: eliminate\.lr"):
+        eliminate.main([*SMALL, "--out", str(tmp_path), "--top", "[1]", "--eliminate.lr", "0.03"])
+    assert {path.name for path in (tmp_path / "digits").iterdir()} == {"scratch"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("eliminated", f"{NAME}-stages3-seed0"), ("scratch", f"{NAME}-seed0")]
+)
+def test_a_run_is_replayed_alone_by_its_own_settings(
+    out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, name: str
+) -> None:
+    quick_latency(monkeypatch)
+    eliminate.main(["--config", str(out / kind / name / "config.yaml"), "--out", str(tmp_path)])
+    replayed = {path.parent for path in (tmp_path / "digits").rglob("summary.json")}
+    assert {path.relative_to(tmp_path / "digits") for path in replayed} == {
+        Path(kind, name), Path("teacher", f"{NAME}-seed0"),
+    }  # fmt: skip
+    for path in replayed:  # the teacher, too, is trained as it was
+        twin = out / path.relative_to(tmp_path / "digits") / "model.safetensors"
+        assert (path / "model.safetensors").read_bytes() == twin.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--top", "[4]"], "test_resnet has 4 stages, of which 1 to 3 can be cut off"),
+        (["--top", "[1, 9]"], "of which 1 to 3 can be cut off"),
+        (["--top", "[0]"], r"eliminate\.top"),
+        (["--top", "[]", "--references", "[]"], "both empty"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(tmp_path: Path, flags: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        eliminate.main([*SMALL, "--out", str(tmp_path), *flags])
     assert not any(tmp_path.iterdir())
-
-
-def test_something_must_be_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="both empty"):
-        eliminate.main([*SMALL, "--out", str(tmp_path), "--top", "[]", "--references", "[]"])
-
-
-def test_none_cannot_go(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"eliminate\.top"):
-        eliminate.main([*SMALL, "--out", str(tmp_path), "--top", "[0]"])

@@ -1,8 +1,8 @@
-"""Successive halving and the front, worked out by hand."""
+"""Successive halving, worked out by hand."""
 
 import pytest
 
-from nettailor.halving import Standing, better_half, front, rungs
+from nettailor.halving import Standing, better_half, rungs
 
 
 @pytest.mark.parametrize(
@@ -53,16 +53,3 @@ def test_what_broke_down_never_goes_on() -> None:
     assert better_half([at(1, 0, 0), at(2, 5, 1)]) == [1]
     assert better_half([at(1, 0, 0)]) == []
     assert better_half([]) == []
-
-
-def test_the_front_is_of_those_that_none_beats() -> None:
-    rung = [
-        Standing(0, 90, 10, 1.0),  # beaten by 1
-        Standing(1, 90, 10, 0.9),
-        Standing(2, 80, 5, 2.0),  # the smallest
-        Standing(3, 95, 50, 5.0),  # the best
-        Standing(4, 80, 6, 2.0),  # beaten by 2
-        Standing(5, 90, 10, 0.9),  # as good as 1
-    ]
-    assert front(rung) == [1, 2, 3, 5]
-    assert front([]) == []

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from conftest import release, started
 from shell import DIGITS, Shell, contents
 
+from nettailor.core import run_lock
 from nettailor.core.errors import UserError
-from nettailor.core.run_lock import hold, let_go, require_free
+from nettailor.core.run_lock import hold, let_go, require_free, shared_out
 
 HOLDER = """
 import sys
@@ -97,3 +99,38 @@ def test_a_second_command_in_the_same_run_folder_ends(shell: Shell, flags: list[
     code, err = shell(*DIGITS, "--overwrite")
     assert code == 0, err
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+class Job(NamedTuple):
+    name: str
+    place: Path
+
+
+def test_what_another_process_is_at_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for, told once, and taken over when that process is killed."""
+    monkeypatch.setattr(run_lock, "_LOOK_EVERY", 0.05)
+    left = [Job(name, tmp_path / name) for name in ("first", "second", "third")]
+    said: list[str] = []
+    order = []
+    with started(HOLDER, str(tmp_path / "first")) as other:
+        release(other)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "done\n"
+
+        def say(message: str) -> None:
+            said.append(message)
+            other.kill()
+
+        for job in shared_out(left, say):
+            order.append(job.name)
+            with pytest.raises(UserError), started(HOLDER, str(job.place)) as late:  # noqa: PT012
+                release(late)
+                assert late.wait() == 1  # this process holds what it works on
+                raise UserError
+            hold(tmp_path / "beside")
+            left.remove(job)
+    assert order == ["second", "third", "first"]
+    assert said == ["waiting for other processes: first"]
+    assert list(tmp_path.iterdir()) == []  # nothing is held any more

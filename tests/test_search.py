@@ -7,20 +7,22 @@ import shutil
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from conftest import no_training, release, started
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from nettailor import search_space, study
-from nettailor.claims import Claims
+from nettailor import search_space
 from nettailor.cli import compare, export, predict, search
-from nettailor.commands.search import _Search, run_search
+from nettailor.commands.search import Search
+from nettailor.core import run_lock
 from nettailor.core.architecture import SearchedStructure
 from nettailor.core.backbone import Backbone
 from nettailor.core.config import RunConfig
@@ -29,12 +31,8 @@ from nettailor.core.cost import parameters
 from nettailor.core.errors import NotFiniteError, UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
-from nettailor.core.run_folder import RunFolder
 from nettailor.network import load_network
-from nettailor.prune.fold import fold
-from nettailor.search_space import propose
 from nettailor.session import start_session
-from nettailor.study import Study
 
 NAME = "test_resnet-32px"
 SMALL = [
@@ -51,6 +49,7 @@ PROCESS = f"""
 import sys
 from nettailor import search_space
 from nettailor.commands import search
+from nettailor.core import run_lock
 from nettailor.core.console import Screen
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
@@ -58,12 +57,12 @@ from nettailor.session import start_session
 
 measure_latency.__kwdefaults__["seconds"] = {FIGURE_SECONDS}
 search_space._RANDOM_TRIALS = {RANDOM_TRIALS}
-search._LOOK_EVERY = 0.1
+run_lock._LOOK_EVERY = 0.1
 config, _ = parse("python -m nettailor.search", "", sys.argv[1:])
 print("up", flush=True)
 sys.stdin.readline()
 with Screen() as screen:
-    search.run_search(start_session(config, screen), overwrite=False)
+    search.Search(start_session(config, screen)).run(overwrite=False)
 """
 
 
@@ -72,7 +71,7 @@ def _quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(measure_latency.__kwdefaults__, "seconds", FIGURE_SECONDS)
         patch.setattr(search_space, "_RANDOM_TRIALS", RANDOM_TRIALS)
-        patch.setattr("nettailor.commands.search._LOOK_EVERY", 0.1)
+        patch.setattr(run_lock, "_LOOK_EVERY", 0.1)
         yield
 
 
@@ -80,13 +79,11 @@ def config_of(out: Path, *flags: str) -> RunConfig:
     return parse("python -m nettailor.search", "", [*SMALL, "--out", str(out), *flags])[0]
 
 
-def start(out: Path, *flags: str, overwrite: bool = False) -> dict[int, RunFolder]:
+def start(out: Path, *flags: str, overwrite: bool = False) -> Search:
     with Screen() as screen:
-        return run_search(start_session(config_of(out, *flags), screen), overwrite=overwrite)
-
-
-def study_of(out: Path, *flags: str) -> Study:
-    return Study(start_session(config_of(out, *flags), Screen()))
+        started = Search(start_session(config_of(out, *flags), screen))
+        started.run(overwrite=overwrite)
+    return started
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +115,11 @@ def run_folder(out: Path) -> Path:
 
 
 def trials(out: Path) -> list[FrozenTrial]:
-    """The finished ones by number."""
-    complete = study_of(out).trials.completed()
-    return sorted(complete, key=lambda trial: int(trial.user_attrs["number"]))
-
-
-def ends(claims: Claims) -> Counter[tuple[str, str]]:
-    """How many claims on each job came to which end."""
-    every = claims.study.get_trials()
-    return Counter((trial.user_attrs["job"], trial.state.name) for trial in every)
+    """What optuna itself finds in the journal, by number."""
+    study = optuna.load_study(
+        study_name="search", storage=JournalStorage(JournalFileBackend(str(journal(out))))
+    )
+    return sorted(study.get_trials(), key=lambda trial: int(trial.user_attrs["number"]))
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
@@ -143,10 +136,9 @@ def forbid_training(patch: pytest.MonkeyPatch) -> None:
 
 
 def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
-    found = study_of(done)
-    assert ends(found.trials) == Counter((f"trial {n}", "COMPLETE") for n in range(5))
-    later = Counter(name.split(", ")[-1] for name, _ in ends(found.rungs))
-    assert later == {"2 epochs": 2, "4 epochs": 1, "teacher": 1}
+    assert [(trial.user_attrs["number"], trial.state.name) for trial in trials(done)] == [
+        (number, "COMPLETE") for number in range(5)
+    ]
     left = {len(metrics(folder)): folder for folder in (study_folder(done) / "trials").iterdir()}
     assert left.keys() == {1, 2}  # the third rung's has moved
     assert len(metrics(run_folder(done))) == 4
@@ -176,58 +168,33 @@ def test_the_summary_of_a_run(done: Path) -> None:
     }  # fmt: skip
     (trial,) = (one for one in trials(done) if one.user_attrs["number"] == searched["trial"])
     assert trial.values[1] == parameters(network)
-    place = done / "digits" / "teacher" / f"{NAME}-seed0"
-    teacher = json.loads((place / "summary.json").read_text(encoding="utf-8"))
-    assert summary["teacher"]["accuracy"] == teacher["accuracy"]
-    assert teacher["searched"] is None
-    # older run folders hold no settings of a search, and those of a search no others
-    teachers = (place / "config.yaml").read_text(encoding="utf-8")
-    assert re.findall(r"^(\w+):$", teachers, re.M) == ["split", "limit", "augment", "teacher"]
+    # it is the one that was judged
+    scores = start_session(config_of(done), Screen()).validate(network)
+    assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
+    assert round(scores.loss, 4) == summary["loss"]["val"]
     settings = (folder / "config.yaml").read_text(encoding="utf-8")
     assert re.findall(r"^(\w+):$", settings, re.M) == [
         "split", "limit", "augment", "teacher", "search",
     ]  # fmt: skip
 
 
-def test_a_loaded_network_is_the_one_that_was_judged(done: Path) -> None:
-    folder = run_folder(done)
-    network, _ = load_network(folder)
-    session = start_session(config_of(done), Screen())
-    scores = session.validate(network)
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
-    assert round(scores.loss, 4) == summary["loss"]["val"]
-    again, _ = load_network(folder)
-    images = torch.randn(4, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(network(images).logits, again(images).logits)
-        close = (fold(network)(images) - network(images).logits).abs().max()
-    assert float(close) < 1e-5
-
-
-def require_proposals_follow(found: Study) -> None:
+def require_proposals_follow(found: list[FrozenTrial], started: Search) -> None:
     """Each network is the one that the values in the journal lead to."""
-    finished = sorted(found.trials.completed(), key=lambda trial: int(trial.user_attrs["number"]))
-    structures = [found.space.structure(trial.params) for trial in finished]
-    assert len(set(structures)) == len(finished)
-
-    def fits(structure: SearchedStructure) -> bool:
-        return structure not in structures[:number] and found.affordable(structure)
-
-    for number, trial in enumerate(finished):
-        made = propose(found.space, 0, number, finished[:number], fits)
+    tried: list[SearchedStructure] = []
+    for number, trial in enumerate(found):
+        made = started._propose(number, found[:number], tried)
         assert made.params == trial.params
-
-
-def test_every_proposal_follows_from_what_was_finished_before(done: Path) -> None:
-    require_proposals_follow(study_of(done))
+        assert made.structure not in tried
+        tried.append(made.structure)
 
 
 def test_again_it_trains_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that a search does not use may differ."""
     forbid_training(monkeypatch)
     content = (run_folder(runs) / "summary.json").read_bytes()
-    assert [run.path for run in start(runs).values()] == [run_folder(runs)]
+    again = start(runs, "--student.gamma", "9", "--teacher.lr", "0.5", "--prune.tolerance", "3")
     assert (run_folder(runs) / "summary.json").read_bytes() == content
+    require_proposals_follow(trials(runs), again)
 
 
 def test_trained_on_is_as_trained_in_one_go(runs: Path) -> None:
@@ -240,28 +207,13 @@ def test_trained_on_is_as_trained_in_one_go(runs: Path) -> None:
     assert metrics(run_folder(runs)) == epochs
 
 
-def test_the_timing_of_a_trial_has_a_bar_only_on_a_terminal(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    start(runs, "--trials", "6")
-    shown = capsys.readouterr().out
-    assert "trial 5: macro F1" in shown
-    assert "timing " not in shown
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    # a bar is drawn ten times a second
-    monkeypatch.setitem(measure_latency.__kwdefaults__, "seconds", 0.5)
-    start(runs, "--trials", "7")
-    # that of the final figures comes after what was found
-    assert re.search(r"timing .*\d+/\d+.*trial 6: macro F1", capsys.readouterr().out, re.DOTALL)
-
-
 def test_more_trials_go_on_from_those_that_are_there(runs: Path) -> None:
     before = [trial.params for trial in trials(runs)]
-    start(runs, "--trials", "6")
+    again = start(runs, "--trials", "6")
     after = trials(runs)
     assert [trial.params for trial in after[:5]] == before
-    assert len(after) == 6
-    assert ends(study_of(runs).trials) == Counter((f"trial {n}", "COMPLETE") for n in range(6))
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * 6
+    require_proposals_follow(after, again)
 
 
 def test_others_work_on_a_searched_network(
@@ -327,26 +279,23 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
             assert time.monotonic() < until
             time.sleep(0.002)
         first.send_signal(signal.SIGKILL)
-    found = study_of(tmp_path, *flags)
-    assert ends(found.trials) == Counter([("trial 0", "COMPLETE"), ("trial 1", "RUNNING")])
-    (was,) = found.trials.claimed("trial 1")
-    start(tmp_path, *flags)
-    found = study_of(tmp_path, *flags)
-    complete = [(f"trial {number}", "COMPLETE") for number in range(4)]
-    assert ends(found.trials) == Counter([*complete, ("trial 1", "FAIL")])
-    (again,) = found.trials.completed("trial 1")
-    assert again.params == was.params
+    before = trials(tmp_path)
+    assert [trial.state.name for trial in before] == ["COMPLETE", "RUNNING"]
+    again = start(tmp_path, *flags)
+    after = trials(tmp_path)
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * 4
+    assert [trial.params for trial in after[:2]] == [trial.params for trial in before]
+    assert after[0].values == before[0].values
     # the sampler has read the latencies that were measured before the kill
-    require_proposals_follow(found)
+    require_proposals_follow(after, again)
     # the network is the one that it would have been, to the bit
-    session = start_session(config_of(tmp_path / "straight", *flags), Screen())
-    network, reached = _Search(session, Study(session))._train(
-        1, found.space.structure(was.params), 3
+    start(tmp_path / "straight", *flags, "--trials", "2")
+    name = f"1-{again.study.tried[1].key}"
+    killed, straight = (
+        next(path for path in place.rglob(f"*{name}*") if path.is_dir())
+        for place in (tmp_path / "digits", tmp_path / "straight")
     )
-    assert [reached.macro_f1, parameters(network)] == again.values[:2]
-    (straight,) = (study_folder(tmp_path / "straight") / "trials").glob("[!.]*")
-    (killed,) = (path for path in (tmp_path / "digits").rglob(f"*{straight.name}*"))
-    assert metrics(killed)[:3] == metrics(straight)
+    assert metrics(killed)[:3] == metrics(straight)[:3]
 
 
 @pytest.mark.slow  # quick: the same of a sweep
@@ -356,35 +305,29 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
         release(one, other)
         shown = [running.communicate(timeout=200)[0] for running in (one, other)]
         assert (one.returncode, other.returncode) == (0, 0), shown
-    found = study_of(tmp_path)
-    for claims in (found.trials, found.rungs):
-        counts = Counter(ends(claims))
-        complete = {job: n for (job, end), n in counts.items() if end == "COMPLETE"}
-        assert set(complete.values()) == {1}
-        assert {end for _, end in counts} <= {"COMPLETE", "PRUNED"}
-    # 3 × 1 epoch, 1 × 1 more, 1 × 2 more: no epoch twice
-    epochs = sum(len(re.findall(r"searched +epoch", text)) for text in shown)
-    assert epochs == 6
+    assert [trial.state.name for trial in trials(tmp_path)] == ["COMPLETE"] * 3
+    # 3 × 1 epoch, 1 × 1 more, 1 × 2 more: no epoch twice, and each process trained some
+    epochs = [len(re.findall(r"searched +epoch", text)) for text in shown]
+    assert sum(epochs) == 6
+    assert all(epochs)
     assert sum(len(re.findall(r"teacher +epoch", text)) for text in shown) == 4
-    done = found.trials.completed()
-    assert {trial.user_attrs["holder"]["pid"] for trial in done} == {one.pid, other.pid}
     assert (run_folder(tmp_path) / "summary.json").exists()
 
 
 @pytest.mark.parametrize(
     ("flags", "differences"),
     [
-        (["--max-width", "24"], ["search.max_width is 16 there and 24 here", "space.channels"]),
+        (["--search.trial-epochs", "5"], ["trial_epochs 5 must not be above epochs"]),
+        (["--max-width", "24"], ["search.max_width is 16 there and 24 here"]),
         (["--search.lr", "0.5"], ["search.lr is 0.004 there and 0.5 here"]),
         (["--split.seed", "1"], ["split.seed is 0 there and 1 here"]),
-        (["--limit.train", "90"], ["limit.train is 100 there and 90 here"]),
     ],
 )
 def test_a_study_of_other_settings_is_refused(
     runs: Path, flags: list[str], differences: list[str]
 ) -> None:
     content = journal(runs).read_bytes()
-    with pytest.raises(UserError, match="holds a study of other settings") as refused:
+    with pytest.raises(UserError, match=r"of other settings|of another task|above") as refused:
         start(runs, *flags)
     assert all(difference in str(refused.value) for difference in differences)
     assert "\n" not in str(refused.value)
@@ -392,37 +335,20 @@ def test_a_study_of_other_settings_is_refused(
     assert journal(runs).read_bytes().startswith(content)
 
 
-def test_a_study_of_another_space_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that another version of the program has begun."""
-    monkeypatch.setattr(search_space, "_KERNELS", (3, 5, 7))
-    with pytest.raises(UserError, match=r"space\.kernels is \[3, 5\] there and \[3, 5, 7\] here"):
-        start(runs)
-
-
-def test_what_a_search_does_not_use_may_differ(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forbid_training(monkeypatch)
-    start(runs, "--student.gamma", "9", "--teacher.lr", "0.5", "--prune.tolerance", "3")
-
-
 def torn(content: bytes) -> bytes:
     lines = content.splitlines(keepends=True)
     return b"".join([*lines[:3], lines[3][:20] + lines[4], *lines[5:]])
-
-
-def other_parameter(content: bytes) -> bytes:
-    return content.replace(b'"stem"', b'"leaf"')
 
 
 @pytest.mark.parametrize(
     "damage",
     [
         torn,
-        other_parameter,
-        lambda content: content.replace(b'"holder"', b'"owner"'),
+        lambda content: content.replace(b'"stem"', b'"leaf"'),
         lambda _: b"\x00\xff\xfe binary\nmore\n",
         lambda _: b"[1, 2]\n",
     ],
-    ids=["a torn line", "a lost parameter", "no claims", "binary", "a list"],
+    ids=["a torn line", "a lost parameter", "binary", "a list"],
 )
 def test_a_damaged_journal_is_refused(runs: Path, damage: Callable[[bytes], bytes]) -> None:
     content = damage(journal(runs).read_bytes())
@@ -433,88 +359,50 @@ def test_a_damaged_journal_is_refused(runs: Path, damage: Callable[[bytes], byte
     assert journal(runs).read_bytes().startswith(content)
 
 
+def test_half_a_record_is_left_out(runs: Path) -> None:
+    """What a full disk leaves of a line."""
+    with journal(runs).open("ab") as file:
+        file.write(b'{"op_code": 8, "wor')
+    start(runs, "--trials", "6")
+    assert len(trials(runs)) == 6
+
+
 def test_overwrite_discards_the_study_and_its_runs(runs: Path) -> None:
-    held = study_of(runs)
-    claim = held.take_teacher()
-    assert claim is not None
-    with pytest.raises(UserError, match=r"works on teacher; end it before --overwrite"):
-        start(runs, overwrite=True)
-    held.rungs.give_up(claim, "enough")
+    with process(runs, "--trials", "500") as other:
+        release(other)
+        assert other.stdout is not None
+        assert any("trial 5: " in line for line in other.stdout)
+        with pytest.raises(UserError, match=r"process \d+ on \S+ works on this study; end it"):
+            start(runs, overwrite=True)
+        other.kill()
     own = run_folder(runs)
     stray, other_seed = (own.with_name(f"{NAME}-trial9-abcdef-seed{seed}") for seed in (0, 1))
     shutil.copytree(own, stray)
     shutil.copytree(own, other_seed)
-    other = ["--search.lr", "0.002", "--trials", "2"]
-    start(runs, *other, overwrite=True)
+    start(runs, "--search.lr", "0.002", "--trials", "2", overwrite=True)
+    assert len(trials(runs)) == 2
     assert not stray.exists()
     shutil.rmtree(other_seed)
     assert run_folder(runs).exists()
-    assert len(trials_of(runs, *other)) == 2
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--max-cost", "1e-9"], "none of 5 networks drawn"),
-        (["--split.val", "0.3"], r"split\.val is 0\.25 there and 0\.3 here"),
-    ],
-)
-def test_overwrite_with_bad_input_discards_nothing(
-    runs: Path, flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+def test_what_could_not_be_begun_anew_is_not_discarded(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_space, "_ATTEMPTS", 5)
-    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=message):
-        start(runs, *flags, overwrite=True)
-    after = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
-    assert after.pop(journal(runs)).startswith(before.pop(journal(runs)))  # it was opened
-    assert after == before
-
-
-def test_overwrite_discards_only_what_is_its_own(runs: Path) -> None:
-    own, study = run_folder(runs), journal(runs).parent
-    notes = own.with_name(f"{NAME}-trial-notes-seed0") / "notes.txt"
-    notes.parent.mkdir()
-    notes.write_text("mine", encoding="utf-8")
-    stranger = own.with_name(f"{NAME}-trial9-abcdef-seed0")
-    shutil.copytree(notes.parent, stranger)
-    with pytest.raises(UserError, match="is not empty and holds no run"):
-        start(runs, overwrite=True)
-    shutil.rmtree(stranger)
-    shutil.copy(notes, study)
-    with pytest.raises(UserError, match=r"holds notes\.txt, which no study writes"):
-        start(runs, overwrite=True)
-    (study / "notes.txt").unlink()
-    moved = study.rename(study.with_name("elsewhere"))
-    study.symlink_to(moved)
-    with pytest.raises(UserError, match="is a symbolic link"):
-        start(runs, overwrite=True)
-    study.unlink()
-    moved.rename(study)
-    linked = own.with_name(f"{NAME}-trial999-abcdef-seed0")  # others would have gone before it
-    linked.symlink_to(own, target_is_directory=True)
-    with pytest.raises(UserError, match="a symbolic link"):
-        start(runs, overwrite=True)
-    linked.unlink()
-    assert own.exists()
-    assert notes.read_text(encoding="utf-8") == "mine"
-    shutil.rmtree(notes.parent)
-
-
-def trials_of(out: Path, *flags: str) -> list[FrozenTrial]:
-    return study_of(out, *flags).trials.completed()
-
-
-def test_nothing_that_fits_is_refused_before_anything_is_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forbid_training(monkeypatch)
+    before = journal(runs).read_bytes()
     monkeypatch.setattr(search_space, "_ATTEMPTS", 20)
-    with pytest.raises(UserError, match=r"none of 20 networks .* raise it"):
-        start(tmp_path, "--max-cost", "0.0001")
-    assert not (tmp_path / "digits" / "teacher").exists()
-    # a study without trials binds nobody
-    assert study_of(tmp_path, "--max-cost", "0.4").proposal(0).structure.blocks
+    for out in (runs, runs / "new"):
+        with pytest.raises(UserError, match=r"none of 20 networks .* raise it"):
+            start(out, "--max-cost", "0.0001", overwrite=True)
+    assert not (runs / "new").exists()
+    with pytest.raises(UserError, match=r"split\.val is 0\.25 there and 0\.3 here"):
+        start(runs, "--split.val", "0.3", overwrite=True)
+    study_folder(runs).rename(runs / "elsewhere")
+    study_folder(runs).symlink_to(runs / "elsewhere")
+    with pytest.raises(UserError, match="symbolic link"):
+        start(runs, overwrite=True)
+    assert journal(runs).read_bytes() == before
+    assert run_folder(runs).exists()
 
 
 def test_training_that_breaks_down_everywhere_is_told(
@@ -524,12 +412,7 @@ def test_training_that_breaks_down_everywhere_is_told(
     with pytest.raises(NotFiniteError, match=r"every network broke down: lower search\.lr"):
         start(tmp_path, *flags)
     assert capsys.readouterr().out.count("broke down: ") == 2
-    assert [trial.values[0] for trial in trials_of(tmp_path, *flags)] == [0, 0]
-
-
-def test_trial_epochs_above_epochs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"search: trial_epochs 5 must not be above epochs"):
-        config_of(tmp_path, "--search.trial-epochs", "5")
+    assert [trial.values[0] for trial in trials(tmp_path)] == [0, 0]
 
 
 def test_damaged_architectures_are_refused(runs: Path) -> None:
@@ -548,19 +431,3 @@ def test_damaged_architectures_are_refused(runs: Path) -> None:
     file.write_text(json.dumps(both), encoding="utf-8")
     with pytest.raises(UserError, match="eliminated and searched are given, expected one"):
         load_network(run_folder(runs))
-    # those that were written before there was a search
-    old = {key: value for key, value in content.items() if key != "searched"}
-    teacher = runs / "digits" / "teacher" / f"{NAME}-seed0"
-    kept = json.loads((teacher / "architecture.json").read_text(encoding="utf-8"))
-    del kept["searched"]
-    (teacher / "architecture.json").write_text(json.dumps(kept), encoding="utf-8")
-    load_network(teacher)
-    assert old.keys() == kept.keys()
-
-
-def test_a_folder_of_another_network_is_never_gone_on_from(runs: Path) -> None:
-    found = study_of(runs)
-    one, other = found.proposal(0).structure, found.proposal(1).structure
-    assert found.trial_folder(0, one).path != found.trial_folder(0, other).path
-    assert found.run_folder(0, one).path != found.run_folder(0, other).path
-    assert study.rung_job(3, 8) == "trial 3, 8 epochs"

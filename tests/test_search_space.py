@@ -57,23 +57,6 @@ def test_every_network_fits_the_bounds_and_the_image(seed: int, size: int, stage
     assert space.structure(made.params) == made.structure
 
 
-def test_every_choice_comes_up() -> None:
-    rows = [
-        row
-        for number in range(60)
-        for row in propose(SPACE, 0, number, [], anything).structure.blocks
-    ]
-    assert {row.kind for row in rows} == {
-        "Conv", "DWConv", "InvertedResidualV2", "InvertedResidualV3", "MBConv",
-    }  # fmt: skip
-    assert {row.activation for row in rows} == {"relu", "hard_swish", "silu"}
-    assert {row.kernel for row in rows} == {3, 5}
-    assert {row.stride for row in rows} == {1, 2}
-    assert {row.channels for row in rows} == {8, 16, 24, 32, 40}
-    assert {row.expansion for row in rows} == {1, 2, 4, 6}
-    assert {row.repeats for row in rows} == {1, 2}
-
-
 def test_a_proposal_follows_from_seed_number_and_past() -> None:
     proposals = first(12)
     finished = past(proposals)
@@ -109,17 +92,3 @@ def test_networks_that_do_not_fit_are_not_proposed() -> None:
     with pytest.raises(UserError, match=r"none of 200 .*max_cost = 0\.5 .*raise it") as refused:
         propose(SPACE, 0, 0, [], lambda _: False)
     assert "\n" not in str(refused.value)
-
-
-def test_the_description_tells_spaces_apart() -> None:
-    described = [
-        SearchSpace(SearchConfig(**changes), 32).describe()
-        for changes in (
-            {},
-            {"max_stages": 4},
-            {"max_width": 48},
-            {"max_repeats": 2},
-            {"max_cost": 1.0},
-        )
-    ]
-    assert all(one != other for one in described for other in described if one is not other)

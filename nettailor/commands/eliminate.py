@@ -39,13 +39,10 @@ def eliminated_runs(session: Session) -> list[ChainRun]:
 
 
 def _eliminated_run(session: Session, top: int) -> ChainRun:
-    config, settings = session.config, session.config.eliminate
-    details = [f"{settings.unit}{top}"]
-    details += ["conv"] * settings.replacement + ["head"] * (settings.trainable == "head")
+    settings = session.config.eliminate
     kept = kept_blocks(session.stages, settings.unit, top)
 
-    def make() -> tuple[Backbone, WeightsSource]:
-        chain, source = load_pretrained(config.backbone, len(session.task.classes), config.weights)
+    def backbone_of(chain: Backbone) -> Backbone:
         chain = eliminate(chain, kept, replacement=settings.replacement)
         if settings.trainable == "head":
             shared = [chain.stem, *chain.blocks[:kept]]
@@ -53,8 +50,10 @@ def _eliminated_run(session: Session, top: int) -> ChainRun:
                 shared.append(chain.neck)
             # as in a student: shared weights, the task's own statistics
             chain.freeze(shared, statistics=False)
-        return chain, source
+        return chain
 
+    details = [f"{settings.unit}{top}"]
+    details += ["conv"] * settings.replacement + ["head"] * (settings.trainable == "head")
     eliminated = {
         "unit": settings.unit,
         "top": top,
@@ -62,7 +61,7 @@ def _eliminated_run(session: Session, top: int) -> ChainRun:
         "replacement": settings.replacement,
         "trainable": settings.trainable,
     }
-    return _run(session, "eliminated", details, make, eliminated, top=[top], references=[])
+    return _run(session, "eliminated", backbone_of, details=details, eliminated=eliminated)
 
 
 def reference_runs(session: Session) -> list[ChainRun]:
@@ -71,45 +70,43 @@ def reference_runs(session: Session) -> list[ChainRun]:
     head-only: a new classifier on the untouched pretrained network, its statistics included.
     scratch: the same network from random weights.
     """
-    return [_reference_run(session, kind) for kind in session.config.eliminate.references]
 
+    def rest(chain: Backbone) -> Backbone:
+        chain.freeze([chain.stem, chain.blocks, chain.neck], statistics=True)
+        return chain
 
-def _reference_run(session: Session, kind: Reference) -> ChainRun:
-    config = session.config
-
-    def make() -> tuple[Backbone, WeightsSource]:
-        weights = "none" if kind == "scratch" else config.weights
-        chain, source = load_pretrained(config.backbone, len(session.task.classes), weights)
-        if kind == "head-only":
-            chain.freeze([chain.stem, chain.blocks, chain.neck], statistics=True)
-        return chain, source
-
-    return _run(session, kind, [], make, None, top=[], references=[kind])
+    changes: dict[Reference, Callable[[Backbone], Backbone]] = {
+        "head-only": rest,
+        "scratch": lambda chain: chain,
+    }
+    return [_run(session, kind, changes[kind]) for kind in session.config.eliminate.references]
 
 
 def _run(
     session: Session,
     kind: Kind,
-    details: Sequence[str],
-    make: Callable[[], tuple[Backbone, WeightsSource]],
-    eliminated: Mapping[str, Any] | None,
-    **alone: object,
+    change: Callable[[Backbone], Backbone],
+    *,
+    details: Sequence[str] = (),
+    eliminated: Mapping[str, Any] | None = None,
 ) -> ChainRun:
-    """A run whose settings, with the keys of `eliminate` in `alone`, ask for it and no other."""
-    settings = recorded(session.config, "teacher", "eliminate")
-    settings["eliminate"] |= alone
+    """A run of the pretrained network after a change; its settings ask for it and no other."""
+    config = session.config
+    weights = "none" if kind == "scratch" else config.weights
+
+    def make() -> tuple[Backbone, WeightsSource]:
+        chain, source = load_pretrained(config.backbone, len(session.task.classes), weights)
+        return change(chain), source
+
+    settings = recorded(config, "teacher", "eliminate")
     ignored = [*TEACHER_KEYS]
     if eliminated is None:
+        settings["eliminate"] |= {"top": [], "references": [kind]}
         ignored += [f"eliminate.{key}" for key in ("unit", "replacement", "trainable")]
-    return ChainRun(
-        kind,
-        RunFolder(session.folder(kind, *details), PROG),
-        settings,
-        ignored,
-        session.config.eliminate,
-        make,
-        eliminated,
-    )
+    else:
+        settings["eliminate"] |= {"top": [eliminated["top"]], "references": []}
+    folder = RunFolder(session.folder(kind, *details), PROG)
+    return ChainRun(kind, folder, settings, ignored, config.eliminate, make, eliminated)
 
 
 def train_beside_teacher(session: Session, run: ChainRun, *, overwrite: bool) -> RunFolder:
@@ -118,6 +115,12 @@ def train_beside_teacher(session: Session, run: ChainRun, *, overwrite: bool) ->
     teacher = None if finished else ready_teacher(session)
     finetune(session, run, beside=teacher, overwrite=overwrite)
     return run.folder
+
+
+def _label(run: ChainRun) -> str:
+    """Such as `elim 2`, `elim 3 blocks` or `scratch`."""
+    cut = run.eliminated
+    return f"elim {cut['top']}" + " blocks" * (cut["unit"] == "blocks") if cut else str(run.kind)
 
 
 def execute(config: RunConfig, flags: CommandFlags) -> None:
@@ -141,15 +144,7 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
             return
         for run in runs:
             train_beside_teacher(session, run, overwrite=flags.overwrite)
-    rows: dict[str, Any] = {}
-    for run in runs:
-        cut = run.eliminated
-        name = (
-            run.kind
-            if cut is None
-            else f"elim {cut['top']}" + " blocks" * (cut["unit"] == "blocks")
-        )
-        rows[name] = run.folder.read_summary()
+    rows = {_label(run): run.folder.read_summary() for run in runs}
     title = f"{session.task.name}, fixed removal of the top beside the teacher"
     # the one that they were measured beside
     teacher = next(iter(rows.values()))["teacher"]

@@ -8,13 +8,7 @@ import torch
 
 from nettailor.commands.teach import ready_teacher
 from nettailor.core.backbone import Backbone, backbone_of
-from nettailor.core.compound_scaling import (
-    PUBLISHED,
-    Coefficients,
-    Scaling,
-    make_scaled,
-    scaling_of,
-)
+from nettailor.core.compound_scaling import PUBLISHED, Coefficients, make_scaled, scaling_of
 from nettailor.core.config import TEACHER_KEYS, RunConfig, as_settings, recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
@@ -45,13 +39,17 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
     config, settings = session.config, session.config.scale
     coefficients = Coefficients(settings.depth, settings.width, settings.resolution)
     scaling = scaling_of(config.backbone, phi, coefficients, config.image_size)
-    weights = _start(config, scaling)
+    weights = _weights_of(config, scaling.member)
     start = weights if settings.pretrained else None
+    classes = len(session.task.classes)
+
+    def fresh() -> Backbone:
+        return backbone_of(
+            make_scaled(config.backbone, classes, depth=scaling.depth, width=scaling.width)
+        )
 
     def make() -> tuple[Backbone, WeightsSource]:
-        if start is not None:
-            return load_pretrained(start, len(session.task.classes), config.weights)
-        return untrained(_chain(session, scaling))
+        return load_pretrained(start, classes, config.weights) if start else untrained(fresh())
 
     details = [f"phi{phi:g}"]
     if coefficients != PUBLISHED:
@@ -70,15 +68,12 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
         scaled={
             "phi": phi,
             "coefficients": list(coefficients),
-            "depth": scaling.depth,
-            "width": scaling.width,
-            "image_size": scaling.image_size,
-            "member": scaling.member,
+            **scaling._asdict(),
             "pretrained": start is not None,
         },
     )
     with torch.device("meta"):
-        stages = _chain(session, scaling).stages
+        stages = fresh().stages
     preprocessing = replace(session.preprocessing, image_size=scaling.image_size)
     if start is not None:
         expects = data_defaults(start)
@@ -88,9 +83,8 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
     return replace(session, preprocessing=preprocessing, stages=stages), run
 
 
-def _start(config: RunConfig, scaling: Scaling) -> str | None:
-    """The timm name whose weights a network can start from; None where there are none."""
-    member = scaling.member
+def _weights_of(config: RunConfig, member: str | None) -> str | None:
+    """The timm name whose weights a member of the family can start from; None: there are none."""
     if member is None:
         return None
     if is_source(config.weights):
@@ -99,27 +93,18 @@ def _start(config: RunConfig, scaling: Scaling) -> str | None:
     return member if member.split(".")[0] == config.backbone.split(".")[0] else None
 
 
-def _chain(session: Session, scaling: Scaling) -> Backbone:
-    """The network of random weights."""
-    classes = len(session.task.classes)
-    return backbone_of(
-        make_scaled(session.config.backbone, classes, depth=scaling.depth, width=scaling.width)
-    )
+def _announce(run: ChainRun, screen: Screen) -> None:
+    """Say what φ made of the family and where the network starts.
 
-
-def _in_words(run: ChainRun) -> str:
-    """What φ made of the family, and where the network starts."""
+    Raises UserError where the weights that it starts from are out of reach.
+    """
     assert run.scaled is not None, "a scaled run says how"
     how = run.scaled
     start = f"the weights of {how['member']}" if how["pretrained"] else "random weights"
-    return (
+    screen.say(
         f"phi {how['phi']:g}: depth × {how['depth']:.3g}, width × {how['width']:.3g}, "
         f"{how['image_size']} px, from {start}"
     )
-
-
-def _require_weights(run: ChainRun) -> None:
-    """Raise UserError where the weights that a run starts from are out of reach."""
     try:
         run.make()
     except UserError as error:
@@ -144,8 +129,7 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
                 raise UserError(f"φ {other!r} and {phi!r} would share the run {run.folder.path}")
             run.folder.check(None if flags.overwrite else run.settings, ignored=run.ignored)
             if flags.overwrite or not run.folder.finished:
-                screen.say(_in_words(run))
-                _require_weights(run)
+                _announce(run, screen)
         for phi in phis:
             # made here and dropped here: a session holds on to the processes that load its images
             own, run = scaled_run(session, phi)

@@ -1,183 +1,209 @@
-"""`python -m nettailor.search`: small networks without pretrained weights, found by search."""
+"""`python -m nettailor.search`: small networks without pretrained weights, found by search.
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+What a study finds follows from its settings, its seed and the latencies that were measured. The
+first ten networks are the same in every study of the same settings, and so, bit for bit on the CPU,
+is how each network trains. Later networks, and who goes on, hang on latency as well, which no two
+measurements share: a study begun anew ends elsewhere. Every measured value is in the journal,
+though, and is measured once: a study that was killed goes on from it, and one process that goes on
+proposes what it would have proposed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, reduce
 from itertools import pairwise
-from tempfile import TemporaryDirectory
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from nettailor.claims import Claims
-from nettailor.commands.teach import ready_teacher, teacher_folder
+import optuna
+import torch
+from optuna.trial import FrozenTrial
+
+from nettailor.commands.teach import load_teacher, ready_teacher, teacher_folder
 from nettailor.core.architecture import SearchedStructure
-from nettailor.core.backbone import Backbone
+from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
-from nettailor.core.cost import parameters
+from nettailor.core.cost import module_flops, parameters
 from nettailor.core.device import place
 from nettailor.core.errors import NotFiniteError
 from nettailor.core.flags import CommandFlags
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import Kind, RunFolder
+from nettailor.core.run_lock import shared_out
 from nettailor.core.scores import Scores
 from nettailor.core.vocabulary import searched_chain
 from nettailor.core.weights import WeightsSource, universal_digest
 from nettailor.figures import networks_table
-from nettailor.finetune import ChainRun, Teacher, finetune, train
-from nettailor.halving import better_half, front, rungs
+from nettailor.finetune import ChainRun, finetune, train
+from nettailor.halving import Standing, better_half, rungs
+from nettailor.search_space import Proposal, SearchSpace, in_words, propose
 from nettailor.session import Session, start_session
-from nettailor.study import (
-    Reached,
-    Study,
-    discard_study,
-    promote,
-    require_discardable,
-    rung_job,
-    trial_job,
-)
-from nettailor.study_plots import write_plots
+from nettailor.study import IGNORED, PROG, Reached, Study
 from nettailor.teacher.objective import CrossEntropy
 
-_LOOK_EVERY = 2.0  # seconds between two looks at what other processes do
 _KIND: Kind = "searched"
 
 
-def run_search(session: Session, *, overwrite: bool) -> dict[int, RunFolder]:
-    """Search, or go on with it; returns the runs of the networks that went all the way, by trial.
+class _Job(NamedTuple):
+    """What one process at a time does, in a folder of its own; nothing where it is done."""
 
-    Processes that run this on one `out` share the study: no trial is trained by two at once, and
-    one that a process left is taken over where it stands.
-
-    Raises:
-        UserError: the study is of other settings, nothing fits them, the journal is damaged.
-        NotFiniteError: the training of every network broke down.
-    """
-    if overwrite:
-        require_discardable(session)
-        # whatever else can be wrong shows before a study is gone, too
-        with TemporaryDirectory() as elsewhere:
-            config = session.config.model_copy(update={"out": elsewhere})
-            Study(replace(session, config=config)).proposal(0)
-        session.check_images()
-        ready_teacher(session)
-        discard_study(session)
-    return _Search(session, Study(session)).run()
+    name: str
+    place: Path
+    work: Callable[[], object]
 
 
-class _Search:
-    """A study on its way to an end."""
+class Search:
+    """A search on its way to an end; of several processes that share it each has one."""
 
-    def __init__(self, session: Session, study: Study) -> None:
-        self._session, self._study, self._screen = session, study, session.screen
+    study: Study
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._screen = session, session.screen
         self._search = session.config.search
-        self._waiting_for: list[str] = []
 
-    def run(self) -> dict[int, RunFolder]:
-        """Bring every trial as far as it goes."""
-        study, search = self._study, self._search
-        study.proposal(0)  # before anything is trained: whether any network fits
-        if not study.begun:
-            self._session.check_images()
-        self._teacher = self._ready_teacher()
-        going = list(range(search.trials))
-        self._bring_to_end(
-            study.trials,
-            {trial_job(number): partial(self._try, number) for number in going},
-            lambda name: bool(study.trials.completed(name)),
-        )
+    def run(self, *, overwrite: bool) -> dict[int, dict[str, Any]]:
+        """Search, or go on with it; returns the summaries of the runs that it ends in, by trial.
+
+        Processes that run this on one `out` share the study: no trial is trained by two at once,
+        and one that a process left is taken over where it stands.
+
+        Raises:
+            UserError: the study is of other settings, nothing fits them, the journal is damaged.
+            NotFiniteError: the training of every network broke down.
+        """
+        session, search = self._session, self._search
+        self._prepare(overwrite)
         marks = rungs(search.first_epochs, search.epochs)
+        going = list(range(search.trials))
+        self._share(self._job(number, marks[0], self._try) for number in going)
         for before, epochs in pairwise(marks):
-            going = better_half(study.standings(going, before))
+            going = better_half([self._standing(number, before) for number in going])
             if epochs < search.epochs:
-                self._bring_to_end(
-                    study.rungs,
-                    {rung_job(n, epochs): partial(self._train_on, n, epochs) for n in going},
-                    lambda name: bool(study.rungs.completed(name)),
-                )
-        return self._finish(going, marks)
+                self._share(self._job(number, epochs, self._train_on) for number in going)
+        runs = {number: self._run(number, self._spent(going, marks)) for number in going}
+        finish = partial(self._finish, runs)
+        self._share(self._job(number, search.epochs, finish) for number in going)
+        summaries = {
+            # one that was finished before has to be of these settings
+            number: finetune(session, run, beside=self._teacher, overwrite=False)
+            for number, run in runs.items()
+            if run.folder.finished
+        }
+        if not summaries:
+            raise NotFiniteError(
+                "the training of every network broke down: lower search.lr, or set "
+                "search.clip_norm (other settings need --overwrite or another --out)"
+            )
+        return summaries
 
-    def _ready_teacher(self) -> Teacher:
-        """The teacher, trained by one process where there is none."""
-        folder = teacher_folder(self._session)
+    def _prepare(self, overwrite: bool) -> None:
+        """The study and the teacher; what can be wrong shows before anything is discarded."""
+        session = self._session
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._propose(0, [], ())
+        teacher, study = teacher_folder(session), session.folder("search")
+        if teacher.finished:
+            load_teacher(teacher, session)
+        if overwrite or not study.exists():
+            session.check_images()
 
-        def train() -> None:
-            claim = self._study.take_teacher()
-            if claim is not None:
-                with self._study.rungs.working(claim):
-                    teacher = ready_teacher(self._session)
-                self._study.rungs.complete(claim, [teacher.figures["macro_f1"]["val"]], {})
+        def open_study() -> None:
+            self.study = Study(session, overwrite=overwrite)
 
-        self._bring_to_end(self._study.rungs, {"teacher": train}, lambda _: folder.finished)
-        return ready_teacher(self._session)
+        def teach() -> None:
+            self._teacher = ready_teacher(session)
 
-    def _bring_to_end(
-        self,
-        claims: Claims,
-        jobs: Mapping[str, Callable[[], None]],
-        done: Callable[[str], bool],
-    ) -> None:
-        """Do all jobs that are not done, or wait until another process has done them."""
-        left = dict(jobs)
-        while left := {name: job for name, job in left.items() if not done(name)}:
-            held = claims.held()
-            free = next((job for name, job in left.items() if name not in held), None)
-            if free is not None:
-                free()
-                continue
-            names = [f"{name} ({held[name]})" for name in left]
-            if names != self._waiting_for:
-                self._screen.say(f"waiting for other processes: {'; '.join(names)}")
-            self._waiting_for = names
-            time.sleep(_LOOK_EVERY)
+        Study.join(session)
+        self._share([_Job("study", study, open_study), _Job("teacher", teacher.path, teach)])
 
-    def _try(self, number: int) -> None:
+    def _job(self, number: int, epochs: int, work: Callable[[int, int], None]) -> _Job:
+        place = self.study.folder / "trials" / str(number)
+        return _Job(f"trial {number}, {epochs} epochs", place, partial(work, number, epochs))
+
+    def _share(self, jobs: Iterable[_Job]) -> None:
+        """Do all jobs, or wait until another process has done them."""
+        left = list(jobs)
+        for job in shared_out(left, self._screen.say):
+            job.work()
+            left.remove(job)
+
+    def _propose(
+        self, number: int, finished: Sequence[FrozenTrial], tried: Iterable[SearchedStructure]
+    ) -> Proposal:
+        """The network that a trial is to try: a new one, no dearer than is allowed.
+
+        Raises UserError where there is none.
+        """
+        config, classes = self._session.config, len(self._session.task.classes)
+
+        def flops(make: Callable[[], Backbone]) -> int:
+            with torch.device("meta"):
+                chain = make()
+            return module_flops(chain, (3, config.image_size, config.image_size))
+
+        most = self._search.max_cost * flops(lambda: create_backbone(config.backbone, classes))
+
+        def fits(structure: SearchedStructure) -> bool:
+            return (
+                structure not in tried and flops(lambda: searched_chain(structure, classes)) <= most
+            )
+
+        space = SearchSpace(self._search, config.image_size)
+        return propose(space, config.seed, number, finished, fits)
+
+    def _try(self, number: int, epochs: int) -> None:
         """Train a network for its first epochs and time it."""
-        study = self._study
-        proposal = study.proposal(number)
-        claim = study.take(number, proposal)
-        if claim is None:
-            return  # it will be seen as held, or as done
-        self._screen.say(f"trial {number}: {in_words(proposal.structure)}")
-        with study.trials.working(claim):
-            network, reached = self._train(number, proposal.structure, self._search.first_epochs)
-            device = self._session.accelerator.device
-            networks = {"teacher": place(self._teacher.network, device), "trial": network}
-            size = self._session.config.image_size
-            with self._screen.counting("timing") as tell:
-                latency = measure_latency(networks, size, device, batches=(1,), tell=tell)
-        median = {name: row["1"]["median"] for name, row in latency.items()}
-        values = [
-            reached.macro_f1,
-            float(parameters(network)),
-            median["trial"] / median["teacher"],  # of one moment: machines and moods differ
-        ]
-        study.trials.complete(claim, values, {"seconds": reached.seconds, "latency_ms": median})
+        study = self.study
+        if study.values(number):
+            return
+        if number not in study.tried:
+            tried = list(study.tried.values())
+            study.begin(number, self._propose(number, study.finished, tried))
+        self._screen.say(f"trial {number}: {in_words(study.tried[number])}")
+        network, reached = self._train(number, epochs)
+        device, size = self._session.accelerator.device, self._session.config.image_size
+        networks = {"teacher": place(self._teacher.network, device), "trial": network}
+        with self._screen.counting("timing") as tell:
+            latency = measure_latency(networks, size, device, batches=(1,), tell=tell)
+        # of one moment: machines and moods differ
+        ratio = latency["trial"]["1"]["median"] / latency["teacher"]["1"]["median"]
+        study.note(number, epochs, reached)
+        study.finish(number, (reached.macro_f1, float(parameters(network)), ratio))
         self._screen.say(
-            f"trial {number}: macro F1 {values[0]:.2f} %, {int(values[1]):,} parameters, "
-            f"latency {values[2]:.3f}×"
+            f"trial {number}: macro F1 {reached.macro_f1:.2f} %, {parameters(network):,} "
+            f"parameters, latency {ratio:.3f}×"
         )
 
     def _train_on(self, number: int, epochs: int) -> None:
         """Train a network up to a later rung."""
-        claim = self._study.take_rung(number, epochs)
-        if claim is None:
-            return
-        self._screen.say(f"trial {number} goes on to {epochs} epochs")
-        with self._study.rungs.working(claim):
-            _, reached = self._train(number, self._structure(number), epochs)
-        self._study.rungs.complete(claim, [reached.macro_f1], {"seconds": reached.seconds})
+        if self.study.reached(number, epochs) is None:
+            self._screen.say(f"trial {number} goes on to {epochs} epochs")
+            self.study.note(number, epochs, self._train(number, epochs)[1])
 
-    def _train(
-        self, number: int, structure: SearchedStructure, epochs: int
-    ) -> tuple[Backbone, Reached]:
+    def _finish(self, runs: Mapping[int, ChainRun], number: int, epochs: int) -> None:
+        """Train a network to the end, as a run, with all that it has learnt so far."""
+        run, trial = runs[number], self.study.trial_folder(number)
+        before = self.study.reached(number, epochs)
+        if run.folder.finished or (before and before.macro_f1 == 0):
+            return
+        if trial.begun and not run.folder.path.exists():
+            run.folder.path.parent.mkdir(parents=True, exist_ok=True)
+            trial.path.replace(run.folder.path)
+        reached = Reached(0.0, 0.0)
+        try:
+            figures = finetune(self._session, run, beside=self._teacher, overwrite=False)
+            reached = Reached(figures["macro_f1"]["val"], figures["seconds"]["train"])
+        except NotFiniteError as error:
+            self._screen.say(f"trial {number} broke down: {error}")
+        self.study.note(number, epochs, reached)
+
+    def _train(self, number: int, epochs: int) -> tuple[Backbone, Reached]:
         """Train a network, or go on with it, for the first `epochs` of the whole schedule."""
-        session, study = self._session, self._study
-        folder = study.trial_folder(number, structure)
-        session.open(folder, study.settings, ignored=study.ignored, overwrite=False)
-        chain, _ = self._fresh(number, structure)
+        session, study, folder = self._session, self.study, self.study.trial_folder(number)
+        session.open(folder, study.settings, ignored=IGNORED, overwrite=False)
+        chain, _ = self._fresh(number)
         place(chain, session.accelerator.device)
-        objective = CrossEntropy(self._search.label_smoothing, self._session.class_weights)
+        objective = CrossEntropy(self._search.label_smoothing, session.class_weights)
 
         def far_enough(epoch: int, _: Scores) -> bool:
             return epoch >= epochs
@@ -189,119 +215,70 @@ class _Search:
             return chain, Reached(0.0, 0.0)
         return chain, _reached(fitted.history[:epochs])
 
-    def _structure(self, number: int) -> SearchedStructure:
-        return self._study.proposal(number).structure
-
-    def _fresh(self, number: int, structure: SearchedStructure) -> tuple[Backbone, WeightsSource]:
+    def _fresh(self, number: int) -> tuple[Backbone, WeightsSource]:
         """The network of a trial before its first step, the same each time."""
         self._session.seed_stage(f"trial {number}")
-        chain = searched_chain(structure, len(self._session.task.classes))
+        chain = searched_chain(self.study.tried[number], len(self._session.task.classes))
         return chain, WeightsSource("random initialisation", universal_digest(chain))
 
-    def _finish(self, numbers: Sequence[int], marks: Sequence[int]) -> dict[int, RunFolder]:
-        """Train networks to the end, as runs; returns those that came there."""
-        study = self._study
-        # what the others have cost; these tell it in their own summaries
-        spent = 0.0
-        for number in set(range(self._search.trials)) - set(numbers):
-            # a network of the last rung may have been passed by those of more --trials
-            came_to = [m for m in marks[1:] if study.rungs.completed(rung_job(number, m))]
-            spent += study.reached(number, max(came_to, default=marks[0])).seconds
-        runs = {number: study.run_folder(number, self._structure(number)) for number in numbers}
-        jobs = {rung_job(number, self._search.epochs): number for number in numbers}
-
-        def done(job: str) -> bool:
-            ends = study.rungs.completed(job)
-            return runs[jobs[job]].finished or any(end.values[0] == 0 for end in ends)
-
-        self._bring_to_end(
-            study.rungs,
-            {job: partial(self._train_to_end, number, spent) for job, number in jobs.items()},
-            done,
-        )
-        runs = {number: run for number, run in runs.items() if run.finished}
-        if not runs:
-            raise NotFiniteError(
-                "the training of every network broke down: lower search.lr, or set "
-                "search.clip_norm (other settings need --overwrite or another --out)"
-            )
-        for run in runs.values():  # one that was finished before has to be of these settings
-            self._session.open(run, study.settings, ignored=study.ignored, overwrite=False)
-        return runs
-
     def _run(self, number: int, spent: float) -> ChainRun:
-        study, structure = self._study, self._structure(number)
+        """The run of a network that goes all the way; `spent`: seconds of training the others."""
+        study, structure = self.study, self.study.tried[number]
+        searched = {
+            "study": study.folder.name,
+            "trial": number,
+            "network": structure.key,
+            "trials": self._search.trials,
+            "other_trials_seconds": round(spent, 2),
+            **structure.model_dump(mode="json"),
+        }
         return ChainRun(
             _KIND,
-            study.run_folder(number, structure),
+            RunFolder(self._session.folder(_KIND, f"trial{number}-{structure.key}"), PROG),
             study.settings,
-            study.ignored,
+            IGNORED,
             self._search,
-            partial(self._fresh, number, structure),
+            partial(self._fresh, number),
             structure=structure,
-            searched={
-                "study": study.folder.name,
-                "trial": number,
-                "network": structure.key,
-                "trials": self._search.trials,
-                "other_trials_seconds": round(spent, 2),
-                **structure.model_dump(mode="json"),
-            },
+            searched=searched,
         )
 
-    def _train_to_end(self, number: int, spent: float) -> None:
-        claim = self._study.take_run(number)
-        if claim is None:
-            return
-        run = self._run(number, spent)
-        promote(self._study.trial_folder(number, self._structure(number)), run.folder)
-        reached = Reached(0.0, 0.0)
-        with self._study.rungs.working(claim):
-            try:
-                figures = finetune(self._session, run, beside=self._teacher, overwrite=False)
-                reached = Reached(figures["macro_f1"]["val"], figures["seconds"]["train"])
-            except NotFiniteError as error:
-                self._screen.say(f"trial {number} broke down: {error}")
-        self._study.rungs.complete(claim, [reached.macro_f1], {"seconds": reached.seconds})
+    def _spent(self, going: Sequence[int], marks: Sequence[int]) -> float:
+        """Seconds of training the trials that do not go all the way."""
+        others = set(range(self._search.trials)) - set(going)
+        # one that was passed by those of more --trials can have come to any of the marks
+        reached = [[self.study.reached(number, mark) for mark in marks] for number in others]
+        return sum(max(at.seconds for at in trial if at) for trial in reached)
+
+    def _standing(self, number: int, epochs: int) -> Standing:
+        """A trial at a rung that it has come to, at the costs that were measured once."""
+        reached, values = self.study.reached(number, epochs), self.study.values(number)
+        assert reached, "it has come there"
+        assert values, "it has been timed"
+        return Standing(number, reached.macro_f1, *values[1:])
 
 
 def _reached(history: Sequence[Mapping[str, float]]) -> Reached:
     """The macro F1 of the best of these epochs, and how long they took to train."""
-    best: Scores | None = None
-    for row in history:
-        figures = row["val_accuracy"], row["val_macro_f1"], row["val_loss"]
-        scores = Scores(*figures, judged=row["val_judged"])
-        if scores.better_than(best):
-            best = scores
-    assert best is not None, "a network has trained for an epoch"
+    best, *later = (
+        Scores(row["val_accuracy"], row["val_macro_f1"], row["val_loss"], judged=row["val_judged"])
+        for row in history
+    )
+    best = reduce(lambda best, scores: scores if scores.better_than(best) else best, later, best)
     return Reached(best.macro_f1, sum(row["seconds"] for row in history))
-
-
-def in_words(structure: SearchedStructure) -> str:
-    """Such as `stem 16, 2 × MBConv 24 (kernel 3, stride 2, silu, expansion 4), head 128`."""
-    rows = [
-        f"{row.repeats} × {row.kind} {row.channels} (kernel {row.kernel}, stride {row.stride}, "
-        f"{row.activation}" + f", expansion {row.expansion}" * (row.expansion > 1) + ")"
-        for row in structure.blocks
-    ]
-    return ", ".join([f"stem {structure.stem}", *rows, f"head {structure.head}"])
 
 
 def execute(config: RunConfig, flags: CommandFlags) -> None:
     """Run the command with settings and flags that were found good."""
     with Screen() as screen:
         session = start_session(config, screen)
-        runs = run_search(session, overwrite=flags.overwrite)
-        study = Study(session)
-        plots = write_plots(study.trials.study, study.folder)
-    rows: dict[int, dict[str, Any]] = {n: run.read_summary() for n, run in runs.items()}
+        search = Search(session)
+        rows = search.run(overwrite=flags.overwrite)
+        plots = search.study.plot()
     teacher = next(iter(rows.values()))["teacher"]
     named = {f"trial {number}": row for number, row in rows.items()}
     title = f"{session.task.name}, networks from scratch beside the teacher"
     screen.console.print(networks_table({"teacher": teacher, **named}, title))
-    standings = [study.standing(number, row["macro_f1"]["val"]) for number, row in rows.items()]
-    best = ", ".join(map(str, front(standings)))
-    screen.say(f"none beats these in macro F1, parameters and latency: trial {best}")
-    screen.say(f"run folders: {next(iter(runs.values())).path.parent}")
+    screen.say(f"run folders: {session.folder(_KIND).parent}")
     for plot in plots:
         screen.say(f"plot of the study: {plot}")

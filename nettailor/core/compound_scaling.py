@@ -14,21 +14,17 @@ formula's. φ = 0 is the base of the family, B0 or Lite0, whichever member is gi
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from math import ceil, floor, log
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import timm
 import torch
 from timm.models import efficientnet as timm_efficientnet
 from torch import nn
 
-from nettailor.core.architecture import (
-    LEAST_MULTIPLIER,
-    MOST_MULTIPLIER,
-    MOST_PIXELS_A_SIDE,
-)
+from nettailor.core.architecture import LEAST_MULTIPLIER, MOST_MULTIPLIER, MOST_PIXELS_A_SIDE
 from nettailor.core.backbone import backbone_of, node_specs
 from nettailor.core.classification import start_small
 from nettailor.core.errors import UserError
@@ -70,21 +66,6 @@ class _Family(NamedTuple):
     members: tuple[tuple[float, float, int], ...]
 
 
-class _Place(NamedTuple):
-    """Where a backbone stands. stem: how its family's names begin. options: of the definition."""
-
-    family: _Family
-    stem: str
-    tag: str
-    options: Mapping[str, Any]
-
-    def name(self, number: int) -> str:
-        """A member's name in timm, with the backbone's own tag where timm has such weights."""
-        name = self.stem if self.stem == _TEST else f"{self.stem}{number}"
-        tagged = f"{name}.{self.tag}"
-        return tagged if timm.is_model_pretrained(tagged) else name
-
-
 _TEST = "test_efficientnet"  # timm's tiny one, which has no sizes but the formula's
 _FAMILIES = {
     "efficientnet_b": _Family(
@@ -119,7 +100,7 @@ def scaling_of(backbone: str, phi: float, coefficients: Coefficients, image_size
             told: less than a pixel at the last node, more than an image may have, a depth or width
             below a tenth or above ten times the base's.
     """
-    place = _place(backbone)
+    found, stem = _family_of(backbone)
     least = _largest_stride(backbone)
     low, high = _phi_range(coefficients, least / image_size, MOST_PIXELS_A_SIDE / image_size)
     if not low <= phi <= high:
@@ -129,13 +110,15 @@ def scaling_of(backbone: str, phi: float, coefficients: Coefficients, image_size
             f"pixels a side, and depth and width are {LEAST_MULTIPLIER:g} to {MOST_MULTIPLIER:g} "
             "times those of phi 0"
         )
-    members = place.family.members if coefficients == PUBLISHED else place.family.members[:1]
+    members = found.members if coefficients == PUBLISHED else found.members[:1]
     depth, width, resolution = (factor**phi for factor in coefficients)
     member = None
     if phi in range(len(members)):
         depth, width, side = members[int(phi)]
         resolution = side / members[0][2]
-        member = place.name(int(phi))
+        member = _member(stem, int(phi))
+        tagged = f"{member}.{backbone.partition('.')[2]}"
+        member = tagged if timm.is_model_pretrained(tagged) else member
     steps = round(image_size * (resolution - 1) / _STEP_PIXELS)
     side = min(max(image_size + _STEP_PIXELS * steps, least), MOST_PIXELS_A_SIDE)
     return Scaling(depth, width, side, member)
@@ -146,32 +129,38 @@ def make_scaled(backbone: str, classes: int, *, depth: float, width: float) -> n
 
     It is ready for `backbone_of`. Raises UserError for a backbone of no family that scales.
     """
-    place = _place(backbone)
-    network = place.family.make(
-        place.name(0).partition(".")[0],
+    found, stem = _family_of(backbone)
+    network = found.make(
+        _member(stem, 0),
         depth_multiplier=depth,
         channel_multiplier=width,
         num_classes=classes,
-        **place.options,
+        **(_TENSORFLOW if stem.startswith("tf_") else {}),
     )
     start_small(network.get_classifier())  # type: ignore[operator]
     return network
 
 
-def _place(backbone: str) -> _Place:
-    """Raises UserError for a backbone of no family that scales."""
+def _family_of(backbone: str) -> tuple[_Family, str]:
+    """A backbone's family, and how the names of its members in timm begin.
+
+    Raises UserError for a backbone of no family that scales.
+    """
     family(backbone)
-    name, _, tag = backbone.partition(".")
-    found = _PATTERN.fullmatch(name)
-    if found is None:
+    match = _PATTERN.fullmatch(backbone.partition(".")[0])
+    if match is None:
         raise UserError(
             f"backbone {backbone!r} cannot be scaled: expected one of timm's EfficientNets, "
             "efficientnet_b0 to b7 or efficientnet_lite0 to lite4, with tf_ before the name or "
             "without"
         )
-    tensorflow, sized, plain = found.groups(default="")
+    tensorflow, sized, plain = match.groups(default="")
     kind = sized or plain
-    return _Place(_FAMILIES[kind], tensorflow + kind, tag, _TENSORFLOW if tensorflow else {})
+    return _FAMILIES[kind], tensorflow + kind
+
+
+def _member(stem: str, number: int) -> str:
+    return stem if stem == _TEST else f"{stem}{number}"
 
 
 @cache

@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 import victim
 from kills import COMMANDS, Warm, differences
-from optuna.study import StudyDirection
 from torch.utils.tensorboard import SummaryWriter
 
-from nettailor.claims import Claims
 from nettailor.core import trainer
 from nettailor.core.errors import UserError
 from nettailor.core.state import read_state
 from nettailor.core.watch import StageWatcher
+from nettailor.study import _Journal
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts")
 _, TEACH = COMMANDS["teach"]
@@ -168,30 +167,21 @@ def test_a_read_only_disk(warm: Warm, straight: Path, tmp_path: Path) -> None:
 
 
 def test_half_a_record_in_the_journal(tmp_path: Path) -> None:
-    """A sweep's journal on a disk that fills up goes on where it was."""
+    """A search's journal on a disk that fills up goes on where it was."""
     disk = tmp_path / "runs"
     disk.mkdir()
-    journal = disk / "sweep.journal"
-
-    def claims() -> Claims:
-        return Claims(journal, "s", [StudyDirection.MAXIMIZE])
-
-    def held() -> set[str]:
-        return set(claims().held())
-
+    journal = disk / "study.journal"
     with mounted(disk, "-t", "tmpfs", "-o", "size=1m", "none"):
-        begun = claims()
-        fill(disk, 0)
-        taken: set[str] = set()
+        begun = _Journal(journal)
+        fill(disk, 1)
         with pytest.raises(UserError, match="No space left on device; free"):  # noqa: PT012
-            for job in range(100):
-                begun.take(f"job {job}", {}, {}, {})
-                taken.add(f"job {job}")
+            for number in range(10_000):
+                begun.append_logs([{"record": number}])
         assert not journal.read_bytes().endswith(b"\n")
-        assert held() == taken
         (disk / "filler").unlink()
-        assert claims().take("the next", {}, {}, {}) is not None
-        assert held() == {*taken, "the next"}
+        _Journal(journal).append_logs([{"record": "the next"}])
+        records = [log["record"] for log in _Journal(journal).read_logs(0)]
+        assert records == [*range(len(records) - 1), "the next"]
 
 
 def test_a_read_only_disk_from_the_start(warm: Warm, tmp_path: Path) -> None:
