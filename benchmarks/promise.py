@@ -10,7 +10,6 @@ beside it. Finished seeds are read from `--out`, others are gone on with.
 """
 
 import argparse
-import csv
 import json
 import os
 import random
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nettailor.core.judge import error_of_difference
+from nettailor.evidence import right_on
 
 TOLERANCE = 0.5
 
@@ -66,7 +66,7 @@ def run(seed: int, given: argparse.Namespace, settings: list[str]) -> Kept:
         next((place / "runs").glob(f"*/{kind}/*/summary.json")) for kind in ("teacher", "tailored")
     )
     summaries = [json.loads(file.read_text(encoding="utf-8")) for file in (teacher, tailored)]
-    before, after = (right_on_test(file.parent) for file in (teacher, tailored))
+    before, after = (right_on(file.parent, "test") for file in (teacher, tailored))
     candidates = json.loads((tailored.parent / "candidates.json").read_text(encoding="utf-8"))
     (chosen,) = (one for one in candidates if one["verdict"] == "kept")
     val = tuple(one["accuracy"]["val"] for one in summaries)
@@ -99,13 +99,6 @@ def draw(seed: int, given: argparse.Namespace, place: Path) -> None:
                 (folder / file.name).unlink(missing_ok=True)
                 os.link(file, folder / file.name)
     part.rename(place)
-
-
-def right_on_test(folder: Path) -> bytes:
-    """Of each test image of a run, whether it is taken for its class."""
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    return bytes(row["label"] == row["predicted"] for row in rows)
 
 
 def table(kept: list[Kept]) -> list[str]:

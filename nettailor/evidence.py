@@ -97,6 +97,19 @@ def gather(
     )
 
 
+def right_on(folder: Path, split: str) -> bytes:
+    """Of each image of a split, in its order, 1 where a run's network takes it for its class.
+
+    Empty where the run has no `predictions.csv`.
+    """
+    path = folder / PREDICTIONS_FILE
+    if not path.is_file():
+        return b""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    return bytes(row["label"] == row["predicted"] for row in rows)
+
+
 def _top(predictions: Predictions) -> tuple[Tensor, Tensor]:
     """The class that each image is taken for, and its probability: (N,) each."""
     probabilities = predictions.logits.softmax(dim=1).max(dim=1)

@@ -19,9 +19,11 @@ from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.latency import measure_latency
 from nettailor.core.objective import Objective
+from nettailor.core.printable import printable
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.schedule import parameter_groups
+from nettailor.core.scores import Scores
 from nettailor.core.sections import ScheduleConfig
 from nettailor.core.trainer import Fitted, Stop, fit
 from nettailor.core.watch import StageWatcher
@@ -157,6 +159,7 @@ def finetune(
     place(chain, session.accelerator.device)
     objective = CrossEntropy(stage.label_smoothing, session.class_weights)
     fitted = train(session, chain, objective, kind, folder, stage)
+    _warn_of_missed_classes(session, kind, fitted.scores)
     started = time.perf_counter()
     weights = save_network(folder.path, chain, run.architecture(session, source))
     device = session.accelerator.device
@@ -182,3 +185,18 @@ def finetune(
     )
     folder.finish(result)
     return result
+
+
+def _warn_of_missed_classes(session: Session, name: str, scores: Scores) -> None:
+    """Say which classes a network has learnt nothing of."""
+    missed = [
+        session.task.classes[index]
+        for index, recall in enumerate(scores.recalls)
+        if recall.images and not recall.right
+    ]
+    if missed:
+        shown = ", ".join(repr(printable(one)) for one in missed[:5]) + ", …" * (len(missed) > 5)
+        session.screen.say(
+            f"warning: {name}: no validation image of class{'es' * (len(missed) > 1)} {shown} is "
+            "taken for it. Try --metric macro-f1, --class-weights balanced or more epochs"
+        )

@@ -38,6 +38,13 @@ def say_task(session: Session) -> None:
         f"one validation image is {100 / len(task.val):.2f} points; an epoch has "
         f"{loader.steps_per_epoch} steps of {loader.batch_size} images"
     )
+    config = session.config
+    balanced = config.class_weights == "balanced" or config.sampling == "balanced"
+    if balanced and config.metric == "accuracy":
+        session.screen.say(
+            "warning: classes are balanced in training, and epochs and networks are chosen by "
+            "accuracy, in which rare classes hardly count: give --metric macro-f1"
+        )
 
 
 def say_stages(session: Session, epochs: Mapping[str, int]) -> None:

@@ -21,6 +21,7 @@ from nettailor.core.judge import error_of_difference
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
+from nettailor.evidence import right_on
 from nettailor.figures import candidates_table, side_by_side
 from nettailor.finetune import Teacher
 from nettailor.front import Seconds, pick, read_front
@@ -219,6 +220,8 @@ def _finish(
             rows.sort(key=lambda row: str(row["name"]), reverse=True)
             write_json(folder.path / CANDIDATES_FILE, rows)
         place.finish(figures)
+    if aim is not None:
+        _warn_of_a_lucky_choice(session, kept.name, teacher.folder, folder)
     if aim is not None and not kept.reaches(aim):
         session.screen.say(
             f"warning: no cut came within {config.prune.tolerance:g} points of the teacher with a "
@@ -239,6 +242,24 @@ def _finish(
             f"warning: {kept.name} loses {kept.lost_in_words}: more than ten points of recall on "
             "validation, and the standard error. Try --class-weights balanced, a larger budget or "
             "a smaller --gamma"
+        )
+
+
+def _warn_of_a_lucky_choice(
+    session: Session, name: str, teacher: RunFolder, folder: RunFolder
+) -> None:
+    """Say where the test, which is read once and chooses nothing, is beyond the tolerance."""
+    before, after = (right_on(run.path, "test") for run in (teacher, folder))
+    if not before or len(before) != len(after):
+        return
+    behind = 100 * (sum(before) - sum(after)) / len(before)
+    tolerance = session.config.prune.tolerance
+    if behind > tolerance:
+        session.screen.say(
+            f"warning: on the test {name} is {behind:.2f} points below its teacher (standard "
+            f"error {error_of_difference(before, after):.2f}), and not within {tolerance:g} as on "
+            f"{len(session.task.val)} validation images: a choice among many cuts and epochs can "
+            "be lucky. Validate on more images (--split.val), or keep more (--max-flops)"
         )
 
 
