@@ -56,12 +56,14 @@ class Budget(NamedTuple):
     """A budget made ready: what networks cost, what may be kept, the most that it may cost.
 
     most: in the unit of `costs`; for milliseconds these are shares of the whole network's time.
+    times: where what is timed is kept.
     """
 
     channels: Channels
     costs: Costs
     ranges: Ranges
     most: float
+    times: KeptRounds
 
 
 def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -> Budget:
@@ -78,7 +80,7 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
     channels = trace_channels(network, config.image_size)
     ranges = allowed(channels.families, settings.round_to)
     cost, most = settings.budget
-    unit = 1.0
+    unit, times = 1.0, KeptRounds(session.times_folder, fresh=fresh)
     if cost == "flops":
         costs, name = count_flops(channels), " of the multiply-adds"
     elif cost == "params":
@@ -86,10 +88,9 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
     else:
         device, batch = session.accelerator.device, settings.batch
         session.screen.say(f"timing {len(channels.layers)} layers at some widths, {batch} images")
-        keep = KeptRounds(session.times_folder, fresh=fresh)
         with session.screen.counting("timing layers") as tell:
             costs, unit = measure_times(
-                network, channels, config.image_size, device, batch=batch, keep=keep, tell=tell
+                network, channels, config.image_size, device, batch=batch, keep=times, tell=tell
             )
         name = " ms"
     least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
@@ -100,7 +101,7 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
             f"no choice of channels costs {most:g}{name}: give a budget from {lowest} to below "
             f"{unit:.4g}{name}{', or --round-to 1' if too_few else ''}"
         )
-    return Budget(channels, costs, ranges, most / unit * whole)
+    return Budget(channels, costs, ranges, most / unit * whole, times)
 
 
 def choose(session: Session, network: nn.Module, budget: Budget, digest: str) -> Choice:
@@ -170,7 +171,9 @@ def _by_the_clock(
     def share(kept: Kept) -> float:
         narrowed = place(narrow(network, budget.channels, kept), device)
         with session.screen.counting("timing a choice") as tell:
-            found = share_of_time(narrowed, network, size, device, batch=batch, tell=tell)
+            found = share_of_time(
+                narrowed, network, size, device, batch=batch, keep=budget.times, tell=tell
+            )
         took = found / budget.most * (session.config.knapsack.max_latency_ms or 0)
         session.screen.say(f"{int(kept.sum())} groups of channels take {took:.4g} ms by the clock")
         return found

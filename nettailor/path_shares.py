@@ -43,6 +43,10 @@ class PathCosts:
         if self._unit == "latency" and table.exists() and not fresh:
             self._times = _read(table)
 
+    def kept_times(self) -> KeptRounds:
+        """Where times are kept beside all runs of the task."""
+        return KeptRounds(self._session.times_folder, fresh=self._fresh)
+
     def shares(self, student: Student) -> PathShares:
         """Of a student's paths; of a whole one where times are still to be measured."""
         size = self._session.config.image_size
@@ -58,7 +62,7 @@ class PathCosts:
                     size,
                     self._session.accelerator.device,
                     batch=batch,
-                    keep=KeptRounds(self._session.times_folder, fresh=self._fresh),
+                    keep=self.kept_times(),
                     tell=tell,
                 )
         times = self._times

@@ -106,8 +106,11 @@ class Tailoring:
     def share_of_time(self, network: Student) -> float:
         """The latency of a network over the backbone's, both measured now."""
         size, batch = self.config.image_size, self.config.prune.batch
+        keep = self.costs.kept_times()
         with self.session.screen.counting("timing a cut") as tell:
-            return share_of_time(network, self.teacher, size, self.device, batch=batch, tell=tell)
+            return share_of_time(
+                network, self.teacher, size, self.device, batch=batch, keep=keep, tell=tell
+            )
 
     def _fit(
         self,

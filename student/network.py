@@ -134,6 +134,10 @@ class Student(nn.Module):
         if not shared:
             self.finetune_all()
 
+    def extra_repr(self) -> str:
+        """Its paths: two students can have the same modules and differ in these."""
+        return " ".join(path.key for path in self.wiring.paths)
+
     def universal(self) -> tuple[nn.Module, ...]:
         """The modules that hold pretrained weights."""
         necks = [self.heads[path.key].neck for path in self.wiring.of_kind("head")]

@@ -63,14 +63,14 @@ def share_of_time(
     *,
     batch: int,
     seconds: float = 5.0,
+    keep: KeptRounds | None = None,
     tell: Tell = untold,
 ) -> float:
-    """The latency of a network over another's, both measured now; see `measure_latency`."""
+    """The latency of a network over another's, measured in turn; see `time_in_turn`."""
     networks = {"whole": whole, "part": network}
-    times = measure_latency(
-        networks, image_size, device, batches=(batch,), seconds=seconds, tell=tell
-    )
-    return times["part"][str(batch)]["median"] / times["whole"][str(batch)]["median"]
+    inputs = dict.fromkeys(networks, sample(batch, 3, image_size, device))
+    times = time_in_turn(networks, inputs, device, seconds=seconds, keep=keep, tell=tell)
+    return float(np.median(times["part"]) / np.median(times["whole"]))
 
 
 def sample(batch: int, channels: int, side: int, device: torch.device) -> Tensor:
