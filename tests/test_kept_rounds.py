@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import lively_chain
 from torch import Tensor, nn
 
 from nettailor.core.kept_rounds import KeptRounds
-from nettailor.core.latency import time_in_turn
+from nettailor.core.latency import share_of_time, time_in_turn
+from nettailor.student.network import Student
+from nettailor.student.wiring import Path as Way
+from nettailor.student.wiring import Wiring
 
 CPU = torch.device("cpu")
 WARM_UP, LEAST = 3, 5
@@ -110,3 +114,24 @@ def test_it_is_told_how_far_it_is(seconds: float) -> None:
     assert all(done <= of for done, of in told)
     if not seconds:
         assert {of for _, of in told} == {2 * (WARM_UP + LEAST)}
+
+
+def test_what_a_network_takes_is_kept_by_its_paths(tmp_path: Path) -> None:
+    """Students of the same modules and other paths are other networks."""
+    chain = lively_chain("test_resnet")
+    alone = [Way(0, 1, "block"), Way(1, 5, "exit")]
+    beside = [*alone, Way(0, 1, "identity")]
+    passes = []
+
+    def timed(paths: list[Way]) -> int:
+        """How many passes it took to time a student of these paths."""
+        student = Student(chain, wiring=Wiring(5, tuple(paths))).eval()
+        student.stem.register_forward_hook(lambda *_: passes.append(paths))
+        before = len(passes)
+        keep = KeptRounds(tmp_path)
+        assert share_of_time(student, chain, 32, CPU, batch=1, seconds=0.0, keep=keep) > 0
+        return len(passes) - before
+
+    assert timed(alone) == WARM_UP + LEAST
+    assert timed(beside) == WARM_UP + LEAST
+    assert timed(alone) == timed(beside) == 0
