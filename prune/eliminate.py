@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import Backbone, node_specs
 from nettailor.core.classification import fresh_classifier
-from nettailor.core.families import Parts
+from nettailor.core.parts import Parts
 from nettailor.student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
 from nettailor.student.proxy import pool
 

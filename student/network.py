@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.backbone import Backbone, node_specs
-from nettailor.core.families import proxy_shape
+from nettailor.core.parts import proxy_shape
 from nettailor.student.exit import Head, exit_from
 from nettailor.student.grow import grown_wiring
 from nettailor.student.path_weights import PathWeights

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nettailor.core.families import ProxyShape
+from nettailor.core.parts import ProxyShape
 
 
 class ScaledBatchNorm2d(nn.BatchNorm2d):

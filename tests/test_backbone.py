@@ -17,13 +17,8 @@ from nettailor.core.backbone import (
     node_specs,
 )
 from nettailor.core.errors import UserError
-from nettailor.core.families import (
-    classifier_prefix,
-    data_defaults,
-    family,
-    make_network,
-    proxy_shape,
-)
+from nettailor.core.families import classifier_prefix, data_defaults, family, make_network
+from nettailor.core.parts import proxy_shape
 
 CLASSES = 7
 FAMILIES = {

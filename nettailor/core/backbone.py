@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from nettailor.core.classification import logits_of
 from nettailor.core.errors import UserError
-from nettailor.core.families import Family, Parts, make_network, own_parts, take_apart
+from nettailor.core.families import make_network
+from nettailor.core.parts import Family, Parts, own_parts, take_apart
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -16,7 +16,7 @@ from torch import nn
 from nettailor.core.architecture import BlockKind, SearchedBlock, SearchedStructure
 from nettailor.core.backbone import Backbone
 from nettailor.core.classification import fresh_classifier
-from nettailor.core.families import Parts
+from nettailor.core.parts import Parts
 
 # Of the channels that it looks at: those inside the block (MobileNetV3), or those that the block
 # reads (EfficientNet).
