@@ -60,9 +60,9 @@ class Steps(NamedTuple):
         return seen.counted.total()
 
 
-def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """The objective of a plain fine-tune step on timm's own network."""
-    return (F.cross_entropy(network(images), labels),)
+    return {"cross_entropy": F.cross_entropy(network(images), labels)}
 
 
 def plain_steps(backbone: str, device: torch.device) -> Steps:

@@ -28,6 +28,7 @@ from nettailor.core.scores import Scores
 from nettailor.core.trainer import Fitted
 from nettailor.network import load_network
 from nettailor.prune.depths import decided
+from nettailor.prune.ladder import ladder, route_name
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.routes import Route, Routes
 from nettailor.student.costs import shares_of
@@ -158,8 +159,8 @@ COSTS = st.builds(
 @given(st.lists(COSTS, min_size=1, max_size=40, unique=True))
 def test_rungs_are_eight_per_cent_apart(costs: list[float]) -> None:
     frontier = [Route((), float(rank), cost) for rank, cost in enumerate(sorted(costs))]
-    rungs = candidates._ladder(frontier)
-    assert len({candidates._name(rung) for rung in rungs}) == len(rungs)
+    rungs = ladder(frontier)
+    assert len({route_name(rung) for rung in rungs}) == len(rungs)
     assert rungs[0] is frontier[0]
     assert rungs[-1] is frontier[-1]
     assert all(later.cost >= 1.08 * rung.cost for rung, later in pairwise(rungs[:-1]))
@@ -172,7 +173,7 @@ def test_rungs_are_eight_per_cent_apart(costs: list[float]) -> None:
 @pytest.mark.parametrize("costs", [(0.3, 0.3001), (0.1, 0.3, 0.3001)])
 def test_of_two_rungs_of_one_name_the_dearer_stays(costs: tuple[float, ...]) -> None:
     frontier = [Route((), float(rank), cost) for rank, cost in enumerate(costs)]
-    assert [rung.cost for rung in candidates._ladder(frontier)] == [*costs[:-2], costs[-1]]
+    assert [rung.cost for rung in ladder(frontier)] == [*costs[:-2], costs[-1]]
 
 
 @pytest.mark.parametrize("asked", [(), (5,), (1, 9)])

@@ -320,5 +320,5 @@ def test_a_run_from_before_there_were_groups_goes_on(shell: Shell, tmp_path: Pat
 
 def test_the_help_tells_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        teach.main(["--help"])
-    assert re.search(r"--split\.group-by VALUE\s+regular expression", capsys.readouterr().out)
+        teach.main(["--help-all"])
+    assert re.search(r"--split\.group-by \S+\s+regular expression", capsys.readouterr().out)

@@ -75,8 +75,8 @@ def test_losses_compute_in_float32_under_autocast() -> None:
     exact = steps.objective(steps.network, images, labels)
     with bfloat16():
         terms = steps.objective(steps.network, images, labels)
-    assert [term.dtype for term in terms] == [torch.float32] * 4
-    for mine, theirs in zip(terms, exact, strict=True):
+    assert [term.dtype for term in terms.values()] == [torch.float32] * 4
+    for mine, theirs in zip(terms.values(), exact.values(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0.03, atol=1e-3)
 
 
