@@ -231,7 +231,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow  # quick: the programs of the README say what predict says
+@pytest.mark.slow  # quick: the programs of the guide say what predict says
 def test_accuracy_is_that_of_the_runs(
     digits: Path,
     tmp_path: Path,

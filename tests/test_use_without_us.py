@@ -1,4 +1,4 @@
-"""The README's two programs, as they stand there, where nothing of this project can be imported."""
+"""The two programs of docs/guide.md, as they stand there, where nothing of ours can be imported."""
 
 import json
 import random
@@ -27,7 +27,7 @@ from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
 from nettailor.student.wiring import Wiring
 
-README = Path(__file__).parents[1] / "README.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
 FORMATS = ("onnx", "pt2")
 CLASSES = ("red fox", "grey, wolf", 'an "elk"', "bär 🐻", "=lynx", "日本", "kit\nfox")
 # square pixels of an odd size, a crop, other numbers per channel: nothing that a default would hide
@@ -56,7 +56,7 @@ print(json.dumps(answers))
 
 def programs() -> dict[str, str]:
     """The programs of "Hand it over", by the format that each reads."""
-    text = README.read_text(encoding="utf-8")
+    text = GUIDE.read_text(encoding="utf-8")
     section = re.search(r"^## Hand it over\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     assert section is not None
     blocks = re.findall(r"^```python\n(.*?)^```", section[1], re.MULTILINE | re.DOTALL)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-# The rule in words; the README's programs follow it without this project.
+# The rule in words; the programs of docs/guide.md follow it without this project.
 READING = (
     "turned upright by the EXIF orientation; greys of 16 bits divided by 257; transparency laid on "
     "white; RGB of 8 bits"
