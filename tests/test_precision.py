@@ -35,6 +35,7 @@ def _another_precision() -> Iterator[None]:
     start_accelerator("cpu", "float32")  # the one of the tests that follow
 
 
+@pytest.mark.slow  # quick: losses and scores under autocast
 @pytest.mark.usefixtures("_another_precision")
 def test_bfloat16_trains_cuts_and_scores_on_a_cpu(shell: Shell) -> None:
     argv = (*DIGITS, "--precision", "bf16")

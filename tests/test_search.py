@@ -367,6 +367,7 @@ def test_half_a_record_is_left_out(runs: Path) -> None:
     assert len(trials(runs)) == 6
 
 
+@pytest.mark.slow  # quick: the same of a single run
 def test_overwrite_discards_the_study_and_its_runs(runs: Path) -> None:
     with process(runs, "--trials", "500") as other:
         release(other)

@@ -260,6 +260,7 @@ def test_a_killed_sweep_goes_on_with_what_is_left(tmp_path: Path) -> None:
     assert {name: after[name] for name in finished} == finished
 
 
+@pytest.mark.slow  # quick: a killed one goes on with what is left
 def test_two_processes_share_a_sweep(tmp_path: Path) -> None:
     with process(tmp_path, "0 1", "") as one, process(tmp_path, "0 1", "") as other:
         release(one, other)

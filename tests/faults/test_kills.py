@@ -34,7 +34,12 @@ def killed_is_as_never_killed(
 
 
 @pytest.mark.parametrize(
-    "name", ["tailor, all", pytest.param("tailor, rank", marks=pytest.mark.slow), "eliminate"]
+    "name",
+    [
+        "tailor, all",
+        pytest.param("tailor, rank", marks=pytest.mark.slow),
+        pytest.param("eliminate", marks=pytest.mark.slow),
+    ],
 )
 def test_a_few_kills(warm: Warm, tmp_path: Path, name: str) -> None:
     killed_is_as_never_killed(warm, name, tmp_path, seeds=range(1), most=4)
