@@ -1,8 +1,9 @@
 """`fit`: train any network of the library on anybody's DataLoader."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ from nettailor.core.judge import Judge
 from nettailor.core.objective import Objective
 from nettailor.core.random_state import random_state, set_random_state
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.run_lock import hold
+from nettailor.core.run_lock import hold, let_go
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores, classify
 from nettailor.core.seeding import seed_stage
@@ -49,10 +50,24 @@ class Run:
         hold(self.folder.path)
         self._calls = 0
 
+    def close(self) -> None:
+        """Leave the folder to others."""
+        let_go(self.folder.path)
+
     def next_name(self) -> str:
         """`fit-1`, `fit-2` … for calls that were given no name, in their order."""
         self._calls += 1
         return f"fit-{self._calls}"
+
+
+@contextmanager
+def run_or_temporary(run: Run | None) -> Iterator[Run]:
+    """A run, or where there is none one that is gone afterwards."""
+    if run is not None:
+        yield run
+        return
+    with TemporaryDirectory() as folder, closing(Run(Path(folder) / "run")) as temporary:
+        yield temporary
 
 
 def fit(

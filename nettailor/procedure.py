@@ -5,7 +5,6 @@ from functools import partial
 from itertools import islice
 from math import inf
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
@@ -19,7 +18,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
 from nettailor.core.scores import Scores, classify
 from nettailor.core.trainer import Fitted, Stop
-from nettailor.fitting import Loader, Precision, Run, accelerator_for, fit, seeded
+from nettailor.fitting import Loader, Precision, Run, accelerator_for, fit, run_or_temporary, seeded
 from nettailor.network import find_run, load_network
 from nettailor.prune.depths import choose, decided, find_leanest
 from nettailor.prune.fold import fold
@@ -185,7 +184,7 @@ def tailor(
     free = Routes(grown.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed)
     if free.best(most) is None:
         raise _out_of_reach(free, most)
-    with seeded(seed, "tailor"), TemporaryDirectory() as folder:
+    with seeded(seed, "tailor"), run_or_temporary(run) as kept:
         train = partial(
             fit,
             train_loader=train_loader,
@@ -193,7 +192,7 @@ def tailor(
             seed=seed,
             device=device,
             precision=precision,
-            run=run or Run(folder),
+            run=kept,
             verbose=verbose,
         )
         if teacher_epochs:

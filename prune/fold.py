@@ -20,8 +20,6 @@ from nettailor.student.network import Student
 from nettailor.student.proxy import Proxy, ScaledBatchNorm2d
 from nettailor.student.wiring import Path
 
-_PROBE_PIXELS = 64
-
 
 def fold(network: Backbone | Student) -> nn.Module:
     """The plain network that computes what a trained one does in eval mode: images to logits.
@@ -251,7 +249,7 @@ def _observe(network: Backbone | Student) -> _Seen:
             module.register_forward_hook(partial(after_block, name))
     dtype = next(observed.parameters()).dtype
     with torch.no_grad():
-        observed(torch.empty(1, 3, _PROBE_PIXELS, _PROBE_PIXELS, dtype=dtype, device="meta"))
+        observed(torch.empty(1, *network.example, dtype=dtype, device="meta"))
     return seen
 
 

@@ -268,6 +268,23 @@ def test_a_route_is_within_its_budget_and_the_best(loaders: Any) -> None:
     assert plans[1] == plans[2]
 
 
+def test_grey_images_and_a_head_of_one_size(loaders: Any) -> None:
+    """Whatever the example is: one channel, and a linear layer that reads every pixel."""
+    torch.manual_seed(0)
+    grey = [TensorDataset(one.tensors[0][:, :1], one.tensors[1]) for one in digits()]
+    train, val = (DataLoader(one, batch_size=32) for one in grey)
+    head = nn.Sequential(nn.Flatten(), nn.Linear(8 * SIDE**2, CLASSES))
+    example = torch.zeros(1, 1, SIDE, SIDE)
+    teacher = nt.Backbone(Block(1, 8), [Block(8, 8), Block(8, 8)], head, example=example)
+    student = nt.Student(teacher)
+    nt.fit(student, nt.TailorLoss(teacher), train, val, epochs=1, verbose=False)
+    small = nt.cut(student, nt.best_route(student, teacher, train), train)
+    with torch.no_grad():
+        images = grey[1].tensors[0][:4]
+        expected = small.eval()(images).logits
+        torch.testing.assert_close(nt.fold(small)(images), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_a_device_that_is_not_there(loaders: Any) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")

@@ -70,7 +70,7 @@ def chain_costs(chain: Backbone, image_size: int) -> ChainCosts:
     if image_size < 1:
         raise UserError(f"image size {image_size}: expected a number of pixels, at least 1")
     copy = meta_copy(chain)
-    node = torch.empty(1, 3, image_size, image_size, device="meta")
+    node = torch.empty(1, chain.example[0], image_size, image_size, device="meta")
     try:
         node, stem = _measure(copy.stem, node)
         blocks = []
