@@ -131,6 +131,7 @@ def test_a_teacher_of_weights_that_changed_since_is_refused(shell: Shell, tmp_pa
     assert re.search(r"fine-tuned from other weights .*nettailor\.teach --overwrite", message)
 
 
+@pytest.mark.slow  # quick: runs of other settings and images are refused
 def test_a_finished_run_of_a_teacher_that_was_trained_anew_is_refused(shell: Shell) -> None:
     tailoring = (*DIGITS, "--remove", "[1]")
     assert shell(*tailoring, main=tailor.main)[0] == 0
