@@ -26,7 +26,7 @@ from nettailor.core.scores import Scores, classify
 from nettailor.core.seeding import seed_stage
 from nettailor.core.trainer import Fitted, Stop, Watcher
 from nettailor.core.trainer import fit as train
-from nettailor.core.watch import StageWatcher
+from nettailor.core.watch import StageWatcher, epoch_line
 from nettailor.student.groups import student_groups
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -257,8 +257,4 @@ class _Lines:
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
         """See `nettailor.core.trainer.Watcher`."""
-        self._say(
-            f"{self._stage:<14} epoch {int(row['epoch']):>3}/{self._epochs}  "
-            f"loss {row['loss']:<8.4f} validation {row['val_accuracy']:.2f} %  "
-            f"{row['seconds']:.1f} s"
-        )
+        self._say(epoch_line(self._stage, row, self._epochs))

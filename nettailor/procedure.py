@@ -27,7 +27,7 @@ from nettailor.prune.ladder import NEAR, end_of, ladder, route_name
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
-from nettailor.prune.statistics import reestimate
+from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.race import race
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
@@ -35,7 +35,6 @@ from nettailor.student.network import Student
 from nettailor.teacher.objective import CrossEntropy
 
 Device = Literal["auto", "cpu", "cuda"]
-_STATISTICS_BATCHES = 20
 _ROUNDING = 1e-6  # per cent, of sums and differences
 
 
@@ -110,7 +109,7 @@ def cut(
     smaller = remove(student, plan)
     if train_loader is not None:
         device = next(student.parameters()).device
-        batches = islice(LoaderEpochs(train_loader, seed).epoch(0), _STATISTICS_BATCHES)
+        batches = islice(LoaderEpochs(train_loader, seed).epoch(0), STATISTICS_BATCHES)
         reestimate(smaller, batches, accelerator_for(device.type, "auto"))
     return smaller
 

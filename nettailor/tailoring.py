@@ -25,14 +25,13 @@ from nettailor.prune.importance import by_path_weights, measured_on
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
-from nettailor.prune.statistics import reestimate
+from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.session import Session, schedule_of
 from nettailor.student.drawing import StudentPictures
 from nettailor.student.groups import student_groups
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
 
-_STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
 _IMPORTANCE_BATCHES = 8
 
@@ -190,7 +189,7 @@ class Tailoring:
         return Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
 
     def _reestimate(self, network: Student) -> None:
-        batches = islice(self.session.train_loader.epoch(0), _STATISTICS_BATCHES)
+        batches = islice(self.session.train_loader.epoch(0), STATISTICS_BATCHES)
         reestimate(network, batches, self.session.accelerator)
 
     def cut(self, student: Student, plan: PrunePlan) -> tuple[Student, Scores]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from nettailor.core.memory import room_for
 from nettailor.core.modes import training
 
+STATISTICS_BATCHES = 20  # of training images, over which statistics are averaged after a cut
+
 
 @torch.no_grad()
 def reestimate(

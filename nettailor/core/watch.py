@@ -33,6 +33,15 @@ _PLACES = {
 }
 
 
+def epoch_line(stage: str, row: Mapping[str, float], epochs: int) -> str:
+    """What is said after an epoch of a stage of so many epochs, with its metrics."""
+    number = int(row["epoch"])
+    return (
+        f"{stage:<14} epoch {number:>3}/{epochs}  loss {row['loss']:<8.4f} "
+        f"validation {row['val_accuracy']:.2f} %  {row['seconds']:.1f} s"
+    )
+
+
 class StageWatcher:
     """The `Watcher` of a stage: a bar, a line an epoch, a row an epoch, TensorBoard events.
 
@@ -119,11 +128,7 @@ class StageWatcher:
         self._history.append(row)
         self._folder.record(self._stage, self._history)
         self._write_events(network)
-        number = int(row["epoch"])
-        self._screen.say(
-            f"{self._stage:<14} epoch {number:>3}/{self._epochs}  loss {row['loss']:<8.4f} "
-            f"validation {row['val_accuracy']:.2f} %  {row['seconds']:.1f} s"
-        )
+        self._screen.say(epoch_line(self._stage, row, self._epochs))
 
     def _write_events(self, network: nn.Module) -> None:
         """The events of the last epoch, or of the start, on their way to the disk at once."""
