@@ -150,7 +150,7 @@ def tailor(
     """Fine-tune a teacher, grow and train a student of it, cut it, and fine-tune what is left.
 
     With a budget the best routes of all ends within it race; without one the leanest that is within
-    tolerance of the teacher on validation is kept, a standard error included.
+    tolerance of the teacher on validation is kept, chance allowed for (`core.judge.margin`).
 
     Args:
         network: a `Backbone`, or what one can be made of; it stays as it is.

@@ -118,14 +118,18 @@ def test_error_of_a_difference_by_hand() -> None:
     assert error_of_difference(one, one) == pytest.approx(1.0)  # one image of 100, not nothing
 
 
-def test_within_tolerance_is_less_a_standard_error() -> None:
-    """Of 398 images, two errors each: the same two, or others, which says less."""
+def test_within_tolerance_is_less_a_margin() -> None:
+    """Of 398 images, two errors each: the same two, or others, which says less.
+
+    Φ(1.645) is 0.95: the margin is exceeded by chance once in twenty.
+    """
     teacher = scores((396, 398))._replace(right=bytes([1] * 396 + [0] * 2))
     same, others = teacher, teacher._replace(right=bytes([0] * 2 + [1] * 396))
     judge = Judge("accuracy", teacher, sure=True)
-    assert judge.of(same).standing == pytest.approx(teacher.accuracy - 0.25)
-    assert judge.of(others).standing == pytest.approx(teacher.accuracy - 0.25 * 5**0.5)
-    assert judge.of(others).error == pytest.approx(0.25 * 5**0.5)
+    assert judge.of(same).standing == pytest.approx(teacher.accuracy - 1.645 * 0.25)
+    by_hand = 1.645 * 0.25 * 5**0.5
+    assert judge.of(others).standing == pytest.approx(teacher.accuracy - by_hand)
+    assert judge.of(others).error == pytest.approx(by_hand)
     assert judge.aim == teacher.accuracy
     assert Judge("accuracy", teacher).of(others).standing == teacher.accuracy
 

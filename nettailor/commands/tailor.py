@@ -17,7 +17,7 @@ from nettailor.core.device import place as place_on
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, sha256_of, write_json
 from nettailor.core.flags import CommandFlags
-from nettailor.core.judge import error_of_difference
+from nettailor.core.judge import error_of_difference, margin
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
@@ -88,12 +88,12 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
 def _warn_of_coarse_validation(session: Session, right: bytes) -> None:
     """Say where a cut that differs from the teacher on no image is not within tolerance either."""
     images, tolerance = len(session.task.val), session.config.prune.tolerance
-    error = error_of_difference(right, right)
-    if tolerance < error and session.config.prune.budget is None:
+    least = margin(right, right)
+    if tolerance < least and session.config.prune.budget is None:
         session.screen.say(
             f"warning: {images} validation images do not resolve a tolerance of {tolerance:g} "
-            f"points: where no image differs, the standard error is {error:.2f}. A cut counts as "
-            "within tolerance only where it is ahead of the teacher; more validation images or a "
+            f"points: where no image differs, {least:.2f} may be chance. A cut counts as within "
+            "tolerance only where it is ahead of the teacher; more validation images or a "
             "larger --tolerance let leaner ones count"
         )
 
@@ -224,9 +224,9 @@ def _finish(
         _warn_of_a_lucky_choice(session, kept.name, teacher.folder, folder)
     if aim is not None and not kept.reaches(aim):
         session.screen.say(
-            f"warning: no cut came within {config.prune.tolerance:g} points of the teacher with a "
-            f"standard error to spare; kept the best, {kept.name}. Try more --prune.epochs, a "
-            "smaller --gamma or more validation images"
+            f"warning: no cut came within {config.prune.tolerance:g} points of the teacher, chance "
+            f"allowed for; kept the best, {kept.name}. Try more --prune.epochs, a smaller --gamma "
+            "or more validation images"
         )
     ended = {one.name: one.scores for one in candidates if one.ended}
     scores = {"the student before the cut": before_cut, **ended}

@@ -9,15 +9,16 @@ from nettailor.core.scores import Recall, Scores
 from nettailor.core.sections import Metric
 
 _MAY_LOSE = 10.0  # points of its recall, beyond the standard error
+_SURE = 1.645  # standard errors: what a normal deviate stays below 19 times of 20
 
 
 @dataclass(frozen=True)
 class Judge:
     """Judges by a metric in %; and where there is a teacher, by the class that lost most.
 
-    sure: a network stands lower by one standard error of its difference from the teacher in
-    accuracy, whatever the metric is: what a tolerance is compared with. A network is chosen out of
-    many, each at its best epoch, so the luckiest looks better than it is.
+    sure: a network stands lower by the `margin` of its difference from the teacher in accuracy,
+    whatever the metric is: what a tolerance is compared with. A network is chosen out of many, each
+    at its best epoch, so the luckiest looks better than it is.
 
     A class is lost when its recall falls behind the teacher's by more than ten points and the
     standard error of that difference. What is beyond counts against the network like points of the
@@ -32,7 +33,7 @@ class Judge:
         """The scores with `judged` and `error` filled in."""
         error = 0.0
         if self.sure and self.teacher is not None:
-            error = error_of_difference(self.teacher.right, scores.right)
+            error = margin(self.teacher.right, scores.right)
         value = self.value(scores) - error
         beyond = max(self._beyond(scores), default=0.0)
         if self.teacher is not None and beyond > 0:
@@ -72,6 +73,15 @@ class Judge:
         pairs = zip(self.teacher.recalls, scores.recalls, strict=True)
         return [before.percent - after.percent - _MAY_LOSE - _error(before, after)
                 for before, after in pairs]  # fmt: skip
+
+
+def margin(one: bytes, other: bytes) -> float:
+    """How much lower, in points, a network may be than it looks beside another: 95 %, one-sided.
+
+    Args:
+        one, other: as of `error_of_difference`, of which it is 1.645.
+    """
+    return _SURE * error_of_difference(one, other)
 
 
 def error_of_difference(one: bytes, other: bytes) -> float:

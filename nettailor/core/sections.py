@@ -259,8 +259,8 @@ class PruneConfig(BudgetConfig):
         0.5,
         ge=0,
         le=100,
-        description="without a budget: points of validation accuracy the teacher may be ahead, the "
-        "standard error of the difference included",
+        description="without a budget: points of validation accuracy the teacher may be ahead, "
+        "what may be chance included",
     )
     finetune: Literal["all", "task"] = Field(
         "all",
