@@ -25,6 +25,7 @@ def executed(folder: Path) -> Any:
         timeout=1800,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env={**os.environ, "PYTHONWARNINGS": "ignore"})
