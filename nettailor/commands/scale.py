@@ -135,7 +135,5 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
             teacher = None if finished else ready_teacher(session)
             rows[f"phi {phi:g}"] = finetune(own, run, beside=teacher, overwrite=flags.overwrite)
     title = f"{session.task.name}, compound scaling beside the teacher"
-    # the one that they were measured beside
-    teacher_figures = next(iter(rows.values()))["teacher"]
-    screen.console.print(networks_table({"teacher": teacher_figures, **rows}, title))
+    screen.console.print(networks_table(rows, title))
     screen.say(f"run folders: {run.folder.path.parent}")
