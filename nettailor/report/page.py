@@ -24,9 +24,8 @@ from nettailor.report.plots import (
     plot_style,
     svg_uri,
     tradeoffs,
-    weights_in_time,
 )
-from nettailor.report.runs import Run, read_path_weights
+from nettailor.report.runs import Run
 from nettailor.report.tables import (
     COLUMNS,
     MAIN_COLUMNS,
@@ -95,7 +94,6 @@ def page_html(comparison: Comparison, command: str) -> str:
                 "goes on from its student to the kept cut.",
             ),
             "drawings": list(_drawings(comparison)),
-            "path_weights": list(_path_weights(comparison)),
             "studies": list(_study_plots(comparison)),
             "mistakes": {label: _mistakes(comparison, label) for label in best},
             "left_out": [
@@ -143,14 +141,6 @@ def _drawings(comparison: Comparison) -> Iterator[Picture]:
             f"{times(summary.params.total / run.teacher.params.total)} parameters of the teacher",
         ]
         yield Picture(svg_uri(drawing(run)), ", ".join(words))
-
-
-def _path_weights(comparison: Comparison) -> Iterator[Picture]:
-    """The path weights of the tailored runs, the first seed of each method."""
-    for label, (run, *_) in comparison.methods.items():
-        if run.summary.tailored and (weights := read_path_weights(run)):
-            title = f"Path weights through time, {label}, seed {run.summary.seed}"
-            yield Picture(svg_uri(weights_in_time(run, weights)), title)
 
 
 def _study_plots(comparison: Comparison) -> Iterator[Picture]:
