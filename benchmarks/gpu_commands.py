@@ -175,8 +175,8 @@ def tests(given: argparse.Namespace) -> None:
     names = ["loader", "trainer"] if given.quick else ["student", "trainer", "export", "loader",
              "resume", "gpu"]  # fmt: skip
     files = [str(HERE.parent / "tests" / f"test_{name}.py") for name in names]
-    root = str(HERE.parent)
-    done = run("-m", "pytest", "--rootdir", root, "-n", "2" if given.quick else "8", *files)
+    processes = "2" if given.quick else "8"
+    done = run("-m", "pytest", "-n", processes, *files, cwd=HERE.parent)
     lines = done.stdout.strip().splitlines() or ["nothing was said"]
     row(f"torch {torch.__version__}: {lines[-1]}", ok=done.returncode == 0)
 

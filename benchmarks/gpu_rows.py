@@ -27,10 +27,10 @@ def row(what: str, measured: Any = None, *, predicted: Any = None, ok: bool | No
     print("ROW " + json.dumps(content), flush=True)
 
 
-def run(*words: str, timeout: float | None = None) -> "subprocess.CompletedProcess[str]":
+def run(*words: str, **settings: Any) -> "subprocess.CompletedProcess[str]":
     """Python in a process of its own; the end of what it says goes to the log, too."""
     done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, check=False, timeout=timeout
+        [sys.executable, *words], capture_output=True, text=True, check=False, **settings
     )
     print("$ python", *words, f"-> {done.returncode}")
     print(done.stdout[-6000:], done.stderr[-4000:], flush=True)
