@@ -18,24 +18,16 @@ parameters. `--channels flops=0.7 params=0.5` adds each tailored network narrowe
 at most 0.7 of its FLOPs, and to half of its parameters; `knapsack.epochs` come on top of the whole
 way that the rivals are given.
 Everything trains on the same splits, augmentation and seeds; what is finished is not trained again.
-Writes `frontier.md`, `frontier.csv` and `frontier.png` into `frontier-<config>-<mode>/` of `--out`.
+Writes `frontier.md` and `frontier.csv` into `frontier-<config>-<mode>/` of `--out`.
 """
 
 import argparse
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-from matplotlib.figure import Figure
+import pandas as pd
 from same_teacher import share_teacher
 from torch import nn
 
@@ -43,14 +35,13 @@ from nettailor.commands.eliminate import eliminated_runs, train_beside_teacher
 from nettailor.commands.knapsack import knapsack
 from nettailor.commands.tailor import LATENCY_FILE, tailor
 from nettailor.commands.teach import ready_teacher, teacher_folder
-from nettailor.core.config import RunConfig, as_settings, recorded
+from nettailor.core.config import RunConfig, recorded
 from nettailor.core.console import Screen
 from nettailor.core.device import place
-from nettailor.core.errors import UserError
-from nettailor.core.files import write_atomically, write_text
+from nettailor.core.files import write_text
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.settings import read_settings, set_key, validate
+from nettailor.core.settings import changed, read_settings, validate
 from nettailor.front import Seconds
 from nettailor.hand_over import hand_over_alone
 from nettailor.network import load_network
@@ -66,7 +57,6 @@ from nettailor.tailoring import Tailoring
 RATES = (0.02, 0.05, 0.1)
 COLUMNS = ("val", "test", "flops", "params", "latency")
 TAILORED = "tailored"  # begins the names of all that are, narrowed ones too
-CHANNELS = ", channels "
 TOLERANCE = 0.5  # points below the teacher on test that a tailored network may be
 
 
@@ -86,7 +76,7 @@ class Entry(NamedTuple):
 
 
 def main() -> None:
-    """Train what is missing, then write the table and the picture."""
+    """Train what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="digits")
     parser.add_argument("--data-dir", default="data")
@@ -96,7 +86,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument(
         "--budgets",
-        type=_share,
+        type=read_share,
         nargs="+",
         default=[],
         metavar="params=0.1",
@@ -104,7 +94,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--channels",
-        type=_share,
+        type=read_share,
         nargs="+",
         default=[],
         metavar="flops=0.7",
@@ -114,15 +104,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.channels and arguments.finetune == "task":
         parser.error("--channels: blocks that other tasks share keep all of theirs")
-    settings = read_settings(arguments.config)
-    for key, value in (
-        ("data_dir", arguments.data_dir),
-        ("out", arguments.out),
-        ("prune.finetune", arguments.finetune),
-        ("workers", 0),
-    ):
-        set_key(settings, key, value)
-    config = validate(settings)
+    config = changed(
+        validate(read_settings(arguments.config)),
+        data_dir=arguments.data_dir,
+        out=arguments.out,
+        prune__finetune=arguments.finetune,
+        workers=0,
+    )
     with Screen() as screen:
         images = len(start_session(config, screen).task.test)
         entries = list(_entries(config, screen, arguments))
@@ -134,7 +122,7 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
     best: dict[int, float] = {}
     whole = config.teacher.epochs + config.student.epochs + config.prune.epochs
     for seed in arguments.seeds:
-        session = start_session(_with(config, seed=seed), screen)
+        session = start_session(changed(config, seed=seed), screen)
         runs = {"teacher": ready_teacher(session).folder}
         runs |= _tailored(session, arguments.budgets, arguments.channels)
         for top in arguments.tops or range(1, units(session.stages, "stages")):
@@ -151,14 +139,6 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
         yield from _measured(session, runs)
 
 
-def _share(text: str) -> Share:
-    """A share of a cost, in argparse's manner."""
-    try:
-        return read_share(text, "found")
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def _tailored(
     session: Session, budgets: Sequence[Share], channels: Sequence[Share]
 ) -> dict[str, RunFolder]:
@@ -166,31 +146,24 @@ def _tailored(
     configs = {TAILORED: session.config}
     for budget in budgets:
         limit = {f"prune__max_{budget.unit}": budget.most}
-        configs[f"{TAILORED} to {budget.unit}={budget.most:g}"] = _with(session.config, **limit)
+        configs[f"{TAILORED} to {budget.unit}={budget.most:g}"] = changed(session.config, **limit)
     runs = {}
     for name, config in configs.items():
         runs[name] = tailor(start_session(config, session.screen), overwrite=False)
         for choice in channels:
             limit = {f"knapsack__max_{choice.unit}": choice.most}
-            narrower = _with(config, knapsack__of=str(runs[name].path), **limit)
+            narrower = changed(config, knapsack__of=str(runs[name].path), **limit)
             there = start_session(narrower, session.screen)
             run = knapsack(there, overwrite=False)
-            runs[f"{name}{CHANNELS}{choice.unit}={choice.most:g}"] = run
+            runs[f"{name}, channels {choice.unit}={choice.most:g}"] = run
     return runs
-
-
-def _with(config: RunConfig, **changes: object) -> RunConfig:
-    settings = as_settings(config)
-    for key, value in changes.items():
-        set_key(settings, key.replace("__", "."), value)
-    return validate(settings)
 
 
 def _eliminated(session: Session, top: int, rate: float, epochs: int) -> RunFolder:
     """Fixed removal at a learning rate, in an `out` of its own that has the same teacher."""
     config = session.config
     out = Path(config.out) / f"lr{rate:g}"
-    other = _with(
+    other = changed(
         config,
         out=str(out),
         eliminate__lr=rate,
@@ -211,7 +184,7 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     Its head is the exit there, at most 256 channels wide.
     """
     out = Path(session.config.out) / "distilled"
-    config = _with(session.config, out=str(out), prune__epochs=epochs)
+    config = changed(session.config, out=str(out), prune__epochs=epochs)
     there = start_session(config, session.screen)
     share_teacher(teacher_folder(session), there)
     folder = RunFolder(there.folder("tailored", config.prune.finetune, f"stages{top}"))
@@ -256,44 +229,39 @@ def _measured(session: Session, runs: Mapping[str, RunFolder]) -> Iterator[Entry
 
 
 def _write(out: Path, entries: Sequence[Entry], test_images: int) -> None:
-    """The table of means, the ratios, and the picture."""
-    methods = list(dict.fromkeys(entry.method for entry in entries))
-    by_method = {name: [one for one in entries if one.method == name] for name in methods}
+    """The table of means, and the ratios."""
+    frame = pd.DataFrame(entries)
     lines = [
         "| network | validation % | test % | FLOPs | params | latency, batch 1 |",
         "|---|---|---|---|---|---|",
     ]
-    for name, group in by_method.items():
-        cells = [_spread([getattr(one, column) for one in group], column) for column in COLUMNS]
+    for name, group in frame.groupby("method", sort=False):
+        cells = [_spread(group[column], column) for column in COLUMNS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", *_ratios(by_method, test_images)]
+    lines += ["", *_ratios(frame, test_images)]
     write_text(out / "frontier.md", "\n".join(lines) + "\n")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Entry._fields)
-    writer.writerows(entries)
-    write_text(out / "frontier.csv", text.getvalue())
-    write_atomically(out / "frontier.png", partial(_picture(by_method).savefig, format="png"))
+    write_text(out / "frontier.csv", frame.to_csv(index=False, lineterminator="\n"))
     print("\n".join(lines))
 
 
-def _spread(values: Sequence[float], column: str) -> str:
+def _spread(values: pd.Series, column: str) -> str:
     form = ".2f" if column in ("val", "test") else ".3f"
-    spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
-    return f"{fmean(values):{form}}{spread}"
+    spread = f" ± {values.std():{form}}" if len(values) > 1 else ""
+    return f"{values.mean():{form}}{spread}"
 
 
-def _ratios(by_method: Mapping[str, Sequence[Entry]], test_images: int) -> Iterator[str]:
+def _ratios(frame: pd.DataFrame, test_images: int) -> Iterator[str]:
     """Each tailored network over the leanest eliminated one that is at least as accurate.
 
     "At least" is within a standard error of the tailored network's test accuracy; the eliminated
     networks are taken by their mean over the seeds. The whole network counts as elim 0.
     """
-    tailored = [
-        one for name, group in by_method.items() if name.startswith(TAILORED) for one in group
-    ]
-    teachers = {one.seed: one.test for one in by_method["teacher"]}
-    for one in tailored:
+    means = frame.groupby("method", sort=False)[list(COLUMNS)].mean()
+    distilled = means.index.str.endswith(", distilled")
+    tailored = means.index.str.startswith(TAILORED)
+    teachers = frame[frame["method"] == "teacher"].set_index("seed")["test"]
+    of_tailored = frame[frame["method"].str.startswith(TAILORED)]
+    for one in of_tailored.sort_values("method", kind="stable").itertuples():
         if one.test < teachers[one.seed] - TOLERANCE:
             yield (
                 f"{one.method}, seed {one.seed}: {one.test:.2f} % is more than {TOLERANCE} points "
@@ -302,68 +270,17 @@ def _ratios(by_method: Mapping[str, Sequence[Entry]], test_images: int) -> Itera
             continue
         share = min(max(one.test / 100, 1 / test_images), 1 - 1 / test_images)
         error = 100 * math.sqrt(share * (1 - share) / test_images)
-        for kind in ("", ", distilled"):
-            rivals = {
-                name: group
-                for name, group in by_method.items()
-                if name == "teacher"
-                or (name.startswith("elim") and name.endswith(", distilled") == bool(kind))
-            }
-            able = {
-                name: group
-                for name, group in rivals.items()
-                if fmean(rival.test for rival in group) >= one.test - error
-            } or {"teacher": by_method["teacher"]}
-            name = min(able, key=lambda name: fmean(rival.flops for rival in able[name]))
-            ratios = [
-                getattr(one, column) / fmean(getattr(rival, column) for rival in able[name])
-                for column in ("flops", "params", "latency")
-            ]
+        for own in (~distilled, distilled):
+            rivals = means[(own & ~tailored) | (means.index == "teacher")]
+            able = rivals[rivals["test"] >= one.test - error]
+            name = able["flops"].idxmin() if len(able) else "teacher"
+            rival = means.loc[name]
             yield (
                 f"{one.method}, seed {one.seed}: {one.test:.2f} % beside {name} "
-                f"({fmean(rival.test for rival in able[name]):.2f} %): FLOPs {ratios[0]:.2f}, "
-                f"params {ratios[1]:.2f}, latency {ratios[2]:.2f}  "
+                f"({rival.test:.2f} %): FLOPs {one.flops / rival.flops:.2f}, "
+                f"params {one.params / rival.params:.2f}, "
+                f"latency {one.latency / rival.latency:.2f}  "
             )
-
-
-def _picture(by_method: Mapping[str, Sequence[Entry]]) -> Figure:
-    """Test accuracy against FLOPs and against latency: a mark a seed, a line through means."""
-    figure = Figure(figsize=(10, 4.4), dpi=110)
-    cuts = [name for name in by_method if name.startswith("elim")]
-    plain = [name for name in cuts if not name.endswith("distilled")]
-    tailored = [name for name in by_method if name.startswith(TAILORED)]
-    narrowed = [name for name in tailored if CHANNELS in name]
-    families = {
-        "fixed removal, best learning rate": (plain, "#0072b2", "s"),
-        "fixed removal, distilled": ([name for name in cuts if name not in plain], "#e69f00", "^"),
-        "tailored": ([name for name in tailored if name not in narrowed], "#d55e00", "o"),
-        "tailored, channels too": (narrowed, "#cc79a7", "v"),
-        "teacher": (["teacher"], "#555555", "D"),
-    }  # fmt: skip
-    for position, (column, label) in enumerate(
-        (("flops", "FLOPs over the whole network's"), ("latency", "latency over the whole's"))
-    ):
-        axes = figure.add_subplot(1, 2, position + 1)
-        for name, (methods, colour, mark) in families.items():
-            means = []
-            for method in methods:
-                group = by_method[method]
-                xs = [getattr(one, column) for one in group]
-                ys = [one.test for one in group]
-                axes.scatter(xs, ys, color=colour, marker=mark, s=18, alpha=0.5, linewidths=0)
-                means.append((fmean(xs), fmean(ys)))
-            if means:
-                means.sort()
-                axes.plot(
-                    *zip(*means, strict=True), color=colour, marker=mark, label=name, linewidth=1
-                )
-        axes.set_xlabel(label)
-        axes.set_ylabel("test accuracy, %")
-        axes.set_xlim(0, None)
-        axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="lower center", ncols=4)
-    figure.tight_layout(rect=(0, 0.1, 1, 1))
-    return figure
 
 
 if __name__ == "__main__":

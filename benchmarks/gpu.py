@@ -11,8 +11,7 @@ unpacked into a folder of its own.
 
 Every part is a process with a time limit; `gpu.json` in the output folder is written anew after
 each, so that what is known survives whatever comes after. A row has what was predicted, what was
-measured and their ratio, and "no" where a check failed. Predictions are estimates for an H100 in
-bf16, made before anything had run on one.
+measured and their ratio, and "no" where a check failed.
 """
 
 import argparse

@@ -4,7 +4,8 @@ import argparse
 import csv
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -23,25 +24,38 @@ from nettailor.prune.channels import trace_channels
 from nettailor.prune.taylor import taylor_values
 
 CPU = torch.device("cpu")
-STUDENTS = (("tf_efficientnet_lite0", False), ("resnet18", True))
+STUDENTS = {
+    "tf_efficientnet_lite0, default": ("tf_efficientnet_lite0", False),
+    "resnet18, published": ("resnet18", True),
+}
 
 
-def seeded_steps(backbone: str, published: bool, device: torch.device) -> Steps:
+def seeded_steps(student: tuple[str, bool], device: torch.device) -> Steps:
     """The same student on any device."""
     torch.manual_seed(0)
+    backbone, published = student
     return student_steps(backbone, published=published, side=64, device=device)
 
 
-def terms_and_gradients(
-    steps: Steps, images: Tensor, labels: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Of one step, on the CPU: the terms, and all gradients in a row."""
+def taken(
+    steps: Steps, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Loss terms of a batch, with their gradients left in the network."""
     steps.network.zero_grad()
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         terms = torch.stack(list(steps.objective(steps.network, images, labels).values()))
     terms.sum().backward()
-    gradients = [one.grad for one in steps.network.parameters() if one.grad is not None]
-    return terms.detach().cpu(), torch.cat([one.flatten().cpu().double() for one in gradients])
+    return terms.detach()
+
+
+def in_a_row(tensors: Iterable[Tensor]) -> Tensor:
+    """All their numbers, on the CPU."""
+    return torch.cat([one.flatten().cpu().double() for one in tensors])
+
+
+def farthest(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of loss terms, over the terms."""
+    return float(((found - expected).abs() / expected.abs().clamp_min(1e-2)).max())
 
 
 def agreement(given: argparse.Namespace) -> None:
@@ -51,29 +65,28 @@ def agreement(given: argparse.Namespace) -> None:
     images = torch.randn(16, 3, 64, 64, generator=generator)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.arange(16) % CLASSES
-    for backbone, published in STUDENTS:
-        exact = terms_and_gradients(
-            seeded_steps(backbone, published, CPU), images, labels, torch.float32
-        )
+    for name, student in STUDENTS.items():
+        steps = seeded_steps(student, CPU)
+        exact = taken(steps, images, labels)
+        exact_gradients = in_a_row(one.grad for one in steps.trained if one.grad is not None)
         for dtype, most in ((torch.float32, 1e-3), (torch.bfloat16, 3e-2)):
-            steps = seeded_steps(backbone, published, torch.device(given.device))
-            there = (images.to(given.device), labels.to(given.device))
-            terms, gradients = terms_and_gradients(steps, *there, dtype)
-            apart = float(((terms - exact[0]).abs() / exact[0].abs().clamp_min(1e-2)).max())
-            turned = 1 - float(torch.cosine_similarity(gradients, exact[1], dim=0))
-            name = f"{backbone}, {'published' if published else 'default'}, {dtype}"
-            row(f"{name}: loss terms apart", apart, predicted=most, ok=apart <= most)
+            steps = seeded_steps(student, torch.device(given.device))
+            terms = taken(steps, images.to(given.device), labels.to(given.device), dtype)
+            gradients = in_a_row(one.grad for one in steps.trained if one.grad is not None)
+            apart = farthest(terms.cpu(), exact)
+            turned = 1 - float(torch.cosine_similarity(gradients, exact_gradients, dim=0))
+            row(f"{name}, {dtype}: loss terms apart", apart, predicted=most, ok=apart <= most)
             # rounding turns the gradient of a network that has learnt nothing: 0.5 on a CPU
             checked = turned <= most if dtype == torch.float32 else None
-            row(f"{name}: gradients, 1 - cosine", turned, ok=checked)
+            row(f"{name}, {dtype}: gradients, 1 - cosine", turned, ok=checked)
 
 
 def no_wait(given: argparse.Namespace) -> None:
     """A warm step asks nothing of the GPU that it would have to wait for."""
     device = torch.device(given.device)
     images, labels = sample(8, 3, 64, device), torch.arange(8, device=device)
-    for backbone, published in STUDENTS:
-        step = stepper(seeded_steps(backbone, published, device), images, labels, torch.bfloat16)
+    for name, student in STUDENTS.items():
+        step = stepper(seeded_steps(student, device), images, labels, torch.bfloat16)
         step()
         step()
         fault = ""
@@ -86,8 +99,7 @@ def no_wait(given: argparse.Namespace) -> None:
         finally:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")
-        row(f"{backbone}, {'published' if published else 'default'}: a warm step waits for "
-            f"nothing{fault}", ok=not fault)  # fmt: skip
+        row(f"{name}: a warm step waits for nothing{fault}", ok=not fault)
 
 
 def graph(given: argparse.Namespace) -> None:
@@ -97,10 +109,10 @@ def graph(given: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(1)
     batches = [torch.randn(16, 3, 64, 64, generator=generator) for _ in range(10)]
     labels = (torch.arange(16) % CLASSES).to(device)
-    for backbone, published in STUDENTS:
+    for name, student in STUDENTS.items():
         courses, norms = [], []
-        for kind in ("operators", "graph", "refused graph"):
-            steps = seeded_steps(backbone, published, device)
+        for kind in ("operators", "graph", "refused"):
+            steps = seeded_steps(student, device)
             optimizer = torch.optim.SGD(steps.trained, lr=1e-4)
             compute = made_step(steps, kind, device)
             course = []
@@ -109,34 +121,22 @@ def graph(given: argparse.Namespace) -> None:
                 course.append(compute(images, labels))
                 optimizer.step()
             courses.append(torch.stack(course).cpu())
-            norms.append(
-                torch.cat([one.flatten().float() for one in steps.network.buffers()]).cpu()
-            )
-        name = f"{backbone}, {'published' if published else 'default'}"
-        for kind, course, of_norms in zip(
-            ("graph", "refused"), courses[1:], norms[1:], strict=True
-        ):
-            apart = float(((course - courses[0]).abs() / courses[0].abs().clamp_min(1e-2)).max())
-            moved = float((of_norms - norms[0]).norm() / norms[0].norm())
-            row(f"{name}, ten steps, {kind}: loss terms apart", apart, predicted=5e-3,
-                ok=apart < 5e-3)  # fmt: skip
-            row(f"{name}, ten steps, {kind}: running statistics apart", moved, predicted=5e-3,
-                ok=moved < 5e-3)  # fmt: skip
+            norms.append(in_a_row(steps.network.buffers()))
+            if kind == "operators":
+                continue
+            apart = farthest(courses[-1], courses[0])
+            moved = float((norms[-1] - norms[0]).norm() / norms[0].norm())
+            for what, found in (("loss terms", apart), ("running statistics", moved)):
+                row(f"{name}, ten steps, {kind}: {what} apart", found, predicted=5e-3,
+                    ok=found < 5e-3)  # fmt: skip
 
 
 def made_step(steps: Steps, kind: str, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     """Loss terms of a batch, with their gradients left in the network."""
     if kind == "operators":
-
-        def by_operators(images: Tensor, labels: Tensor) -> Tensor:
-            steps.network.zero_grad()
-            terms = torch.stack(list(steps.objective(steps.network, images, labels).values()))
-            terms.sum().backward()
-            return terms.detach()
-
-        return by_operators
+        return partial(taken, steps)
     objective = steps.objective
-    if kind == "refused graph":
+    if kind == "refused":
 
         def objective(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             terms = steps.objective(network, images, labels)
@@ -152,11 +152,10 @@ def kernels(given: argparse.Namespace) -> None:
     """Kernels that a step starts, beside torch's operators in it."""
     device = torch.device(given.device)
     images, labels = sample(8, 3, 64, device), torch.arange(8, device=device)
-    for backbone, published in (("tf_efficientnet_lite0", False), ("resnet34", True)):
-        steps = seeded_steps(backbone, published, device)
+    for name, student in STUDENTS.items():
+        steps = seeded_steps(student, device)
         steps.operations(images, labels)
         operations = steps.operations(images, labels)
-        name = f"{backbone}, {'published' if published else 'default'}"
         if device.type == "cpu":
             row(f"{name}: operators", operations)
             continue
@@ -202,26 +201,19 @@ class On(NamedTuple):
     device: torch.device
 
 
-class Stack(nn.Module):
+def stack(width: int) -> nn.Sequential:
     """16 convolutions of one width at a quarter of the image's side."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 4)]
-        for _ in range(16):
-            layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, C, S / 4, S / 4)."""
-        return self.layers(images)  # type: ignore[no-any-return]
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 4)]
+    for _ in range(16):
+        layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 def latency(given: argparse.Namespace) -> None:
     """At batch 1 half of the channels are quicker: no launch time is measured."""
     device = torch.device(given.device)
     wide = 64 if given.quick else 512
-    networks = {"full": place(Stack(wide), device), "half": place(Stack(wide // 2), device)}
+    networks = {"full": place(stack(wide), device), "half": place(stack(wide // 2), device)}
     times = measure_latency(networks, 64 if given.quick else 224, device, batches=(1,), seconds=3)
     full, halved = (times[name]["1"]["median"] for name in ("full", "half"))
     row(f"{serving_dtype(device)}: half the channels' time over the whole's, batch 1",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_rows import SMALL, arguments, nettailor, row
+from gpu_rows import SMALL, arguments, nettailor, row, run
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -61,11 +61,7 @@ def memory(given: argparse.Namespace) -> None:
     """A batch that does not fit is one line, exit code 2, and leaves no traceback."""
     words = ["--image-size", "224", "--batch-size", "512", "--epochs", "1", "--workers", "0",
              "--device", given.device, "--out", str(given.work / "memory")]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", SHORT, given.device, *words],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    print(done.stdout[-2000:], done.stderr[-4000:])
+    done = run("-c", SHORT, given.device, *words)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     said = len(lines) == 1 and "not enough memory" in lines[0] and "--batch-size" in lines[0]
     row("out of memory: one line, exit code 2", f"exit code {done.returncode}",
@@ -85,11 +81,7 @@ def cpu_alone(given: argparse.Namespace) -> None:
     """A run with --device cpu does not take a GPU into use; torch's Adam by itself would."""
     words = [*SMALL, "--device", "cpu", "--epochs", "1", "--limit.train", "100", "--limit.test",
              "20", "--teacher.optimizer", "adam", "--out", str(given.work / "cpu")]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, *words], capture_output=True, text=True, check=False
-    )
-    print(done.stdout[-1000:], done.stderr[-3000:])
-    row("--device cpu leaves CUDA alone", ok=done.returncode == 0)
+    row("--device cpu leaves CUDA alone", ok=run("-c", ALONE, *words).returncode == 0)
 
 
 RANK = """
@@ -183,11 +175,8 @@ def tests(given: argparse.Namespace) -> None:
     names = ["loader", "trainer"] if given.quick else ["student", "trainer", "export", "loader",
              "resume", "gpu"]  # fmt: skip
     files = [str(HERE.parent / "tests" / f"test_{name}.py") for name in names]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "2" if given.quick else "8", *files],
-        cwd=HERE.parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    print(done.stdout[-6000:], done.stderr[-2000:])
+    processes = "2" if given.quick else "8"
+    done = run("-m", "pytest", "-n", processes, *files, cwd=HERE.parent)
     lines = done.stdout.strip().splitlines() or ["nothing was said"]
     row(f"torch {torch.__version__}: {lines[-1]}", ok=done.returncode == 0)
 

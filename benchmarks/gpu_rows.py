@@ -27,14 +27,19 @@ def row(what: str, measured: Any = None, *, predicted: Any = None, ok: bool | No
     print("ROW " + json.dumps(content), flush=True)
 
 
-def nettailor(*words: str, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
-    """A command of the project in a process of its own; what it says goes to the log, too."""
-    started = time.monotonic()
+def run(*words: str, **settings: Any) -> "subprocess.CompletedProcess[str]":
+    """Python in a process of its own; the end of what it says goes to the log, too."""
     done = subprocess.run(
-        [sys.executable, "-m", "nettailor", *words],
-        capture_output=True, text=True, check=False, timeout=timeout,
-    )  # fmt: skip
-    print("$ nettailor", *words, f"-> {done.returncode}")
-    print(done.stdout[-2000:], done.stderr[-3000:], flush=True)
+        [sys.executable, *words], capture_output=True, text=True, check=False, **settings
+    )
+    print("$ python", *words, f"-> {done.returncode}")
+    print(done.stdout[-6000:], done.stderr[-4000:], flush=True)
+    return done
+
+
+def nettailor(*words: str) -> "subprocess.CompletedProcess[str]":
+    """A command of the project, and a row of how long it took."""
+    started = time.monotonic()
+    done = run("-m", "nettailor", *words, timeout=120)
     row(f"{words[0]}, the whole command: s", time.monotonic() - started)
     return done

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor.core.files import write_atomically, write_text
-from nettailor.core.footprint import peak_memory, processor_time
+from nettailor.core.footprint import peak_memory
 from nettailor.core.latency import BATCHES
 from nettailor.core.scores import Predictions, Scores
 from nettailor.session import Session
@@ -40,8 +40,6 @@ class Evidence:
         scores: by split (train, val, test); None where a split was not read.
         latency: {batch: {"median", "iqr"}} in milliseconds on `device`.
         device: where everything was measured.
-        cpu_ms: processor time of a forward pass on one image; see
-            `nettailor.core.footprint.processor_time`.
         peak_memory: bytes by batch size.
         test_inference: seconds for the whole test split, reading its images included.
     """
@@ -49,7 +47,6 @@ class Evidence:
     scores: Mapping[str, Scores | None]
     latency: Mapping[str, Mapping[str, float]]
     device: torch.device
-    cpu_ms: float
     peak_memory: Mapping[str, int]
     test_inference: float | None
 
@@ -89,7 +86,6 @@ def gather(
         },
         latency=latency,
         device=device,
-        cpu_ms=processor_time(network, size, device),
         peak_memory={
             str(batch): peak_memory(network, size, device, batch=batch) for batch in BATCHES
         },

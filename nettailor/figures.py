@@ -21,6 +21,7 @@ from nettailor.session import Session
 from nettailor.student.network import Student
 
 Network = Backbone | Student
+_METHODS = ("eliminated", "tailored", "scaled", "knapsack", "searched")
 
 
 def versions() -> dict[str, str]:
@@ -71,11 +72,7 @@ def summary(
     train_seconds: float,
     total_seconds: float,
     teacher: Mapping[str, Any] | None,
-    eliminated: Mapping[str, Any] | None = None,
-    tailored: Mapping[str, Any] | None = None,
-    scaled: Mapping[str, Any] | None = None,
-    knapsack: Mapping[str, Any] | None = None,
-    searched: Mapping[str, Any] | None = None,
+    **how: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
@@ -88,15 +85,11 @@ def summary(
         total_seconds: with validation and measuring.
         teacher: the teacher's own summary, its latency measured in turn with this network's;
             None for the teacher itself.
-        eliminated: what was cut off the top, for an eliminated network.
-        tailored: mode, cut, gamma, budget, depth and paths, for a tailored one.
-        scaled: φ, multipliers, size of the input and start, for a scaled one.
-        knapsack: what was made narrower, and how, for a network that lost channels.
-        searched: study, trial and blocks, for one that was found by search.
+        how: `eliminated`, `tailored`, `scaled`, `knapsack` or `searched`: what was done.
     """
     config, scores = session.config, evidence.scores
     # those of the backbone, whatever was cut off it
-    stages = network.stages if searched and isinstance(network, Backbone) else session.stages
+    whole = network if how.get("searched") and isinstance(network, Backbone) else session
     return {
         "kind": kind,
         "backbone": config.backbone,
@@ -111,30 +104,23 @@ def summary(
         "macro_f1": _by_split(scores, "macro_f1"),
         "loss": _by_split(scores, "loss"),
         **structure(network, session.preprocessing.image_size),
-        "stages": list(stages),
-        "latency_ms": {
-            evidence.device.type: {batch: dict(row) for batch, row in evidence.latency.items()}
-        },
+        "stages": list(whole.stages),
+        "latency_ms": {evidence.device.type: evidence.latency},
         "profile": {
             "device": evidence.device.type,
             "processor": processor_name(evidence.device),
             "timed_in": str(serving_dtype(evidence.device)).removeprefix("torch."),
             "trained_in": session.precision,
-            "cpu_ms": round(evidence.cpu_ms, 4),
         },
-        "peak_memory": dict(evidence.peak_memory),
+        "peak_memory": evidence.peak_memory,
         "bytes": size,
         "seconds": {
             "train": round(train_seconds, 2),
             "total": round(total_seconds, 2),
             "test_inference": _rounded(evidence.test_inference),
         },
-        "eliminated": None if eliminated is None else dict(eliminated),
-        "tailored": None if tailored is None else dict(tailored),
-        "scaled": None if scaled is None else dict(scaled),
-        "knapsack": None if knapsack is None else dict(knapsack),
-        "searched": None if searched is None else dict(searched),
-        "teacher": None if teacher is None else dict(teacher),
+        **{name: how.get(name) for name in _METHODS},
+        "teacher": teacher,
         "versions": versions(),
     }
 
@@ -158,12 +144,17 @@ def _by_split(scores: Mapping[str, Scores | None], name: str) -> dict[str, float
     }
 
 
+def _table(title: str, *columns: str, left: Sequence[int] = (0,)) -> Table:
+    """A table without rows, figures to the right and the words in some columns to the left."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number in left else "right")
+    return table
+
+
 def side_by_side(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """One table of summaries, a column each; later columns are given over the first."""
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column("")
-    for name in rows:
-        table.add_column(name, justify="right")
+    table = _table(title, "", *rows)
     first = next(iter(rows.values()))
 
     def add(label: str, pick: Any, form: str, *, ratio: bool = False) -> None:
@@ -176,10 +167,11 @@ def side_by_side(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
             cells.append(text)
         table.add_row(label, *cells)
 
-    for split, name in (("val", "validation"), ("test", "test")):
+    splits = {"val": "validation", "test": "test"}
+    for split, name in splits.items():
         table.add_row(f"accuracy, {name} %", *(accuracy(row, split) for row in rows.values()))
-    add("macro F1, validation %", lambda row: row["macro_f1"]["val"], ".2f")
-    add("macro F1, test %", lambda row: row["macro_f1"]["test"], ".2f")
+    for split, name in splits.items():
+        add(f"macro F1, {name} %", lambda row, split=split: row["macro_f1"][split], ".2f")
     add("parameters", lambda row: row["params"]["total"], ",", ratio=True)
     add("  universal", lambda row: row["params"]["universal"], ",")
     add("  task-specific", lambda row: row["params"]["task"], ",")
@@ -201,32 +193,30 @@ def side_by_side(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 
 def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """One table of summaries, a row each.
+    """One table of summaries and their teacher, a row each.
 
-    Costs are given over the first, latency (batch 1) over the teacher's measured in turn.
+    Costs are given over the teacher that the first was measured beside, latency (batch 1) over the
+    teacher measured in turn.
     """
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in (
-        "", "val %", "test %", "loss, val", "FLOPs", "", "params", "", "blocks",
-        "latency", "train, s",
-    ):  # fmt: skip
-        table.add_column(name, justify="right" if table.columns else "left")
-    first = next(iter(rows.values()))
-    for name, row in rows.items():
+    teacher = next(iter(rows.values()))["teacher"]
+    table = _table(
+        title, "", "val %", "test %", "loss, val", "FLOPs", "", "params", "", "blocks", "latency",
+        "train, s",
+    )  # fmt: skip
+    for name, row in {"teacher": teacher, **rows}.items():
         ((device, latency),) = row["latency_ms"].items()
-        median = latency["1"]["median"]
-        in_turn = (row["teacher"] or row)["latency_ms"][device]["1"]["median"]
+        in_turn = (row["teacher"] or row)["latency_ms"][device]
         table.add_row(
             name,
             f"{row['accuracy']['val']:.2f}",
             f"{row['accuracy']['test']:.2f}",
             f"{row['loss']['val']:.4f}",
             f"{row['flops'] / 1e6:.1f} M",
-            f"{row['flops'] / first['flops']:.3f}",
+            f"{row['flops'] / teacher['flops']:.3f}",
             f"{row['params']['total'] / 1e6:.3f} M",
-            f"{row['params']['total'] / first['params']['total']:.3f}",
+            f"{row['params']['total'] / teacher['params']['total']:.3f}",
             str(row["blocks"]["universal"]),
-            f"{median / in_turn:.2f}×",
+            f"{latency['1']['median'] / in_turn['1']['median']:.2f}×",
             f"{row['seconds']['train']:.1f}",
         )
     return table
@@ -234,13 +224,10 @@ def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 def candidates_table(rows: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any]) -> Table:
     """Every cut that was tried: what was left, and validation accuracy around it."""
-    table = Table(
-        title="cuts tried, validation accuracy in %", title_justify="left", header_style="bold"
-    )
-    for name in (
-        "cut", "blocks", "proxies", "FLOPs", "params", "before cut", "after", "fine-tuned", "",
-    ):  # fmt: skip
-        table.add_column(name, justify="left" if name in ("cut", "") else "right")
+    table = _table(
+        "cuts tried, validation accuracy in %", "cut", "blocks", "proxies", "FLOPs", "params",
+        "before cut", "after", "fine-tuned", "", left=(0, 8),
+    )  # fmt: skip
     for row in rows:
         table.add_row(
             row["name"],

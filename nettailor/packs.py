@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.architecture import Architecture, Closed, StudentStructure, read_checked
 from nettailor.core.backbone import Backbone, create_backbone
-from nettailor.core.cost import module_flops
+from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.files import (
     read_weights,
@@ -81,9 +81,6 @@ class Pack(Closed):
     architecture: Architecture
     cost: PackCost
     sha256: str
-
-
-# What is whose
 
 
 def shared_names(student: Student) -> dict[str, str]:
@@ -147,9 +144,6 @@ def _brief(backbone: str, digest: str) -> str:
     return f"{printable(backbone[:_LONGEST_NAME])}, weights {digest[:12]!r}"
 
 
-# The backbone
-
-
 def has_backbone(library: Path) -> bool:
     """Whether the folder is a library."""
     return (library / "backbone" / BACKBONE_FILE).is_file()
@@ -211,14 +205,9 @@ def write_backbone(library: Path, chain: Backbone, entry: PackedBackbone) -> Non
 
 
 def _universal(chain: Backbone) -> dict[str, Tensor]:
-    return {
-        name: value
-        for name, value in chain.state_dict().items()
-        if not name.startswith("classifier.")
-    }
-
-
-# Packs
+    """The tensors of a chain that tasks can share."""
+    state = chain.state_dict()
+    return {name: state[name] for name in state if not name.startswith("classifier.")}
 
 
 def pack_folder(library: Path, task: str) -> Path:
@@ -270,16 +259,16 @@ def read_own_tensors(folder: Path, pack: Pack, like: Mapping[str, Tensor]) -> di
 
 def write_pack(folder: Path, student: Student, architecture: Architecture) -> None:
     """Write a student's pack over one that is there; UserError where it cannot be written."""
-    shared = shared_names(student)
-    counts = {name: parameter.numel() for name, parameter in student.named_parameters()}
+    names = shared_names(student)
+    shared = sum(one.numel() for name, one in student.named_parameters() if name in names)
     size = architecture.preprocessing.image_size
 
     def write(place: Path) -> None:
         weights = place / PACK_WEIGHTS
         write_tensors(weights, own_tensors(student))
         cost = PackCost(
-            own=sum(count for name, count in counts.items() if name not in shared),
-            shared=sum(count for name, count in counts.items() if name in shared),
+            own=parameters(student) - shared,
+            shared=shared,
             flops=module_flops(student, (3, size, size)),
             bytes=weights.stat().st_size,
         )

@@ -28,7 +28,6 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import write_atomically
 from nettailor.core.run_folder import STUDY_FILE, RunFolder
 from nettailor.core.run_lock import AtWorkError, hold, let_go, require_free
-from nettailor.report.formatting import STUDY_PLOTS
 from nettailor.search_space import DIRECTIONS, Proposal, SearchSpace
 from nettailor.session import Session
 
@@ -199,7 +198,6 @@ class Study:
                 study, target=lambda trial: -trial.values[0], target_name=names[0]
             ),
         }
-        assert draw.keys() == STUDY_PLOTS.keys()
         written = []
         pyplot.switch_backend("agg")
         for name, plot in draw.items():

@@ -29,13 +29,10 @@ _BY_CHANNEL = frozenset({
     "add", "sub", "mul", "div", "relu", "hardtanh", "silu", "sigmoid", "hardswish", "hardsigmoid",
     "gelu", "elu", "leaky_relu", "tanh", "clamp", "clamp_min", "clamp_max", "mish", "softplus",
     "exp", "clone", "detach", "alias", "copy", "_to_copy", "avg_pool2d", "_adaptive_avg_pool2d",
-    "max_pool2d_with_indices", "adaptive_max_pool2d",
+    "max_pool2d_with_indices", "adaptive_max_pool2d", "native_batch_norm", "cudnn_batch_norm",
+    "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_no_update",
 })  # fmt: skip
-_NORMS = frozenset({
-    "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit",
-    "_native_batch_norm_legit_no_training", "_batch_norm_no_update",
-})  # fmt: skip
-_RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "flatten"})
+_RESHAPES = frozenset({"mean", "view", "_unsafe_view", "reshape", "flatten"})
 
 
 class Layer(NamedTuple):
@@ -118,8 +115,7 @@ def trace_channels(network: nn.Module, image_size: int) -> Channels:
     trace = _Trace(copy)
     with torch.no_grad(), trace.tracker, trace:
         output = copy(images)
-    nodes = [None if node is None else trace.channels_of(node) for node in output.nodes]
-    return trace.solve(nodes)
+    return trace.solve(output.nodes)
 
 
 class _Trace(TorchDispatchMode):
@@ -137,17 +133,16 @@ class _Trace(TorchDispatchMode):
         self._places: dict[tuple[str, int], Ints] = {}
         self._edges: list[tuple[Ints, Ints]] = []
         self._layers: list[Layer] = []  # with slots for items
-        self._alive: list[Tensor] = []  # so that no identity is given away again
-        self._channels: dict[int, Ints] = {}  # by the identity of a tensor
-        self._weights: dict[int, tuple[str, Tensor]] = {}
+        self._channels: dict[Tensor, Ints] = {}
+        self._weights: dict[Tensor, tuple[str, Tensor]] = {}  # names; also of what transposes them
         for name, module in network.named_modules():
             if not isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm):
                 continue
             for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers()):
                 if tensor.ndim == 1:
-                    self._give(tensor, self._place(f"{name}.{key}", 0, len(tensor)))
+                    self._channels[tensor] = self._place(f"{name}.{key}", 0, len(tensor))
                 elif tensor.ndim > 1:
-                    self._weights[id(tensor)] = f"{name}.{key}", tensor
+                    self._weights[tensor] = f"{name}.{key}", tensor
                     fixed = name.rpartition(".")[2] == "classifier"
                     self._place(f"{name}.{key}", 0, 0 if fixed else len(tensor))
 
@@ -157,17 +152,6 @@ class _Trace(TorchDispatchMode):
         if channels:
             self._places[name, dim] = slots
         return slots
-
-    def _give(self, tensor: Tensor, slots: Ints) -> None:
-        self._alive.append(tensor)
-        self._channels[id(tensor)] = slots
-
-    def _tie(self, one: Ints, other: Ints) -> None:
-        self._edges.append((one, other))
-
-    def channels_of(self, tensor: Tensor) -> Ints:
-        """The slots of a tensor's channels."""
-        return self._channels[id(tensor)]
 
     def _stop(self, operator: str) -> UserError:
         # the deepest of the modules that are at work has the longest name
@@ -185,112 +169,103 @@ class _Trace(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         operator = func._schema.name.removeprefix("aten::").removesuffix("_")
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        followed = any(id(one) in self._channels or id(one) in self._weights for one in tensors)
-        if not followed:
+        if not any(one in self._channels or one in self._weights for one in tensors):
             return result
         first = result[0] if isinstance(result, list | tuple) else result
         if operator == "convolution":
             self._convolution(args, first)
         elif operator in ("addmm", "mm"):
             self._linear(operator, args, first)
-        elif operator == "t" and id(args[0]) in self._weights:
-            self._alive.append(first)
-            self._weights[id(first)] = self._weights[id(args[0])]
-        elif any(id(one) in self._weights for one in tensors):
+        elif operator == "t" and args[0] in self._weights:
+            self._weights[first] = self._weights[args[0]]
+        elif any(one in self._weights for one in tensors):
             raise self._stop(operator)
-        elif operator in _NORMS or operator in _BY_CHANNEL:
+        elif operator in _BY_CHANNEL:
             self._by_channel(operator, tensors, first)
-        elif operator == "mean" and first.shape[:2] == args[0].shape[:2]:
-            self._give(first, self._channels[id(args[0])])
         elif operator in _RESHAPES:
             self._reshape(operator, args[0], first)
         elif operator == "constant_pad_nd":
             self._pad(operator, args, first)
         elif operator == "cat" and first.ndim == 1:
             # the weights of several norms in a row, to be scaled together
-            self._give(first, np.concatenate([self._channels[id(one)] for one in args[0]]))
+            self._channels[first] = np.concatenate([self._channels[one] for one in args[0]])
         elif operator == "split_with_sizes" and args[0].ndim == 1:
-            ends = np.cumsum(args[1])[:-1]
-            slots = np.split(self._channels[id(args[0])], ends)
-            for part, of_part in zip(result, slots, strict=True):
-                self._give(part, of_part)
+            slots = np.split(self._channels[args[0]], np.cumsum(args[1])[:-1])
+            self._channels.update(zip(result, slots, strict=True))
         else:
             raise self._stop(operator)
         return result
 
     def _convolution(self, args: tuple[Any, ...], out: Tensor) -> None:
         x, weight, bias, *_, transposed, _, groups = args
-        if id(weight) not in self._weights or transposed:
+        if weight not in self._weights or transposed or (groups > 1 and x not in self._channels):
             raise self._stop("convolution")
-        name, _ = self._weights[id(weight)]
-        made = self._places[name, 0]
-        weights = weight[0, 0].numel()
-        read = None
-        known = self._channels.get(id(x))
         if groups > 1:
-            if known is None:
-                raise self._stop("convolution")
             # a group goes as a whole: all that enters it and leaves it is tied to its first output
+            made = self._places[self._weights[weight][0], 0]
             firsts = rearrange(made, "(g c) -> g c", g=groups)[:, 0]
-            for tied in (known, made):
-                self._tie(repeat(firsts, "g -> (g c)", c=len(tied) // groups), tied)
-            weights *= weight.shape[1]
-        else:
-            read = self._read(name, weight, known)
-            weights *= 1 if read is not None else weight.shape[1]
-        if bias is not None:
-            self._tie(self._channels[id(bias)], made)
-        positions, sides = out[0, 0].numel(), tuple(x.shape[2:])
-        self._layers.append(Layer(_owner(name), made, read, weights, positions, sides))
-        self._give(out, made)
+            for tied in (self._channels[x], made):
+                self._edges.append((repeat(firsts, "g -> (g c)", c=len(tied) // groups), tied))
+        known = self._channels.get(x) if groups == 1 else None
+        self._layer(weight, known, bias, out, out[0, 0].numel(), tuple(x.shape[2:]))
 
     def _linear(self, operator: str, args: tuple[Any, ...], out: Tensor) -> None:
         *bias, x, transposed = args
-        if id(transposed) not in self._weights or id(x) in self._weights:
+        if transposed not in self._weights or x in self._weights:
             raise self._stop(operator)
-        name, weight = self._weights[id(transposed)]
-        read = self._read(name, weight, self._channels.get(id(x)))
-        made = self._places.get((name, 0))
-        weights = 1 if read is not None else weight.shape[1]
-        slots = np.zeros(len(weight), dtype=np.int64) if made is None else made
-        self._layers.append(Layer(_owner(name), slots, read, weights, 1, ()))
-        if made is not None:
-            self._give(out, made)
-        if bias:
-            self._tie(self._channels[id(bias[0])], slots)
+        known = self._channels.get(x)
+        self._layer(transposed, known, bias[0] if bias else None, out, 1, ())
 
-    def _read(self, name: str, weight: Tensor, known: Ints | None) -> Ints | None:
-        if known is None:
-            return None
-        if (name, 1) not in self._places:
-            self._place(name, 1, weight.shape[1])
-        self._tie(self._places[name, 1], known)
-        return self._places[name, 1]
+    def _layer(
+        self,
+        tensor: Tensor,
+        known: Ints | None,
+        bias: Tensor | None,
+        out: Tensor,
+        positions: int,
+        sides: tuple[int, ...],
+    ) -> None:
+        """Note a layer; `known`: the slots of its input where these are chosen by themselves."""
+        name, weight = self._weights[tensor]
+        fixed = (name, 0) not in self._places
+        made = np.zeros(len(weight), np.int64) if fixed else self._places[name, 0]
+        read, weights = None, weight[0].numel()
+        if known is not None:
+            if (name, 1) not in self._places:
+                self._place(name, 1, weight.shape[1])
+            read, weights = self._places[name, 1], weight[0, 0].numel()
+            self._edges.append((read, known))
+        if bias is not None:
+            self._edges.append((self._channels[bias], made))
+        owner = name.rpartition(".")[0]
+        self._layers.append(Layer(owner, made, read, weights, positions, sides))
+        if not fixed:
+            self._channels[out] = made
 
     def _by_channel(self, operator: str, tensors: Sequence[Tensor], out: Tensor) -> None:
-        known = [self._channels.get(id(one)) for one in tensors]
+        known = [self._channels.get(one) for one in tensors]
         slots = next(one for one in known if one is not None)
         for tensor, other in zip(tensors, known, strict=True):
             if other is not None and len(other) == len(slots):
-                self._tie(slots, other)
+                self._edges.append((slots, other))
             elif other is not None or (tensor.numel() > 1 and out.ndim > 1):
                 raise self._stop(operator)
-        self._give(out, slots)
+        self._channels[out] = slots
 
     def _reshape(self, operator: str, x: Tensor, out: Tensor) -> None:
-        slots = self._channels[id(x)]
+        slots = self._channels[x]
         if x.ndim < 2 or out.ndim < 2 or out.shape[0] != x.shape[0]:
             raise self._stop(operator)
-        if out.shape[1] == x.shape[1]:
-            self._give(out, slots)
-        elif out.ndim == 2:  # flattened: each channel's positions come one after the other
-            self._give(out, np.repeat(slots, x[0, 0].numel()))
-        else:
-            raise self._stop(operator)
+        if out.shape[1] != x.shape[1]:
+            if out.ndim > 2 or out.numel() != x.numel():
+                raise self._stop(operator)
+            # flattened: each channel's positions come one after the other
+            slots = np.repeat(slots, x[0, 0].numel())
+        self._channels[out] = slots
 
     def _pad(self, operator: str, args: tuple[Any, ...], out: Tensor) -> None:
         x, widths, *_ = args
-        slots = self._channels[id(x)]
+        slots = self._channels[x]
         before, after = (*widths, 0, 0, 0, 0, 0, 0)[4:6]
         if before or after:
             # channels of zeros, such as follow an identity; only the student itself can have fewer
@@ -298,9 +273,9 @@ class _Trace(TorchDispatchMode):
                 raise self._stop(operator)
             zeros = self._place(f"zeros {len(self._places)}", 0, after)
             slots = np.concatenate([slots, zeros])
-        self._give(out, slots)
+        self._channels[out] = slots
 
-    def solve(self, nodes: Sequence[Ints | None]) -> Channels:
+    def solve(self, nodes: Sequence[Tensor | None]) -> Channels:
         """The items: what the edges tie together."""
         ends = [np.concatenate(side) for side in zip(*self._edges, strict=True)]
         graph = coo_array((np.ones(len(ends[0]), bool), tuple(ends)), (self._slots, self._slots))
@@ -311,21 +286,12 @@ class _Trace(TorchDispatchMode):
         for one in component[np.concatenate([*named, *self._places.values()])]:
             order.setdefault(int(one), len(order) - 1)
         item = np.array([order.get(int(one), FIXED) for one in component])
-
-        def items(slots: Ints | None) -> Ints | None:
-            return None if slots is None else item[slots]
-
         return Channels(
-            {place: item[slots] for place, slots in self._places.items()},
-            tuple(
-                layer._replace(out=item[layer.out], read=items(layer.read))
-                for layer in self._layers
+            places={place: item[slots] for place, slots in self._places.items()},
+            layers=tuple(
+                one._replace(out=item[one.out], read=None if one.read is None else item[one.read])
+                for one in self._layers
             ),
-            tuple(items(node) for node in nodes),
-            len(order) - 1,
+            nodes=tuple(None if node is None else item[self._channels[node]] for node in nodes),
+            count=len(order) - 1,
         )
-
-
-def _owner(tensor: str) -> str:
-    """The name of the module that has a tensor of this name."""
-    return tensor.rpartition(".")[0]

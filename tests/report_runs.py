@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import save_file
-from torch.utils.tensorboard import SummaryWriter
 
 from nettailor.core.architecture import Architecture, write_architecture
 from nettailor.core.preprocessing import Preprocessing
@@ -144,7 +143,6 @@ def write_run(
     wrong: Mapping[int, int] | None = None,
     settings: Mapping[str, Any] | None = None,
     epochs: Sequence[tuple[str, float, float]] = (("train", 80.0, 0.6), ("train", 95.0, 0.2)),
-    path_weights: Mapping[str, Sequence[float]] | None = None,
 ) -> Path:
     """Write the run folder `<task>/<kind>/<name>` and return it.
 
@@ -154,7 +152,6 @@ def write_run(
         wrong: index of a test image to the class that it is taken for; all others are right.
         settings: `config.yaml`, over the usual ones.
         epochs: rows of `metrics.csv` as stage, validation accuracy and loss.
-        path_weights: TensorBoard tag to a weight at each epoch.
     """
     folder = task / content["kind"] / name_of(content)
     folder.mkdir(parents=True)
@@ -187,9 +184,4 @@ def write_run(
         writer.writerow(["stage", "epoch", "lr", "loss", "val_accuracy", "val_loss"])
         for number, (stage, percent, loss) in enumerate(epochs, start=1):
             writer.writerow([stage, number, 0.01, loss, percent, loss])
-    if path_weights:
-        with SummaryWriter(str(folder / "events" / "student")) as events:
-            for tag, values in path_weights.items():
-                for epoch, value in enumerate(values):
-                    events.add_scalar(tag, value, epoch)
     return folder

@@ -142,7 +142,6 @@ def test_summaries_hold_what_they_should(out: Path) -> None:
         for batch in ("1", "64"):
             assert set(summary["latency_ms"]["cpu"][batch]) == {"median", "iqr"}
             assert summary["latency_ms"]["cpu"][batch]["median"] > 0
-        assert summary["profile"]["cpu_ms"] > 0
         assert summary["profile"]["timed_in"] == summary["profile"]["trained_in"] == "float32"
         assert summary["bytes"] < summary["peak_memory"]["1"] < summary["peak_memory"]["64"]
         assert {"python", "torch", "timm", "nettailor"} <= set(summary["versions"])

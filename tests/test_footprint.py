@@ -1,13 +1,11 @@
-"""Memory and processor time of a forward pass."""
-
-import time
+"""Memory of a forward pass."""
 
 import pytest
 import torch
 from conftest import lively_chain
 from torch import Tensor, nn
 
-from nettailor.core.footprint import peak_memory, processor_time
+from nettailor.core.footprint import peak_memory
 
 CPU = torch.device("cpu")
 IMAGE = 4 * 3 * 16 * 16  # bytes of one image of 16 × 16 pixels
@@ -50,21 +48,7 @@ def test_peak_grows_with_the_batch_by_what_is_not_weights() -> None:
     assert four - held == pytest.approx(4 * (one - held), rel=0.01)
 
 
-class Spin(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        until = time.process_time() + 0.004
-        while time.process_time() < until:
-            pass
-        time.sleep(0.002)  # which is no work
-        return x
-
-
-def test_processor_time_counts_work_and_not_waiting() -> None:
-    assert 4 <= processor_time(Spin(), 16, CPU) < 5.5
-
-
 def test_the_training_mode_is_put_back() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3)).train()
-    processor_time(network, 16, CPU)
     peak_memory(network, 16, CPU, batch=1)
     assert network.training

@@ -13,7 +13,6 @@ from report_runs import (
     CLASSES,
     FULL_FLOPS,
     FULL_PARAMS,
-    STAGES,
     accuracy,
     cut,
     summary,
@@ -26,13 +25,6 @@ from nettailor.cli import compare
 from nettailor.core.errors import UserError
 
 HOSTILE = '<img src=x onerror="alert(1)">&amp;$\\frac{'
-
-
-WEIGHTS = {
-    f"path_weight/{name}": [1.0, 0.7, 0.5]
-    for node in range(1, len(STAGES) + 1)
-    for name in (f"x{node}/block", f"x{node}/identity", f"logits/exit-x{node}")
-}
 
 
 def write_task(task: Path, classes: tuple[str, ...] = CLASSES, **common: Any) -> None:
@@ -66,7 +58,6 @@ def write_task(task: Path, classes: tuple[str, ...] = CLASSES, **common: Any) ->
                 task, content, labels=labels,
                 wrong={i: (i + 1) % count for i in range(0, 24, 1 + seed)},
                 epochs=[(stage, percent - 5 * late, 0.2) for late, stage in enumerate(stages)],
-                path_weights=WEIGHTS if kind == "tailored" else None,
             )  # fmt: skip
     half = write_run(task, summary("scratch", **common, seed=9), labels=labels)
     (half / "summary.json").unlink()
@@ -121,8 +112,6 @@ def test_the_page_has_all_its_parts(report: Path) -> None:
     for beginning, times in (
         ("Test accuracy against FLOPs, parameters and measured latency", 1),
         ("Validation accuracy and loss by epoch", 1),
-        ("Path weights through time, tailored all, γ 1, seed 0", 1),
-        ("Path weights through time, tailored task, γ 0.3, seed 0", 1),
         ("elim 2 conv head, seed 0, 4 of 4 pretrained blocks", 1),
         ("tailored task, γ 0.3, seed 0, 4 of 4 pretrained blocks", 1),
         # of those that are best within a budget

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -20,11 +19,8 @@ from nettailor.report.plots import (
     plot_style,
     svg_uri,
     tradeoffs,
-    weights_in_time,
 )
-from nettailor.report.runs import Run, read_path_weights, read_runs
-from nettailor.student.wiring import Path as WirePath
-from nettailor.student.wiring import full_wiring
+from nettailor.report.runs import Run, read_runs
 
 
 def run_of(task: Path, content: dict[str, Any], **options: Any) -> Run:
@@ -163,61 +159,6 @@ def test_networks_are_drawn_with_outlines_of_what_was_removed(
         assert names == parts[2]
     arrows = sum(isinstance(patch, FancyArrowPatch) for patch in figure.axes[0].patches)
     assert arrows == (2 if kind == "tailored" and detail and detail["cut"] == "rank" else 0)
-
-
-WEIGHTS = {
-    "path_weight/x1/block": [0.7, 0.6, 0.5],
-    "path_weight/x1/from-x0": [0.0, 0.1, 0.25],
-    "path_weight/x2/block": [0.9, 0.5, 0.2],
-    "path_weight/x2/identity": [0.1, 0.5, 0.8],
-    "path_weight/logits/head": [0.8, 0.7, 0.1],
-    "path_weight/logits/exit-x3": [0.2, 0.3, 0.9],
-    "expected_complexity": [1.0, 0.8, 0.7],
-}
-
-
-def test_path_weights_are_read_from_the_events_and_what_was_kept_is_bold(tmp_path: Path) -> None:
-    run = run_of(tmp_path, summary("tailored"), path_weights=WEIGHTS)
-    weights = read_path_weights(run)
-    assert list(weights) == [
-        WirePath(0, 1, "block"), WirePath(0, 1, "proxy"), WirePath(1, 2, "block"),
-        WirePath(1, 2, "identity"), WirePath(4, 5, "head"), WirePath(3, 5, "exit"),
-    ]  # fmt: skip
-    assert weights[WirePath(3, 5, "exit")].tolist() == pytest.approx([0.2, 0.3, 0.9])
-    assert [*weights[WirePath(3, 5, "exit")].index] == [0, 1, 2]
-    with plot_style():
-        figure = weights_in_time(run, weights)
-    maps = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.images}
-    rows = {
-        title: [(name.get_text(), name.get_fontweight() == "bold")
-                for name in axes.get_yticklabels()]
-        for title, axes in maps.items()
-    }  # fmt: skip
-    assert rows == {
-        "pretrained blocks": [("G1", True), ("G2", False)],
-        "identities": [("G2", True)],
-        "proxies": [("0→1", False)],
-        "exits and head": [("x3", True), ("head", False)],
-    }
-    assert np.allclose(maps["proxies"].images[0].get_array(), [[0.0, 0.1, 0.25]])
-
-
-@pytest.mark.parametrize("skips", [0, "dense"])
-def test_names_beside_the_maps_do_not_overlap(tmp_path: Path, skips: Any) -> None:
-    wiring = full_wiring(16, skips, identities=range(1, 17), exits=range(1, 17))
-    run = run_of(tmp_path, summary("tailored"))
-    with plot_style():
-        series = pd.Series([1.0, 0.5, 0.2])
-        require_readable(weights_in_time(run, dict.fromkeys(wiring.paths, series)))
-
-
-def test_without_readable_events_there_are_no_path_weights(tmp_path: Path) -> None:
-    run = run_of(tmp_path, summary("tailored"))
-    assert read_path_weights(run) == {}
-    events = run.folder / "events" / "student"
-    events.mkdir(parents=True)
-    (events / "events.out.tfevents.1.x").write_bytes(b"\x18\x00\x00\x00garbage" * 20)
-    assert read_path_weights(run) == {}
 
 
 def test_confusion_is_summed_over_seeds(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_others_work_on_a_searched_network(
     assert json.loads(capsys.readouterr().out)
 
 
-def test_a_comparison_shows_runs_and_plots_and_leaves_no_trial_out(
+def test_a_comparison_shows_runs_and_leaves_no_trial_out(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compare.main([str(runs / "digits")])
@@ -251,17 +251,8 @@ def test_a_comparison_shows_runs_and_plots_and_leaves_no_trial_out(
     assert label in shown
     page = (runs / "digits" / "comparison" / "report.html").read_text(encoding="utf-8")
     assert label in page
-    assert "<h2>The search</h2>" in page
-    names = ("pareto_front.png", "optimization_history.png", "param_importances.png")
-    there = [name for name in names if (study_folder(runs) / name).exists()]
-    assert names[0] in there
-    assert names[1] in there
-    section = page.split("<h2>The search</h2>")[1].split("<h2>")[0]
-    assert section.count('src="data:image/png;base64,') == len(there)
-    shutil.rmtree(study_folder(runs))
-    compare.main([str(runs / "digits")])
-    page = (runs / "digits" / "comparison" / "report.html").read_text(encoding="utf-8")
-    assert "<h2>The search</h2>" not in page
+    names = ("pareto_front.png", "optimization_history.png")
+    assert all((study_folder(runs) / name).exists() for name in names)
 
 
 def process(out: Path, *flags: str) -> "subprocess.Popen[str]":

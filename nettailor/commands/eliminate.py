@@ -146,7 +146,5 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
             train_beside_teacher(session, run, overwrite=flags.overwrite)
     rows = {_label(run): run.folder.read_summary() for run in runs}
     title = f"{session.task.name}, fixed removal of the top beside the teacher"
-    # the one that they were measured beside
-    teacher = next(iter(rows.values()))["teacher"]
-    screen.console.print(networks_table({"teacher": teacher, **rows}, title))
+    screen.console.print(networks_table(rows, title))
     screen.say(f"run folders: {runs[0].folder.path.parent}")

@@ -1,10 +1,9 @@
 """`python -m nettailor.knapsack`: remove channels under a hard budget, fine-tune the rest."""
 
-import math
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
@@ -19,15 +18,15 @@ from nettailor.core.files import sha256_of
 from nettailor.core.flags import CommandFlags
 from nettailor.core.latency import measure_latency
 from nettailor.core.memory import room_for
-from nettailor.core.run_folder import RunFolder, settings_of
+from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
 from nettailor.core.side_sections import ROUND_TO
-from nettailor.core.trainer import Fitted
 from nettailor.evidence import gather
 from nettailor.figures import budget_row, side_by_side, summary
 from nettailor.finetune import Teacher, train
 from nettailor.narrowing import (
     CHOICE_FILE,
+    Budget,
     Choice,
     choose,
     kept_items,
@@ -35,47 +34,21 @@ from nettailor.narrowing import (
     ready_budget,
     write_choice,
 )
-from nettailor.network import load_network, save_network
+from nettailor.network import save_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.inner_distillation import InnerDistillation, on_kept_channels
 from nettailor.prune.narrow import narrow, positions, widths
-from nettailor.prune.statistics import reestimate
-from nettailor.session import Session, require_same_task, start_session
+from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
+from nettailor.session import Session, start_session
 from nettailor.student.mimicry import mean_scales
 from nettailor.student.network import Student
 from nettailor.teacher.target import as_target
+from nettailor.whole import Whole, short_name, tailored_whole
 
 PROG = "python -m nettailor.knapsack"
-_STATISTICS_BATCHES = 20
 _SCALE_BATCHES = 5
-
-
-class Whole(NamedTuple):
-    """The network that is made narrower.
-
-    digest: SHA-256 of its weights. name: of the tailored run; empty for the teacher.
-    train_seconds: of that run.
-    """
-
-    network: Backbone | Student
-    architecture: Architecture
-    digest: str
-    name: str
-    train_seconds: float
-
-
-class Narrowed(NamedTuple):
-    """A network that lost channels, with the evidence of how.
-
-    straight_after: validation scores after the cut and re-estimated statistics, untrained.
-    """
-
-    network: Backbone | Student
-    whole: Whole
-    choice: Choice
-    straight_after: Scores
-    fitted: Fitted
+_IGNORED = ("knapsack.of", *TEACHER_KEYS)  # keys in which a run that is there may differ
 
 
 def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
@@ -86,31 +59,20 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     these settings that began with another network than is there now.
     """
     config = session.config
-    tailored = None if config.knapsack.of == "teacher" else _tailored(session)
-    folder = knapsack_folder(session)
-    settings = _settings(session)
-    ignored = ["knapsack.of", *TEACHER_KEYS]
+    tailored = tailored_whole(session) if config.knapsack.of != "teacher" else None
+    folder, settings = knapsack_folder(session), _settings(session)
     choice_file = folder.path / CHOICE_FILE
     if not overwrite and folder.finished:
-        session.open(folder, settings, ignored=ignored, overwrite=False)
+        session.open(folder, settings, ignored=_IGNORED, overwrite=False)
         choice = read_choice(choice_file)
         if tailored is not None:
             _require_same_network(folder, choice, tailored.digest)
         elif (teacher_run := teacher_folder(session)).finished:
             _require_same_network(folder, choice, sha256_of(teacher_run.path / WEIGHTS_FILE))
         return folder
-    folder.check(None if overwrite else settings, ignored=ignored)
+    folder.check(None if overwrite else settings, ignored=_IGNORED)
     chosen = not overwrite and choice_file.exists()
-    budget = None
-    if not chosen:
-        if tailored is None:
-            network: Backbone | Student = create_backbone(
-                config.backbone, len(session.task.classes)
-            )
-        else:
-            network = tailored.network
-        network = place(network, session.accelerator.device)
-        budget = ready_budget(session, network, fresh=overwrite)
+    budget = None if chosen else _ready_budget(session, tailored, fresh=overwrite)
     teacher = ready_teacher(session)
     if overwrite or not folder.begun:
         session.check_images()
@@ -125,34 +87,38 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     if budget is None:
         choice = read_choice(choice_file)
         _require_same_network(folder, choice, whole.digest)
-        session.open(folder, settings, ignored=ignored, overwrite=False)
+        session.open(folder, settings, ignored=_IGNORED, overwrite=False)
     else:
         session.seed_stage("knapsack")
         choice = choose(session, whole.network, budget, whole.digest)
-        session.open(folder, settings, ignored=ignored, overwrite=overwrite)
+        session.open(folder, settings, ignored=_IGNORED, overwrite=overwrite)
         write_choice(choice_file, choice)
-    _finish(session, folder, _narrowed(session, folder, whole, choice), teacher)
+    _finetune(session, folder, whole, choice, teacher)
     return folder
 
 
 def outlook(session: Session, *, overwrite: bool) -> None:
     """Say what `knapsack` would do; UserError where it would refuse, without measuring."""
-    config = session.config
-    tailored = None if config.knapsack.of == "teacher" else _tailored(session)
+    settings = session.config.knapsack
+    tailored = tailored_whole(session) if settings.of != "teacher" else None
     folder = knapsack_folder(session)
-    ignored = ["knapsack.of", *TEACHER_KEYS]
-    folder.check(None if overwrite else _settings(session), ignored=ignored)
-    if config.knapsack.max_latency_ms is None:
-        network = (
-            tailored.network
-            if tailored
-            else create_backbone(config.backbone, len(session.task.classes))
-        )
-        ready_budget(session, place(network, session.accelerator.device))
+    folder.check(None if overwrite else _settings(session), ignored=_IGNORED)
+    if settings.max_latency_ms is None:
+        _ready_budget(session, tailored, fresh=False)
     say_task(session)
     say_teacher(session)
-    say_stages(session, {"fine-tuning after the cut": config.knapsack.epochs})
+    say_stages(session, {"fine-tuning after the cut": settings.epochs})
     say_folder(session, folder, overwrite=overwrite)
+
+
+def _ready_budget(session: Session, tailored: Whole | None, *, fresh: bool) -> Budget:
+    """The budget of the network that is to lose channels; a teacher needs no weights for it."""
+    network: Backbone | Student
+    if tailored is None:
+        network = create_backbone(session.config.backbone, len(session.task.classes))
+    else:
+        network = tailored.network
+    return ready_budget(session, place(network, session.accelerator.device), fresh=fresh)
 
 
 def _require_same_network(folder: RunFolder, choice: Choice, digest: str) -> None:
@@ -172,88 +138,29 @@ def _settings(session: Session) -> dict[str, Any]:
     return settings
 
 
-def _tailored(session: Session) -> Whole:
-    """The tailored network that `knapsack.of` names; UserError where it is none to start from."""
-    folder = Path(session.config.knapsack.of)
-    try:
-        settings = settings_of(folder) if folder.is_dir() else None
-    except OSError as error:  # a name that is too long, a folder that may not be read
-        raise UserError(f"--knapsack.of {folder}: {error.strerror or error}") from error
-    if settings is None:
-        raise UserError(
-            f"--knapsack.of {folder}: holds no run; give the folder of a tailored run, or teacher"
-        )
-    if not RunFolder(folder).finished:
-        if RunFolder(settings.parent).finished:
-            raise UserError(
-                f"--knapsack.of {folder}: is no network of its own to start from; give "
-                f"{settings.parent}, or one in its candidates/ or picked/"
-            )
-        raise UserError(f"--knapsack.of {folder}: is not finished; tailor it to its end first")
-    require_same_task(session, RunFolder(settings.parent))
-    network, architecture = load_network(folder)
-    alone = isinstance(network, Student) and network.finetunes_all
-    if not alone or architecture.narrowed or architecture.classes != session.task.classes:
-        raise UserError(
-            f"--knapsack.of {folder}: holds no tailored network of this task that stands alone "
-            "(prune.finetune all) and has all of its channels"
-        )
-    return Whole(
-        network,
-        architecture,
-        sha256_of(folder / WEIGHTS_FILE),
-        _short_name(session, folder),
-        _train_seconds(RunFolder(folder)),
-    )
-
-
-def _train_seconds(folder: RunFolder) -> float:
-    try:
-        seconds = float(folder.read_summary()["seconds"]["train"])
-        if not math.isfinite(seconds):
-            raise ValueError("no number of seconds")
-        return seconds
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"--knapsack.of {folder.path}: its summary.json lacks the training seconds; tailor it "
-            "again"
-        ) from error
-
-
-def _short_name(session: Session, folder: Path) -> str:
-    """What a tailored run's name says beside backbone, image size and seed.
-
-    Another cut of the run, `candidates/<cut>` or `picked/<choice>`, adds its own name.
-    """
-    config, folder = session.config, folder.resolve()
-    if folder.parent.name in ("candidates", "picked"):
-        return f"{_short_name(session, folder.parent.parent)}-{folder.name}"
-    start, end = f"{config.backbone}-{config.image_size}px-", f"-seed{config.seed}"
-    return folder.name.removeprefix(start).removesuffix(end)
-
-
 def knapsack_folder(session: Session) -> RunFolder:
     """Where the run of a session's settings lives."""
     settings = session.config.knapsack
     details = [session.limit(settings)]
     if settings.of != "teacher":
-        details.append(f"of-{_short_name(session, Path(settings.of))}")
+        details.append(f"of-{short_name(session, Path(settings.of))}")
     details += ["greedy"] * (settings.solver == "greedy")
     details += [f"by{settings.round_to}"] * (settings.round_to != ROUND_TO)
     details += ["no-kd"] * (not settings.distill) + ["inner"] * (settings.mimic > 0)
     return RunFolder(session.folder("knapsack", *details), PROG)
 
 
-def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice) -> Narrowed:
-    """Cut, re-estimate statistics, and fine-tune everything that is left, or go on with it."""
+def _finetune(
+    session: Session, folder: RunFolder, whole: Whole, choice: Choice, teacher: Teacher
+) -> None:
+    """Cut, re-estimate statistics, fine-tune all that is left, or go on with it, and measure."""
     config, settings = session.config, session.config.knapsack
     device = session.accelerator.device
     channels = trace_channels(whole.network, config.image_size)
     kept = kept_items(choice, channels, folder.path / CHOICE_FILE)
     network = place(narrow(whole.network, channels, kept), device).requires_grad_(True)
-    reestimate(
-        network, islice(session.train_loader.epoch(0), _STATISTICS_BATCHES), session.accelerator
-    )
+    batches = islice(session.train_loader.epoch(0), STATISTICS_BATCHES)
+    reestimate(network, batches, session.accelerator)
     straight_after = session.validate(network)
     session.screen.say(
         f"knapsack: {int(kept.sum())} of {len(kept)} groups of channels stay, {choice.cost:.3f} of "
@@ -281,77 +188,69 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
         class_weights=session.class_weights,
     )
     fitted = train(session, network, objective, "knapsack", folder, settings)
-    return Narrowed(network, whole, choice, straight_after, fitted)
-
-
-def _finish(session: Session, folder: RunFolder, narrowed: Narrowed, teacher: Teacher) -> None:
-    """Write the network, measure it beside the teacher, read the test split, write the summary."""
     started = time.perf_counter()
-    device, size = session.accelerator.device, session.config.image_size
-    network, whole = narrowed.network, narrowed.whole
     weights = save_network(folder.path, network, _architecture(network, whole))
     networks: dict[str, nn.Module] = {
         "teacher": place(teacher.network, device),
         "knapsack": network,
     }
     with session.screen.counting("timing") as tell:
-        latency = measure_latency(networks, size, device, tell=tell)
+        latency = measure_latency(networks, config.image_size, device, tell=tell)
     result = summary(
         "knapsack",
         session,
         network=network,
         evidence=gather(session, folder.path, network, latency["knapsack"]),
         size=weights.stat().st_size,
-        train_seconds=narrowed.fitted.seconds,
-        total_seconds=narrowed.fitted.total_seconds + time.perf_counter() - started,
+        train_seconds=fitted.seconds,
+        total_seconds=fitted.total_seconds + time.perf_counter() - started,
         teacher=teacher.measured(latency["teacher"], device),
-        knapsack=_how(session, narrowed),
+        knapsack=_how(session, network, whole, choice, straight_after),
     )
     folder.finish(result)
 
 
 def _architecture(network: Backbone | Student, whole: Whole) -> Architecture:
     before = widths(whole.network)
-    return whole.architecture.model_copy(
-        update={
-            "narrowed": NarrowedStructure(
-                layers={
-                    name: left for name, left in widths(network).items() if left != before[name]
-                },
-                nodes=tuple(spec.channels for spec in network.specs)
-                if isinstance(network, Student)
-                else None,
-            )
-        }
-    )
+    layers = {name: left for name, left in widths(network).items() if left != before[name]}
+    nodes = None
+    if isinstance(network, Student):
+        nodes = tuple(spec.channels for spec in network.specs)
+    narrowed = NarrowedStructure(layers=layers, nodes=nodes)
+    return whole.architecture.model_copy(update={"narrowed": narrowed})
 
 
-def _how(session: Session, narrowed: Narrowed) -> dict[str, Any]:
-    settings, network = session.config.knapsack, narrowed.network
-    paths = None
+def _how(
+    session: Session,
+    network: Backbone | Student,
+    whole: Whole,
+    choice: Choice,
+    straight_after: Scores,
+) -> dict[str, Any]:
+    """For the summary; `straight_after`: on validation, after re-estimating and before training."""
+    settings, paths = session.config.knapsack, None
     if isinstance(network, Student):
         alpha = network.path_weights().tolist()
         paths = [
             [*path, round(weight, 6)]
             for path, weight in zip(network.wiring.paths, alpha, strict=True)
         ]
-    straight = narrowed.straight_after
     return {
         "of": {
-            "kind": "tailored" if narrowed.whole.name else "teacher",
-            "name": narrowed.whole.name,
-            "train_seconds": narrowed.whole.train_seconds,
+            "kind": "tailored" if whole.name else "teacher",
+            "name": whole.name,
+            "train_seconds": whole.train_seconds,
         },
         "budget": budget_row(settings),
         "solver": settings.solver,
         "round_to": settings.round_to,
         "distill": settings.distill,
         "mimic": settings.mimic,
-        "cost": round(narrowed.choice.cost, 6),
-        "value_kept": round(narrowed.choice.value, 6),
+        "cost": round(choice.cost, 6),
+        "value_kept": round(choice.value, 6),
         "straight_after": {
-            "accuracy": round(straight.accuracy, 4),
-            "loss": round(straight.loss, 4),
+            "accuracy": round(straight_after.accuracy, 4),
+            "loss": round(straight_after.loss, 4),
         },
         "paths": paths,
     }

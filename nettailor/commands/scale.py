@@ -9,13 +9,13 @@ import torch
 from nettailor.commands.teach import ready_teacher
 from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.compound_scaling import PUBLISHED, Coefficients, make_scaled, scaling_of
-from nettailor.core.config import TEACHER_KEYS, RunConfig, as_settings, recorded
+from nettailor.core.config import TEACHER_KEYS, RunConfig, recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.families import data_defaults
 from nettailor.core.flags import CommandFlags
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.settings import set_key, validate
+from nettailor.core.settings import changed, set_key
 from nettailor.core.weights import (
     WeightsSource,
     has_weights,
@@ -114,9 +114,7 @@ def _announce(run: ChainRun, screen: Screen) -> None:
 def execute(config: RunConfig, flags: CommandFlags) -> None:
     """Run the command with settings and flags that were found good."""
     if flags.own["phi"] is not None:
-        settings = as_settings(config)
-        set_key(settings, "scale.phi", flags.own["phi"])
-        config = validate(settings)
+        config = changed(config, scale__phi=flags.own["phi"])
     # + 0.0: minus zero is zero
     phis = sorted({phi + 0.0 for phi in config.scale.phi})
     rows: dict[str, Any] = {}
@@ -137,7 +135,5 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
             teacher = None if finished else ready_teacher(session)
             rows[f"phi {phi:g}"] = finetune(own, run, beside=teacher, overwrite=flags.overwrite)
     title = f"{session.task.name}, compound scaling beside the teacher"
-    # the one that they were measured beside
-    teacher_figures = next(iter(rows.values()))["teacher"]
-    screen.console.print(networks_table({"teacher": teacher_figures, **rows}, title))
+    screen.console.print(networks_table(rows, title))
     screen.say(f"run folders: {run.folder.path.parent}")

@@ -275,10 +275,9 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
         search = Search(session)
         rows = search.run(overwrite=flags.overwrite)
         plots = search.study.plot()
-    teacher = next(iter(rows.values()))["teacher"]
     named = {f"trial {number}": row for number, row in rows.items()}
     title = f"{session.task.name}, networks from scratch beside the teacher"
-    screen.console.print(networks_table({"teacher": teacher, **named}, title))
+    screen.console.print(networks_table(named, title))
     screen.say(f"run folders: {session.folder(_KIND).parent}")
     for plot in plots:
         screen.say(f"plot of the study: {plot}")

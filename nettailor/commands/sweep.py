@@ -1,6 +1,6 @@
 """Train all that a comparison needs and that is missing, alone or beside other processes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -8,12 +8,12 @@ from typing import Literal
 from nettailor.commands.eliminate import eliminated_runs, reference_runs, train_beside_teacher
 from nettailor.commands.tailor import tailor, tailored_folder
 from nettailor.commands.teach import teacher_folder, train_teacher
-from nettailor.core.config import RunConfig, as_settings
+from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
 from nettailor.core.errors import NotFiniteError, UserError
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.run_lock import shared_out
-from nettailor.core.settings import set_key, validate
+from nettailor.core.settings import changed
 from nettailor.finetune import ChainRun
 from nettailor.session import Session, start_session
 
@@ -74,11 +74,8 @@ def list_jobs(
 def _jobs_of_seed(
     session: Session, seed: int, gammas: Iterable[float], modes: Iterable[Mode]
 ) -> list[Job]:
-    def asking(changes: Mapping[str, object]) -> Session:
-        settings = as_settings(session.config)
-        for key, value in {"seed": seed, **changes}.items():
-            set_key(settings, key, value)
-        return replace(session, config=validate(settings))
+    def asking(**changes: object) -> Session:
+        return replace(session, config=changed(session.config, seed=seed, **changes))
 
     def job(own: Session, folder: RunFolder, train: Callable[[Session], object]) -> Job:
         # a session holds on to the processes that load its images: each job makes one of its own
@@ -87,7 +84,7 @@ def _jobs_of_seed(
     def chain(run: ChainRun) -> Job:
         top = [] if run.eliminated is None else [run.eliminated["top"]]
         references = [run.kind] if run.eliminated is None else []
-        own = asking({"eliminate.top": top, "eliminate.references": references})
+        own = asking(eliminate__top=top, eliminate__references=references)
         (alone,) = [*eliminated_runs(own), *reference_runs(own)]
 
         def train(fresh: Session) -> None:
@@ -95,11 +92,11 @@ def _jobs_of_seed(
 
         return job(own, alone.folder, train)
 
-    teacher = asking({})
+    teacher = asking()
     jobs = [job(teacher, teacher_folder(teacher), lambda own: train_teacher(own, overwrite=False))]
     for mode in modes:
         for gamma in gammas:
-            own = asking({"student.gamma": gamma, "prune.finetune": mode})
+            own = asking(student__gamma=gamma, prune__finetune=mode)
             jobs.append(job(own, tailored_folder(own), lambda own: tailor(own, overwrite=False)))
     return [*jobs, *map(chain, [*eliminated_runs(session), *reference_runs(session)])]
 

@@ -1,8 +1,6 @@
-"""What one forward pass takes beside its latency: processor time and memory."""
+"""What one forward pass takes beside its latency: memory."""
 
-import time
 import weakref
-from statistics import median
 from typing import Any
 
 import torch
@@ -13,25 +11,6 @@ from torch.utils._pytree import tree_leaves
 from nettailor.core.latency import sample
 from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
-
-_PASSES = 20
-
-
-def processor_time(network: nn.Module, image_size: int, device: torch.device) -> float:
-    """Milliseconds that the CPU works in a forward pass on one image, the median of 20 passes.
-
-    Over all threads: two threads spend it twice as fast as time passes. Of a network on a GPU it is
-    what its launches take.
-    """
-    images = sample(1, 3, image_size, device)
-    spent = []
-    with evaluating(network), torch.inference_mode():
-        network(images)
-        for _ in range(_PASSES):
-            started = time.process_time()
-            network(images)
-            spent.append(1000 * (time.process_time() - started))
-    return median(spent)
 
 
 def peak_memory(network: nn.Module, image_size: int, device: torch.device, *, batch: int) -> int:

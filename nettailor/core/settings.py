@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nettailor.core.config import RunConfig
+from nettailor.core.config import RunConfig, as_settings
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.faults import fault_line, shown
 
@@ -112,3 +112,11 @@ def validate(settings: Mapping[str, Any]) -> RunConfig:
         # a key that may be of several kinds fails once for each of them
         faults = dict.fromkeys(fault_line(item) for item in error.errors(include_url=False))
         raise UserError("settings: " + "\n".join(faults)) from error
+
+
+def changed(config: RunConfig, **changes: object) -> RunConfig:
+    """The same settings but for these keys, `__` for their dots; UserError as `validate`."""
+    settings = as_settings(config)
+    for key, value in changes.items():
+        set_key(settings, key.replace("__", "."), value)
+    return validate(settings)

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import yaml
+from jinja2 import Environment, StrictUndefined
 from timm.models import get_pretrained_cfg
 
 from nettailor.core.architecture import Architecture
@@ -12,6 +13,62 @@ from nettailor.deploy.written import Written
 from nettailor.report.formatting import accuracy
 
 _UNSTATED = "not stated"
+_CARD = """\
+---
+{{ front }}
+---
+
+# {% if network.searched %}Network searched from scratch for\
+{% else %}{{ network.backbone }}, {{ kind }} to\
+{% endif %} {{ summary.dataset if summary else "its task" }}
+
+Classes ({{ network.classes|length }}): {{ network.classes[:20]|join(", ") }}\
+{{ ", … (all are in config.json)" if network.classes|length > 20 }}.
+
+{% if summary %}
+## Figures
+
+| | this network |{{ " its teacher |" if summary.teacher }}
+|---|---|{{ "---|" if summary.teacher }}
+| accuracy, validation % |{% for row in columns %} {{ row|accuracy("val") }} |{% endfor %}
+
+| accuracy, test % |{% for row in columns %} {{ row|accuracy("test") }} |{% endfor %}
+
+| parameters |{% for row in columns %} {{ "{:,}".format(row.params.total) }} |{% endfor %}
+
+| FLOPs (multiply-adds) |{% for row in columns %} {{ "{:,}".format(row.flops) }} |{% endfor %}
+
+
+{% endif %}
+## Files
+
+| file | bytes | latency, batch 1, ms | outputs |
+|---|---|---|---|
+{% for file in written %}
+| {{ file.name }} | {{ "{:,}".format(file.size) }} | {{ "%.3f"|format(file.latency) }} \
+| {{ file.outputs }} |
+{% endfor %}
+
+Compared on {{ checked_on }}; the difference is the largest one over the largest logit.
+
+## Input and output
+
+- input: {{ about.input }}; resize {{ about.resize }} ({{ about.interpolation }}), \
+mean {{ about.mean }}, std {{ about.std }}
+- a picture's file becomes RGB thus: {{ about.reading }}
+- output: {{ about.output }}
+
+The same texts are in the metadata of the ONNX file and in `metadata.json` inside the .pt2 file.
+
+## Whence
+
+{% if network.searched %}
+No pretrained weights: found and trained with NetTailor.
+{% else %}
+Pretrained weights: {{ network.weights_origin }}; their licence: {{ licence }}. \
+Trained and cut with NetTailor.
+{% endif %}
+"""
 
 
 def licence_of(architecture: Architecture) -> str:
@@ -88,99 +145,17 @@ def model_card(
         front["base_model"] = f"timm/{_hub_name(architecture)}"
     if licence != _UNSTATED:
         front["license"] = licence.lower()
-    task = "its task" if summary is None else str(summary["dataset"])
-    lines = [
-        "---",
-        yaml.safe_dump(front, sort_keys=False).rstrip(),
-        "---",
-        "",
-        f"# {_title(architecture)} {task}",
-        "",
-        f"Classes ({len(architecture.classes)}): {_listed(architecture.classes)}.",
-        "",
-    ]
-    if summary is not None:
-        lines += [*_figures(summary), ""]
-    lines += [
-        "## Files",
-        "",
-        "| file | bytes | latency, batch 1, ms | outputs |",
-        "|---|---|---|---|",
-        *map(_row, written),
-        "",
-        f"Compared on {checked_on}; the difference is the largest one over the largest logit.",
-        "",
-        "## Input and output",
-        "",
-        f"- input: {about['input']}; resize {about['resize']} ({about['interpolation']}), "
-        f"mean {about['mean']}, std {about['std']}",
-        f"- a picture's file becomes RGB thus: {about['reading']}",
-        f"- output: {about['output']}",
-        "",
-        "The same texts are in the metadata of the ONNX file and in `metadata.json` inside the "
-        ".pt2 file.",
-        "",
-        "## Whence",
-        "",
-        f"{_weights(architecture)} with NetTailor.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _title(architecture: Architecture) -> str:
-    if architecture.searched is not None:
-        return "Network searched from scratch for"
-    return f"{architecture.backbone}, {_kind(architecture)} to"
-
-
-def _kind(architecture: Architecture) -> str:
-    words = {None: "fine-tuned", "scaled": "scaled and trained", "eliminated": "cut"}
-    return words.get(architecture.kind, str(architecture.kind))
-
-
-def _weights(architecture: Architecture) -> str:
-    if architecture.searched is not None:
-        return "No pretrained weights: found and trained"
-    return (
-        f"Pretrained weights: {architecture.weights_origin}; their licence: "
-        f"{licence_of(architecture)}. Trained and cut"
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["accuracy"] = accuracy
+    kinds = {None: "fine-tuned", "scaled": "scaled and trained", "eliminated": "cut"}
+    return environment.from_string(_CARD).render(
+        front=yaml.safe_dump(front, sort_keys=False).rstrip(),
+        network=architecture,
+        kind=kinds.get(architecture.kind, architecture.kind),
+        licence=licence,
+        about=about,
+        summary=summary,
+        columns=[] if summary is None else [one for one in (summary, summary["teacher"]) if one],
+        written=written,
+        checked_on=checked_on,
     )
-
-
-def _listed(classes: Sequence[str]) -> str:
-    shown = ", ".join(classes[:20])
-    return f"{shown}, … (all are in config.json)" if len(classes) > 20 else shown
-
-
-def _figures(summary: Mapping[str, Any]) -> list[str]:
-    teacher = summary.get("teacher")
-    rows = [
-        ("accuracy, validation %", _accuracy(summary, "val"), _accuracy(teacher, "val")),
-        ("accuracy, test %", _accuracy(summary, "test"), _accuracy(teacher, "test")),
-        ("parameters", summary["params"]["total"], teacher and teacher["params"]["total"]),
-        ("FLOPs (multiply-adds)", summary["flops"], teacher and teacher["flops"]),
-    ]
-    columns = "| | this network |" + (" its teacher |" if teacher else "")
-    lines = ["## Figures", "", columns, "|---" * (3 if teacher else 2) + "|"]
-    for name, own, whole in rows:
-        cells = [_number(own), *([_number(whole)] if teacher else [])]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
-
-
-def _accuracy(row: Mapping[str, Any] | None, split: str) -> str | None:
-    return None if row is None else accuracy(row, split)
-
-
-def _number(value: float | str | None) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
-
-
-def _row(file: Written) -> str:
-    latency = "–" if file.latency is None else f"{file.latency:.3f}"
-    return f"| {file.name} | {file.size:,} | {latency} | {file.outputs} |"

@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
 from nettailor.deploy.loaded import Loaded
@@ -36,17 +37,12 @@ def to_onnx(network: nn.Module, image_size: int, about: Mapping[str, str]) -> by
         )
     assert program is not None
     settle_shapes(program.model)
-    model = program.model_proto
     # the exporter notes the source line of every node, paths of this machine included
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
+    ClearMetadataAndDocStringPass()(program.model)
+    model = program.model_proto
     del model.graph.value_info[:]
-    model.graph.doc_string = ""
-    for graph_value in (*model.graph.input, *model.graph.output):
-        del graph_value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.metadata_props[:]
+    for told in (model, *model.graph.input, *model.graph.output):
+        del told.metadata_props[:]
     return with_metadata(model, about)
 
 

@@ -1,17 +1,10 @@
-"""Names and numbers in few characters, and captions that several modules share."""
+"""Names and numbers in few characters."""
 
 from collections.abc import Mapping
 from math import floor, log10
 from typing import Any
 
 from nettailor.core.printable import printable
-
-# optuna's plots in a study's folder, each with its caption
-STUDY_PLOTS = {
-    "pareto_front.png": "All trials after their first epochs, and the front of these",
-    "optimization_history.png": "Macro F1 after the first epochs, trial by trial",
-    "param_importances.png": "How much each choice matters to macro F1: rough, of few trials",
-}
 
 
 def shortened(text: str, most: int) -> str:

@@ -1,22 +1,18 @@
 """The comparison as one HTML page that needs nothing beside itself."""
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from nettailor.core.printable import printable
 from nettailor.report.comparison import Comparison, settings_table
-from nettailor.report.formatting import STUDY_PLOTS, shortened, times
+from nettailor.report.formatting import shortened, times
 from nettailor.report.plots import (
     confusion_picture,
     curves,
@@ -24,9 +20,8 @@ from nettailor.report.plots import (
     plot_style,
     svg_uri,
     tradeoffs,
-    weights_in_time,
 )
-from nettailor.report.runs import Run, read_path_weights
+from nettailor.report.runs import Run
 from nettailor.report.tables import (
     COLUMNS,
     MAIN_COLUMNS,
@@ -41,7 +36,6 @@ PAGE_MARK = "<title>NetTailor: "  # what every page of ours holds
 _DRAWN = 40  # classes: with more, the worst pairs are listed instead of a confusion matrix
 _WORST, _PAIRS = 8, 20
 _NAME = 60  # characters of a class's name
-_LARGEST = 1_000_000  # bytes of one embedded PNG
 
 
 class Picture(NamedTuple):
@@ -95,8 +89,6 @@ def page_html(comparison: Comparison, command: str) -> str:
                 "goes on from its student to the kept cut.",
             ),
             "drawings": list(_drawings(comparison)),
-            "path_weights": list(_path_weights(comparison)),
-            "studies": list(_study_plots(comparison)),
             "mistakes": {label: _mistakes(comparison, label) for label in best},
             "left_out": [
                 (printable(str(item.folder)), printable(item.reason))
@@ -143,40 +135,6 @@ def _drawings(comparison: Comparison) -> Iterator[Picture]:
             f"{times(summary.params.total / run.teacher.params.total)} parameters of the teacher",
         ]
         yield Picture(svg_uri(drawing(run)), ", ".join(words))
-
-
-def _path_weights(comparison: Comparison) -> Iterator[Picture]:
-    """The path weights of the tailored runs, the first seed of each method."""
-    for label, (run, *_) in comparison.methods.items():
-        if run.summary.tailored and (weights := read_path_weights(run)):
-            title = f"Path weights through time, {label}, seed {run.summary.seed}"
-            yield Picture(svg_uri(weights_in_time(run, weights)), title)
-
-
-def _study_plots(comparison: Comparison) -> Iterator[Picture]:
-    """Optuna's plots that lie in the studies of all searched runs, study by study."""
-    folders = {
-        run.folder.parent.parent / "search" / run.summary.searched.study
-        for run in comparison.runs
-        if run.summary.searched
-    }
-    for folder in sorted(folders):
-        for name, caption in STUDY_PLOTS.items():
-            if source := png_uri(folder / name):
-                yield Picture(source, f"{caption}. {printable(folder.name)}")
-
-
-def png_uri(path: Path) -> str | None:
-    """A PNG of at most a megabyte as a data URI; None where there is none that can be read."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def confusion(runs: Sequence[Run]) -> NDArray[np.int64]:

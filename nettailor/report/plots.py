@@ -27,7 +27,7 @@ from nettailor.report.formatting import shortened
 from nettailor.report.runs import Run
 from nettailor.report.tables import pareto_front
 from nettailor.student.drawing import architecture
-from nettailor.student.wiring import KINDS, Path, Wiring, full_wiring
+from nettailor.student.wiring import Path, Wiring, full_wiring
 
 _MARKERS = {
     "teacher": "*", "tailored": "o", "eliminated": "s", "head-only": "^", "scratch": "v",
@@ -53,7 +53,6 @@ COSTS = {
     "latency_ratio_1": "latency at batch 1, × teacher",
 }
 _NUMBERED = 20  # classes: up to so many with numbers in the cells
-_ROWS = 40  # of a map that have a name each
 
 
 @contextmanager
@@ -201,44 +200,6 @@ def drawing(run: Run) -> Figure:
     fresh = cut is not None and cut.replacement
     with matplotlib.rc_context({"axes.grid": False, "figure.constrained_layout.use": False}):
         return architecture(wiring, alpha, stages=stages, ghosts=True, replacement=fresh)
-
-
-def _name(path: Path) -> str:
-    """Such as `G5` of a block or the identity beside it, `2→5` of a proxy, `x3` of an exit."""
-    names = {"head": "head", "exit": f"x{path.source}", "proxy": f"{path.source}→{path.target}"}
-    return names.get(path.kind, f"G{path.target}")
-
-
-def weights_in_time(run: Run, weights: Mapping[Path, pd.Series]) -> Figure:
-    """Maps of α over epochs, one for each kind of path; what the run kept has its name in bold."""
-    kept = {Path(*row[:3]) for row in run.summary.paths or ()}
-    of = {kind: [path for path in weights if path.kind == kind] for kind in KINDS}
-    maps = {
-        "pretrained blocks": of["block"], "identities": of["identity"], "proxies": of["proxy"],
-        "exits and head": [*of["exit"], *of["head"]] if of["exit"] else [],
-    }  # fmt: skip
-    maps = {title: paths for title, paths in maps.items() if paths}
-    rows = min(_ROWS, max(map(len, maps.values())))
-    figure = Figure(figsize=(1 + 2.1 * len(maps), max(3.0, 0.9 + 0.17 * rows)))
-    panels = figure.subplots(1, len(maps), squeeze=False)[0]
-    for axes, (title, paths) in zip(panels, maps.items(), strict=True):
-        axes.grid(False)
-        axes.set_title(title, loc="left")
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        values = pd.DataFrame([weights[path] for path in paths])
-        first, last = int(values.columns[0]) - 0.5, int(values.columns[-1]) + 0.5
-        image = axes.imshow(
-            values.to_numpy(), vmin=0, vmax=max(series.max() for series in weights.values()) or 1,
-            cmap="cividis", aspect="auto", interpolation="none",
-            extent=(first, last, len(paths) - 0.5, -0.5),
-        )  # fmt: skip
-        named = range(0, len(paths), ceil(len(paths) / _ROWS))
-        axes.set_yticks(named, [_name(paths[row]) for row in named], size=8)
-        for label, row in zip(axes.get_yticklabels(), named, strict=True):
-            label.set_fontweight("bold" if paths[row] in kept else "normal")
-    figure.colorbar(image, ax=list(panels), label="path weight α", aspect=30)
-    return figure
 
 
 def confusion_picture(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:

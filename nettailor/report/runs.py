@@ -1,6 +1,5 @@
 """The runs of a comparison: found, read whole, and checked to be of one task."""
 
-import logging
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from nettailor.core.config import RunConfig, as_settings, flat
 from nettailor.core.errors import UserError
@@ -21,9 +19,6 @@ from nettailor.core.settings import parse_yaml
 from nettailor.core.torchvision_sets import SET_NAMES
 from nettailor.evidence import PREDICTIONS_FILE
 from nettailor.report.summary import Figures, Summary, read_summary
-from nettailor.student.drawing import tag_of
-from nettailor.student.wiring import Path as WirePath
-from nettailor.student.wiring import full_wiring
 
 _TASK_KEYS = (
     "crop_pct", "split.val", "split.test", "split.seed", "split.group_by", "limit.train",
@@ -227,32 +222,3 @@ def require_one_task(runs: Sequence[Run]) -> None:
                     f"{first.folder} and {shown(value)} in {other.folder}; give the folders to "
                     "compare, such as runs/digits/*/*-64px-*"
                 )
-
-
-def read_path_weights(run: Run) -> dict[WirePath, pd.Series]:
-    """α of each path at each epoch (index) of the run's student, from its TensorBoard events;
-    empty where these are absent, damaged or of no student."""
-    blocks = len(run.summary.stages)
-    nodes = range(1, blocks + 1)
-    wiring = full_wiring(blocks, "dense", identities=nodes, exits=nodes)
-    found: dict[WirePath, pd.Series] = {}
-    accumulator = EventAccumulator(str(run.folder / "events" / "student"), {SCALARS: 0})
-    quiet = logging.getLogger("tensorboard")
-    level = quiet.level
-    quiet.setLevel(logging.CRITICAL)  # a damaged file is told by the missing picture
-    try:
-        accumulator.Reload()
-        there = set(accumulator.Tags()["scalars"])
-        for path in wiring.paths:
-            tag = f"path_weight/{tag_of(path, wiring.depth)}"
-            if tag in there:
-                values = {event.step: event.value for event in accumulator.Scalars(tag)}
-                found[path] = pd.Series(values)
-    except Exception:  # the reader of a damaged file can fail in any way
-        return {}
-    finally:
-        quiet.setLevel(level)
-    if not found:
-        return {}
-    table = pd.concat(found.values(), axis="columns", keys=range(len(found))).dropna().sort_index()
-    return {path: table[place] for place, path in enumerate(found)}
