@@ -221,13 +221,13 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     teacher = ready_teacher(there)
     costs = PathCosts(there, folder.path / LATENCY_FILE, fresh=False)
     work = Tailoring(there, folder, teacher.network, costs)
-    student = work.grown()
+    work.student = student = work.grown()
     kept = kept_blocks(session.stages, "stages", top)
     route = [Way(node - 1, node, "block") for node in range(1, kept + 1)]
     route.append(Way(kept, student.wiring.depth, "exit"))
     plan = PrunePlan.keeping(f"elim-{top}", student.wiring, route)
-    candidate = work.cut_and_finetune(student, plan)
-    hand_over_alone(work, folder, candidate, teacher, Seconds(0, 0).plus(candidate.fitted))
+    candidate = work.finetune(plan)
+    hand_over_alone(work, candidate, teacher, Seconds(0, 0).plus(candidate.fitted))
     return folder
 
 

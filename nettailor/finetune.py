@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,16 +21,16 @@ from nettailor.core.objective import Objective
 from nettailor.core.printable import printable
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
-from nettailor.core.schedule import parameter_groups
 from nettailor.core.scores import Scores
 from nettailor.core.sections import ScheduleConfig
-from nettailor.core.trainer import Fitted, Stop, fit
-from nettailor.core.watch import StageWatcher
+from nettailor.core.trainer import Stop
+from nettailor.core.training_state import Fitted
 from nettailor.core.weights import WeightsSource
 from nettailor.evidence import gather
 from nettailor.figures import summary
 from nettailor.network import save_network
 from nettailor.session import Session, schedule_of
+from nettailor.stage import train_stage
 from nettailor.teacher.objective import CrossEntropy
 
 
@@ -111,28 +110,19 @@ def train(
         stage: how it trains.
         stop: see `nettailor.core.trainer.fit`.
     """
-    schedule = schedule_of(stage)
-    watcher = StageWatcher(
+    return train_stage(
         kind,
-        folder,
-        session.screen,
-        epochs=schedule.epochs,
-        steps_per_epoch=session.train_loader.steps_per_epoch,
+        network,
+        objective,
+        session.train_loader,
+        schedule_of(stage),
+        accelerator=session.accelerator,
+        validate=session.validate,
+        keep="best",
+        folder=folder,
+        screen=session.screen,
+        stop=stop,
     )
-    with closing(watcher):
-        return fit(
-            network,
-            objective,
-            session.train_loader,
-            groups=parameter_groups(network.named_parameters(), schedule),
-            schedule=schedule,
-            accelerator=session.accelerator,
-            validate=session.validate,
-            keep="best",
-            state_path=folder.state_path(kind),
-            watcher=watcher,
-            stop=stop,
-        )
 
 
 def finetune(

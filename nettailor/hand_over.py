@@ -1,14 +1,18 @@
-"""A finished candidate on disk: its weights, its evidence, its figures."""
+"""Finished candidates on disk: their weights, their evidence, their figures."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from nettailor.candidate import Candidate
+from nettailor.core.files import write_json
 from nettailor.core.latency import measure_latency
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import RunFolder
+from nettailor.core.scores import Scores
 from nettailor.evidence import gather
 from nettailor.figures import budget_row, summary
 from nettailor.finetune import Teacher
@@ -16,8 +20,10 @@ from nettailor.front import Seconds
 from nettailor.network import save_network
 from nettailor.tailoring import Tailoring
 
+CANDIDATES_FILE = "candidates.json"
 
-def hand_over(
+
+def _hand_over(
     work: Tailoring,
     folder: Path,
     candidate: Candidate,
@@ -67,26 +73,92 @@ def hand_over(
     )
 
 
-def hand_over_alone(
-    work: Tailoring, folder: RunFolder, candidate: Candidate, teacher: Teacher, spent: Seconds
+def hand_over_all(
+    work: Tailoring,
+    candidates: Sequence[Candidate],
+    aim: float | None,
+    *,
+    before_cut: Scores,
+    teacher: Teacher,
+    spent: Seconds,
 ) -> None:
-    """Measure one candidate beside its teacher, write it into a folder, and finish that.
+    """Measure, read the test split for the first candidate, which is kept, write every summary.
+
+    Args:
+        aim: what a cut has to reach on validation, in %; None: they raced, tolerance has no say.
+        before_cut: of the student, on validation.
+        spent: before the candidates were fine-tuned.
+    """
+    started = time.perf_counter()
+    latency, beside = _measured(work, candidates, teacher)
+    all_spent = spent.plus(*(candidate.fitted for candidate in candidates))
+    rows = []
+    kept, *others = candidates
+    for candidate in (*others, kept):
+        tailored = candidate is kept
+        place = work.folder
+        if not tailored:
+            place = RunFolder(place.path / "candidates" / candidate.name)
+        figures = _hand_over(
+            work,
+            place.path,
+            candidate,
+            # the test judges what the user gets, and nothing else
+            kind="tailored" if tailored else "candidate",
+            latency=latency[candidate.name],
+            teacher=beside,
+            spent=all_spent if tailored else spent.plus(candidate.fitted),
+            since=started,
+        )
+        rows.append(
+            {
+                "name": candidate.name,
+                "verdict": "kept" if tailored else candidate.verdict(aim),
+                "blocks": figures["blocks"],
+                "flops": figures["flops"],
+                "params": figures["params"]["total"],
+                "before_cut": before_cut.accuracy,
+                "straight_after_cut": candidate.straight_after.accuracy,
+                "finetuned": candidate.scores.accuracy,
+                "judged": candidate.scores.standing,
+                "lost_classes": list(candidate.lost),
+            }
+        )
+        if tailored:
+            rows.sort(key=lambda row: str(row["name"]), reverse=True)
+            write_json(place.path / CANDIDATES_FILE, rows)
+        place.finish(figures)
+
+
+def hand_over_alone(
+    work: Tailoring, candidate: Candidate, teacher: Teacher, spent: Seconds
+) -> None:
+    """Measure one candidate beside its teacher, write it into the run's folder, and finish that.
 
     Args:
         spent: on training all that led to it.
     """
     started = time.perf_counter()
-    networks = {"teacher": work.teacher, "cut": candidate.network}
-    with work.session.screen.counting("timing") as tell:
-        latency = measure_latency(networks, work.config.image_size, work.device, tell=tell)
-    figures = hand_over(
+    latency, beside = _measured(work, [candidate], teacher)
+    figures = _hand_over(
         work,
-        folder.path,
+        work.folder.path,
         candidate,
         kind="picked",
-        latency=latency["cut"],
-        teacher=teacher.measured(latency["teacher"], work.device),
+        latency=latency[candidate.name],
+        teacher=beside,
         spent=spent,
         since=started,
     )
-    folder.finish(figures)
+    work.folder.finish(figures)
+
+
+def _measured(
+    work: Tailoring, candidates: Sequence[Candidate], teacher: Teacher
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, Any]]:
+    """The latency of each candidate by name, and the teacher's figures, all measured in turn."""
+    networks: dict[str, nn.Module] = {"teacher": work.teacher}
+    networks |= {candidate.name: candidate.network for candidate in candidates}
+    with work.session.screen.counting("timing") as tell:
+        latency = measure_latency(networks, work.config.image_size, work.device, tell=tell)
+    return latency, teacher.measured(latency["teacher"], work.device)

@@ -14,7 +14,7 @@ import yaml
 from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from safetensors.torch import load_file, save_file
 
-from nettailor import finetune, tailoring
+from nettailor import stage, tailoring
 from nettailor.cli import compare, export, knapsack, predict, tailor
 from nettailor.commands.knapsack import knapsack_folder
 from nettailor.core.architecture import read_architecture
@@ -168,7 +168,7 @@ def test_predict_and_compare_take_it_like_any_other(
 
 
 def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune, "fit", no_training)
+    monkeypatch.setattr(stage, "fit", no_training)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     knapsack.main([*SMALL, "--out", str(out.parent), "--max-flops", "0.5"])
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
@@ -181,7 +181,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     argv = [*SMALL, "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "fit", interrupted_after_one_epoch)
+        patch.setattr(stage, "fit", interrupted_after_one_epoch)
         with pytest.raises(KeyboardInterrupt):
             knapsack.main(argv)
     run = narrow_teacher(tmp_path / "digits")
@@ -383,7 +383,7 @@ def test_milliseconds(out: Path, tmp_path: Path) -> None:
 def test_refused_before_anything_is_trained(
     flags: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "fit", no_training)
+    monkeypatch.setattr(stage, "fit", no_training)
     with pytest.raises(UserError, match=message):
         knapsack.main([*SMALL, "--out", str(tmp_path), *flags])
     # what was measured is kept: the next budget is checked at once

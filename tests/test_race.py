@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nettailor.candidate import Candidate
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted
+from nettailor.core.training_state import Fitted
 from nettailor.race import race
 
 

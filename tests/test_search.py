@@ -132,7 +132,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def forbid_training(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("nettailor.finetune.fit", no_training)
+    patch.setattr("nettailor.stage.fit", no_training)
 
 
 def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:

@@ -22,7 +22,7 @@ from nettailor.core.memory import room_for
 from nettailor.core.run_folder import RunFolder, settings_of
 from nettailor.core.scores import Scores
 from nettailor.core.side_sections import ROUND_TO
-from nettailor.core.trainer import Fitted
+from nettailor.core.training_state import Fitted
 from nettailor.evidence import gather
 from nettailor.figures import budget_row, side_by_side, summary
 from nettailor.finetune import Teacher, train

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from rich.progress import TaskID
 from torch import nn
@@ -42,6 +43,27 @@ def epoch_line(stage: str, row: Mapping[str, float], epochs: int) -> str:
     )
 
 
+class Watcher(Protocol):
+    """Sees a stage train: progress bar, TensorBoard, metrics.csv."""
+
+    def begin(
+        self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
+    ) -> None:
+        """Before the first step of this session, with the epochs of earlier ones.
+
+        network: as it is judged. within: it has taken steps since the last of these epochs.
+        """
+
+    def warn(self, message: str) -> None:
+        """Something that the user should know."""
+
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
+        """After a step, counted from 1 within the epoch; the loss is given after some only."""
+
+    def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
+        """After an epoch, with its metrics; the first is row["epoch"] = 1."""
+
+
 class StageWatcher:
     """The `Watcher` of a stage: a bar, a line an epoch, a row an epoch, TensorBoard events.
 
@@ -69,7 +91,7 @@ class StageWatcher:
     def begin(
         self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
     ) -> None:
-        """See `nettailor.core.trainer.Watcher`; a network before its first epoch is epoch 0."""
+        """See `Watcher`; a network before its first epoch is epoch 0."""
         self._history = list(history)
         self._note = ""
         done = len(self._history)
@@ -95,11 +117,11 @@ class StageWatcher:
             self._write_events(network)
 
     def warn(self, message: str) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
+        """See `Watcher`."""
         self._screen.say(message)
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
+        """See `Watcher`."""
         if loss is not None:
             self._note = f"epoch {epoch}/{self._epochs} loss {loss:.3f}"
         assert self._bar is not None, "a stage begins before its first step"
@@ -124,7 +146,7 @@ class StageWatcher:
             )
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
+        """See `Watcher`."""
         self._history.append(row)
         self._folder.record(self._stage, self._history)
         self._write_events(network)
@@ -151,6 +173,32 @@ class StageWatcher:
         if self._writer is not None:
             with suppress(OSError):  # all that was to be written has been flushed
                 self._writer.close()
+
+
+class EpochLines:
+    """A `Watcher` that says a line an epoch."""
+
+    def __init__(self, stage: str, epochs: int, say: Callable[[str], None]) -> None:
+        self._stage, self._epochs, self._say = stage, epochs, say
+
+    def begin(
+        self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
+    ) -> None:
+        """See `Watcher`."""
+
+    def warn(self, message: str) -> None:
+        """See `Watcher`."""
+        self._say(message)
+
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
+        """See `Watcher`."""
+
+    def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
+        """See `Watcher`."""
+        self._say(epoch_line(self._stage, row, self._epochs))
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _not_twice(fault: threading.ExceptHookArgs) -> None:
