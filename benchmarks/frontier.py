@@ -52,7 +52,7 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import read_settings, set_key, validate
 from nettailor.front import Seconds
-from nettailor.hand_over import hand_over_alone
+from nettailor.hand_over import hand_over
 from nettailor.network import load_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.eliminate import kept_blocks, units
@@ -214,7 +214,7 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     config = _with(session.config, out=str(out), prune__epochs=epochs)
     there = start_session(config, session.screen)
     share_teacher(teacher_folder(session), there)
-    folder = RunFolder(there.folder("tailored", config.prune.finetune, f"stages{top}"))
+    folder = RunFolder(there.places.run("tailored", config.prune.finetune, f"stages{top}"))
     folder.open(recorded(config, "student", "prune"), overwrite=False)
     if folder.finished:
         return folder
@@ -227,7 +227,7 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     route.append(Way(kept, student.wiring.depth, "exit"))
     plan = PrunePlan.keeping(f"elim-{top}", student.wiring, route)
     candidate = work.finetune(plan)
-    hand_over_alone(work, candidate, teacher, Seconds(0, 0).plus(candidate.fitted))
+    hand_over(work, [candidate], teacher, Seconds(0, 0), kind="picked")
     return folder
 
 

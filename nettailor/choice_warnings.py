@@ -14,8 +14,7 @@ from nettailor.tailoring import Tailoring
 def warn_of_coarse_validation(session: Session, right: bytes) -> None:
     """Say where a cut that differs from the teacher on no image is not within tolerance either.
 
-    Args:
-        right: of each validation image, 1 where the teacher is right.
+    right: of each validation image, 1 where the teacher is right.
     """
     images, tolerance = len(session.task.val), session.config.prune.tolerance
     least = margin(right, right)
@@ -38,14 +37,12 @@ def warn_of_the_choice(
 ) -> None:
     """Say what is doubtful of the first candidate, which was kept and written.
 
-    Args:
-        aim: what a cut had to reach on validation, in %; None: tolerance had no say.
-        before_cut: of the student, on validation.
-        teacher: its run.
+    aim: what a cut had to reach on validation, in %; None: tolerance had no say. before_cut: of the
+    student, on validation.
     """
-    session, (kept, *_) = work.session, candidates
+    kept, *_ = candidates
     if aim is not None:
-        warn_of_a_lucky_choice(session, kept.name, teacher, work.folder)
+        warn_of_a_lucky_choice(work.session, kept.name, teacher, work.folder)
     if aim is not None and not kept.reaches(aim):
         work.say(
             f"warning: no cut came within {work.config.prune.tolerance:g} points of the teacher, "

@@ -7,6 +7,7 @@ from nettailor.budget import within_budget
 from nettailor.candidate import Candidate
 from nettailor.candidates import by_rank, keep_leanest, keep_winner, of_each_end, on_the_ladder
 from nettailor.core.backbone import create_backbone
+from nettailor.core.config import RunConfig
 from nettailor.core.errors import UserError
 from nettailor.core.ranks import from_main
 from nettailor.front import FRONT_FILE, Front, Point, Seconds, read_front, write_front
@@ -14,7 +15,7 @@ from nettailor.prune.depths import default_depths
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.reachability import fewest_blocks
 from nettailor.prune.routes import Route
-from nettailor.session import Session
+from nettailor.share import UNITS
 from nettailor.student.costs import shares_of
 from nettailor.tailoring import Tailoring, grow_student
 
@@ -26,11 +27,8 @@ def try_cuts(work: Tailoring, target: float, spent: Seconds) -> tuple[list[Candi
     leanest of a ladder of routes that reaches `target` per cent. The ladder is written down as the
     run's front, with the routes that race.
 
-    Args:
-        spent: on the student.
-
-    Returns:
-        The candidates, the one that is kept first; what was spent before they were fine-tuned.
+    Returns the candidates, the one that is kept first, and what was spent before they were
+    fine-tuned: `spent`, on the student, and on the front.
     """
     student, prune = work.student, work.config.prune
     if prune.by == "rank":
@@ -57,7 +55,7 @@ def _front(work: Tailoring, spent: Seconds) -> Front:
         return read_front(work.folder.path, work.student.wiring)
     started = time.perf_counter()
     routes = work.routes(work.student)
-    contenders = of_each_end(within_budget(work, work.student, routes))
+    contenders = of_each_end(within_budget(work, routes))
     there = [route.paths for route in contenders.values()]
     rungs = {name: one for name, one in on_the_ladder(routes).items() if one.paths not in there}
     points = _points(work, rungs | contenders)
@@ -73,13 +71,12 @@ def _points(work: Tailoring, routes: Mapping[str, Route]) -> list[Point]:
     The leanest in what the run goes by comes first.
     """
     student, size = work.student, work.config.image_size
-    by_flops = shares_of(student, work.teacher, size, "flops")
-    by_params = shares_of(student, work.teacher, size, "params")
+    shares = [shares_of(student, work.teacher, size, unit) for unit in UNITS]
     points = []
     by_cost = sorted(routes.items(), key=lambda item: item[1].cost)
     for name, route in work.session.screen.each("trying cuts", by_cost, len(by_cost)):
         _, scores = work.cut(PrunePlan.keeping(name, student.wiring, route.paths))
-        flops, params = by_flops.of(student, route.paths), by_params.of(student, route.paths)
+        flops, params = (share.of(student, route.paths) for share in shares)
         points.append(Point(name, route.paths, flops, params, scores.accuracy))
     return points
 
@@ -92,14 +89,12 @@ def check_depths(asked: tuple[int, ...] | None, blocks: int) -> None:
         )
 
 
-def check_routes(session: Session) -> None:
+def check_routes(config: RunConfig, classes: int) -> None:
     """Raise UserError where more blocks are to be removed by rank than any student can lose."""
-    config, asked = session.config, session.config.prune.remove
+    asked = config.prune.remove
     if config.prune.by != "rank" or asked is None:
         return
-    wiring = grow_student(
-        config, create_backbone(config.backbone, len(session.task.classes))
-    ).wiring
+    wiring = grow_student(config, create_backbone(config.backbone, classes)).wiring
     blocks, needed = len(wiring.of_kind("block")), fewest_blocks(wiring)
     if max(asked) > blocks - needed:
         raise UserError(

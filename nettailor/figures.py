@@ -10,7 +10,7 @@ from rich.table import Table
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import layers, module_flops, parameters
 from nettailor.core.data import images_of
-from nettailor.core.device import processor_name
+from nettailor.core.device import precision_of, processor_name
 from nettailor.core.latency import serving_dtype
 from nettailor.core.scores import Scores
 from nettailor.core.sections import BudgetConfig
@@ -119,7 +119,7 @@ def summary(
             "device": evidence.device.type,
             "processor": processor_name(evidence.device),
             "timed_in": str(serving_dtype(evidence.device)).removeprefix("torch."),
-            "trained_in": session.precision,
+            "trained_in": precision_of(session.accelerator),
             "cpu_ms": round(evidence.cpu_ms, 4),
         },
         "peak_memory": dict(evidence.peak_memory),

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import PrecisionType
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -189,8 +188,7 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
         raise UserError("device is cuda, and no CUDA device was found: give cpu or auto")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     chosen = chosen_precision(precision, on_cpu=on_cpu)
-    mixed = PrecisionType.NO.value if chosen == "float32" else chosen
-    return Accelerator(cpu=on_cpu, mixed_precision=mixed)
+    return Accelerator(cpu=on_cpu, mixed_precision="no" if chosen == "float32" else chosen)
 
 
 def _prepare(

@@ -12,13 +12,7 @@ from typing import Literal
 from torch import nn
 
 from nettailor.candidate import Candidate
-from nettailor.candidates import (
-    keep_leanest,
-    keep_winner,
-    of_each_end,
-    on_the_ladder,
-    target_of,
-)
+from nettailor.candidates import keep_leanest, keep_winner, of_each_end, on_the_ladder, target_of
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import LoaderEpochs, checked
@@ -36,6 +30,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
+from nettailor.share import Unit
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -74,14 +69,11 @@ def best_route(
     Raises:
         UserError: no route is within the budget; the text says what can be reached.
     """
-    most = _budget(max_flops, max_params)
+    unit, most = _budget(max_flops, max_params)
     size = next(checked(train_loader))[0].shape[-1]
-    shares = shares_of(student, teacher, size, "flops" if max_params is None else "params")
+    shares = shares_of(student, teacher, size, unit)
     values = weigh(student, train_loader, batches=batches, seed=seed, device=device)
-    routes = Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
-    route = routes.best(most)
-    if route is None:
-        raise _out_of_reach(routes, most)
+    route = _best(Routes(student.wiring, values, shares.paths, fixed=shares.fixed), most)
     return PrunePlan.keeping(route_name(route), student.wiring, route.paths)
 
 
@@ -170,7 +162,7 @@ def tailor(
         seed: of everything random.
         device, precision: see `fit`.
         run: where to keep what is trained and to go on from; None: nowhere.
-        verbose: print a line an epoch.
+        verbose: print a line an epoch, and what became of each cut.
 
     Returns:
         A plain module in eval mode: images (B, C, S, S) -> logits (B, classes).
@@ -180,15 +172,13 @@ def tailor(
             something else than it should.
     """
     teacher = deepcopy(network) if isinstance(network, Backbone) else Backbone(network)
-    most = _budget(max_flops, max_params)
-    unit: Literal["flops", "params"] = "flops" if max_params is None else "params"
+    unit, most = _budget(max_flops, max_params)
     with seeded(seed, "shapes"):
         size = next(checked(val_loader))[0].shape[-1]
         grown = Student(teacher)
     shares = shares_of(grown, teacher, size, unit)
-    free = Routes(grown.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed)
-    if free.best(most) is None:
-        raise _out_of_reach(free, most)
+    # whatever the paths turn out to be worth
+    _best(Routes(grown.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed), most)
     with seeded(seed, "tailor"), run_or_temporary(run) as folder:
         train = partial(
             fit,
@@ -265,18 +255,22 @@ def _scores(network: nn.Module, val_loader: Loader) -> Scores:
     return classify(network, checked(val_loader), accelerator_for(device, "auto")).scores()
 
 
-def _budget(max_flops: float | None, max_params: float | None) -> float:
+def _budget(max_flops: float | None, max_params: float | None) -> tuple[Unit, float]:
     if max_flops is not None and max_params is not None:
         raise UserError("max_flops and max_params are given: expected one of them")
     given = max_flops if max_params is None else max_params
     if given is not None and not given > 0:
         raise UserError(f"the budget is {given:g}: expected a share above 0")
-    return inf if given is None else given
+    return "flops" if max_params is None else "params", inf if given is None else given
 
 
-def _out_of_reach(routes: Routes, most: float) -> UserError:
-    leanest, dearest = routes.reach()
-    return UserError(
-        f"no route costs {most:g} of the backbone's or less: give a budget from {leanest:.3g} to "
-        f"{dearest:.3g}"
-    )
+def _best(routes: Routes, most: float) -> Route:
+    """The best route within a budget; UserError where there is none."""
+    route = routes.best(most)
+    if route is None:
+        leanest, dearest = routes.reach()
+        raise UserError(
+            f"no route costs {most:g} of the backbone's or less: give a budget from {leanest:.3g} "
+            f"to {dearest:.3g}"
+        )
+    return route

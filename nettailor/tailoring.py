@@ -1,7 +1,7 @@
 """The stages of a tailored run: grow and train the student, cut and fine-tune candidates."""
 
 from itertools import islice
-from typing import Literal
+from typing import Any
 
 from torch import nn
 
@@ -13,11 +13,12 @@ from nettailor.core.judge import Judge
 from nettailor.core.latency import share_of_time
 from nettailor.core.memory import room_for
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
+from nettailor.core.sections import ScheduleConfig
 from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.core.weights import load_pretrained
+from nettailor.finetune import train
 from nettailor.network import save_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.importance import by_path_weights, measured_on
@@ -25,8 +26,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
-from nettailor.session import Session, schedule_of
-from nettailor.stage import train_stage
+from nettailor.session import Session
 from nettailor.student.drawing import StudentPictures
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -64,7 +64,7 @@ class Tailoring:
         self.config = session.config
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
-        self.taught = session.validate(self.teacher)
+        self.taught = session.loaders.validate(self.teacher)
         config = self.config
         self.epochs, self.say = config.prune.epochs, session.screen.say
         # candidates for a budget are compared with each other, not with the teacher
@@ -90,17 +90,17 @@ class Tailoring:
             mimicry=settings.mimicry,
             costs=lambda student: self.costs.shares(student).paths,
             label_smoothing=settings.label_smoothing,
-            class_weights=session.class_weights,
+            class_weights=session.loaders.class_weights,
         )
         # shuffled batches: files lie sorted by class, and one class alone varies less
-        batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
+        batches = islice(session.loaders.train.epoch(0), _SCALE_BATCHES)
         room = room_for(config.batch_size, "a pass of the teacher")
         with session.accelerator.autocast(), room:
             self.loss.calibrate(images.to(self.device) for images, _ in batches)
 
     def validate(self, network: nn.Module) -> Scores:
         """Scores on the validation split, judged beside the teacher's."""
-        return self.judge.of(self.session.validate(network))
+        return self.judge.of(self.session.loaders.validate(network))
 
     def grown(self) -> Student:
         """The student before it is trained, with the weights that every session gives it."""
@@ -117,39 +117,19 @@ class Tailoring:
             )
 
     def _fit(
-        self,
-        stage: str,
-        network: Student,
-        schedule: Schedule,
-        loss: TailorLoss,
-        *,
-        keep: Literal["best", "last"],
-        stop: Stop | None = None,
+        self, stage: str, network: Student, settings: ScheduleConfig, loss: TailorLoss, **how: Any
     ) -> Fitted:
-        """Train a student by the loss; see `fit` for what stops it."""
-        session, config = self.session, self.config
-        complexity = loss.expected_cost(network, config.image_size)
+        """Train a student by the loss; `how` as for `train`."""
+        complexity = loss.expected_cost(network, self.config.image_size)
         # after a cut the path weights hardly move: its start and its end say all
-        drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
-        return train_stage(
-            stage,
-            network,
-            loss,
-            session.train_loader,
-            schedule,
-            accelerator=session.accelerator,
-            validate=self.validate,
-            keep=keep,
-            folder=self.folder,
-            screen=session.screen,
-            path_lr=config.student.path_lr * schedule.lr / config.student.lr,
-            pictures=StudentPictures(
-                self.teacher.stages,
-                drawn,
-                lambda student: complexity(student.path_weights()),
-            ),
-            stop=stop,
+        drawn = range(settings.epochs + 1) if stage == "student" else (0, settings.epochs)
+        pictures = StudentPictures(
+            self.teacher.stages, drawn, lambda student: complexity(student.path_weights())
         )
+        how |= {"validate": self.validate, "pictures": pictures}
+        student = self.config.student
+        how["path_lr"] = student.path_lr * settings.lr / student.lr
+        return train(self.session, network, loss, stage, self.folder, settings, **how)
 
     def train_student(self) -> tuple[Fitted, Scores]:
         """Grow the student and train it.
@@ -160,8 +140,7 @@ class Tailoring:
         self.student = student = self.grown()
         self.costs.keep(student)
         self.session.seed_stage("training the student")
-        schedule = schedule_of(self.config.student)
-        fitted = self._fit("student", student, schedule, self.loss, keep="last")
+        fitted = self._fit("student", student, self.config.student, self.loss, keep="last")
         self._reestimate(student)
         save_network(self.folder.path / "student", student, self.session.architecture(self.source))
         return fitted, self.validate(student)
@@ -172,7 +151,7 @@ class Tailoring:
         if self.config.prune.importance == "path-weights":
             values = by_path_weights(student.path_weights().tolist())
         else:
-            batches = list(islice(self.session.train_loader.epoch(0), _IMPORTANCE_BATCHES))
+            batches = list(islice(self.session.loaders.train.epoch(0), _IMPORTANCE_BATCHES))
             screen = self.session.screen
             screen.say(f"weighing {len(student.wiring.paths)} paths on {len(batches)} batches each")
             with screen.counting("weighing paths") as tell:
@@ -180,7 +159,7 @@ class Tailoring:
         return Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
 
     def _reestimate(self, network: Student) -> None:
-        batches = islice(self.session.train_loader.epoch(0), STATISTICS_BATCHES)
+        batches = islice(self.session.loaders.train.epoch(0), STATISTICS_BATCHES)
         reestimate(network, batches, self.session.accelerator)
 
     def cut(self, plan: PrunePlan) -> tuple[Student, Scores]:
@@ -206,6 +185,6 @@ class Tailoring:
             distill=settings.distill,
             label_smoothing=settings.label_smoothing,
         )
-        fitted = self._fit(plan.name, network, schedule_of(settings), loss, keep="best", stop=stop)
+        fitted = self._fit(plan.name, network, settings, loss, stop=stop)
         lost = tuple(self.session.task.classes[one] for one in self.judge.lost(fitted.scores))
         return Candidate(plan, network, straight_after, fitted, settings.epochs, lost)

@@ -298,7 +298,7 @@ def test_reloaded_networks_score_what_the_summaries_say(out: Path) -> None:
         network, architecture = load_network(folder)
         assert architecture.classes == session.task.classes
         assert architecture.preprocessing == session.preprocessing
-        scores = session.validate(place(network, session.accelerator.device))
+        scores = session.loaders.validate(place(network, session.accelerator.device))
         summary = summary_of(folder)
         assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
         assert round(scores.macro_f1, 4) == summary["macro_f1"]["val"]

@@ -16,7 +16,7 @@ from kills import COMMANDS, Warm, differences
 from nettailor.core import interruption, loader, trainer, training_state
 from nettailor.core.state import read_state
 from nettailor.core.watch import StageWatcher
-from nettailor.session import Session
+from nettailor.loaders import Loaders
 
 STEPS = 5  # of an epoch
 _, TEACH = COMMANDS["teach"]
@@ -91,7 +91,7 @@ def in_validation(place: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(LONG)
 
-    Session.validate = validate  # type: ignore[assignment,method-assign]
+    Loaders.validate = validate  # type: ignore[assignment,method-assign]
     teach(place, 0)
 
 

@@ -24,6 +24,7 @@ from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
+from nettailor.loaders import Loaders
 from nettailor.network import load_network
 from nettailor.prune.inner_distillation import InnerDistillation
 from nettailor.prune.statistics import reestimate
@@ -218,7 +219,7 @@ def test_what_is_done_in_which_order(
     started: list[Session] = []
     done: list[str] = []
     given: dict[str, Any] = {}
-    validate, objective = Session.validate, InnerDistillation
+    validate, objective = Loaders.validate, InnerDistillation
 
     def start(config: Any, screen: Any) -> Session:
         session = start_session(config, screen)
@@ -232,7 +233,7 @@ def test_what_is_done_in_which_order(
         assert not all(map(torch.equal, before, network.buffers()))
         done.append("statistics")
 
-    def scoring(self: Session, network: Any) -> Any:
+    def scoring(self: Loaders, network: Any) -> Any:
         done.append("scores")
         return validate(self, network)
 
@@ -246,7 +247,7 @@ def test_what_is_done_in_which_order(
 
     monkeypatch.setattr("nettailor.commands.knapsack.start_session", start)
     monkeypatch.setattr(Session, "check_images", lambda _: None)
-    monkeypatch.setattr(Session, "validate", scoring)
+    monkeypatch.setattr(Loaders, "validate", scoring)
     monkeypatch.setattr("nettailor.commands.knapsack.reestimate", estimating)
     monkeypatch.setattr("nettailor.commands.knapsack.InnerDistillation", noting)
     monkeypatch.setattr("nettailor.commands.knapsack.gather", the_end)
@@ -256,7 +257,7 @@ def test_what_is_done_in_which_order(
         knapsack.main([*SMALL, "--out", str(tmp_path), *weights])
     assert done[:3] == ["statistics", "scores", "fine-tuning"]
     assert (given["distill"], given["mimic"]) == (0.3, 7.0)
-    images, _ = next(iter(started[0].train_loader.epoch(0)))
+    images, _ = next(iter(started[0].loaders.train.epoch(0)))
     nodes = given["target"](images).nodes[1:]
     assert len(given["scales"]) == len(nodes) > 3
     for scale, node in zip(given["scales"], nodes, strict=True):

@@ -100,11 +100,11 @@ def test_evidence_is_of_images_of_the_networks_own_size(out: Path, argv: list[st
         session = start_session(parse("test", "", [*argv, "--out", str(out.parent)])[0], screen)
         own, _ = scaled_run(session, -0.5)
         assert own.preprocessing == architecture.preprocessing
-        assert {images.shape[2:] for images, _ in own.val_loader} == {(36, 36)}
-        assert {images.shape[2:] for images, _ in own.train_loader.epoch(0)} == {(36, 36)}
+        assert {images.shape[2:] for images, _ in own.loaders.val} == {(36, 36)}
+        assert {images.shape[2:] for images, _ in own.loaders.train.epoch(0)} == {(36, 36)}
         assert own.config == session.config
         assert session.preprocessing.image_size == 40
-        accuracy = own.validate(network).accuracy
+        accuracy = own.loaders.validate(network).accuracy
     assert accuracy == pytest.approx(summary_of(folder)["accuracy"]["val"], abs=1e-3)
 
 

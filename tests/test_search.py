@@ -169,7 +169,7 @@ def test_the_summary_of_a_run(done: Path) -> None:
     (trial,) = (one for one in trials(done) if one.user_attrs["number"] == searched["trial"])
     assert trial.values[1] == parameters(network)
     # it is the one that was judged
-    scores = start_session(config_of(done), Screen()).validate(network)
+    scores = start_session(config_of(done), Screen()).loaders.validate(network)
     assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
     assert round(scores.loss, 4) == summary["loss"]["val"]
     settings = (folder / "config.yaml").read_text(encoding="utf-8")

@@ -41,7 +41,7 @@ from nettailor.prune.channels import trace_channels
 from nettailor.prune.inner_distillation import InnerDistillation, on_kept_channels
 from nettailor.prune.narrow import narrow, positions, widths
 from nettailor.prune.statistics import reestimate
-from nettailor.session import Session, require_same_task, start_session
+from nettailor.session import Session, start_session
 from nettailor.student.mimicry import mean_scales
 from nettailor.student.network import Student
 from nettailor.teacher.target import as_target
@@ -190,7 +190,7 @@ def _tailored(session: Session) -> Whole:
                 f"{settings.parent}, or one in its candidates/ or picked/"
             )
         raise UserError(f"--knapsack.of {folder}: is not finished; tailor it to its end first")
-    require_same_task(session, RunFolder(settings.parent))
+    session.require_same_task(RunFolder(settings.parent))
     network, architecture = load_network(folder)
     alone = isinstance(network, Student) and network.finetunes_all
     if not alone or architecture.narrowed or architecture.classes != session.task.classes:
@@ -235,13 +235,13 @@ def _short_name(session: Session, folder: Path) -> str:
 def knapsack_folder(session: Session) -> RunFolder:
     """Where the run of a session's settings lives."""
     settings = session.config.knapsack
-    details = [session.limit(settings)]
+    details = [session.places.limit(settings)]
     if settings.of != "teacher":
         details.append(f"of-{_short_name(session, Path(settings.of))}")
     details += ["greedy"] * (settings.solver == "greedy")
     details += [f"by{settings.round_to}"] * (settings.round_to != ROUND_TO)
     details += ["no-kd"] * (not settings.distill) + ["inner"] * (settings.mimic > 0)
-    return RunFolder(session.folder("knapsack", *details), PROG)
+    return RunFolder(session.places.run("knapsack", *details), PROG)
 
 
 def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice) -> Narrowed:
@@ -252,9 +252,9 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
     kept = kept_items(choice, channels, folder.path / CHOICE_FILE)
     network = place(narrow(whole.network, channels, kept), device).requires_grad_(True)
     reestimate(
-        network, islice(session.train_loader.epoch(0), _STATISTICS_BATCHES), session.accelerator
+        network, islice(session.loaders.train.epoch(0), _STATISTICS_BATCHES), session.accelerator
     )
-    straight_after = session.validate(network)
+    straight_after = session.loaders.validate(network)
     session.screen.say(
         f"knapsack: {int(kept.sum())} of {len(kept)} groups of channels stay, {choice.cost:.3f} of "
         f"the cost; validation straight after the cut {straight_after.accuracy:.2f} %"
@@ -265,7 +265,7 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
             None if items is None else positions(items, kept).to(device) for items in channels.nodes
         ]
         target = on_kept_channels(target, nodes)
-        batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
+        batches = islice(session.loaders.train.epoch(0), _SCALE_BATCHES)
         room = room_for(config.batch_size, "a pass of the whole network")
         with session.accelerator.autocast(), room:
             *of_nodes, _ = mean_scales(
@@ -278,7 +278,7 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
         mimic=settings.mimic,
         scales=of_nodes,
         label_smoothing=settings.label_smoothing,
-        class_weights=session.class_weights,
+        class_weights=session.loaders.class_weights,
     )
     fitted = train(session, network, objective, "knapsack", folder, settings)
     return Narrowed(network, whole, choice, straight_after, fitted)
@@ -300,7 +300,7 @@ def _finish(session: Session, folder: RunFolder, narrowed: Narrowed, teacher: Te
         "knapsack",
         session,
         network=network,
-        evidence=gather(session, folder.path, network, latency["knapsack"]),
+        evidence=gather(session.loaders, folder.path, network, latency["knapsack"]),
         size=weights.stat().st_size,
         train_seconds=narrowed.fitted.seconds,
         total_seconds=narrowed.fitted.total_seconds + time.perf_counter() - started,

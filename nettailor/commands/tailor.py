@@ -17,7 +17,7 @@ from nettailor.core.run_folder import RunFolder
 from nettailor.cuts import check_depths, check_routes, try_cuts
 from nettailor.figures import candidates_table, side_by_side
 from nettailor.front import Seconds, pick, read_front
-from nettailor.hand_over import CANDIDATES_FILE, hand_over_all, hand_over_alone
+from nettailor.hand_over import CANDIDATES_FILE, hand_over
 from nettailor.network import load_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
@@ -38,14 +38,14 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     check_depths(config.prune.remove, len(session.stages))
     if not overwrite and folder.finished:
         session.open(folder, settings, ignored=TEACHER_KEYS, overwrite=False)
-        _require_same_teacher(folder, teacher_folder(session))
+        _hold_to(folder, teacher_folder(session))
         return folder
     # whatever can be wrong with settings and images shows before anything is trained or discarded
     # the images themselves are compared when the folder is opened
     folder.check(None if overwrite else settings, ignored={*TEACHER_KEYS, "data"})
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
     if overwrite or not folder.begun:
-        check_routes(session)
+        check_routes(config, len(session.task.classes))
         check_budget(session, costs)
     teacher = ready_teacher(session)
     work = Tailoring(session, folder, teacher.network, costs)
@@ -58,7 +58,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     if overwrite or not folder.begun:
         session.check_images()
     session.open(folder, settings, ignored=TEACHER_KEYS, overwrite=overwrite)
-    _begin_with(folder, teacher.folder)
+    _hold_to(folder, teacher.folder, begins=True)
 
     say_stages_of(session)
     grown, before = work.train_student()
@@ -71,7 +71,9 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     candidates, spent = try_cuts(work, target, Seconds(grown.seconds, grown.total_seconds))
     # a budget ends with a race, where tolerance has no say
     aim = target if config.prune.budget is None else None
-    hand_over_all(work, candidates, aim, before_cut=before, teacher=teacher, spent=spent)
+    hand_over(
+        work, candidates, teacher, spent, kind="tailored", aim=aim, before_cut=before.accuracy
+    )
     warn_of_the_choice(work, candidates, aim, before_cut=before, teacher=teacher.folder)
     return folder
 
@@ -85,13 +87,12 @@ def say_stages_of(session: Session) -> None:
 
 def outlook(session: Session, *, overwrite: bool) -> None:
     """Say what `tailor` would do; UserError where it would refuse, without measuring."""
-    folder = tailored_folder(session)
-    check_depths(session.config.prune.remove, len(session.stages))
+    config, folder = session.config, tailored_folder(session)
+    check_depths(config.prune.remove, len(session.stages))
     if overwrite or not folder.finished:
-        check_routes(session)
-        if session.config.prune.max_latency_ms is None:
-            costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
-            check_budget(session, costs)
+        check_routes(config, len(session.task.classes))
+        if config.prune.max_latency_ms is None:
+            check_budget(session, PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite))
     folder.check(None if overwrite else _settings(session), ignored=TEACHER_KEYS)
     say_task(session)
     say_teacher(session)
@@ -111,29 +112,19 @@ def tailored_folder(session: Session) -> RunFolder:
         details.append("rank")
     details.append(f"gamma{session.config.student.gamma:g}")
     if prune.budget is not None:
-        details.append(session.limit(prune))
-    return RunFolder(session.folder("tailored", *details), "python -m nettailor.tailor")
+        details.append(session.places.limit(prune))
+    return RunFolder(session.places.run("tailored", *details), "python -m nettailor.tailor")
 
 
-def _begin_with(folder: RunFolder, teacher: RunFolder) -> None:
-    """Note the teacher that the run begins with, or hold the run to it."""
-    note = folder.path / TEACHER_FILE
-    if note.exists():
-        _require_same_teacher(folder, teacher)
-    else:
-        digest = sha256_of(teacher.path / WEIGHTS_FILE)
-        write_json(note, {"folder": str(teacher.path), "sha256": digest})
-
-
-def _require_same_teacher(folder: RunFolder, teacher: RunFolder) -> None:
+def _hold_to(folder: RunFolder, teacher: RunFolder, *, begins: bool = False) -> None:
     """Raise UserError where the teacher is no longer the one that the run began with.
 
-    A run whose teacher is gone stands for itself.
+    A run whose teacher is gone stands for itself. One that begins notes which it is.
     """
-    note = folder.path / TEACHER_FILE
-    if not (note.exists() and teacher.finished):
-        return
-    if read_json(note).get("sha256") != sha256_of(teacher.path / WEIGHTS_FILE):
+    note, weights = folder.path / TEACHER_FILE, teacher.path / WEIGHTS_FILE
+    if begins and not note.exists():
+        write_json(note, {"folder": str(teacher.path), "sha256": sha256_of(weights)})
+    elif note.exists() and teacher.finished and read_json(note).get("sha256") != sha256_of(weights):
         raise UserError(
             f"{folder.path} was begun with another teacher than {teacher.path} holds now; "
             "give --overwrite to tailor again"
@@ -161,12 +152,12 @@ def pick_another(session: Session, share: Share) -> RunFolder:
         return picked
     picked.hold()
     teacher = ready_teacher(session)
-    _require_same_teacher(folder, teacher.folder)
+    _hold_to(folder, teacher.folder)
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)
     work = Tailoring(session, picked, teacher.network, costs)
     work.student = place(student, work.device)
     candidate = work.finetune(point.plan(student.wiring))
-    hand_over_alone(work, candidate, teacher, front.seconds.plus(candidate.fitted))
+    hand_over(work, [candidate], teacher, front.seconds, kind="picked")
     return picked
 
 

@@ -18,14 +18,10 @@ def require_finite(losses: Sequence[Tensor], names: Sequence[str], epoch: int, b
     """Raise NotFiniteError for the first step and term that is not finite.
 
     Args:
-        losses: of steps in a row, (terms,) each.
+        losses: of steps in a row of an epoch, after `before` others: (terms,) each.
         names: of the terms.
-        epoch: that the steps are of.
-        before: how many of its steps came before them.
     """
-    if not losses:
-        return
-    course = torch.stack(list(losses))
+    course = torch.stack(list(losses)) if losses else torch.empty(0)
     bad = (~torch.isfinite(course)).nonzero()
     if len(bad):
         step, term = bad[0].tolist()

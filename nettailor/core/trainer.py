@@ -99,11 +99,10 @@ def fit(
         except Interrupted:
             state.save()
             raise
-    state.save_rest()
-    if state.kept is not None:
-        network.load_state_dict(state.kept)
-    elif state.average is not None:
-        network.load_state_dict(state.average.module.state_dict())
+    if state.unsaved:
+        with deferred():
+            state.save()
+    network.load_state_dict(state.kept or state.judged.state_dict())
     return fitted
 
 

@@ -16,7 +16,6 @@ from nettailor.core.epochs import Epochs
 from nettailor.core.errors import UserError
 from nettailor.core.finite import require_finite
 from nettailor.core.gradients import Gradients
-from nettailor.core.interruption import deferred
 from nettailor.core.objective import Objective
 from nettailor.core.random_state import random_state, set_random_state
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler
@@ -143,28 +142,25 @@ class TrainingState:
         if not state:
             return
         try:
-            self._restore(state)
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.module.load_state_dict(state["average"])
+            set_random_state(state["random"])
+            if self.scaler is not None and state["scaler"] is not None:
+                self.scaler.load_state_dict(state["scaler"])
+            self.fitted.history = state["history"]
+            self.fitted.best = None if state["best"] is None else as_scores(state["best"])
+            self.kept = state["kept"]
+            self.course = list(state["course"].to(self.accelerator.device))
+            self.gradients.names = tuple(state["terms"])
+            self.seconds = state["seconds"]
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{self._path}: the state of another network than is trained here; delete it "
                 "to train this stage again, or give --overwrite"
             ) from error
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
-        set_random_state(state["random"])
-        if self.scaler is not None and state["scaler"] is not None:
-            self.scaler.load_state_dict(state["scaler"])
-        self.fitted.history = state["history"]
-        self.fitted.best = None if state["best"] is None else as_scores(state["best"])
-        self.kept = state["kept"]
-        self.course = list(state["course"].to(self.accelerator.device))
-        self.gradients.names = tuple(state["terms"])
         self._looked_at = len(self.course)
-        self.seconds = state["seconds"]
 
     def save(self) -> None:
         """Write the state; steps that broke the weights raise NotFiniteError instead."""
@@ -190,9 +186,3 @@ class TrainingState:
         self.unsaved = False
         self._saved = time.perf_counter()
         self._saving = self._saved - started
-
-    def save_rest(self) -> None:
-        """At the end, save what has not been saved."""
-        if self.unsaved:
-            with deferred():
-                self.save()

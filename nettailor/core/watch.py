@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
 from rich.progress import TaskID
 from torch import nn
@@ -43,8 +42,8 @@ def epoch_line(stage: str, row: Mapping[str, float], epochs: int) -> str:
     )
 
 
-class Watcher(Protocol):
-    """Sees a stage train: progress bar, TensorBoard, metrics.csv."""
+class Watcher:
+    """Sees a stage train; this one says and keeps nothing."""
 
     def begin(
         self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
@@ -63,8 +62,11 @@ class Watcher(Protocol):
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
         """After an epoch, with its metrics; the first is row["epoch"] = 1."""
 
+    def close(self) -> None:
+        """The stage is over, or was left."""
 
-class StageWatcher:
+
+class StageWatcher(Watcher):
     """The `Watcher` of a stage: a bar, a line an epoch, a row an epoch, TensorBoard events.
 
     Each stage has its own folder under `events/`, so TensorBoard lays the stages of a run over
@@ -175,30 +177,19 @@ class StageWatcher:
                 self._writer.close()
 
 
-class EpochLines:
-    """A `Watcher` that says a line an epoch."""
+class EpochLines(Watcher):
+    """Says a line an epoch, and keeps nothing."""
 
     def __init__(self, stage: str, epochs: int, say: Callable[[str], None]) -> None:
         self._stage, self._epochs, self._say = stage, epochs, say
-
-    def begin(
-        self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
-    ) -> None:
-        """See `Watcher`."""
 
     def warn(self, message: str) -> None:
         """See `Watcher`."""
         self._say(message)
 
-    def step(self, epoch: int, step: int, loss: float | None) -> None:
-        """See `Watcher`."""
-
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
         """See `Watcher`."""
         self._say(epoch_line(self._stage, row, self._epochs))
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _not_twice(fault: threading.ExceptHookArgs) -> None:
