@@ -10,7 +10,7 @@ from rich.table import Table
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import layers, module_flops, parameters
 from nettailor.core.data import images_of
-from nettailor.core.device import precision_of, processor_name
+from nettailor.core.device import processor_name
 from nettailor.core.latency import serving_dtype
 from nettailor.core.scores import Scores
 from nettailor.core.sections import BudgetConfig
@@ -94,7 +94,7 @@ def summary(
         knapsack: what was made narrower, and how, for a network that lost channels.
         searched: study, trial and blocks, for one that was found by search.
     """
-    config, scores = session.config, evidence.scores
+    config, scores, mixed = session.config, evidence.scores, session.accelerator.mixed_precision
     # those of the backbone, whatever was cut off it
     stages = network.stages if searched and isinstance(network, Backbone) else session.stages
     return {
@@ -119,7 +119,7 @@ def summary(
             "device": evidence.device.type,
             "processor": processor_name(evidence.device),
             "timed_in": str(serving_dtype(evidence.device)).removeprefix("torch."),
-            "trained_in": precision_of(session.accelerator),
+            "trained_in": "float32" if mixed == "no" else mixed,
             "cpu_ms": round(evidence.cpu_ms, 4),
         },
         "peak_memory": dict(evidence.peak_memory),

@@ -131,7 +131,6 @@ def fit(
             of the run is of another network.
         NotFiniteError: a term of the loss became NaN or infinite.
     """
-    mixes = isinstance(network, Student) and network.mixes
     if epochs < 1:
         raise UserError(f"epochs is {epochs}: expected at least 1")
     optimizer = optimizer or ("adamw" if isinstance(network, Student) else "sgd")
@@ -172,7 +171,7 @@ def fit(
             plan,
             accelerator=accelerator,
             validate=validate,
-            keep=keep or ("last" if mixes else "best"),
+            keep=keep or ("last" if isinstance(network, Student) and network.mixes else "best"),
             folder=None if run is None else run.folder,
             screen=screen,
             path_lr=path_lr,

@@ -61,11 +61,10 @@ class Tailoring:
         self, session: Session, folder: RunFolder, teacher: Backbone, costs: PathCosts
     ) -> None:
         self.session, self.folder, self.costs = session, folder, costs
-        self.config = session.config
+        self.config = config = session.config
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
         self.taught = session.loaders.validate(self.teacher)
-        config = self.config
         self.epochs, self.say = config.prune.epochs, session.screen.say
         # candidates for a budget are compared with each other, not with the teacher
         self.judge = Judge(config.metric, self.taught, sure=config.prune.budget is None)
@@ -77,9 +76,7 @@ class Tailoring:
         start = config.student.start
         if start == "auto":
             start = "teacher" if config.prune.finetune == "all" else "pretrained"
-        if start == "teacher":
-            chain = self.teacher
-        self.chain = chain
+        self.chain = self.teacher if start == "teacher" else chain
         settings = config.student
         self.loss = TailorLoss(
             self.teacher,

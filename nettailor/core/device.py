@@ -116,12 +116,6 @@ def numbers_of(accelerator: Accelerator) -> str:
     return f"float32{quicker}"
 
 
-def precision_of(accelerator: Accelerator) -> str:
-    """What training steps compute in: float32, bf16 or fp16."""
-    mixed = str(accelerator.mixed_precision)
-    return "float32" if mixed == "no" else mixed
-
-
 def worker_count(workers: int | None) -> int:
     """Loader processes: as asked, else one per spare core, at most 16.
 
