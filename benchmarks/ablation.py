@@ -15,11 +15,12 @@ from typing import Any
 
 from same_teacher import share_teacher
 
-from nettailor.commands.tailor import CANDIDATES_FILE, tailor
+from nettailor.commands.tailor import tailor
 from nettailor.commands.teach import ready_teacher
 from nettailor.core.console import Screen
 from nettailor.core.files import read_json, write_text
 from nettailor.core.settings import read_settings, set_key, validate
+from nettailor.hand_over import CANDIDATES_FILE
 from nettailor.session import start_session
 
 LEVERS: dict[str, Mapping[str, Any]] = {

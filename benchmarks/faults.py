@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nettailor.cli import teach
-from nettailor.core import trainer
+from nettailor.core import trainer, training_state
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -94,24 +94,24 @@ def _print_table(landed: list[tuple[Kill, bool]]) -> None:
 
 def overhead(argv: list[str], folder: Path) -> None:
     """Train a teacher and print what its saves took."""
-    seconds: dict[str, list[float]] = {"save": [], "train_epoch": []}
+    seconds: dict[str, list[float]] = {"save": [], "_train_epoch": []}
 
-    def timed(name: str) -> None:
-        original = getattr(trainer._Stage, name)
+    def timed(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
 
-        def measured(self: Any, *given: Any) -> Any:
+        def measured(*given: Any) -> Any:
             began = time.perf_counter()
             try:
-                return original(self, *given)
+                return original(*given)
             finally:
                 seconds[name].append(time.perf_counter() - began)
 
-        setattr(trainer._Stage, name, measured)
+        setattr(owner, name, measured)
 
-    for name in seconds:
-        timed(name)
+    timed(training_state.TrainingState, "save")
+    timed(trainer, "_train_epoch")
     teach.main([*argv, "--device", "cpu", "--out", str(folder)])
-    saving, training = sum(seconds["save"]), sum(seconds["train_epoch"])
+    saving, training = sum(seconds["save"]), sum(seconds["_train_epoch"])
     print(
         f"{len(seconds['save'])} saves, {saving:.2f} s, beside {training:.1f} s of training: "
         f"{100 * saving / training:.2f} %"

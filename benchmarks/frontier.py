@@ -43,7 +43,7 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import changed, read_settings, validate
 from nettailor.front import Seconds
-from nettailor.hand_over import hand_over_alone
+from nettailor.hand_over import hand_over
 from nettailor.network import load_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.eliminate import kept_blocks, units
@@ -187,20 +187,20 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     config = changed(session.config, out=str(out), prune__epochs=epochs)
     there = start_session(config, session.screen)
     share_teacher(teacher_folder(session), there)
-    folder = RunFolder(there.folder("tailored", config.prune.finetune, f"stages{top}"))
+    folder = RunFolder(there.places.run("tailored", config.prune.finetune, f"stages{top}"))
     folder.open(recorded(config, "student", "prune"), overwrite=False)
     if folder.finished:
         return folder
     teacher = ready_teacher(there)
     costs = PathCosts(there, folder.path / LATENCY_FILE, fresh=False)
     work = Tailoring(there, folder, teacher.network, costs)
-    student = work.grown()
+    work.student = student = work.grown()
     kept = kept_blocks(session.stages, "stages", top)
     route = [Way(node - 1, node, "block") for node in range(1, kept + 1)]
     route.append(Way(kept, student.wiring.depth, "exit"))
     plan = PrunePlan.keeping(f"elim-{top}", student.wiring, route)
-    candidate = work.cut_and_finetune(student, plan)
-    hand_over_alone(work, folder, candidate, teacher, Seconds(0, 0).plus(candidate.fitted))
+    candidate = work.finetune(plan)
+    hand_over(work, [candidate], teacher, Seconds(0, 0), kind="picked")
     return folder
 
 

@@ -128,7 +128,7 @@ def time_loader(given: argparse.Namespace) -> None:
     }
     with Screen() as screen:
         session = start_session(validate(settings), screen)
-    batches = session.train_loader.epoch(0)
+    batches = session.loaders.train.epoch(0)
     next(batches)
     seconds = 2 if given.quick else 12
     count, started = 0, time.perf_counter()

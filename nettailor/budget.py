@@ -14,7 +14,6 @@ from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.session import Session
 from nettailor.student.costs import PathShares
-from nettailor.student.network import Student
 from nettailor.tailoring import Tailoring, grow_student
 
 
@@ -54,13 +53,13 @@ def _budget_share(prune: PruneConfig, shares: PathShares) -> float | None:
     return most / shares.whole if cost == "latency_ms" else most
 
 
-def within_budget(work: Tailoring, student: Student, routes: Routes) -> list[Route]:
+def within_budget(work: Tailoring, routes: Routes) -> list[Route]:
     """Of each end, head or exit, the best route that uses a run's budget but for 2 % at most.
 
     Empty where there is no budget; ends that no such route leads to are left out. A student was
     trained for it by now: where no network keeps a budget of time, the quickest is taken.
     """
-    prune, screen = work.config.prune, work.session.screen
+    prune, screen, student = work.config.prune, work.session.screen, work.student
     most = _budget_share(prune, work.costs.shares(student))
     if most is None:
         return []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nettailor.core.printable import printable
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted
+from nettailor.core.training_state import Fitted
 from nettailor.prune.depths import decided
 from nettailor.prune.plan import PrunePlan
 from nettailor.student.network import Student

@@ -19,7 +19,7 @@ from nettailor.core.files import write_atomically, write_text
 from nettailor.core.footprint import peak_memory
 from nettailor.core.latency import BATCHES
 from nettailor.core.scores import Predictions, Scores
-from nettailor.session import Session
+from nettailor.loaders import Loaders
 
 PREDICTIONS_FILE = "predictions.csv"
 _COLUMNS = (
@@ -52,7 +52,7 @@ class Evidence:
 
 
 def gather(
-    session: Session,
+    loaders: Loaders,
     folder: Path,
     network: nn.Module,
     latency: Mapping[str, Mapping[str, float]],
@@ -67,20 +67,20 @@ def gather(
         network: on the device, as it is handed over.
         latency: measured in turn with the networks that it is compared with.
     """
-    task, device = session.task, session.accelerator.device
-    size = session.preprocessing.image_size
-    predictions = {"val": session.classify(network, task.val)}
+    task, device = loaders.task, loaders.accelerator.device
+    size = loaders.preprocessing.image_size
+    predictions = {"val": loaders.classify(network, task.val)}
     seconds: float | None = None
     pictures: dict[int, str] = {}
     if read_test:
         started = time.perf_counter()
-        predictions["test"] = session.classify(network, task.test)
+        predictions["test"] = loaders.classify(network, task.test)
         seconds = time.perf_counter() - started
-        pictures = _write_mistakes(folder / MISTAKES_FOLDER, predictions["test"], session)
-    _write_predictions(folder / PREDICTIONS_FILE, predictions, pictures, session)
+        pictures = _write_mistakes(folder / MISTAKES_FOLDER, predictions["test"], loaders)
+    _write_predictions(folder / PREDICTIONS_FILE, predictions, pictures, loaders)
     return Evidence(
         scores={
-            "train": session.classify(network, task.train).scores(),
+            "train": loaders.classify(network, task.train).scores(),
             "val": predictions["val"].scores(),
             "test": predictions["test"].scores() if read_test else None,
         },
@@ -112,22 +112,22 @@ def _top(predictions: Predictions) -> tuple[Tensor, Tensor]:
     return probabilities.indices, probabilities.values
 
 
-def _files(session: Session, part: str) -> list[str]:
-    return [image.file for image in session.images if image.part == part]
+def _files(loaders: Loaders, part: str) -> list[str]:
+    return [image.file for image in loaders.listed if image.part == part]
 
 
 def _write_predictions(
-    path: Path, by_split: Mapping[str, Predictions], pictures: Mapping[int, str], session: Session
+    path: Path, by_split: Mapping[str, Predictions], pictures: Mapping[int, str], loaders: Loaders
 ) -> None:
     """`pictures`: by index of a test image, as `_write_mistakes` gives them."""
-    names = session.task.classes
+    names = loaders.task.classes
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for split, predictions in by_split.items():
         labels = predictions.labels.tolist()
         predicted, probability = (column.tolist() for column in _top(predictions))
-        files = _files(session, split)
+        files = _files(loaders, split)
         for index, row in enumerate(zip(labels, predicted, probability, files, strict=True)):
             label, guess, sure, file = row
             picture = pictures.get(index, "") if split == "test" else ""
@@ -136,13 +136,13 @@ def _write_predictions(
     write_text(path, text.getvalue())
 
 
-def _write_mistakes(folder: Path, predictions: Predictions, session: Session) -> dict[int, str]:
+def _write_mistakes(folder: Path, predictions: Predictions, loaders: Loaders) -> dict[int, str]:
     """Small pictures of the test images that are wrong with most confidence, some per class.
 
     Returns the name of each picture by the index of its image.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    names, files = session.task.classes, _files(session, "test")
+    names, files = loaders.task.classes, _files(loaders, "test")
     predicted, probability = _top(predictions)
     wrong = (predicted != predictions.labels).nonzero().flatten()
     left = dict.fromkeys(predictions.labels.tolist(), _MISTAKES_PER_CLASS)
@@ -154,7 +154,7 @@ def _write_mistakes(folder: Path, predictions: Predictions, session: Session) ->
         left[label] -= 1
         words = (names[label], "as", names[guess], Path(files[index]).stem)
         pictures[index] = _free_name("-".join(map(_in_a_name, words)), pictures.values())
-        picture, _ = session.task.test[index]
+        picture, _ = loaders.task.test[index]
         picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
         write_atomically(folder / pictures[index], partial(picture.save, format="PNG"))
     return pictures

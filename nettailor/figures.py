@@ -87,7 +87,7 @@ def summary(
             None for the teacher itself.
         how: `eliminated`, `tailored`, `scaled`, `knapsack` or `searched`: what was done.
     """
-    config, scores = session.config, evidence.scores
+    config, scores, mixed = session.config, evidence.scores, session.accelerator.mixed_precision
     # those of the backbone, whatever was cut off it
     whole = network if how.get("searched") and isinstance(network, Backbone) else session
     return {
@@ -110,7 +110,7 @@ def summary(
             "device": evidence.device.type,
             "processor": processor_name(evidence.device),
             "timed_in": str(serving_dtype(evidence.device)).removeprefix("torch."),
-            "trained_in": session.precision,
+            "trained_in": "float32" if mixed == "no" else mixed,
         },
         "peak_memory": evidence.peak_memory,
         "bytes": size,

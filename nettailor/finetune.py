@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,16 +21,15 @@ from nettailor.core.objective import Objective
 from nettailor.core.printable import printable
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
-from nettailor.core.schedule import parameter_groups
 from nettailor.core.scores import Scores
 from nettailor.core.sections import ScheduleConfig
-from nettailor.core.trainer import Fitted, Stop, fit
-from nettailor.core.watch import StageWatcher
+from nettailor.core.training_state import Fitted
 from nettailor.core.weights import WeightsSource
 from nettailor.evidence import gather
 from nettailor.figures import summary
 from nettailor.network import save_network
 from nettailor.session import Session, schedule_of
+from nettailor.stage import train_stage
 from nettailor.teacher.objective import CrossEntropy
 
 
@@ -80,15 +78,13 @@ class ChainRun:
 
     def architecture(self, session: Session, source: WeightsSource) -> Architecture:
         """What the network is."""
-        eliminated = scaled = None
-        if self.eliminated is not None:
-            eliminated = EliminatedStructure(
-                blocks=self.eliminated["kept_blocks"], replacement=self.eliminated["replacement"]
-            )
-        if self.scaled is not None:
-            scaled = ScaledStructure(depth=self.scaled["depth"], width=self.scaled["width"])
+        cut, size = self.eliminated, self.scaled
         return session.architecture(
-            source, eliminated=eliminated, scaled=scaled, searched=self.structure
+            source,
+            eliminated=cut
+            and EliminatedStructure(blocks=cut["kept_blocks"], replacement=cut["replacement"]),
+            scaled=size and ScaledStructure(depth=size["depth"], width=size["width"]),
+            searched=self.structure,
         )
 
 
@@ -96,43 +92,26 @@ def train(
     session: Session,
     network: nn.Module,
     objective: Objective,
-    kind: Kind,
+    name: str,
     folder: RunFolder,
     stage: ScheduleConfig,
-    *,
-    stop: Stop | None = None,
+    **how: Any,
 ) -> Fitted:
-    """Train all of a network as the one stage of a run, or go on with it, keeping its best epoch.
+    """Train a network, which is on the device, on a session's images as a stage of a run.
 
-    Args:
-        network: on the device.
-        kind: of the run; also the name of the stage.
-        folder: of the run, opened.
-        stage: how it trains.
-        stop: see `nettailor.core.trainer.fit`.
+    how: as for `train_stage`; the best epoch on validation is kept where nothing else is said.
     """
-    schedule = schedule_of(stage)
-    watcher = StageWatcher(
-        kind,
-        folder,
-        session.screen,
-        epochs=schedule.epochs,
-        steps_per_epoch=session.train_loader.steps_per_epoch,
+    return train_stage(
+        name,
+        network,
+        objective,
+        session.loaders.train,
+        schedule_of(stage),
+        folder=folder,
+        screen=session.screen,
+        accelerator=session.accelerator,
+        **{"validate": session.loaders.validate, "keep": "best", **how},
     )
-    with closing(watcher):
-        return fit(
-            network,
-            objective,
-            session.train_loader,
-            groups=parameter_groups(network.named_parameters(), schedule),
-            schedule=schedule,
-            accelerator=session.accelerator,
-            validate=session.validate,
-            keep="best",
-            state_path=folder.state_path(kind),
-            watcher=watcher,
-            stop=stop,
-        )
 
 
 def finetune(
@@ -157,7 +136,7 @@ def finetune(
     session.open(folder, run.settings, ignored=run.ignored, overwrite=overwrite)
     session.screen.say(f"{kind}: {folder.path.name}, weights from {source.origin}")
     place(chain, session.accelerator.device)
-    objective = CrossEntropy(stage.label_smoothing, session.class_weights)
+    objective = CrossEntropy(stage.label_smoothing, session.loaders.class_weights)
     fitted = train(session, chain, objective, kind, folder, stage)
     _warn_of_missed_classes(session, kind, fitted.scores)
     started = time.perf_counter()
@@ -174,7 +153,7 @@ def finetune(
         kind,
         session,
         network=chain,
-        evidence=from_main(lambda: gather(session, folder.path, chain, latency[kind])),
+        evidence=from_main(lambda: gather(session.loaders, folder.path, chain, latency[kind])),
         size=weights.stat().st_size,
         train_seconds=fitted.seconds,
         total_seconds=fitted.total_seconds + time.perf_counter() - started,

@@ -1,6 +1,6 @@
 """`fit`: train any network of the library on anybody's DataLoader."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import PrecisionType
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -21,13 +20,12 @@ from nettailor.core.objective import Objective
 from nettailor.core.random_state import random_state, set_random_state
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.run_lock import hold, let_go
-from nettailor.core.schedule import Schedule, parameter_groups
+from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, classify
 from nettailor.core.seeding import seed_stage
-from nettailor.core.trainer import Fitted, Stop, Watcher
-from nettailor.core.trainer import fit as train
-from nettailor.core.watch import StageWatcher, epoch_line
-from nettailor.student.groups import student_groups
+from nettailor.core.trainer import Stop
+from nettailor.core.training_state import Fitted
+from nettailor.stage import train_stage
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
 
@@ -133,7 +131,6 @@ def fit(
             of the run is of another network.
         NotFiniteError: a term of the loss became NaN or infinite.
     """
-    mixes = isinstance(network, Student) and network.mixes
     if epochs < 1:
         raise UserError(f"epochs is {epochs}: expected at least 1")
     optimizer = optimizer or ("adamw" if isinstance(network, Student) else "sgd")
@@ -155,13 +152,9 @@ def fit(
     accelerator = accelerator_for(device, precision)
     place(network, accelerator.device)
     batches = LoaderEpochs(train_loader, seed)
-    if isinstance(network, Student):
-        groups = student_groups(network, plan, path_lr)
-    else:
-        groups = parameter_groups(network.named_parameters(), plan)
-    if run is not None:
-        name = name or run.next_name()
-    stage = name or "training"
+    stage = name or ("training" if run is None else run.next_name())
+    screen = Screen()
+    screen.console.quiet = not verbose
 
     def validate(network: nn.Module) -> Scores:
         scores = classify(network, checked(val_loader), accelerator).scores()
@@ -170,24 +163,20 @@ def fit(
     with seeded(seed, stage):
         if isinstance(loss, TailorLoss) and isinstance(network, Student):
             _prepare(loss, network, batches, accelerator)
-        watcher = _watcher(run, stage, plan, batches.steps_per_epoch, verbose)
-        try:
-            return train(
-                network,
-                loss,
-                batches,
-                groups=groups,
-                schedule=plan,
-                accelerator=accelerator,
-                validate=validate,
-                keep=keep or ("last" if mixes else "best"),
-                state_path=None if run is None else run.folder.state_path(stage),
-                watcher=watcher,
-                stop=stop,
-            )
-        finally:
-            if isinstance(watcher, StageWatcher):
-                watcher.close()
+        return train_stage(
+            stage,
+            network,
+            loss,
+            batches,
+            plan,
+            accelerator=accelerator,
+            validate=validate,
+            keep=keep or ("last" if isinstance(network, Student) and network.mixes else "best"),
+            folder=None if run is None else run.folder,
+            screen=screen,
+            path_lr=path_lr,
+            stop=stop,
+        )
 
 
 def accelerator_for(device: str, precision: str) -> Accelerator:
@@ -198,8 +187,7 @@ def accelerator_for(device: str, precision: str) -> Accelerator:
         raise UserError("device is cuda, and no CUDA device was found: give cpu or auto")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     chosen = chosen_precision(precision, on_cpu=on_cpu)
-    mixed = PrecisionType.NO.value if chosen == "float32" else chosen
-    return Accelerator(cpu=on_cpu, mixed_precision=mixed)
+    return Accelerator(cpu=on_cpu, mixed_precision="no" if chosen == "float32" else chosen)
 
 
 def _prepare(
@@ -223,38 +211,3 @@ def seeded(seed: int, stage: str) -> Iterator[None]:
         yield
     finally:
         set_random_state(before)
-
-
-def _watcher(run: Run | None, stage: str, plan: Schedule, steps: int, verbose: bool) -> Watcher:
-    if run is None:
-        return _Lines(stage, plan.epochs, print if verbose else _nothing)
-    screen = Screen()
-    screen.console.quiet = not verbose
-    return StageWatcher(stage, run.folder, screen, epochs=plan.epochs, steps_per_epoch=steps)
-
-
-def _nothing(line: str) -> None:
-    """Say nothing."""
-
-
-class _Lines:
-    """A `Watcher` that says a line an epoch."""
-
-    def __init__(self, stage: str, epochs: int, say: Callable[[str], None]) -> None:
-        self._stage, self._epochs, self._say = stage, epochs, say
-
-    def begin(
-        self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
-    ) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
-
-    def warn(self, message: str) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
-        self._say(message)
-
-    def step(self, epoch: int, step: int, loss: float | None) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
-
-    def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
-        self._say(epoch_line(self._stage, row, self._epochs))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
-from nettailor.core.trainer import Fitted
+from nettailor.core.training_state import Fitted
 from nettailor.prune.plan import PrunePlan
 from nettailor.share import Share
 from nettailor.student.wiring import Path as Way

@@ -1,11 +1,14 @@
-"""A finished candidate on disk: its weights, its evidence, its figures."""
+"""Finished candidates on disk: their weights, their evidence, their figures."""
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
+from torch import nn
+
 from nettailor.candidate import Candidate
+from nettailor.core.files import write_json
 from nettailor.core.latency import measure_latency
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import RunFolder
@@ -14,79 +17,90 @@ from nettailor.figures import budget_row, summary
 from nettailor.finetune import Teacher
 from nettailor.front import Seconds
 from nettailor.network import save_network
+from nettailor.student.network import Student
 from nettailor.tailoring import Tailoring
+
+CANDIDATES_FILE = "candidates.json"
 
 
 def hand_over(
     work: Tailoring,
-    folder: Path,
-    candidate: Candidate,
-    *,
-    kind: Literal["tailored", "candidate", "picked"],
-    latency: Mapping[str, Mapping[str, float]],
-    teacher: Mapping[str, Any],
+    candidates: Sequence[Candidate],
+    teacher: Teacher,
     spent: Seconds,
-    since: float,
-) -> dict[str, Any]:
-    """Write a candidate into a folder; returns its summary, not yet written.
-
-    Args:
-        kind: the test split is read for all but a candidate that was not kept.
-        latency: of the network, measured in turn with the teacher's.
-        teacher: the teacher's summary.
-        spent: on training all that led to it.
-        since: when the measuring began, by `time.perf_counter`.
-    """
-    session, config, network = work.session, work.config, candidate.network
-    weights = save_network(folder, network, session.architecture(work.source))
-    evidence = from_main(
-        lambda: gather(session, folder, network, latency, read_test=kind != "candidate")
-    )
-    return summary(
-        kind,
-        session,
-        network=network,
-        evidence=evidence,
-        size=weights.stat().st_size,
-        train_seconds=spent.train,
-        total_seconds=spent.total + time.perf_counter() - since,
-        teacher=teacher,
-        tailored={
-            "finetune": config.prune.finetune,
-            "cut": config.prune.by,
-            "gamma": config.student.gamma,
-            "budget": budget_row(config.prune),
-            "depth": candidate.name,
-            "paths": [
-                [path.source, path.target, path.kind, round(weight, 4)]
-                for path, weight in zip(
-                    network.wiring.paths, network.path_weights().tolist(), strict=True
-                )
-            ],
-        },
-    )
-
-
-def hand_over_alone(
-    work: Tailoring, folder: RunFolder, candidate: Candidate, teacher: Teacher, spent: Seconds
+    *,
+    kind: Literal["tailored", "picked"],
+    aim: float | None = None,
+    before_cut: float = 0.0,
 ) -> None:
-    """Measure one candidate beside its teacher, write it into a folder, and finish that.
+    """Measure candidates beside their teacher and write them, the first, which is kept, last.
+
+    It goes into the run's folder, and the test split is read for it alone: the test judges what the
+    user gets. The others go into `candidates/`; a tailored run has a table of all.
 
     Args:
-        spent: on training all that led to it.
+        spent: before the candidates were fine-tuned.
+        aim: what a cut has to reach on validation, in %; None: they raced, tolerance has no say.
+        before_cut: validation accuracy of the student, in %.
     """
-    started = time.perf_counter()
-    networks = {"teacher": work.teacher, "cut": candidate.network}
-    with work.session.screen.counting("timing") as tell:
+    session, started = work.session, time.perf_counter()
+    networks: dict[str, nn.Module] = {"teacher": work.teacher}
+    networks |= {candidate.name: candidate.network for candidate in candidates}
+    with session.screen.counting("timing") as tell:
         latency = measure_latency(networks, work.config.image_size, work.device, tell=tell)
-    figures = hand_over(
-        work,
-        folder.path,
-        candidate,
-        kind="picked",
-        latency=latency["cut"],
-        teacher=teacher.measured(latency["teacher"], work.device),
-        spent=spent,
-        since=started,
-    )
-    folder.finish(figures)
+    beside = teacher.measured(latency["teacher"], work.device)
+    rows = []
+    kept, *others = candidates
+    for candidate in (*others, kept):
+        alone, place = candidate is kept, work.folder
+        if not alone:
+            place = RunFolder(work.folder.path / "candidates" / candidate.name)
+        took = spent.plus(*(one.fitted for one in (candidates if alone else [candidate])))
+        network, measured = candidate.network, latency[candidate.name]
+        weights = save_network(place.path, network, session.architecture(work.source))
+        figures = summary(
+            kind if alone else "candidate",
+            session,
+            network=network,
+            evidence=from_main(
+                partial(gather, session.loaders, place.path, network, measured, read_test=alone)
+            ),
+            size=weights.stat().st_size,
+            train_seconds=took.train,
+            total_seconds=took.total + time.perf_counter() - started,
+            teacher=beside,
+            tailored=_how(work, candidate.name, network),
+        )
+        rows.append(
+            {
+                "name": candidate.name,
+                "verdict": "kept" if alone else candidate.verdict(aim),
+                "blocks": figures["blocks"],
+                "flops": figures["flops"],
+                "params": figures["params"]["total"],
+                "before_cut": before_cut,
+                "straight_after_cut": candidate.straight_after.accuracy,
+                "finetuned": candidate.scores.accuracy,
+                "judged": candidate.scores.standing,
+                "lost_classes": list(candidate.lost),
+            }
+        )
+        if alone and kind == "tailored":
+            rows.sort(key=lambda row: str(row["name"]), reverse=True)
+            write_json(place.path / CANDIDATES_FILE, rows)
+        place.finish(figures)
+
+
+def _how(work: Tailoring, name: str, network: Student) -> dict[str, Any]:
+    prune, alpha = work.config.prune, network.path_weights().tolist()
+    return {
+        "finetune": prune.finetune,
+        "cut": prune.by,
+        "gamma": work.config.student.gamma,
+        "budget": budget_row(prune),
+        "depth": name,
+        "paths": [
+            [*path, round(weight, 4)]
+            for path, weight in zip(network.wiring.paths, alpha, strict=True)
+        ],
+    }

@@ -80,7 +80,7 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
     channels = trace_channels(network, config.image_size)
     ranges = allowed(channels.families, settings.round_to)
     cost, most = settings.budget
-    unit, times = 1.0, KeptRounds(session.times_folder, fresh=fresh)
+    unit, times = 1.0, KeptRounds(session.places.times, fresh=fresh)
     if cost == "flops":
         costs, name = count_flops(channels), " of the multiply-adds"
     elif cost == "params":
@@ -117,7 +117,7 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
     """
     settings = session.config.knapsack
     channels = budget.channels
-    batches = islice(session.train_loader.epoch(0), _VALUE_BATCHES)
+    batches = islice(session.loaders.train.epoch(0), _VALUE_BATCHES)
     watched = session.screen.each("weighing channels", batches, _VALUE_BATCHES)
     values = taylor_values(network, channels, watched, session.accelerator)
     # the best of each family first

@@ -25,7 +25,7 @@ def start_dry(config: RunConfig, screen: Screen) -> Session:
 
 def say_task(session: Session) -> None:
     """The classes, how many images each part has and whence, and how many steps make an epoch."""
-    task, loader = session.task, session.train_loader
+    task, loader = session.task, session.loaders.train
     names = ", ".join(map(printable, task.classes[:_CLASSES_SHOWN]))
     more = ", …" * (len(task.classes) > _CLASSES_SHOWN)
     parts = "; ".join(
@@ -49,7 +49,7 @@ def say_task(session: Session) -> None:
 
 def say_stages(session: Session, epochs: Mapping[str, int]) -> None:
     """How long the stages of a command are, by their names."""
-    steps = session.train_loader.steps_per_epoch
+    steps = session.loaders.train.steps_per_epoch
     session.screen.say(
         "; ".join(
             f"{name}: {count} epochs, {count * steps} steps" for name, count in epochs.items()

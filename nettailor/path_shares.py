@@ -45,7 +45,7 @@ class PathCosts:
 
     def kept_times(self) -> KeptRounds:
         """Where times are kept beside all runs of the task."""
-        return KeptRounds(self._session.times_folder, fresh=self._fresh)
+        return KeptRounds(self._session.places.times, fresh=self._fresh)
 
     def shares(self, student: Student) -> PathShares:
         """Of a student's paths; of a whole one where times are still to be measured."""

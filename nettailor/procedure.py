@@ -1,41 +1,42 @@
 """From a network to one of the size of the task, in Python: routes, cuts, and all of it at once."""
 
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import nn
 
 from nettailor.candidate import Candidate
+from nettailor.candidates import keep_leanest, keep_winner, of_each_end, on_the_ladder, target_of
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import LoaderEpochs, checked
 from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
 from nettailor.core.scores import Scores, classify
-from nettailor.core.trainer import Fitted, Stop
+from nettailor.core.trainer import Stop
+from nettailor.core.training_state import Fitted
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, fit, run_or_temporary, seeded
 from nettailor.network import find_run, load_network
-from nettailor.prune.depths import choose, decided, find_leanest
 from nettailor.prune.fold import fold
 from nettailor.prune.importance import measured_on
-from nettailor.prune.ladder import NEAR, end_of, ladder, route_name
+from nettailor.prune.ladder import route_name
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
-from nettailor.prune.routes import Routes
+from nettailor.prune.routes import Route, Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
-from nettailor.race import race
+from nettailor.share import Unit
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
 from nettailor.teacher.objective import CrossEntropy
 
 Device = Literal["auto", "cpu", "cuda"]
-_ROUNDING = 1e-6  # per cent, of sums and differences
 
 
 def best_route(
@@ -68,14 +69,11 @@ def best_route(
     Raises:
         UserError: no route is within the budget; the text says what can be reached.
     """
-    most = _budget(max_flops, max_params)
+    unit, most = _budget(max_flops, max_params)
     size = next(checked(train_loader))[0].shape[-1]
-    shares = shares_of(student, teacher, size, "flops" if max_params is None else "params")
+    shares = shares_of(student, teacher, size, unit)
     values = weigh(student, train_loader, batches=batches, seed=seed, device=device)
-    routes = Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
-    route = routes.best(most)
-    if route is None:
-        raise _out_of_reach(routes, most)
+    route = _best(Routes(student.wiring, values, shares.paths, fixed=shares.fixed), most)
     return PrunePlan.keeping(route_name(route), student.wiring, route.paths)
 
 
@@ -164,7 +162,7 @@ def tailor(
         seed: of everything random.
         device, precision: see `fit`.
         run: where to keep what is trained and to go on from; None: nowhere.
-        verbose: print a line an epoch.
+        verbose: print a line an epoch, and what became of each cut.
 
     Returns:
         A plain module in eval mode: images (B, C, S, S) -> logits (B, classes).
@@ -174,16 +172,14 @@ def tailor(
             something else than it should.
     """
     teacher = deepcopy(network) if isinstance(network, Backbone) else Backbone(network)
-    most = _budget(max_flops, max_params)
-    unit: Literal["flops", "params"] = "flops" if max_params is None else "params"
+    unit, most = _budget(max_flops, max_params)
     with seeded(seed, "shapes"):
         size = next(checked(val_loader))[0].shape[-1]
         grown = Student(teacher)
     shares = shares_of(grown, teacher, size, unit)
-    free = Routes(grown.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed)
-    if free.best(most) is None:
-        raise _out_of_reach(free, most)
-    with seeded(seed, "tailor"), run_or_temporary(run) as kept:
+    # whatever the paths turn out to be worth
+    _best(Routes(grown.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed), most)
+    with seeded(seed, "tailor"), run_or_temporary(run) as folder:
         train = partial(
             fit,
             train_loader=train_loader,
@@ -191,7 +187,7 @@ def tailor(
             seed=seed,
             device=device,
             precision=precision,
-            run=kept,
+            run=folder,
             verbose=verbose,
         )
         if teacher_epochs:
@@ -202,95 +198,79 @@ def tailor(
             teacher, gamma=gamma, costs=lambda one: shares_of(one, teacher, size, unit).paths
         )
         train(student, loss, epochs=student_epochs, name="student")
-        search = _Search(student, teacher, loss.after_cut(), train, finetune_epochs, seed)
         values = weigh(student, train_loader, seed=seed, device=device)
         routes = Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
-        found = search.race(routes, most) if most < inf else search.leanest(routes, tolerance)
-        return fold(found.network)
+        place(teacher, next(student.parameters()).device)
+        judge = Judge(teacher=_scores(teacher, val_loader), sure=most == inf)
+        bench = _Bench(student, loss.after_cut(), train, finetune_epochs, judge)
+        if most < inf:
+            within = [by_end.best(most) for by_end in routes.by_end().values()]
+            named = of_each_end([route for route in within if route is not None])
+            kept, *_ = keep_winner(bench, _plans(student, named))
+        else:
+            plans = _plans(student, on_the_ladder(routes))
+            at_once = [bench.cut(plan)[1].accuracy for plan in plans]
+            kept, *_ = keep_leanest(bench, plans, shares, target_of(judge, tolerance), at_once)
+        return fold(kept.network)
 
 
-class _Search:
-    """Cuts of one student that are fine-tuned to find out which is kept."""
+@dataclass
+class _Bench:
+    """The `Bench` of a program's own loaders. train: `fit` with all that stages share."""
 
-    def __init__(
-        self,
-        student: Student,
-        teacher: Backbone,
-        loss: TailorLoss,
-        train: "partial[Fitted]",
-        epochs: int,
-        seed: int,
-    ) -> None:
-        self._student, self._loss, self._train = student, loss, train
-        self._epochs, self._seed = epochs, seed
-        self._device = next(student.parameters()).device.type
-        self._taught = self._scores(place(teacher, torch.device(self._device)))
+    student: Student
+    loss: TailorLoss
+    train: "partial[Fitted]"
+    epochs: int
+    judge: Judge
 
-    def _scores(self, network: nn.Module) -> Scores:
-        batches = checked(self._train.keywords["val_loader"])
-        return classify(network, batches, accelerator_for(self._device, "auto")).scores()
+    def cut(self, plan: PrunePlan) -> tuple[Student, Scores]:
+        """See `nettailor.candidates.Bench`."""
+        shared = self.train.keywords
+        network = cut(self.student, plan, shared["train_loader"], seed=shared["seed"])
+        return network, _scores(network, shared["val_loader"])
 
-    def _cut(self, plan: PrunePlan) -> Student:
-        return cut(self._student, plan, self._train.keywords["train_loader"], seed=self._seed)
-
-    def _finetune(self, plan: PrunePlan, judge: Judge, stop: Stop | None) -> Candidate:
-        """Go on with a cut until it is told to stop."""
-        network = self._cut(plan)
-        straight_after = self._scores(network)
-        fitted = self._train(
-            network, self._loss, epochs=self._epochs, name=plan.name, judge=judge, stop=stop
+    def finetune(self, plan: PrunePlan, stop: Stop | None = None) -> Candidate:
+        """See `nettailor.candidates.Bench`."""
+        network, straight_after = self.cut(plan)
+        fitted = self.train(
+            network, self.loss, epochs=self.epochs, name=plan.name, judge=self.judge, stop=stop
         )
-        return Candidate(plan, network, straight_after, fitted, self._epochs)
+        return Candidate(plan, network, straight_after, fitted, self.epochs)
 
-    def race(self, routes: Routes, most: float) -> Candidate:
-        """The best route of each end within a budget, by successive halving."""
-        found = [by_end.best(most) for by_end in routes.by_end().values()]
-        named = {f"{route_name(one)}-{end_of(one)}": one for one in found if one is not None}
-        judge = Judge(teacher=self._taught)
-
-        def until(name: str, epochs: int) -> Candidate:
-            plan = PrunePlan.keeping(name, self._student.wiring, named[name].paths)
-            return self._finetune(plan, judge, lambda epoch, _: epoch >= epochs)
-
-        return race(list(named), until, self._epochs)[0]
-
-    def leanest(self, routes: Routes, tolerance: float) -> Candidate:
-        """The leanest route within tolerance of the teacher, or the best where none is."""
-        rungs = ladder(routes.frontier())
-        wiring = self._student.wiring
-        plans = [PrunePlan.keeping(route_name(one), wiring, one.paths) for one in rungs]
-        judge = Judge(teacher=self._taught, sure=True)
-        target = judge.aim - tolerance - _ROUNDING
-        tried: dict[int, Candidate] = {}
-
-        def enough(epoch: int, best: Scores) -> bool:
-            return decided(epoch, self._epochs, best.standing, target, best.error)
-
-        def reaches(position: int) -> bool:
-            tried[position] = self._finetune(plans[position], judge, enough)
-            return tried[position].reached(target)
-
-        at_once = [self._scores(self._cut(plan)).accuracy for plan in plans]
-        near = [i for i, accuracy in enumerate(at_once) if accuracy >= target - NEAR]
-        find_leanest(len(plans), near[0] if near else len(plans) - 1, reaches)
-        standings = [one.scores.standing for one in tried.values()]
-        costs = [rungs[position].cost for position in tried]
-        kept = list(tried.values())[choose(standings, costs, target)]
-        return kept if kept.ended else self._finetune(kept.plan, judge, None)
+    def say(self, line: str, /) -> None:
+        """See `nettailor.candidates.Bench`."""
+        if self.train.keywords["verbose"]:
+            print(line)
 
 
-def _budget(max_flops: float | None, max_params: float | None) -> float:
+def _plans(student: Student, routes: Mapping[str, Route]) -> list[PrunePlan]:
+    """The cuts that leave these routes, the leanest first."""
+    by_cost = sorted(routes.items(), key=lambda one: one[1].cost)
+    return [PrunePlan.keeping(name, student.wiring, route.paths) for name, route in by_cost]
+
+
+def _scores(network: nn.Module, val_loader: Loader) -> Scores:
+    device = next(network.parameters()).device.type
+    return classify(network, checked(val_loader), accelerator_for(device, "auto")).scores()
+
+
+def _budget(max_flops: float | None, max_params: float | None) -> tuple[Unit, float]:
     if max_flops is not None and max_params is not None:
         raise UserError("max_flops and max_params are given: expected one of them")
     given = max_flops if max_params is None else max_params
     if given is not None and not given > 0:
         raise UserError(f"the budget is {given:g}: expected a share above 0")
-    return inf if given is None else given
+    return "flops" if max_params is None else "params", inf if given is None else given
 
 
-def _out_of_reach(routes: Routes, most: float) -> UserError:
-    leanest, dearest = routes.reach()
-    return UserError(
-        f"no route costs {most:g} of the backbone's or less: give a budget from {leanest:.3g} to "
-        f"{dearest:.3g}"
-    )
+def _best(routes: Routes, most: float) -> Route:
+    """The best route within a budget; UserError where there is none."""
+    route = routes.best(most)
+    if route is None:
+        leanest, dearest = routes.reach()
+        raise UserError(
+            f"no route costs {most:g} of the backbone's or less: give a budget from {leanest:.3g} "
+            f"to {dearest:.3g}"
+        )
+    return route

@@ -75,7 +75,7 @@ class Study:
     @staticmethod
     def join(session: Session) -> None:
         """From now on nobody else discards the study, for as long as this process lives."""
-        folder = session.folder("search")
+        folder = session.places.run("search")
         hold(folder.with_name(f"{folder.name} process {os.getpid()} on {socket.gethostname()}"))
 
     def __init__(self, session: Session, *, overwrite: bool) -> None:
@@ -86,7 +86,7 @@ class Study:
                 what is to be discarded.
         """
         self.settings = recorded(session.config, "teacher", "search")
-        self._run = RunFolder(session.folder("search"), PROG)
+        self._run = RunFolder(session.places.run("search"), PROG)
         self.folder = self._run.path
         self._space = SearchSpace(session.config.search, session.config.image_size)
         if overwrite:
@@ -122,7 +122,7 @@ class Study:
                     f"{self.folder}: {worker} works on this study; end it before --overwrite"
                 ) from error
         self._run.check(None)
-        any_trial = session.folder("searched", "trial@")
+        any_trial = session.places.run("searched", "trial@")
         name = re.compile(re.escape(any_trial.name).replace("@", "[0-9]+-[0-9a-f]{6}"))
         places = [place for place in any_trial.parent.glob("*") if name.fullmatch(place.name)]
         runs = [RunFolder(place, PROG) for place in places]

@@ -1,8 +1,7 @@
 """The stages of a tailored run: grow and train the student, cut and fine-tune candidates."""
 
-from contextlib import closing
 from itertools import islice
-from typing import Literal
+from typing import Any
 
 from torch import nn
 
@@ -14,11 +13,12 @@ from nettailor.core.judge import Judge
 from nettailor.core.latency import share_of_time
 from nettailor.core.memory import room_for
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted, Stop, fit
-from nettailor.core.watch import StageWatcher
+from nettailor.core.sections import ScheduleConfig
+from nettailor.core.trainer import Stop
+from nettailor.core.training_state import Fitted
 from nettailor.core.weights import load_pretrained
+from nettailor.finetune import train
 from nettailor.network import save_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.importance import by_path_weights, measured_on
@@ -26,9 +26,8 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
-from nettailor.session import Session, schedule_of
+from nettailor.session import Session
 from nettailor.student.drawing import StudentPictures
-from nettailor.student.groups import student_groups
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
 
@@ -51,17 +50,22 @@ def grow_student(config: RunConfig, chain: Backbone) -> Student:
 
 
 class Tailoring:
-    """The stages of one tailored run; each continues where an earlier session stopped."""
+    """The stages of one tailored run; each continues where an earlier session stopped.
+
+    It is the `Bench` of `nettailor.candidates`. student: the trained one, once there is one.
+    """
+
+    student: Student
 
     def __init__(
         self, session: Session, folder: RunFolder, teacher: Backbone, costs: PathCosts
     ) -> None:
         self.session, self.folder, self.costs = session, folder, costs
-        self.config = session.config
+        self.config = config = session.config
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
-        self.taught = session.validate(self.teacher)
-        config = self.config
+        self.taught = session.loaders.validate(self.teacher)
+        self.epochs, self.say = config.prune.epochs, session.screen.say
         # candidates for a budget are compared with each other, not with the teacher
         self.judge = Judge(config.metric, self.taught, sure=config.prune.budget is None)
         # the teacher's own draw: with --weights none both begin with the same network
@@ -72,9 +76,7 @@ class Tailoring:
         start = config.student.start
         if start == "auto":
             start = "teacher" if config.prune.finetune == "all" else "pretrained"
-        if start == "teacher":
-            chain = self.teacher
-        self.chain = chain
+        self.chain = self.teacher if start == "teacher" else chain
         settings = config.student
         self.loss = TailorLoss(
             self.teacher,
@@ -85,17 +87,17 @@ class Tailoring:
             mimicry=settings.mimicry,
             costs=lambda student: self.costs.shares(student).paths,
             label_smoothing=settings.label_smoothing,
-            class_weights=session.class_weights,
+            class_weights=session.loaders.class_weights,
         )
         # shuffled batches: files lie sorted by class, and one class alone varies less
-        batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
+        batches = islice(session.loaders.train.epoch(0), _SCALE_BATCHES)
         room = room_for(config.batch_size, "a pass of the teacher")
         with session.accelerator.autocast(), room:
             self.loss.calibrate(images.to(self.device) for images, _ in batches)
 
     def validate(self, network: nn.Module) -> Scores:
         """Scores on the validation split, judged beside the teacher's."""
-        return self.judge.of(self.session.validate(network))
+        return self.judge.of(self.session.loaders.validate(network))
 
     def grown(self) -> Student:
         """The student before it is trained, with the weights that every session gives it."""
@@ -112,68 +114,33 @@ class Tailoring:
             )
 
     def _fit(
-        self,
-        stage: str,
-        network: Student,
-        schedule: Schedule,
-        loss: TailorLoss,
-        *,
-        keep: Literal["best", "last"],
-        stop: Stop | None = None,
+        self, stage: str, network: Student, settings: ScheduleConfig, loss: TailorLoss, **how: Any
     ) -> Fitted:
-        """Train a student by the loss; see `fit` for what stops it."""
-        session, config = self.session, self.config
-        complexity = loss.expected_cost(network, config.image_size)
-        path_lr = config.student.path_lr * schedule.lr / config.student.lr
+        """Train a student by the loss; `how` as for `train`."""
+        complexity = loss.expected_cost(network, self.config.image_size)
         # after a cut the path weights hardly move: its start and its end say all
-        drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
-        watcher = StageWatcher(
-            stage,
-            self.folder,
-            session.screen,
-            epochs=schedule.epochs,
-            steps_per_epoch=session.train_loader.steps_per_epoch,
-            pictures=StudentPictures(
-                self.teacher.stages,
-                drawn,
-                lambda student: complexity(student.path_weights()),
-            ),
+        drawn = range(settings.epochs + 1) if stage == "student" else (0, settings.epochs)
+        pictures = StudentPictures(
+            self.teacher.stages, drawn, lambda student: complexity(student.path_weights())
         )
-        with closing(watcher):
-            return fit(
-                network,
-                loss,
-                session.train_loader,
-                groups=student_groups(network, schedule, path_lr),
-                schedule=schedule,
-                accelerator=session.accelerator,
-                validate=self.validate,
-                keep=keep,
-                state_path=self.folder.state_path(stage),
-                watcher=watcher,
-                stop=stop,
-            )
+        how |= {"validate": self.validate, "pictures": pictures}
+        student = self.config.student
+        how["path_lr"] = student.path_lr * settings.lr / student.lr
+        return train(self.session, network, loss, stage, self.folder, settings, **how)
 
-    def train_student(self) -> tuple[Student, Fitted, Scores]:
+    def train_student(self) -> tuple[Fitted, Scores]:
         """Grow the student and train it.
 
-        Returns the student with re-estimated statistics, its course, and its validation scores
-        straight before any cut.
+        Returns its course, and its validation scores straight before any cut, with re-estimated
+        statistics.
         """
-        settings = self.config.student
-        student = self.grown()
+        self.student = student = self.grown()
         self.costs.keep(student)
         self.session.seed_stage("training the student")
-        fitted = self._fit(
-            "student",
-            student,
-            schedule_of(settings),
-            self.loss,
-            keep="last",
-        )
+        fitted = self._fit("student", student, self.config.student, self.loss, keep="last")
         self._reestimate(student)
         save_network(self.folder.path / "student", student, self.session.architecture(self.source))
-        return student, fitted, self.validate(student)
+        return fitted, self.validate(student)
 
     def routes(self, student: Student) -> Routes:
         """Every route through the trained student, by what it is worth and what it costs."""
@@ -181,7 +148,7 @@ class Tailoring:
         if self.config.prune.importance == "path-weights":
             values = by_path_weights(student.path_weights().tolist())
         else:
-            batches = list(islice(self.session.train_loader.epoch(0), _IMPORTANCE_BATCHES))
+            batches = list(islice(self.session.loaders.train.epoch(0), _IMPORTANCE_BATCHES))
             screen = self.session.screen
             screen.say(f"weighing {len(student.wiring.paths)} paths on {len(batches)} batches each")
             with screen.counting("weighing paths") as tell:
@@ -189,41 +156,32 @@ class Tailoring:
         return Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
 
     def _reestimate(self, network: Student) -> None:
-        batches = islice(self.session.train_loader.epoch(0), STATISTICS_BATCHES)
+        batches = islice(self.session.loaders.train.epoch(0), STATISTICS_BATCHES)
         reestimate(network, batches, self.session.accelerator)
 
-    def cut(self, student: Student, plan: PrunePlan) -> tuple[Student, Scores]:
+    def cut(self, plan: PrunePlan) -> tuple[Student, Scores]:
         """The student without what the plan drops, its statistics re-estimated, and its scores."""
-        network = remove(student, plan)
+        network = remove(self.student, plan)
         self._reestimate(network)
         return network, self.validate(network)
 
-    def cut_and_finetune(
-        self, student: Student, plan: PrunePlan, stop: Stop | None = None
-    ) -> Candidate:
+    def finetune(self, plan: PrunePlan, stop: Stop | None = None) -> Candidate:
         """Cut and fine-tune with γ1 = 0, from where an earlier call stopped.
 
         Args:
-            student: trained.
-            plan: what stays of it.
-            stop: as for `fit`; None: go on to the end.
+            plan: what stays of the student.
+            stop: as for `trainer.fit`; None: go on to the end.
         """
         settings = self.config.prune
         self.session.seed_stage(plan.name)
-        network, straight_after = self.cut(student, plan)
+        network, straight_after = self.cut(plan)
         if settings.finetune == "all":
             network.finetune_all()
-        fitted = self._fit(
-            plan.name,
-            network,
-            schedule_of(settings),
-            self.loss.after_cut(
-                mimic=settings.mimic,
-                distill=settings.distill,
-                label_smoothing=settings.label_smoothing,
-            ),
-            keep="best",
-            stop=stop,
+        loss = self.loss.after_cut(
+            mimic=settings.mimic,
+            distill=settings.distill,
+            label_smoothing=settings.label_smoothing,
         )
+        fitted = self._fit(plan.name, network, settings, loss, stop=stop)
         lost = tuple(self.session.task.classes[one] for one in self.judge.lost(fitted.scores))
         return Candidate(plan, network, straight_after, fitted, settings.epochs, lost)

@@ -12,7 +12,7 @@ from nettailor.core.files import sha256_of
 from nettailor.core.run_folder import SUMMARY_FILE, RunFolder, settings_of
 from nettailor.network import load_network
 from nettailor.report.summary import Seconds
-from nettailor.session import Session, require_same_task
+from nettailor.session import Session
 from nettailor.student.network import Student
 
 
@@ -54,7 +54,7 @@ def tailored_whole(session: Session) -> Whole:
                 f"{settings.parent}, or one in its candidates/ or picked/"
             )
         raise UserError(f"--knapsack.of {folder}: is not finished; tailor it to its end first")
-    require_same_task(session, RunFolder(settings.parent))
+    session.require_same_task(RunFolder(settings.parent))
     network, architecture = load_network(folder)
     alone = isinstance(network, Student) and network.finetunes_all
     if not alone or architecture.narrowed or architecture.classes != session.task.classes:

@@ -19,12 +19,13 @@ from shell import Shell
 from torch import nn
 
 from nettailor import finetune, hand_over, narrowing, path_shares, tailoring
-from nettailor.commands import knapsack, tailor
-from nettailor.core import trainer
+from nettailor.commands import knapsack
+from nettailor.core import training_state
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency, share_of_time
-from nettailor.core.trainer import Fitted, fit
+from nettailor.core.trainer import fit
+from nettailor.core.training_state import Fitted
 from nettailor.front import Front, read_front
 from nettailor.network import load_network
 from nettailor.prune.layer_times import measure_times
@@ -52,7 +53,7 @@ def quick_latency(patch: pytest.MonkeyPatch) -> None:
     def briefly(*arguments: Any, **settings: Any) -> Any:
         return measure_latency(*arguments, **{**settings, "seconds": 0.05})
 
-    for module in (finetune, hand_over, knapsack, tailor):
+    for module in (finetune, hand_over, knapsack):
         patch.setattr(module, "measure_latency", briefly)
     for module in (narrowing, tailoring):
         patch.setattr(module, "share_of_time", partial(share_of_time, seconds=0.05))
@@ -63,7 +64,9 @@ def quick_latency(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _saved_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A state is saved at the end of each epoch, however short."""
-    monkeypatch.setattr(trainer._Stage, "_due", property(lambda stage: not stage.course))
+    monkeypatch.setattr(
+        training_state.TrainingState, "due", property(lambda stage: not stage.course)
+    )
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def main() -> None:
     with (Path(place) / "processes").open("a", encoding="utf-8") as file:
         file.write(f"{os.getpid()}\n")
     once = Path(place).absolute() / "struck"
-    take, taken = trainer._Stage._step, 0
+    take, taken = trainer._step, 0
 
     def stricken(self: Any, *batch: Any) -> None:
         nonlocal taken
@@ -37,7 +37,7 @@ def main() -> None:
         take(self, *batch)
 
     victim.save_every_epoch()
-    trainer._Stage._step = stricken  # type: ignore[method-assign]
+    trainer._step = stricken
     victim.run(command, words, place)
 
 

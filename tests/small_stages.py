@@ -18,7 +18,9 @@ from nettailor.core.objective import Objective
 from nettailor.core.preprocessing import Augmentation, Preprocessing, train_transform
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted, Watcher, fit
+from nettailor.core.trainer import fit
+from nettailor.core.training_state import Fitted
+from nettailor.core.watch import Watcher
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
 from nettailor.teacher.objective import CrossEntropy

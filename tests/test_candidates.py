@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,16 +15,16 @@ from conftest import PUBLISHED, front_in, lively_chain, quick_latency
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nettailor import candidates, finetune, path_shares, tailoring
+from nettailor import candidates, path_shares, stage, tailoring
 from nettailor.candidate import Candidate
-from nettailor.candidates import check_depths
 from nettailor.cli import tailor, teach
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import run_command
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted
+from nettailor.core.training_state import Fitted
+from nettailor.cuts import check_depths
 from nettailor.network import load_network
 from nettailor.prune.depths import decided
 from nettailor.prune.ladder import ladder, route_name
@@ -182,6 +181,24 @@ def test_depths_out_of_range(asked: tuple[int, ...]) -> None:
         check_depths(asked, 4)
 
 
+class Known:
+    """A bench on which every cut has one accuracy after its one epoch; notes what is said."""
+
+    epochs = 1
+
+    def __init__(self, student: Student, accuracy: float) -> None:
+        self.student, self.scores = student, Scores(accuracy, 0.5, 1.0)
+        self.said: list[str] = []
+        self.say = self.said.append
+
+    def cut(self, plan: PrunePlan) -> tuple[Student, Scores]:
+        return self.student, self.scores
+
+    def finetune(self, plan: PrunePlan, stop: Any = None) -> Candidate:
+        rows = [{"epoch": 1.0, "val_accuracy": self.scores.accuracy, "val_loss": 1.0}]
+        return Candidate(plan, self.student, self.scores, Fitted(rows, self.scores), self.epochs)
+
+
 def test_kept_is_the_leanest_in_what_the_run_goes_by() -> None:
     """The one with fewer parameters has more multiply-adds; both are as accurate as asked."""
     chain = lively_chain("test_resnet", 10)
@@ -202,21 +219,17 @@ def test_kept_is_the_leanest_in_what_the_run_goes_by() -> None:
     )
     assert params.of(student, early) < params.of(student, late)
     assert flops.of(student, early) > flops.of(student, late)
-    nothing: Any = None
-    tried = [
-        Candidate(
-            PrunePlan.keeping(name, student.wiring, route),
-            nothing,
-            Scores(0.0, 0.0, 1.0),
-            Fitted([{"epoch": 1.0, "val_accuracy": 95.0}], Scores(95.0, 0.5, 1.0)),
-            1,
-        )
+    plans = [
+        PrunePlan.keeping(name, student.wiring, route)
         for name, route in (("early", early), ("late", late))
     ]
     for shares, expected in ((params, "early"), (flops, "late")):
-        work: Any = SimpleNamespace(costs=SimpleNamespace(shares=lambda _, s=shares: s))
-        kept, *_ = candidates._keep(work, student, tried, 90.0)
+        # of a ladder that was begun at its end, both were tried
+        kept, *others = candidates.keep_leanest(
+            Known(student, 95.0), plans, shares, 90.0, straight_after=[0.0, 0.0]
+        )
         assert kept.name == expected
+        assert len(others) == 1
 
 
 def test_a_rank_that_leaves_no_path_is_left_out() -> None:
@@ -231,18 +244,14 @@ def test_a_rank_that_leaves_no_path_is_left_out() -> None:
     )
     with torch.no_grad():
         student.path_weights.logits.zero_()
-    said: list[str] = []
+    bench = Known(student, 95.0)
     weights = [0.1 if path.key == "block-0-1" else 0.9 for path in student.wiring.paths]
     student.path_weights.forward = lambda: torch.tensor(weights)  # type: ignore[method-assign]
-    work: Any = SimpleNamespace(
-        config=SimpleNamespace(prune=SimpleNamespace(threshold=0.0)),
-        session=SimpleNamespace(screen=SimpleNamespace(say=said.append)),
-    )
-    (plan,) = candidates._by_rank(work, student, [0, 1])
+    (plan,) = candidates.by_rank(bench, [0, 1], threshold=0.0)
     assert plan.name == "remove-00"
-    assert said == ["no path is left without the 1 least blocks"]
+    assert bench.said == ["no path is left without the 1 least blocks"]
     with pytest.raises(UserError, match=r"remove = \[1, 2\]: no such cut of this student leaves"):
-        candidates._by_rank(work, student, [2, 1])
+        candidates.by_rank(bench, [2, 1], threshold=0.0)
 
 
 def test_depths_in_range() -> None:
@@ -270,8 +279,7 @@ def refused(
     def run(*flags: str) -> str:
         before = contents()
         with monkeypatch.context() as patch:
-            for module in (finetune, tailoring):
-                patch.setattr(module, "fit", nothing_trains)
+            patch.setattr(stage, "fit", nothing_trains)
             patch.setattr("sys.argv", ["tailor", *SMALL, *flags, "--out", str(out)])
             with pytest.raises(SystemExit) as left:
                 run_command(tailor.main)
@@ -503,7 +511,7 @@ def test_a_resumed_run_reads_the_same_table(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tailoring, "cut_and_finetune", pressed)
+        patch.setattr(Tailoring, "finetune", pressed)
         with pytest.raises(KeyboardInterrupt):
             tailor.main(argv)
     (folder,) = (out / "digits" / "tailored").iterdir()

@@ -13,7 +13,7 @@ import torch
 from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from PIL import Image
 
-from nettailor import finetune
+from nettailor import stage
 from nettailor.cli import eliminate
 from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
@@ -136,7 +136,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
     argv = [*SMALL, "--out", str(tmp_path), "--top", "[2]", "--references", "[head-only]"]
     for kind in ("eliminated", "head-only"):
         with monkeypatch.context() as patch:
-            patch.setattr(finetune, "fit", interrupted_after_one_epoch)
+            patch.setattr(stage, "fit", interrupted_after_one_epoch)
             with pytest.raises(KeyboardInterrupt):
                 eliminate.main(argv)
         ((run,)) = (tmp_path / "digits" / kind).iterdir()
@@ -155,7 +155,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
 def test_again_nothing_is_trained_and_other_settings_are_refused(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "fit", no_training)
+    monkeypatch.setattr(stage, "fit", no_training)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     eliminate.main([*SMALL, "--out", str(out.parent)])
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

@@ -18,7 +18,7 @@ from conftest import PUBLISHED, front_in, no_training, quick_latency
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nettailor import candidates, finetune, tailoring
+from nettailor import candidate, candidates, stage, tailoring
 from nettailor.cli import predict, tailor, teach
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
@@ -26,7 +26,7 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_weights
 from nettailor.core.flags import parse, run_command
-from nettailor.core.trainer import Fitted
+from nettailor.core.training_state import Fitted
 from nettailor.front import Point
 from nettailor.network import load_network
 from nettailor.session import start_session
@@ -264,13 +264,13 @@ def test_candidates_are_listed(out: Path) -> None:
 
 
 def test_events_hold_path_weights_and_pictures(out: Path) -> None:
-    for stage in ("student", "remove-03"):
-        folder = tailored_of(out) / "events" / stage
+    for trained in ("student", "remove-03"):
+        folder = tailored_of(out) / "events" / trained
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
         events.Reload()
         tags = events.Tags()
         names = {tag for tag in tags["scalars"] if tag.startswith("path_weight/")}
-        if stage == "student":
+        if trained == "student":
             # k = 3 over four nodes: 1 + 2 + 3 + 3 proxies and a block each; and the head
             assert len(names) == 4 + 9 + 1
             assert {"path_weight/x4/block", "path_weight/x4/from-x1"} <= names
@@ -297,7 +297,7 @@ def test_reloaded_networks_score_what_the_summaries_say(out: Path) -> None:
         network, architecture = load_network(folder)
         assert architecture.classes == session.task.classes
         assert architecture.preprocessing == session.preprocessing
-        scores = session.validate(place(network, session.accelerator.device))
+        scores = session.loaders.validate(place(network, session.accelerator.device))
         summary = summary_of(folder)
         assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
         assert round(scores.macro_f1, 4) == summary["macro_f1"]["val"]
@@ -308,8 +308,7 @@ def test_reloaded_networks_score_what_the_summaries_say(out: Path) -> None:
 def test_again_it_returns_at_once(
     out: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in (finetune, tailoring):
-        monkeypatch.setattr(module, "fit", no_training)
+    monkeypatch.setattr(stage, "fit", no_training)
     before = files_in(out)
     tailor.main([*SMALL, *flags, "--out", str(out)])
     teach.main([*SMALL, "--out", str(out)])
@@ -408,7 +407,7 @@ def interrupted_at(call: int, epoch: int) -> Callable[..., Fitted]:
             watcher.epoch = tell
         return original(*arguments, **settings)
 
-    original = tailoring.fit
+    original = stage.fit
     return fit
 
 
@@ -420,7 +419,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
 ) -> None:
     """Once in the student's training, once in the second candidate's: one of two epochs is done."""
     # else a candidate this weak would be given up after its first epoch
-    for module in (candidates, tailoring):
+    for module in (candidate, candidates):
         monkeypatch.setattr(module, "decided", lambda *_: False)
     flags = [*SMALL, *TASK, "--student.epochs", "2", "--prune.epochs", "2"]
     straight = with_teacher(out, tmp_path / "straight")
@@ -430,7 +429,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
     for call, stages in ((1, {"student"}), (3, {"student", "remove-03", "remove-01"})):
         torch.manual_seed(99)  # another process begins in another state
         with monkeypatch.context() as patch:
-            patch.setattr(tailoring, "fit", interrupted_at(call, 1))
+            patch.setattr(stage, "fit", interrupted_at(call, 1))
             with pytest.raises(KeyboardInterrupt):
                 tailor.main([*flags, "--out", str(pieces)])
         assert not (folder / "summary.json").exists()
@@ -459,7 +458,7 @@ def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
     for call, epoch in ((1, 1), (3, 2)):
         torch.manual_seed(99)
         with monkeypatch.context() as patch:
-            patch.setattr(tailoring, "fit", interrupted_at(call, epoch))
+            patch.setattr(stage, "fit", interrupted_at(call, epoch))
             with pytest.raises(KeyboardInterrupt):
                 tailor.main([*flags, "--out", str(pieces)])
         assert not (folder / "summary.json").exists()
@@ -493,7 +492,7 @@ def test_a_race_that_was_interrupted_and_gone_on_is_bit_identical(
     for call, epoch in ((3, 1), (racing + 2, 2)):
         torch.manual_seed(99)
         with monkeypatch.context() as patch:
-            patch.setattr(tailoring, "fit", interrupted_at(call, epoch))
+            patch.setattr(stage, "fit", interrupted_at(call, epoch))
             with pytest.raises(KeyboardInterrupt):
                 tailor.main([*flags, "--out", str(pieces)])
         assert not (run_of(pieces) / "summary.json").exists()
@@ -553,8 +552,7 @@ def test_a_pick_is_a_network_of_its_own_and_leaves_the_run_alone(
     assert image["predictions"]
 
     with monkeypatch.context() as patch:
-        for module in (finetune, tailoring):
-            patch.setattr(module, "fit", no_training)
+        patch.setattr(stage, "fit", no_training)
         tailor.main(argv)
     assert files_in(runs) == after
     assert picked.name in capsys.readouterr().out.replace("\n", "")
@@ -651,7 +649,7 @@ def test_a_pick_from_a_run_that_is_half_done(
     runs = with_teacher(out, tmp_path / "runs")
     argv = [*SMALL, *ALL, "--out", str(runs)]
     with monkeypatch.context() as patch:
-        patch.setattr(tailoring, "fit", interrupted_at(2, 1))
+        patch.setattr(stage, "fit", interrupted_at(2, 1))
         with pytest.raises(KeyboardInterrupt):
             tailor.main(argv)
     assert (tailored_of(runs, "all") / "front.json").exists()

@@ -359,7 +359,7 @@ def test_pretrained_weights_on_real_images() -> None:
         "--weights", "none", "--image-size", "64", "--device", "cpu", "--workers", "0",
         "--limit.train", "200",
     ])  # fmt: skip
-    digits = next(iter(start_session(config, Screen()).val_loader))[0][:7]
+    digits = next(iter(start_session(config, Screen()).loaders.val))[0][:7]
     plain = fold(chain)
     for batch in (digits[:1], digits, nn.functional.interpolate(digits, 96)):
         expected = chain(batch).logits

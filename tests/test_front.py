@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nettailor.core.errors import UserError
-from nettailor.core.trainer import Fitted
+from nettailor.core.training_state import Fitted
 from nettailor.front import (
     Front,
     Point,

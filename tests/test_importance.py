@@ -183,7 +183,7 @@ def test_routes_leave_weights_statistics_and_mode_as_they_were(tmp_path: Path, m
     before = copy.deepcopy(student.state_dict())
     modes = {name: module.training for name, module in student.named_modules()}
     moved = copy.deepcopy(student).train()
-    moved(next(work.session.train_loader.epoch(0))[0])
+    moved(next(work.session.loaders.train.epoch(0))[0])
     assert any(not torch.equal(v, before[n]) for n, v in moved.state_dict().items()), "it would"
     work.routes(student)
     for name, value in student.state_dict().items():
@@ -196,7 +196,7 @@ def test_routes_are_worth_what_was_measured_on_training_batches(tmp_path: Path) 
     student = work.grown()
     enliven(student, 2)
     twin = copy.deepcopy(student).train()
-    batches = list(islice(work.session.train_loader.epoch(0), 8))
+    batches = list(islice(work.session.loaders.train.epoch(0), 8))
     assert len(batches) > 1
 
     def loss() -> float:

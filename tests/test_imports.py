@@ -67,7 +67,7 @@ def test_import_direction(path: Path) -> None:
 
 # what makes a tailored run, from the bottom up
 TAILORING = (
-    "front", "path_shares", "tailoring", "candidates", "hand_over", "commands.tailor",
+    "front", "path_shares", "tailoring", "cuts", "hand_over", "commands.tailor",
     "commands.sweep",
 )  # fmt: skip
 # task packs: on disk, and above that in memory, or made of runs

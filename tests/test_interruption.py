@@ -13,10 +13,10 @@ import pytest
 import victim
 from kills import COMMANDS, Warm, differences
 
-from nettailor.core import interruption, loader, trainer
+from nettailor.core import interruption, loader, trainer, training_state
 from nettailor.core.state import read_state
 from nettailor.core.watch import StageWatcher
-from nettailor.session import Session
+from nettailor.loaders import Loaders
 
 STEPS = 5  # of an epoch
 _, TEACH = COMMANDS["teach"]
@@ -56,7 +56,7 @@ def teach(place: str, workers: int) -> None:
 def at_a_step(place: str, number: int, step: int, workers: int) -> None:
     """The signal comes in the midst of a step, to the whole group, as a terminal sends it."""
     os.setsid()
-    take, taken = trainer._Stage._step, 0
+    take, taken = trainer._step, 0
 
     def signalled(self: Any, *batch: Any) -> None:
         nonlocal taken
@@ -65,7 +65,7 @@ def at_a_step(place: str, number: int, step: int, workers: int) -> None:
             os.killpg(0, number)
         take(self, *batch)
 
-    trainer._Stage._step = signalled  # type: ignore[method-assign]
+    trainer._step = signalled
     teach(place, workers)
 
 
@@ -91,7 +91,7 @@ def in_validation(place: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(LONG)
 
-    Session.validate = validate  # type: ignore[assignment,method-assign]
+    Loaders.validate = validate  # type: ignore[assignment,method-assign]
     teach(place, 0)
 
 
@@ -114,7 +114,7 @@ def twice(place: str, numbers: tuple[int, int]) -> None:
         os.kill(os.getpid(), numbers[1])
         time.sleep(LONG)
 
-    trainer.write_state = never_ends  # type: ignore[assignment]
+    training_state.write_state = never_ends  # type: ignore[assignment]
     at_a_step(place, numbers[0], 3, 0)
 
 

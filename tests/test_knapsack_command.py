@@ -14,7 +14,7 @@ import yaml
 from conftest import interrupted_after_one_epoch, no_training, quick_latency
 from safetensors.torch import load_file, save_file
 
-from nettailor import finetune, tailoring
+from nettailor import stage, tailoring
 from nettailor.cli import compare, export, knapsack, predict, tailor
 from nettailor.commands.knapsack import knapsack_folder
 from nettailor.core.architecture import read_architecture
@@ -24,6 +24,7 @@ from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
+from nettailor.loaders import Loaders
 from nettailor.network import load_network
 from nettailor.prune.inner_distillation import InnerDistillation
 from nettailor.prune.statistics import reestimate
@@ -168,7 +169,7 @@ def test_predict_and_compare_take_it_like_any_other(
 
 
 def test_again_nothing_is_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune, "fit", no_training)
+    monkeypatch.setattr(stage, "fit", no_training)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     knapsack.main([*SMALL, "--out", str(out.parent), "--max-flops", "0.5"])
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
@@ -181,7 +182,7 @@ def test_interrupted_and_gone_on_is_bit_identical(
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     argv = [*SMALL, "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "fit", interrupted_after_one_epoch)
+        patch.setattr(stage, "fit", interrupted_after_one_epoch)
         with pytest.raises(KeyboardInterrupt):
             knapsack.main(argv)
     run = narrow_teacher(tmp_path / "digits")
@@ -218,7 +219,7 @@ def test_what_is_done_in_which_order(
     started: list[Session] = []
     done: list[str] = []
     given: dict[str, Any] = {}
-    validate, objective = Session.validate, InnerDistillation
+    validate, objective = Loaders.validate, InnerDistillation
 
     def start(config: Any, screen: Any) -> Session:
         session = start_session(config, screen)
@@ -232,7 +233,7 @@ def test_what_is_done_in_which_order(
         assert not all(map(torch.equal, before, network.buffers()))
         done.append("statistics")
 
-    def scoring(self: Session, network: Any) -> Any:
+    def scoring(self: Loaders, network: Any) -> Any:
         done.append("scores")
         return validate(self, network)
 
@@ -246,7 +247,7 @@ def test_what_is_done_in_which_order(
 
     monkeypatch.setattr("nettailor.commands.knapsack.start_session", start)
     monkeypatch.setattr(Session, "check_images", lambda _: None)
-    monkeypatch.setattr(Session, "validate", scoring)
+    monkeypatch.setattr(Loaders, "validate", scoring)
     monkeypatch.setattr("nettailor.commands.knapsack.reestimate", estimating)
     monkeypatch.setattr("nettailor.commands.knapsack.InnerDistillation", noting)
     monkeypatch.setattr("nettailor.commands.knapsack.gather", the_end)
@@ -256,7 +257,7 @@ def test_what_is_done_in_which_order(
         knapsack.main([*SMALL, "--out", str(tmp_path), *weights])
     assert done[:3] == ["statistics", "scores", "fine-tuning"]
     assert (given["distill"], given["mimic"]) == (0.3, 7.0)
-    images, _ = next(iter(started[0].train_loader.epoch(0)))
+    images, _ = next(iter(started[0].loaders.train.epoch(0)))
     nodes = given["target"](images).nodes[1:]
     assert len(given["scales"]) == len(nodes) > 3
     for scale, node in zip(given["scales"], nodes, strict=True):
@@ -383,7 +384,7 @@ def test_milliseconds(out: Path, tmp_path: Path) -> None:
 def test_refused_before_anything_is_trained(
     flags: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "fit", no_training)
+    monkeypatch.setattr(stage, "fit", no_training)
     with pytest.raises(UserError, match=message):
         knapsack.main([*SMALL, "--out", str(tmp_path), *flags])
     # what was measured is kept: the next budget is checked at once

@@ -85,7 +85,7 @@ def test_the_best_of_each_family_stay(values: dict[str, Any], solver: str) -> No
 def test_values_are_of_training_images(values: dict[str, Any]) -> None:
     session, network, budget = made_ready("--max-flops", "0.4")
     choose(session, network, budget, "")
-    expected = list(session.train_loader.epoch(0))[:20]
+    expected = list(session.loaders.train.epoch(0))[:20]
     assert len(values["batches"]) == len(expected) > 2
     for (mine, labels), (theirs, others) in zip(values["batches"], expected, strict=True):
         assert torch.equal(mine, theirs)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from shell import DIGITS, Shell
 
+from nettailor.choice_warnings import warn_of_a_lucky_choice
 from nettailor.cli import tailor, teach
-from nettailor.commands.tailor import _warn_of_a_lucky_choice
 from nettailor.core.console import Screen
 from nettailor.core.flags import parse
 from nettailor.core.run_folder import RunFolder
@@ -44,7 +44,7 @@ def test_a_test_beyond_the_tolerance_is_said(
     assert right_on(before.path, "val") == b"\0"
     assert right_on(tmp_path, "test") == b""
     capsys.readouterr()
-    _warn_of_a_lucky_choice(session, "route", before, after)
+    warn_of_a_lucky_choice(session, "route", before, after)
     out = capsys.readouterr().out
     assert said in out
     assert bool(out) == bool(said)

@@ -1,41 +1,58 @@
 """Who goes on in a race of cuts, and for how long each is trained."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nettailor.candidate import Candidate
+from nettailor.candidates import keep_winner
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import Fitted
-from nettailor.race import race
+from nettailor.core.training_state import Fitted
 
 
 class Track:
-    """Cuts whose accuracies on validation are known by epoch; notes who was trained how far."""
+    """A bench of cuts whose accuracies on validation are known by epoch; notes who was trained how
+    far. ahead: epochs that a cut has behind it from a session before."""
 
     def __init__(self, accuracies: dict[str, list[float]], losses: dict[str, float]) -> None:
         self.accuracies, self.losses = accuracies, losses
         self.epochs = len(next(iter(accuracies.values())))
         self.calls: list[tuple[str, int]] = []
+        self.ahead: dict[str, int] = {}
+        self.student: Any = None
 
     def run(self) -> list[Candidate]:
         self.names = list(self.accuracies)
-        return race(self.names, self.train, self.epochs)
+        return keep_winner(self, [Plan(name) for name in self.names])  # type: ignore[misc]
 
-    def train(self, name: str, epochs: int) -> Candidate:
-        self.calls.append((name, epochs))
+    def say(self, line: str) -> None:
+        """Nobody listens."""
+
+    def finetune(self, plan: Any, stop: Any) -> Candidate:
+        asked = next(epoch for epoch in range(1, self.epochs + 1) if stop(epoch, None))
+        self.calls.append((plan.name, asked))
+        epochs = max(asked, self.ahead.get(plan.name, 0))
+        loss = self.losses.get(plan.name, 1.0)
         rows = [
-            {"epoch": float(i), "val_accuracy": accuracy, "val_loss": self.losses.get(name, 1.0)}
-            for i, accuracy in enumerate(self.accuracies[name][:epochs], 1)
+            {"epoch": float(i), "val_accuracy": accuracy, "val_loss": loss}
+            for i, accuracy in enumerate(self.accuracies[plan.name][:epochs], 1)
         ]
         best = max(row["val_accuracy"] for row in rows)
-        plan: Any = type("Plan", (), {"name": name})
         nothing: Any = None
         return Candidate(
             plan, nothing, Scores(0.0, 0.0, 1.0), Fitted(rows, Scores(best, 0.0, 1.0)), self.epochs
         )
+
+
+class Plan(NamedTuple):
+    """A cut that is known by its name."""
+
+    name: str
+
+    def describe(self) -> str:
+        return self.name
 
 
 def rising(*last: float, epochs: int = 10) -> dict[str, list[float]]:
@@ -111,16 +128,7 @@ def test_a_race_that_goes_on_takes_the_turns_it_took(last: list[float], epochs: 
     """What a cut came to later, in the session before, counts for nothing."""
     track = Track(rising(*last, epochs=epochs), {})
     first = track.run()
-    ahead = dict(track.calls)
-    calls = track.calls
-    fresh = track.train
-    track.calls = []
-
-    def restored(name: str, until: int) -> Candidate:
-        candidate = fresh(name, max(until, ahead[name]))
-        track.calls[-1] = (name, until)
-        return candidate
-
-    again = race(track.names, restored, epochs)
+    calls, track.ahead, track.calls = track.calls, dict(track.calls), []
+    again = track.run()
     assert [one.name for one in again] == [one.name for one in first]
     assert track.calls == calls

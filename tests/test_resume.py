@@ -27,7 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from nettailor.core import trainer
+from nettailor.core import training_state
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.loader import EvalLoader
@@ -36,7 +36,8 @@ from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores, classify
 from nettailor.core.state import read_state, write_state
-from nettailor.core.trainer import Fitted, fit
+from nettailor.core.trainer import fit
+from nettailor.core.training_state import Fitted
 from nettailor.core.watch import StageWatcher
 from nettailor.student.network import Student
 
@@ -158,8 +159,8 @@ class CutAtTheSecondStep(Log):
 
 
 def save_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "_LEAST_RATIO", 0.0)
+    monkeypatch.setattr(training_state, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(training_state, "_LEAST_RATIO", 0.0)
 
 
 def cut_short(path: Path, accelerator: Accelerator, schedule: Schedule, *, sessions: int) -> None:

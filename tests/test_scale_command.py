@@ -13,7 +13,7 @@ import torch
 from conftest import no_training, quick_latency
 from safetensors.torch import save_file
 
-from nettailor import finetune
+from nettailor import stage
 from nettailor.cli import compare, export, predict, scale
 from nettailor.commands.scale import scaled_run
 from nettailor.core.console import Screen
@@ -100,18 +100,18 @@ def test_evidence_is_of_images_of_the_networks_own_size(out: Path, argv: list[st
         session = start_session(parse("test", "", [*argv, "--out", str(out.parent)])[0], screen)
         own, _ = scaled_run(session, -0.5)
         assert own.preprocessing == architecture.preprocessing
-        assert {images.shape[2:] for images, _ in own.val_loader} == {(36, 36)}
-        assert {images.shape[2:] for images, _ in own.train_loader.epoch(0)} == {(36, 36)}
+        assert {images.shape[2:] for images, _ in own.loaders.val} == {(36, 36)}
+        assert {images.shape[2:] for images, _ in own.loaders.train.epoch(0)} == {(36, 36)}
         assert own.config == session.config
         assert session.preprocessing.image_size == 40
-        accuracy = own.validate(network).accuracy
+        accuracy = own.loaders.validate(network).accuracy
     assert accuracy == pytest.approx(summary_of(folder)["accuracy"]["val"], abs=1e-3)
 
 
 def test_again_nothing_is_trained_or_loaded_and_other_settings_are_refused(
     out: Path, argv: list[str], weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "fit", no_training)
+    monkeypatch.setattr(stage, "fit", no_training)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     hidden = weights.rename(weights.with_suffix(".hidden"))
     scale.main([*argv, "--out", str(out.parent), "--phi", "-0.5", "0", "-0"])
@@ -174,7 +174,7 @@ def test_coefficients_and_a_start_from_nothing_are_runs_of_their_own(
 def test_bad_input_shows_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], message: str
 ) -> None:
-    monkeypatch.setattr(finetune, "fit", no_training)
+    monkeypatch.setattr(stage, "fit", no_training)
     # whether the `lite` extra is installed here or not
     monkeypatch.setitem(_PACKAGES, "tf_efficientnet_lite1", "no-such-package")
     with pytest.raises(UserError, match=message) as caught:

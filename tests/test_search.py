@@ -132,7 +132,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def forbid_training(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("nettailor.finetune.fit", no_training)
+    patch.setattr("nettailor.stage.fit", no_training)
 
 
 def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
@@ -169,7 +169,7 @@ def test_the_summary_of_a_run(done: Path) -> None:
     (trial,) = (one for one in trials(done) if one.user_attrs["number"] == searched["trial"])
     assert trial.values[1] == parameters(network)
     # it is the one that was judged
-    scores = start_session(config_of(done), Screen()).validate(network)
+    scores = start_session(config_of(done), Screen()).loaders.validate(network)
     assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
     assert round(scores.loss, 4) == summary["loss"]["val"]
     settings = (folder / "config.yaml").read_text(encoding="utf-8")

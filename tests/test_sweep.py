@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import release, started
 
-from nettailor import finetune, tailoring
+from nettailor import stage, tailoring
 from nettailor.cli import tailor
 from nettailor.commands.sweep import Failure, Mode, list_jobs, run_sweep
 from nettailor.core.config import RunConfig
@@ -34,14 +34,15 @@ FIGURE_SECONDS = 0.02  # latency is measured for real, but too briefly for a fig
 PROCESS = f"""
 import sys
 from nettailor import tailoring
-from nettailor.core import trainer
+from nettailor.core import training_state
 from nettailor.core.console import Screen
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
 from nettailor.commands.sweep import run_sweep
 
 measure_latency.__kwdefaults__["seconds"] = {FIGURE_SECONDS}
-trainer._Stage._due = property(lambda stage: not stage.course)  # saved after every epoch
+# saved after every epoch
+training_state.TrainingState.due = property(lambda state: not state.course)
 tailoring.StudentPictures = lambda *_: None
 seeds, gammas, *words = sys.argv[1:]
 config, _ = parse("test", "", words)
@@ -104,8 +105,7 @@ def nothing_trains(*_: object, **__: object) -> None:
 
 
 def forbid_training(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(finetune, "fit", nothing_trains)
-    patch.setattr(tailoring, "fit", nothing_trains)
+    patch.setattr(stage, "fit", nothing_trains)
 
 
 def test_the_jobs_of_a_comparison(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_weights_that_break_fail_their_job_only(
         raise NotFiniteError("the loss became nan")
 
     shutil.rmtree(folder(runs, "tailored", 1))
-    monkeypatch.setattr(tailoring, "fit", broken)
+    monkeypatch.setattr(stage, "fit", broken)
     (failure,) = start(runs, seeds=[1])
     assert failure.job == f"tailored {NAME}-task-gamma0.3-seed1"
     assert isinstance(failure.error, NotFiniteError)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nettailor import evidence, finetune, hand_over, path_shares, tailoring
-from nettailor.commands import knapsack, tailor
-from nettailor.core import files, flags, trainer, watch
+from nettailor.commands import knapsack
+from nettailor.core import files, flags, training_state, watch
 from nettailor.core.latency import measure_latency
 from nettailor.student.latency_table import measure_paths
 
@@ -58,7 +58,7 @@ def live_and_die(command: str, argv: list[str], place: str, report: str, at: int
     """
     told = Report(Path(report))
     told.tell(points=0, stage=FIRST, saving="", point="")
-    trainer._LEAST_SECONDS = trainer._LEAST_RATIO = 0.0
+    training_state._LEAST_SECONDS = training_state._LEAST_RATIO = 0.0
     _watch_stages(told)
     _watch_saves(told, at)
     run(command, argv, place)
@@ -66,7 +66,7 @@ def live_and_die(command: str, argv: list[str], place: str, report: str, at: int
 
 def save_every_epoch() -> None:
     """A state is saved at the end of each epoch, however short."""
-    trainer._Stage._due = property(lambda stage: not stage.course)  # type: ignore[assignment]
+    training_state.TrainingState.due = property(lambda stage: not stage.course)  # type: ignore[assignment]
 
 
 def run(command: str, argv: list[str], place: str) -> NoReturn:
@@ -87,7 +87,7 @@ def _hurry() -> None:
     def briefly(*arguments: Any, **settings: Any) -> Any:
         return measure_latency(*arguments, **{**settings, "seconds": 0.01})
 
-    for module in (finetune, hand_over, knapsack, tailor):
+    for module in (finetune, hand_over, knapsack):
         module.measure_latency = briefly  # type: ignore[attr-defined]
     path_shares.measure_paths = partial(measure_paths, seconds=0.01)  # type: ignore[attr-defined]
     draw = tailoring.StudentPictures

@@ -105,7 +105,7 @@ def _run(
         ignored += [f"eliminate.{key}" for key in ("unit", "replacement", "trainable")]
     else:
         settings["eliminate"] |= {"top": [eliminated["top"]], "references": []}
-    folder = RunFolder(session.folder(kind, *details), PROG)
+    folder = RunFolder(session.places.run(kind, *details), PROG)
     return ChainRun(kind, folder, settings, ignored, config.eliminate, make, eliminated)
 
 

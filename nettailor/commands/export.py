@@ -81,7 +81,7 @@ def export(
     summary = read_figures(run)
     about = describe(architecture, summary)
     images = check_images(run, architecture, screen)
-    if int8 and images.session is None:
+    if int8 and images.loaders is None:
         raise UserError(
             "--int8 needs the run's training images to calibrate on: call it where the run's "
             "settings find its data, or leave it out"
@@ -105,14 +105,14 @@ def export(
         require_parity(name, parity[name])
     accuracy: dict[str, float] = {}
     if int8:
-        assert images.session is not None
+        assert images.loaders is not None
         content = int8_file.to_int8(in_floats, images.calibration(), about)
         made[_INT8_FILE] = _Export(content, onnx_file.load_onnx(content))
         readings = {"ONNX Runtime": made[_INT8_FILE].network}
         if find_spec("openvino"):
             readings["OpenVINO"] = _onnx_module("openvino_file").load_openvino(content)
         readings["float"] = network
-        accuracy = {name: images.session.validate(one).accuracy for name, one in readings.items()}
+        accuracy = {name: images.loaders.validate(one).accuracy for name, one in readings.items()}
     networks = {name: one.network for name, one in made.items()}
     seconds = _SECONDS * len(made)
     with screen.counting("timing") as tell:

@@ -141,13 +141,13 @@ def _settings(session: Session) -> dict[str, Any]:
 def knapsack_folder(session: Session) -> RunFolder:
     """Where the run of a session's settings lives."""
     settings = session.config.knapsack
-    details = [session.limit(settings)]
+    details = [session.places.limit(settings)]
     if settings.of != "teacher":
         details.append(f"of-{short_name(session, Path(settings.of))}")
     details += ["greedy"] * (settings.solver == "greedy")
     details += [f"by{settings.round_to}"] * (settings.round_to != ROUND_TO)
     details += ["no-kd"] * (not settings.distill) + ["inner"] * (settings.mimic > 0)
-    return RunFolder(session.folder("knapsack", *details), PROG)
+    return RunFolder(session.places.run("knapsack", *details), PROG)
 
 
 def _finetune(
@@ -159,9 +159,9 @@ def _finetune(
     channels = trace_channels(whole.network, config.image_size)
     kept = kept_items(choice, channels, folder.path / CHOICE_FILE)
     network = place(narrow(whole.network, channels, kept), device).requires_grad_(True)
-    batches = islice(session.train_loader.epoch(0), STATISTICS_BATCHES)
+    batches = islice(session.loaders.train.epoch(0), STATISTICS_BATCHES)
     reestimate(network, batches, session.accelerator)
-    straight_after = session.validate(network)
+    straight_after = session.loaders.validate(network)
     session.screen.say(
         f"knapsack: {int(kept.sum())} of {len(kept)} groups of channels stay, {choice.cost:.3f} of "
         f"the cost; validation straight after the cut {straight_after.accuracy:.2f} %"
@@ -172,7 +172,7 @@ def _finetune(
             None if items is None else positions(items, kept).to(device) for items in channels.nodes
         ]
         target = on_kept_channels(target, nodes)
-        batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
+        batches = islice(session.loaders.train.epoch(0), _SCALE_BATCHES)
         room = room_for(config.batch_size, "a pass of the whole network")
         with session.accelerator.autocast(), room:
             *of_nodes, _ = mean_scales(
@@ -185,7 +185,7 @@ def _finetune(
         mimic=settings.mimic,
         scales=of_nodes,
         label_smoothing=settings.label_smoothing,
-        class_weights=session.class_weights,
+        class_weights=session.loaders.class_weights,
     )
     fitted = train(session, network, objective, "knapsack", folder, settings)
     started = time.perf_counter()
@@ -200,7 +200,7 @@ def _finetune(
         "knapsack",
         session,
         network=network,
-        evidence=gather(session, folder.path, network, latency["knapsack"]),
+        evidence=gather(session.loaders, folder.path, network, latency["knapsack"]),
         size=weights.stat().st_size,
         train_seconds=fitted.seconds,
         total_seconds=fitted.total_seconds + time.perf_counter() - started,

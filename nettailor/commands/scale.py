@@ -59,7 +59,7 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
     set_key(alone, "scale.phi", [phi])
     run = ChainRun(
         "scaled",
-        RunFolder(session.folder("scaled", *details), PROG),
+        RunFolder(session.places.run("scaled", *details), PROG),
         alone,
         # where there are no weights to start from, nothing was left out
         [*TEACHER_KEYS, *["scale.pretrained"] * (weights is None)],

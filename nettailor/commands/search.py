@@ -101,7 +101,7 @@ class Search:
         session = self._session
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._propose(0, [], ())
-        teacher, study = teacher_folder(session), session.folder("search")
+        teacher, study = teacher_folder(session), session.places.run("search")
         if teacher.finished:
             load_teacher(teacher, session)
         if overwrite or not study.exists():
@@ -203,7 +203,7 @@ class Search:
         session.open(folder, study.settings, ignored=IGNORED, overwrite=False)
         chain, _ = self._fresh(number)
         place(chain, session.accelerator.device)
-        objective = CrossEntropy(self._search.label_smoothing, session.class_weights)
+        objective = CrossEntropy(self._search.label_smoothing, session.loaders.class_weights)
 
         def far_enough(epoch: int, _: Scores) -> bool:
             return epoch >= epochs
@@ -234,7 +234,7 @@ class Search:
         }
         return ChainRun(
             _KIND,
-            RunFolder(self._session.folder(_KIND, f"trial{number}-{structure.key}"), PROG),
+            RunFolder(self._session.places.run(_KIND, f"trial{number}-{structure.key}"), PROG),
             study.settings,
             IGNORED,
             self._search,
@@ -278,6 +278,6 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
     named = {f"trial {number}": row for number, row in rows.items()}
     title = f"{session.task.name}, networks from scratch beside the teacher"
     screen.console.print(networks_table(named, title))
-    screen.say(f"run folders: {session.folder(_KIND).parent}")
+    screen.say(f"run folders: {session.places.run(_KIND).parent}")
     for plot in plots:
         screen.say(f"plot of the study: {plot}")

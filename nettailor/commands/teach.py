@@ -13,14 +13,14 @@ from nettailor.figures import side_by_side
 from nettailor.finetune import ChainRun, Teacher, finetune
 from nettailor.network import load_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
-from nettailor.session import Session, require_same_task, start_session
+from nettailor.session import Session, start_session
 
 PROG = "python -m nettailor.teach"
 
 
 def teacher_folder(session: Session) -> RunFolder:
     """Where the teacher of this task, backbone, image size and seed lives."""
-    return RunFolder(session.folder("teacher"), PROG)
+    return RunFolder(session.places.run("teacher"), PROG)
 
 
 def load_teacher(folder: RunFolder, session: Session) -> Teacher:
@@ -28,7 +28,7 @@ def load_teacher(folder: RunFolder, session: Session) -> Teacher:
 
     Raises UserError when it was made for another task: other data, split, weights or crop.
     """
-    require_same_task(session, folder)
+    session.require_same_task(folder)
     network, architecture = load_network(folder.path)
     if not isinstance(network, Backbone) or architecture.classes != session.task.classes:
         raise UserError(

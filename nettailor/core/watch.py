@@ -42,7 +42,31 @@ def epoch_line(stage: str, row: Mapping[str, float], epochs: int) -> str:
     )
 
 
-class StageWatcher:
+class Watcher:
+    """Sees a stage train; this one says and keeps nothing."""
+
+    def begin(
+        self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
+    ) -> None:
+        """Before the first step of this session, with the epochs of earlier ones.
+
+        network: as it is judged. within: it has taken steps since the last of these epochs.
+        """
+
+    def warn(self, message: str) -> None:
+        """Something that the user should know."""
+
+    def step(self, epoch: int, step: int, loss: float | None) -> None:
+        """After a step, counted from 1 within the epoch; the loss is given after some only."""
+
+    def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
+        """After an epoch, with its metrics; the first is row["epoch"] = 1."""
+
+    def close(self) -> None:
+        """The stage is over, or was left."""
+
+
+class StageWatcher(Watcher):
     """The `Watcher` of a stage: a bar, a line an epoch, a row an epoch, TensorBoard events.
 
     Each stage has its own folder under `events/`, so TensorBoard lays the stages of a run over
@@ -69,7 +93,7 @@ class StageWatcher:
     def begin(
         self, history: Sequence[Mapping[str, float]], network: nn.Module, *, within: bool
     ) -> None:
-        """See `nettailor.core.trainer.Watcher`; a network before its first epoch is epoch 0."""
+        """See `Watcher`; a network before its first epoch is epoch 0."""
         self._history = list(history)
         self._note = ""
         done = len(self._history)
@@ -95,11 +119,11 @@ class StageWatcher:
             self._write_events(network)
 
     def warn(self, message: str) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
+        """See `Watcher`."""
         self._screen.say(message)
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
+        """See `Watcher`."""
         if loss is not None:
             self._note = f"epoch {epoch}/{self._epochs} loss {loss:.3f}"
         assert self._bar is not None, "a stage begins before its first step"
@@ -124,7 +148,7 @@ class StageWatcher:
             )
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
-        """See `nettailor.core.trainer.Watcher`."""
+        """See `Watcher`."""
         self._history.append(row)
         self._folder.record(self._stage, self._history)
         self._write_events(network)
@@ -151,6 +175,21 @@ class StageWatcher:
         if self._writer is not None:
             with suppress(OSError):  # all that was to be written has been flushed
                 self._writer.close()
+
+
+class EpochLines(Watcher):
+    """Says a line an epoch, and keeps nothing."""
+
+    def __init__(self, stage: str, epochs: int, say: Callable[[str], None]) -> None:
+        self._stage, self._epochs, self._say = stage, epochs, say
+
+    def warn(self, message: str) -> None:
+        """See `Watcher`."""
+        self._say(message)
+
+    def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
+        """See `Watcher`."""
+        self._say(epoch_line(self._stage, row, self._epochs))
 
 
 def _not_twice(fault: threading.ExceptHookArgs) -> None:

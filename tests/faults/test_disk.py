@@ -62,7 +62,7 @@ def mounted(folder: Path, *arguments: str) -> Iterator[None]:
 def terminated_at_step_7(command: str, argv: list[str], place: str) -> None:
     """Of 5 an epoch: the state holds an epoch and two steps."""
     victim.save_every_epoch()
-    take, taken = trainer._Stage._step, 0
+    take, taken = trainer._step, 0
 
     def signalled(self: Any, *batch: Any) -> None:
         nonlocal taken
@@ -71,7 +71,7 @@ def terminated_at_step_7(command: str, argv: list[str], place: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         take(self, *batch)
 
-    trainer._Stage._step = signalled  # type: ignore[method-assign]
+    trainer._step = signalled
     victim.run(command, argv, place)
 
 
