@@ -1,14 +1,12 @@
 """Adapters beside shared blocks, and norms that are the task's own."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import lively_chain
+from networks import architecture_of, student_of
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nettailor.core.architecture import Architecture
 from nettailor.core.cost import chain_costs
 from nettailor.core.device import place
 from nettailor.core.preprocessing import Preprocessing
@@ -28,19 +26,11 @@ def grown(
     backbone: str, *, adapters: bool = True, batch_norm: BatchNormPolicy = "train"
 ) -> Student:
     chain = lively_chain(backbone)
-    return Student(
-        chain,
-        skips=0,
-        identities=True,
-        exits=True,
-        batch_norm=batch_norm,
-        adapters=adapters,
-        shared=True,
-    )
+    return student_of(chain, 0, batch_norm=batch_norm, adapters=adapters)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_adapters_begin_as_nothing_and_then_count(backbone: str) -> None:
+def test_adapters_begin_as_nothing_and_then_count(backbone):
     torch.manual_seed(0)
     with_them, without = grown(backbone).eval(), grown(backbone, adapters=False).eval()
     without.load_state_dict(
@@ -53,7 +43,7 @@ def test_adapters_begin_as_nothing_and_then_count(backbone: str) -> None:
     assert not torch.allclose(with_them(images).logits, without(images).logits)
 
 
-def test_an_adapter_is_added_to_its_blocks_output() -> None:
+def test_an_adapter_is_added_to_its_blocks_output():
     student = grown("test_resnet").eval()
     key = "block-0-1"
     nn.init.constant_(student.adapters[key].norm.weight, 0.5)  # type: ignore[arg-type, union-attr]
@@ -68,7 +58,7 @@ def test_an_adapter_is_added_to_its_blocks_output() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_convnext"])
-def test_what_they_cost(backbone: str) -> None:
+def test_what_they_cost(backbone):
     """A 1×1 convolution C_in × C_out at the target's resolution, and its norm's 2 C_out numbers."""
     chain, student = lively_chain(backbone), grown(backbone)
     plain = chain_costs(chain, 32)
@@ -85,7 +75,7 @@ def test_what_they_cost(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("batch_norm", ["train", "follow", "frozen"])
-def test_which_numbers_are_the_tasks_own(batch_norm: BatchNormPolicy) -> None:
+def test_which_numbers_are_the_tasks_own(batch_norm):
     student = grown("test_efficientnet", batch_norm=batch_norm)
     norms = [
         module
@@ -109,7 +99,7 @@ def test_which_numbers_are_the_tasks_own(batch_norm: BatchNormPolicy) -> None:
     assert all(norm.training == (batch_norm != "frozen") for norm in norms)
 
 
-def test_they_are_written_and_read(tmp_path: Path) -> None:
+def test_they_are_written_and_read(tmp_path):
     student = place(grown("test_resnet"), torch.device("cpu"))
     for adapter in student.adapters.values():
         nn.init.normal_(adapter.norm.weight)  # type: ignore[arg-type, union-attr]
@@ -119,13 +109,7 @@ def test_they_are_written_and_read(tmp_path: Path) -> None:
     preprocessing = Preprocessing(
         image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_pct=1.0
     )
-    architecture = Architecture(
-        backbone="test_resnet",
-        classes=names,
-        preprocessing=preprocessing,
-        weights_origin="none",
-        weights_digest="none",
-    )
+    architecture = architecture_of(classes=names, preprocessing=preprocessing)
     save_network(tmp_path, student, architecture)
     again, _ = load_network(tmp_path)
     images = torch.randn(2, 3, 32, 32)

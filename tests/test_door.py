@@ -51,9 +51,7 @@ def answer(folder: Path, module: str, *argv: str) -> tuple[int, str, set[str]]:
         *((f"nettailor.{name}", ["--version"], 0, "nettailor ") for name in COMMANDS),
     ],
 )
-def test_an_answer_without_anything_heavy(
-    tmp_path: Path, module: str, argv: list[str], code: int, said: str
-) -> None:
+def test_an_answer_without_anything_heavy(tmp_path, module, argv, code, said):
     left, shown, packages = answer(tmp_path, module, *argv)
     assert (left, shown[: len(said)]) == (code, said)
     assert "pydantic" in packages
@@ -62,7 +60,7 @@ def test_an_answer_without_anything_heavy(
         assert shown == f"nettailor {version('nettailor')}\n"
 
 
-def test_what_only_timm_knows_is_checked_before_anything_is_trained(tmp_path: Path) -> None:
+def test_what_only_timm_knows_is_checked_before_anything_is_trained(tmp_path):
     argv = ["--optimizer", "sdg"]
     names = [f"--{stage}.optimizer" for stage in ("teacher", "prune")]
     words = [word for name in names for word in (name, argv[1])]
@@ -79,7 +77,7 @@ def test_what_only_timm_knows_is_checked_before_anything_is_trained(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_fits_two_screens(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_fits_two_screens(name, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     _, shown, _ = answer(tmp_path, "nettailor", name, "--help")
     assert len(shown.splitlines()) <= 90

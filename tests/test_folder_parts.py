@@ -38,7 +38,7 @@ def parted(root: Path, **counts: int) -> Path:
         (("trains", "tester", "contest", "interval", "device", "a.train"), "- - - - - -"),
     ],
 )
-def test_names_of_parts(names: tuple[str, ...], parts: str) -> None:
+def test_names_of_parts(names, parts):
     found = parts_of(names)
     assert [found.get(name, "-") for name in names] == parts.split()
 
@@ -52,14 +52,14 @@ def test_names_of_parts(names: tuple[str, ...], parts: str) -> None:
         ("TRAIN", "dev", "Test_Set"),
     ],
 )
-def test_parts_are_taken_as_they_are(tmp_path: Path, train: str, val: str, test: str) -> None:
+def test_parts_are_taken_as_they_are(tmp_path, train, val, test):
     task = load(parted(tmp_path, **{train: 3, val: 2, test: 1}))
     assert task.classes == ("a", "b")
     assert sizes(task) == (6, 4, 2)
     assert task.left_out == ()
 
 
-def test_an_unlabelled_part_is_left_out(tmp_path: Path) -> None:
+def test_an_unlabelled_part_is_left_out(tmp_path):
     """As a data set of scenes unpacks: each part in one more folder of its name."""
     parted(tmp_path / "seg_train", seg_train=8)
     parted(tmp_path / "seg_test", seg_test=3)
@@ -72,7 +72,7 @@ def test_an_unlabelled_part_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inner", ["", "test/"])
-def test_a_part_without_class_folders_is_left_out(tmp_path: Path, inner: str) -> None:
+def test_a_part_without_class_folders_is_left_out(tmp_path, inner):
     parted(tmp_path, train=10)
     picture(tmp_path / "test" / inner / "0.png")
     task = load(tmp_path)
@@ -80,7 +80,7 @@ def test_a_part_without_class_folders_is_left_out(tmp_path: Path, inner: str) ->
     assert task.left_out == ("test/ (no class folders)",)
 
 
-def test_flat_validation_beside_parts(tmp_path: Path) -> None:
+def test_flat_validation_beside_parts(tmp_path):
     parted(tmp_path, train=8, test=2)
     picture(tmp_path / "val" / "0.png")
     (tmp_path / "notes").mkdir()
@@ -92,7 +92,7 @@ def test_flat_validation_beside_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names", [("test", "train"), ("Training", "dev"), ("seg_test", "seg_train", "seg_pred")]
 )
-def test_flat_parts_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_flat_parts_are_no_classes(tmp_path, names):
     for name in names:
         for number in range(9):
             picture(tmp_path / name / f"{number}.png")
@@ -105,20 +105,20 @@ def test_flat_parts_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize("names", [("fold1", "fold2"), ("A", "B", "C"), ("learn", "holdout")])
-def test_a_level_of_unknown_parts_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_a_level_of_unknown_parts_is_refused(tmp_path, names):
     parted(tmp_path, **dict.fromkeys(names, 9))
     with pytest.raises(UserError, match=r"hold the same folders, a/, b/: which are classes\?"):
         load(tmp_path)
 
 
-def test_parts_inside_the_classes_are_refused(tmp_path: Path) -> None:
+def test_parts_inside_the_classes_are_refused(tmp_path):
     for name in ("cat", "dog"):
         parted(tmp_path / name, train=5, test=5)
     with pytest.raises(UserError, match="cat/, dog/ hold the same folders, test/, train/"):
         load(tmp_path)
 
 
-def test_folders_inside_classes_are_fine_otherwise(tmp_path: Path) -> None:
+def test_folders_inside_classes_are_fine_otherwise(tmp_path):
     """One folder in each, or each its own."""
     for name in ("cat", "dog"):
         tree(tmp_path / name, {"images": 5, f"young {name}s": 5})
@@ -137,7 +137,7 @@ def a_run(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["runs/pets/teacher/one", "mine/pets/teacher/one", "old/one"])
-def test_runs_are_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_runs_are_no_class(tmp_path, monkeypatch, place):
     root = tree(tmp_path / "pets", {"cat": 10, "dog": 10})
     a_run(root / place)
     monkeypatch.chdir(root)
@@ -146,7 +146,7 @@ def test_runs_are_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plac
     assert task.left_out == (f"{place.partition('/')[0]}/ (runs)",)
 
 
-def test_the_folder_for_runs_is_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_for_runs_is_no_class(tmp_path, monkeypatch):
     """What it holds may be a list of broken images alone."""
     root = tree(tmp_path / "pets", {"cat": 10, "dog": 10})
     (root / "runs" / "pets").mkdir(parents=True)
@@ -157,13 +157,13 @@ def test_the_folder_for_runs_is_no_class(tmp_path: Path, monkeypatch: pytest.Mon
     assert load(".").classes == ("cat", "dog", "runs"), "or this would prove nothing"
 
 
-def test_settings_of_others_make_no_run(tmp_path: Path) -> None:
+def test_settings_of_others_make_no_run(tmp_path):
     tree(tmp_path, {"cat": 10, "dog": 10})
     (tmp_path / "cat" / "config.yaml").write_text("data: cats\nbackbone: felis\nweight: 4 kg\n")
     assert load(tmp_path).classes == ("cat", "dog")
 
 
-def test_other_files_are_counted_by_their_endings(tmp_path: Path) -> None:
+def test_other_files_are_counted_by_their_endings(tmp_path):
     tree(tmp_path, {"cat": 10, "dog": 10})
     for name in ("0.heic", "1.HEIC", "2.heic", "a.txt", "deep/b.txt", "README", "._0.png"):
         path = tmp_path / "cat" / name
@@ -177,7 +177,7 @@ def test_other_files_are_counted_by_their_endings(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_class_of_other_files_says_which(tmp_path: Path) -> None:
+def test_a_class_of_other_files_says_which(tmp_path):
     tree(tmp_path, {"cat": 10, "dog": 0})
     (tmp_path / "dog" / "0.heic").touch()
     with pytest.raises(UserError, match=r"no images of class 'dog'.*\(left out: 1 \.heic\)$"):
@@ -185,7 +185,7 @@ def test_a_class_of_other_files_says_which(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_class_that_may_not_be_read(tmp_path: Path) -> None:
+def test_a_class_that_may_not_be_read(tmp_path):
     tree(tmp_path, {"cat": 10, "dog": 10})
     (tmp_path / "dog").chmod(0)
     try:

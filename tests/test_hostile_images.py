@@ -4,7 +4,6 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +56,7 @@ def look_at(path: Path) -> Image.Image | str:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_whole_images_are_read(tmp_path: Path, kind: str) -> None:
+def test_whole_images_are_read(tmp_path, kind):
     """The controls: what the mutations below start from is fine."""
     path = tmp_path / f"image.{kind.lower()}"
     path.write_bytes(WHOLE[kind])
@@ -74,7 +73,7 @@ def test_whole_images_are_read(tmp_path: Path, kind: str) -> None:
     cut=st.floats(0, 1),
     flips=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8),
 )
-def test_mutated_files(tmp_path: Path, kind: str, cut: float, flips: list[tuple[int, int]]) -> None:
+def test_mutated_files(tmp_path, kind, cut, flips):
     content = bytearray(WHOLE[kind][: round(cut * len(WHOLE[kind]))])
     for place, value in flips:
         if content:
@@ -92,19 +91,19 @@ def test_mutated_files(tmp_path: Path, kind: str, cut: float, flips: list[tuple[
 @example(b"\x80\x04\x95")
 @example(png_of(60_000, 60_000))
 @example(png_of(0, 0))
-def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_image(tmp_path, content):
     path = tmp_path / "image.png"
     path.write_bytes(content)
     assert isinstance(look_at(path), str)
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(png_of(60_000, 60_000))
     assert "decompression bomb" in str(look_at(path))
 
 
-def test_sixteen_bits_are_scaled() -> None:
+def test_sixteen_bits_are_scaled():
     """Pillow's own conversion cuts all but the darkest 256 of 65536 greys off at white."""
     grey = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
     content = io.BytesIO()
@@ -122,19 +121,19 @@ def test_sixteen_bits_are_scaled() -> None:
     ],
     ids=["floating", "beyond 16 bits", "negative"],
 )
-def test_pixels_of_unknown_range_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_pixels_of_unknown_range_are_refused(tmp_path, pixels):
     path = tmp_path / "image.tiff"
     Image.fromarray(pixels).save(path)
     assert "save it in 8 or 16 bits" in str(look_at(path))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB"])
-def test_modes(mode: str) -> None:
+def test_modes(mode):
     whole = Image.new("LAB", (32, 24)) if mode == "LAB" else Image.fromarray(PATTERN).convert(mode)
     assert as_rgb(whole).size == (32, 24)
 
 
-def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
+def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     path = tmp_path / "moving.webp"
     frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
@@ -176,20 +175,20 @@ def count(task: Task) -> int:
     ],
     ids=["itself", "above", "by its name", "nothing"],
 )
-def test_links_that_lead_nowhere_new(tmp_path: Path, link: Callable[[Path], None]) -> None:
+def test_links_that_lead_nowhere_new(tmp_path, link):
     """Each image counts once: one that stood in two splits would make the test a lie."""
     root = tree(tmp_path / "set")
     link(root)
     assert count(task_of(root)) == 24
 
 
-def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:
+def test_a_link_to_another_folder_is_followed(tmp_path):
     root, elsewhere = tree(tmp_path / "set"), tree(tmp_path / "more", classes=1, each=5)
     os.symlink(elsewhere / "class 0", root / "class 0" / "more")
     assert count(task_of(root)) == 29
 
 
-def test_broken_images_are_left_out_and_told(tmp_path: Path) -> None:
+def test_broken_images_are_left_out_and_told(tmp_path):
     root = tree(tmp_path / "set")
     broken = sorted((root / "class 0").iterdir())[:3]
     for path in broken:
@@ -205,7 +204,7 @@ def test_broken_images_are_left_out_and_told(tmp_path: Path) -> None:
             assert part[index][1] == label
 
 
-def test_a_class_that_is_all_broken_is_refused(tmp_path: Path) -> None:
+def test_a_class_that_is_all_broken_is_refused(tmp_path):
     root = tree(tmp_path / "set", each=40)
     task = task_of(root)
     for path in (root / "class 1").iterdir():
@@ -214,7 +213,7 @@ def test_a_class_that_is_all_broken_is_refused(tmp_path: Path) -> None:
         without_broken(task, lambda image: None)
 
 
-def test_a_part_that_is_all_broken_is_refused(tmp_path: Path) -> None:
+def test_a_part_that_is_all_broken_is_refused(tmp_path):
     root = tree(tmp_path / "set")
     task = task_of(root)
     for path in root.rglob("*.png"):
@@ -223,7 +222,7 @@ def test_a_part_that_is_all_broken_is_refused(tmp_path: Path) -> None:
         without_broken(task, lambda image: None)
 
 
-def test_ten_thousand_classes(tmp_path: Path) -> None:
+def test_ten_thousand_classes(tmp_path):
     content = encoded("PNG", "L")
     for label in range(10_000):
         folder = tmp_path / "set" / f"{label:05}"
@@ -236,7 +235,7 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def two_classes(tmp_path: Path) -> Path:
+def two_classes(tmp_path):
     """Twelve pictures of cats and twelve of dogs."""
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
@@ -251,14 +250,14 @@ def paths_of(folder: Path) -> list[str]:
     return [os.path.relpath(path, folder) for path in found.paths]
 
 
-def test_an_image_and_links_to_it_count_once(two_classes: Path) -> None:
+def test_an_image_and_links_to_it_count_once(two_classes):
     before = paths_of(two_classes)
     (two_classes / "cat" / "99.png").symlink_to(two_classes / "cat" / "03.png")
     (two_classes / "cat" / "again").symlink_to(two_classes / "cat")
     assert paths_of(two_classes) == before
 
 
-def test_an_image_of_two_classes_is_refused(two_classes: Path) -> None:
+def test_an_image_of_two_classes_is_refused(two_classes):
     (two_classes / "dog" / "99.png").symlink_to(two_classes / "cat" / "03.png")
     with pytest.raises(
         UserError, match=r"dog/99\.png: is the same file as an image of class 'cat'"
@@ -267,7 +266,7 @@ def test_an_image_of_two_classes_is_refused(two_classes: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_of_images_that_may_not_be_read_is_refused(two_classes: Path) -> None:
+def test_a_folder_of_images_that_may_not_be_read_is_refused(two_classes):
     night = two_classes / "cat" / "night"
     night.mkdir(mode=0)
     try:
@@ -277,7 +276,7 @@ def test_a_folder_of_images_that_may_not_be_read_is_refused(two_classes: Path) -
         night.chmod(0o755)
 
 
-def test_a_strip_that_would_fill_memory_is_refused(tmp_path: Path) -> None:
+def test_a_strip_that_would_fill_memory_is_refused(tmp_path):
     strip, long = tmp_path / "strip.png", tmp_path / "long.png"
     Image.new("L", (1, 1001)).save(strip)
     Image.new("L", (1000, 1)).save(long)

@@ -28,7 +28,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, _NO_CUDA])]
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def weights(tmp_path_factory):
     return weights_in(tmp_path_factory.mktemp("weights"))
 
 
@@ -43,7 +43,7 @@ def stored(*tensors: Tensor) -> int:
 
 
 @pytest.fixture(scope="module")
-def ten(weights: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ten(weights, tmp_path_factory):
     """A library of ten tasks, of all policies, of several wirings, class counts and sizes."""
     folder = tmp_path_factory.mktemp("ten")
     short = Wiring(5, (Way(0, 1, "block"), Way(1, 2, "block"), Way(2, 5, "exit")))
@@ -69,7 +69,7 @@ def held_by(library: Library) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_pretrained_tensors_are_one_and_the_same(ten: Path, device: str) -> None:
+def test_pretrained_tensors_are_one_and_the_same(ten, device):
     library = Library(ten / "library").to(device)
     assert len(library.tasks) == 10
     for task in library.tasks:  # each is placed after the others were loaded
@@ -97,7 +97,7 @@ def test_pretrained_tensors_are_one_and_the_same(ten: Path, device: str) -> None
     assert len(set(own)) == len(own), "what a task owns is its alone"
 
 
-def test_ten_tasks_cost_one_backbone_and_ten_packs(ten: Path) -> None:
+def test_ten_tasks_cost_one_backbone_and_ten_packs(ten):
     library = Library(ten / "library")
     networks = [library[task].network for task in library.tasks]
     values = [value for network in networks for value in tensors_of(network).values()]
@@ -114,7 +114,7 @@ def test_ten_tasks_cost_one_backbone_and_ten_packs(ten: Path) -> None:
     assert held < stored(*(v for network in apart for v in tensors_of(network).values())) / 3
 
 
-def test_blocks_that_nobody_uses_cost_nothing(ten: Path) -> None:
+def test_blocks_that_nobody_uses_cost_nothing(ten):
     """Tasks 7 and 8 end after two blocks of four; 7 and 1 own the same kind of tensors."""
     library = Library(ten / "library")
     values = tensors_of(library["task-7"].network)
@@ -129,7 +129,7 @@ def test_blocks_that_nobody_uses_cost_nothing(ten: Path) -> None:
     assert all(values[name] is whole[chain] for name, chain in names.items())
 
 
-def test_eviction_frees_the_blocks_that_no_other_task_uses(ten: Path) -> None:
+def test_eviction_frees_the_blocks_that_no_other_task_uses(ten):
     library = Library(ten / "library")
     expected = library["task-1"](images())
     top = next(tensor for name, tensor in held_by(library).items() if name.startswith("blocks.3."))
@@ -151,7 +151,7 @@ def test_eviction_frees_the_blocks_that_no_other_task_uses(ten: Path) -> None:
     assert held_by(library) == {}
 
 
-def test_switching_is_a_look_up(ten: Path) -> None:
+def test_switching_is_a_look_up(ten):
     library = Library(ten / "library")
     first = library["task-1"]
     assert library["task-2"] is not first
@@ -162,7 +162,7 @@ def test_switching_is_a_look_up(ten: Path) -> None:
     assert "task-11" not in library
 
 
-def test_nothing_is_read_before_it_is_used(ten: Path, tmp_path: Path) -> None:
+def test_nothing_is_read_before_it_is_used(ten, tmp_path):
     folder = shutil.copytree(ten / "library", tmp_path / "library")
     pack = folder / "packs" / "task-1" / "pack.safetensors"
     kept = pack.read_bytes()
@@ -185,7 +185,7 @@ def test_nothing_is_read_before_it_is_used(ten: Path, tmp_path: Path) -> None:
         library["task-1"]
 
 
-def test_evicted_tensors_are_freed_and_the_task_comes_back(ten: Path) -> None:
+def test_evicted_tensors_are_freed_and_the_task_comes_back(ten):
     library = Library(ten / "library")
     expected = library["task-1"](images())
     gone = weakref.ref(library["task-1"].network.path_weights.logits)
@@ -194,7 +194,7 @@ def test_evicted_tensors_are_freed_and_the_task_comes_back(ten: Path) -> None:
     assert torch.equal(library["task-1"](images()), expected)
 
 
-def test_packs_that_lie_elsewhere(ten: Path, tmp_path: Path) -> None:
+def test_packs_that_lie_elsewhere(ten, tmp_path):
     library = Library(ten / "library")
     elsewhere = shutil.copytree(ten / "library" / "packs" / "task-4", tmp_path / "other")
     assert library.add(elsewhere) == "other"
@@ -247,9 +247,7 @@ def bring_nan(folder: Path) -> None:
         (lambda f: change(f / "pack.json", lambda c: c.update(sha256=5)), "sha256: "),
     ],
 )
-def test_a_pack_that_is_refused_leaves_nothing_behind(
-    ten: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
-) -> None:
+def test_a_pack_that_is_refused_leaves_nothing_behind(ten, tmp_path, damage, words):
     library = Library(ten / "library")
     folder = shutil.copytree(ten / "library" / "packs" / "task-4", tmp_path / "pack")
     before = library.tasks
@@ -288,9 +286,7 @@ def test_a_pack_that_is_refused_leaves_nothing_behind(
         ),
     ],
 )
-def test_a_pack_that_turns_out_damaged_is_not_loaded(
-    ten: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
-) -> None:
+def test_a_pack_that_turns_out_damaged_is_not_loaded(ten, tmp_path, damage, words):
     library = Library(ten / "library")
     folder = shutil.copytree(ten / "library" / "packs" / "task-4", tmp_path / "pack")
     damage(folder)
@@ -324,16 +320,14 @@ def test_a_pack_that_turns_out_damaged_is_not_loaded(
         ),
     ],
 )
-def test_a_damaged_backbone(
-    ten: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
-) -> None:
+def test_a_damaged_backbone(ten, tmp_path, damage, words):
     folder = shutil.copytree(ten / "library", tmp_path / "library")
     damage(folder / "backbone")
     with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):
         Library(folder)["task-1"]
 
 
-def test_no_such_task_and_no_images(ten: Path) -> None:
+def test_no_such_task_and_no_images(ten):
     library = Library(ten / "library")
     for look in (library.__getitem__, library.evict):
         with pytest.raises(UserError, match=r"no task 'task-11'; did you mean 'task-1'.*task-9$"):
@@ -357,9 +351,7 @@ def test_no_such_task_and_no_images(ten: Path) -> None:
         (["--library", "{}", "--weights", "auto"], "--library and --weights were both given"),
     ],
 )
-def test_flags_that_do_not_go_together(
-    ten: Path, tmp_path: Path, flags: list[str], words: str
-) -> None:
+def test_flags_that_do_not_go_together(ten, tmp_path, flags, words):
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     argv = [flag.format(ten / "library") for flag in flags]
     with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):

@@ -36,7 +36,7 @@ STRANGE: list[Any] = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _little_memory() -> Iterator[None]:
+def _little_memory():
     """Whoever asks for a gigabyte more than is in use gets an error that is no UserError."""
     in_use = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -46,7 +46,7 @@ def _little_memory() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory):
     """A run, a library with its pack, and an image."""
     folder = tmp_path_factory.mktemp("fuzz")
     torch.manual_seed(0)
@@ -204,11 +204,11 @@ TARGETS: list[tuple[str, list[Any], Callable[[Path], torch.Tensor], int]] = [
 ]
 
 
-def test_they_are_a_thousand() -> None:
+def test_they_are_a_thousand():
     assert sum(count for *_, count in TARGETS) >= 1000
 
 
-def test_memory_is_short() -> None:
+def test_memory_is_short():
     """Else the others would not notice."""
     with pytest.raises(RuntimeError, match="memory"):
         torch.zeros(2 * GIGABYTE, dtype=torch.uint8)
@@ -217,14 +217,7 @@ def test_memory_is_short() -> None:
 @pytest.mark.parametrize(
     ("file", "kinds", "use", "count"), TARGETS, ids=[file for file, *_ in TARGETS]
 )
-def test_damaged_files(
-    place: Path,
-    tmp_path: Path,
-    file: str,
-    kinds: list[Callable[[bytes, random.Random], bytes]],
-    use: Callable[[Path], torch.Tensor],
-    count: int,
-) -> None:
+def test_damaged_files(place, tmp_path, file, kinds, use, count):
     folder = shutil.copytree(place, tmp_path / "place")
     path = folder / file
     whole = path.read_bytes()
@@ -260,7 +253,7 @@ class Touch:
 
 @pytest.mark.parametrize("write", ["pickle", "torch"])
 @pytest.mark.parametrize("file", [file for file, *_ in TARGETS])
-def test_code_in_a_file_does_not_run(place: Path, tmp_path: Path, file: str, write: str) -> None:
+def test_code_in_a_file_does_not_run(place, tmp_path, file, write):
     touched = tmp_path / "touched"
     payload = {"stem.conv1.weight": Touch(touched)}
     folder = shutil.copytree(place, tmp_path / "place")
@@ -286,9 +279,7 @@ def test_code_in_a_file_does_not_run(place: Path, tmp_path: Path, file: str, wri
         ({"classes": [str(number) for number in range(70_000)]}, r"classes: .*at most 65536"),
     ],
 )
-def test_nobody_makes_it_allocate_gigabytes(
-    place: Path, tmp_path: Path, edit: dict[str, Any], words: str
-) -> None:
+def test_nobody_makes_it_allocate_gigabytes(place, tmp_path, edit, words):
     folder = shutil.copytree(place, tmp_path / "place")
     path = folder / "zoo" / "architecture.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | edit), encoding="utf-8")
@@ -296,7 +287,7 @@ def test_nobody_makes_it_allocate_gigabytes(
         load_network(folder / "zoo")
 
 
-def test_exits_and_proxies_without_number(place: Path, tmp_path: Path) -> None:
+def test_exits_and_proxies_without_number(place, tmp_path):
     """Every path that there could be, with as many classes as there may be."""
     folder = shutil.copytree(place, tmp_path / "place")
     path = folder / "zoo" / "architecture.json"
@@ -314,7 +305,7 @@ def test_exits_and_proxies_without_number(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.float16, torch.float64, torch.complex64])
-def test_numbers_of_another_type(place: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_numbers_of_another_type(place, tmp_path, dtype):
     folder = shutil.copytree(place, tmp_path / "place")
     for file, use in (("library/packs/zoo/pack", use_pack), ("zoo/model", use_run)):
         path = folder / f"{file}.safetensors"

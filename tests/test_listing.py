@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from shell import SMALL, Shell
+from shell import SMALL
 
 from nettailor.cli import tailor
 from nettailor.core.data import images_of, load_task
@@ -28,7 +28,7 @@ def picture(path: Path, seed: int) -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path):
     """Ten pictures of each of two classes."""
     folder = tmp_path / "here" / "photos"
     for number in range(20):
@@ -44,7 +44,7 @@ def rows_of(folder: Path) -> list[Listed]:
     return listing(task)
 
 
-def test_a_listing_says_part_class_file_and_size(photos: Path) -> None:
+def test_a_listing_says_part_class_file_and_size(photos):
     rows = rows_of(photos)
     assert len(rows) == len({row.file for row in rows}) == 20
     assert [sum(row.part == part for row in rows) for part in ("train", "val", "test")] == [
@@ -57,7 +57,7 @@ def test_a_listing_says_part_class_file_and_size(photos: Path) -> None:
         assert row.size == (photos / row.file).stat().st_size
 
 
-def test_digits_are_listed_by_number(tmp_path: Path) -> None:
+def test_digits_are_listed_by_number(tmp_path):
     rows = rows_of(Path("digits"))
     assert len(rows) == 1797
     assert {row.size for row in rows} == {0}
@@ -67,14 +67,14 @@ def test_digits_are_listed_by_number(tmp_path: Path) -> None:
         require_same_images(tmp_path, rows[1:], "begin anew")
 
 
-def test_a_moved_set_is_the_same(photos: Path, tmp_path: Path) -> None:
+def test_a_moved_set_is_the_same(photos, tmp_path):
     moved = shutil.copytree(photos, tmp_path / "elsewhere" / "photos")
     assert rows_of(moved) == rows_of(photos)
     note_images(tmp_path, rows_of(photos))
     require_same_images(tmp_path, rows_of(moved), "begin anew")
 
 
-def test_what_differs_is_said(photos: Path, tmp_path: Path) -> None:
+def test_what_differs_is_said(photos, tmp_path):
     """One file is new, one is gone, one has other pixels; no new split is to hide that."""
     before = rows_of(photos)
     note_images(tmp_path, before)
@@ -93,9 +93,7 @@ def test_what_differs_is_said(photos: Path, tmp_path: Path) -> None:
         require_same_images(tmp_path, before, "begin anew")
 
 
-def test_however_a_folder_is_spelled_it_is_one_set(
-    shell: Shell, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_however_a_folder_is_spelled_it_is_one_set(shell, photos, monkeypatch):
     """Trained once; then the finished run answers to every spelling, and from another place."""
     monkeypatch.chdir(photos.parent)
     assert shell(*FEW, "--data", "photos")[0] == 0
@@ -108,7 +106,7 @@ def test_however_a_folder_is_spelled_it_is_one_set(
     assert (run / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_images_added_after_the_teacher_are_refused(shell: Shell, photos: Path) -> None:
+def test_images_added_after_the_teacher_are_refused(shell, photos):
     """They would deal the parts anew, and the teacher has seen what validation then holds."""
     assert shell(*FEW, "--data", str(photos))[0] == 0
     picture(photos / "cat" / "new1.png", 98)
@@ -122,7 +120,7 @@ def test_images_added_after_the_teacher_are_refused(shell: Shell, photos: Path) 
     assert shell(*FEW, "--data", str(photos), "--tolerance", "100", main=tailor.main)[0] == 0
 
 
-def test_two_sets_of_one_name_do_not_share_a_run(shell: Shell, photos: Path) -> None:
+def test_two_sets_of_one_name_do_not_share_a_run(shell, photos):
     assert shell(*FEW, "--data", str(photos))[0] == 0
     other = photos.parents[1] / "other" / "photos"
     for number in range(20, 40):
@@ -131,9 +129,7 @@ def test_two_sets_of_one_name_do_not_share_a_run(shell: Shell, photos: Path) -> 
     assert "was made with other images than there are now" in shown
 
 
-def test_a_folder_called_as_a_set_is_pointed_at(
-    shell: Shell, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_called_as_a_set_is_pointed_at(shell, photos, monkeypatch, capsys):
     monkeypatch.chdir(photos.parent)
     shutil.copytree(photos, photos.parent / "digits")
     shell(*FEW, "--limit.train", "60", "--limit.test", "20", "--dry-run")
@@ -142,7 +138,7 @@ def test_a_folder_called_as_a_set_is_pointed_at(
     assert (shell.out / "digits" / "teacher").exists()
 
 
-def test_the_same_file_in_two_parts_or_classes_is_said(shell: Shell, photos: Path) -> None:
+def test_the_same_file_in_two_parts_or_classes_is_said(shell, photos):
     """Two pictures that training has lie in the test as well, and a cat is a dog, too."""
     for name in ("cat/0.png", "dog/1.png"):
         (photos / "train" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +171,7 @@ def test_the_same_file_in_two_parts_or_classes_is_said(shell: Shell, photos: Pat
     assert images_of(task)["test"] == {"images": 6, "smallest": 3, "from": "as given"}
 
 
-def test_no_two_files_are_the_same_by_their_size(photos: Path) -> None:
+def test_no_two_files_are_the_same_by_their_size(photos):
     """Pictures of one size in bytes that differ are no duplicates."""
     task = load_task(
         str(photos), data_dir=photos, download=False, val_fraction=0.2, test_fraction=0.2,
@@ -186,7 +182,7 @@ def test_no_two_files_are_the_same_by_their_size(photos: Path) -> None:
     assert task.origins == {"val": "cut from train: 20 %", "test": "cut from train: 20 %"}
 
 
-def test_predictions_name_file_and_class(shell: Shell, photos: Path) -> None:
+def test_predictions_name_file_and_class(shell, photos):
     assert shell(*FEW, "--data", str(photos))[0] == 0
     (run,) = (shell.out / "photos" / "teacher").iterdir()
     with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -202,7 +198,7 @@ def test_predictions_name_file_and_class(shell: Shell, photos: Path) -> None:
     }  # fmt: skip
 
 
-def test_pictures_of_mistakes_name_classes_and_file(shell: Shell, tmp_path: Path) -> None:
+def test_pictures_of_mistakes_name_classes_and_file(shell, tmp_path):
     """The same six pictures lie in both classes of the test, so that six of the twelve are wrong;
     all have one name but for its case, and so would the pictures of a class."""
     photos = tmp_path / "photos"
@@ -232,7 +228,7 @@ def test_pictures_of_mistakes_name_classes_and_file(shell: Shell, tmp_path: Path
             assert np.array_equal(shown, original)
 
 
-def test_a_file_name_that_is_no_text(shell: Shell, photos: Path) -> None:
+def test_a_file_name_that_is_no_text(shell, photos):
     """As archives of other systems leave them."""
     try:
         (photos / "cat" / "0.png").rename(photos / "cat" / os.fsdecode(b"\xff0.png"))

@@ -319,10 +319,10 @@ class Rare(Noise):
         self.labels = (0,) * 15 + (1,) + (2,) * 4
 
 
-def test_balanced_sampling_draws_every_class_as_often() -> None:
+def test_balanced_sampling_draws_every_class_as_often():
     """A third of 4 000 images each, ± 4 standard deviations; the same again for the same seed."""
 
-    def drawn(seed: int) -> list[int]:
+    def drawn(seed):
         loader = TrainLoader(
             Rare(), eval_transform(PREPROCESSING), batch_size=20, seed=seed, workers=0,
             pin_memory=False, balanced=True,

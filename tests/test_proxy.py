@@ -5,16 +5,16 @@ from copy import deepcopy
 import pytest
 import torch
 from conftest import enliven
+from networks import student_of
 from torch import Tensor, nn
 
 from nettailor.core.backbone import create_backbone
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.student.costs import path_costs
-from nettailor.student.network import Student
 from nettailor.student.proxy import Proxy, ScaledBatchNorm2d, pool, scaled_affines
 
 
-def test_pooling_by_hand() -> None:
+def test_pooling_by_hand():
     """Stride 2: kernel 3, padding 1. Windows along 0 … 4 are {0,1}, {1,2,3}, {3,4}."""
     x = torch.tensor([[[[5.0, 1, 2, 3, 4]]]])
     assert pool(x, 2).flatten().tolist() == [5, 3, 4]
@@ -27,12 +27,12 @@ def test_pooling_by_hand() -> None:
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
 @pytest.mark.parametrize("side", [7, 8, 13, 16, 31])
-def test_pooling_gives_the_target_its_resolution(stride: int, side: int) -> None:
+def test_pooling_gives_the_target_its_resolution(stride, side):
     out = pool(torch.randn(2, 3, side, side + 1), stride)
     assert out.shape == (2, 3, -(-side // stride), -(-(side + 1) // stride))
 
 
-def test_pooling_equals_the_layer_it_stands_for() -> None:
+def test_pooling_equals_the_layer_it_stands_for():
     x = torch.randn(2, 3, 9, 12)
     for stride in (2, 4):
         layer = nn.MaxPool2d(stride + 1, stride=stride, padding=stride // 2)
@@ -45,7 +45,7 @@ def times(proxy: Proxy, alpha: float) -> tuple[Tensor, Tensor]:
     return scaled_affines([proxy.norm], [torch.tensor(alpha)])[0]
 
 
-def test_affines_of_several_norms_by_hand() -> None:
+def test_affines_of_several_norms_by_hand():
     """Each norm's two channels, or three, are multiplied by its own α; gradients reach both."""
     norms = [nn.BatchNorm2d(2), nn.BatchNorm2d(3)]
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_affines_of_several_norms_by_hand() -> None:
     assert norms[1].bias.grad.tolist() == [3, 3, 3]
 
 
-def test_basic_proxy_by_hand() -> None:
+def test_basic_proxy_by_hand():
     """A 1×1 convolution of 24·40 weights and a batch norm of 2·40."""
     proxy = Proxy(24, 40, "basic")
     assert parameters(proxy) == 24 * 40 + 2 * 40
@@ -71,7 +71,7 @@ def test_basic_proxy_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("channels", "between"), [(256, 16), (1024, 32), (2048, 64)])
-def test_bottleneck_proxy_by_hand(channels: int, between: int) -> None:
+def test_bottleneck_proxy_by_hand(channels, between):
     """max(C_out / 32, 16) channels between, each convolution with its batch norm."""
     proxy = Proxy(64, channels, "bottleneck")
     assert parameters(proxy) == 64 * between + 2 * between + between * channels + 2 * channels
@@ -79,7 +79,7 @@ def test_bottleneck_proxy_by_hand(channels: int, between: int) -> None:
     assert module_flops(proxy, (64, 3, 3)) == 9 * (64 * between + between * channels)
 
 
-def test_basic_proxy_is_what_its_layers_make() -> None:
+def test_basic_proxy_is_what_its_layers_make():
     proxy = Proxy(6, 8, "basic")
     enliven(proxy).eval()
     x = torch.randn(2, 6, 3, 3)
@@ -90,18 +90,11 @@ def test_basic_proxy_is_what_its_layers_make() -> None:
         torch.testing.assert_close(proxy(x), norm(proxy.conv(x)))
 
 
-def test_proxy_costs_an_eighteenth_of_a_basic_block() -> None:
+def test_proxy_costs_an_eighteenth_of_a_basic_block():
     """Two 3×3 convolutions of C² weights a tap are 18 C², a proxy C²; padding changes nothing."""
     chain = create_backbone("resnet18", 10)
     costs = chain_costs(chain, 64)
-    student = Student(
-        create_backbone("resnet18", 10),
-        skips=1,
-        identities=False,
-        exits=False,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of(create_backbone("resnet18", 10), 1, beside=False)
     paths, total = path_costs(student, chain, 64)
     assert total == costs.total
     by_key = {path.key: cost for path, cost in zip(student.wiring.paths, paths, strict=True)}
@@ -113,17 +106,10 @@ def test_proxy_costs_an_eighteenth_of_a_basic_block() -> None:
     assert by_key["proxy-1-2"].parameters == 64**2 + 2 * 64
 
 
-def test_proxies_cost_what_they_compute_at_an_odd_size() -> None:
+def test_proxies_cost_what_they_compute_at_an_odd_size():
     """67 px: nodes of stride 4 are 17 px, of stride 8 are 9 px."""
     chain = create_backbone("resnet18", 10)
-    student = Student(
-        create_backbone("resnet18", 10),
-        skips=3,
-        identities=False,
-        exits=False,
-        batch_norm="follow",
-        shared=True,
-    ).eval()
+    student = student_of(create_backbone("resnet18", 10), 3, beside=False).eval()
     paths, _ = path_costs(student, chain, 67)
     by_key = {path.key: cost for path, cost in zip(student.wiring.paths, paths, strict=True)}
     assert by_key["proxy-0-1"].flops == 64 * 64 * 17 * 17
@@ -136,7 +122,7 @@ def test_proxies_cost_what_they_compute_at_an_odd_size() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.3])
-def test_scaled_batch_norm_is_batch_norm_times_scale(momentum: float) -> None:
+def test_scaled_batch_norm_is_batch_norm_times_scale(momentum):
     """Outputs, running statistics and gradients, in training and in evaluation."""
     norm = nn.BatchNorm2d(6, momentum=momentum)
     enliven(norm)
@@ -169,7 +155,7 @@ def test_scaled_batch_norm_is_batch_norm_times_scale(momentum: float) -> None:
         assert torch.equal(tensor, before[name]), name
 
 
-def test_without_a_scale_it_is_plain_batch_norm() -> None:
+def test_without_a_scale_it_is_plain_batch_norm():
     norm, scaled = nn.BatchNorm2d(6), ScaledBatchNorm2d(6)
     x = torch.randn(4, 6, 5, 5)
     assert torch.equal(norm(x), scaled(x))

@@ -36,7 +36,7 @@ NAME = "efficientnet_b1_pruned-32px"
 
 
 @pytest.mark.parametrize("backbone", PUBLISHED)
-def test_counts_are_the_published_ones(backbone: str) -> None:
+def test_counts_are_the_published_ones(backbone):
     with torch.device("meta"):
         chain = create_backbone(backbone, 1000)
     size = get_pretrained_cfg(backbone).input_size[1]
@@ -47,7 +47,7 @@ def test_counts_are_the_published_ones(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", PUBLISHED)
-def test_the_chain_is_timms_network_and_its_parts_add_up(backbone: str) -> None:
+def test_the_chain_is_timms_network_and_its_parts_add_up(backbone):
     chain = lively_chain(backbone)
     assert len(chain.blocks) == BLOCKS[backbone]
     total = chain_costs(chain, 64).total
@@ -65,7 +65,7 @@ def test_the_chain_is_timms_network_and_its_parts_add_up(backbone: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(tmp_path_factory):
     """A teacher, a tailored network and one cut by two stages."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
@@ -90,9 +90,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
         (f"tailored/{NAME}-all-gamma0.3-seed0", Student, ["onnx", "safetensors"]),
     ],
 )
-def test_every_road_ends_in_a_network_that_can_be_handed_over(
-    out: Path, tmp_path: Path, run: str, form: type, files: list[str]
-) -> None:
+def test_every_road_ends_in_a_network_that_can_be_handed_over(out, tmp_path, run, form, files):
     network, architecture = load_network(out / run)
     assert isinstance(network, form)
     assert architecture.backbone == "efficientnet_b1_pruned"
@@ -104,7 +102,7 @@ def test_every_road_ends_in_a_network_that_can_be_handed_over(
     }  # fmt: skip
 
 
-def test_the_cut_networks_are_smaller(out: Path) -> None:
+def test_the_cut_networks_are_smaller(out):
     whole = summary_of(out / f"teacher/{NAME}-seed0")
     assert whole["blocks"]["universal"] == BLOCKS["efficientnet_b1_pruned"]
     for run in (f"eliminated/{NAME}-stages2-seed0", f"tailored/{NAME}-all-gamma0.3-seed0"):

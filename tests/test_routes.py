@@ -7,13 +7,13 @@ import pytest
 from conftest import lively_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import student_of
 
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.student.costs import path_costs
-from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring, full_wiring
 
 STEP = 1 / 200_000  # of the grid
@@ -77,7 +77,7 @@ def best_of(routes: list[Route], least: float, most: float) -> Route | None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_best_is_the_best_of_all(wiring: Wiring, seed: int) -> None:
+def test_best_is_the_best_of_all(wiring, seed):
     """Costs that lie on the grid: the very route, for a budget between any two routes' costs."""
     value, cost, fixed = drawn(wiring, seed, grid=True)
     routes = everything(wiring, value, cost, fixed)
@@ -119,9 +119,7 @@ def problems(draw: st.DrawFn) -> tuple[Wiring, list[float], list[float], float]:
 
 @given(problem=problems(), most=st.floats(0, 1.5), least=st.floats(0, 1))
 @settings(max_examples=120, deadline=None)
-def test_best_within_the_grid(
-    problem: tuple[Wiring, list[float], list[float], float], most: float, least: float
-) -> None:
+def test_best_within_the_grid(problem, most, least):
     """Whatever the costs, bounds are kept exactly; only what lies close to them is up to the grid.
 
     There another route of the same step, worth more and out of bounds, may hide one.
@@ -150,7 +148,7 @@ def test_best_within_the_grid(
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_frontier_is_what_no_other_route_beats(wiring: Wiring, seed: int) -> None:
+def test_frontier_is_what_no_other_route_beats(wiring, seed):
     value, cost, fixed = drawn(wiring, seed, grid=True)
     routes = everything(wiring, value, cost, fixed)
     unbeaten: list[Route] = []
@@ -169,9 +167,7 @@ def test_frontier_is_what_no_other_route_beats(wiring: Wiring, seed: int) -> Non
 
 @given(problem=problems())
 @settings(max_examples=80, deadline=None)
-def test_frontier_within_the_grid(
-    problem: tuple[Wiring, list[float], list[float], float],
-) -> None:
+def test_frontier_within_the_grid(problem):
     """Values rise for certain; costs rise but for what the grid rounds."""
     wiring, value, cost, fixed = problem
     routes = everything(wiring, value, cost, fixed)
@@ -191,7 +187,7 @@ def test_frontier_within_the_grid(
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_the_best_by_the_path_into_the_logits(wiring: Wiring, seed: int) -> None:
+def test_the_best_by_the_path_into_the_logits(wiring, seed):
     value, cost, fixed = drawn(wiring, seed, grid=True)
     routes = everything(wiring, value, cost, fixed)
     by_end = Routes(wiring, value, cost, fixed=fixed).by_end()
@@ -212,7 +208,7 @@ def test_the_best_by_the_path_into_the_logits(wiring: Wiring, seed: int) -> None
 
 
 @pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_reach_and_what_lies_outside(wiring: Wiring) -> None:
+def test_reach_and_what_lies_outside(wiring):
     value, cost, fixed = drawn(wiring, 3, grid=True)
     costs = [route.cost for route in everything(wiring, value, cost, fixed)]
     solved = Routes(wiring, value, cost, fixed=fixed)
@@ -233,7 +229,7 @@ def test_reach_and_what_lies_outside(wiring: Wiring) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_the_nearest_costs_on_both_sides(wiring: Wiring, seed: int) -> None:
+def test_the_nearest_costs_on_both_sides(wiring, seed):
     """Just below and above each route's cost, on it, and anywhere between two."""
     value, cost, fixed = drawn(wiring, seed, grid=True)
     costs = sorted({round(r.cost / STEP) for r in everything(wiring, value, cost, fixed)})
@@ -248,7 +244,7 @@ def test_the_nearest_costs_on_both_sides(wiring: Wiring, seed: int) -> None:
             assert solved.nearest(steps * STEP) == expected
 
 
-def test_the_nearest_to_the_leanest_cost_itself() -> None:
+def test_the_nearest_to_the_leanest_cost_itself():
     """0.6 steps and 0.6 steps: 2 on the grid, 1.2 in truth."""
     wiring = Wiring(2, (Path(0, 1, "block"), Path(1, 2, "head")))
     solved = Routes(wiring, [0.0, 0.0], [0.6 * STEP, 0.6 * STEP], fixed=0.0)
@@ -256,13 +252,13 @@ def test_the_nearest_to_the_leanest_cost_itself() -> None:
     assert solved.nearest(leanest) == (leanest, leanest)
 
 
-def test_a_negative_budget_holds_no_route() -> None:
+def test_a_negative_budget_holds_no_route():
     value, cost, fixed = drawn(WIRINGS["dense"], 0, grid=True)
     assert Routes(WIRINGS["dense"], value, cost, fixed=fixed).best(-0.1) is None
 
 
 @pytest.mark.parametrize("cost", [0.043, 0.172])
-def test_a_budget_of_just_what_a_route_costs_is_enough(cost: float) -> None:
+def test_a_budget_of_just_what_a_route_costs_is_enough(cost):
     """Whole steps of the grid, though 200 000 times the float is a little less."""
     wiring = Wiring(2, (Path(0, 1, "block"), Path(1, 2, "head")))
     found = Routes(wiring, [0.0, 0.0], [cost, 0.0], fixed=0.0).best(cost)
@@ -270,7 +266,7 @@ def test_a_budget_of_just_what_a_route_costs_is_enough(cost: float) -> None:
     assert found.cost == cost
 
 
-def test_a_budget_is_not_exceeded_by_what_the_grid_rounds() -> None:
+def test_a_budget_is_not_exceeded_by_what_the_grid_rounds():
     """.1000024 and .4000024 are 20 000 and 80 000 steps, in truth 0.96 of a step above .5."""
     near, lean = Path(0, 1, "block"), Path(0, 1, "identity")
     wiring = Wiring(2, (near, lean, Path(1, 2, "head")))
@@ -283,7 +279,7 @@ def test_a_budget_is_not_exceeded_by_what_the_grid_rounds() -> None:
     assert found.paths[0] == near
 
 
-def test_routes_by_hand() -> None:
+def test_routes_by_hand():
     """Two blocks and what they may give way to; an exit reads x1.
 
     Costs and values: block, block, head .1 + .4 + .3 + .1 = .9 and 0; an identity for the second
@@ -316,17 +312,10 @@ def test_routes_by_hand() -> None:
 
 @pytest.mark.parametrize("side", [32, 64])
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_a_route_costs_what_the_student_cut_to_it_computes(backbone: str, side: int) -> None:
+def test_a_route_costs_what_the_student_cut_to_it_computes(backbone, side):
     """Stem and paths add up to the multiply-adds and parameters of the network that is made."""
     chain = lively_chain(backbone)
-    student = Student(
-        lively_chain(backbone),
-        skips=3,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of(backbone, 3)
     wiring = student.wiring
     costs, total = path_costs(student, chain, side)
     stem = chain_costs(chain, side).stem
@@ -350,16 +339,9 @@ def test_a_route_costs_what_the_student_cut_to_it_computes(backbone: str, side: 
     assert {path.kind for path in seen} == {"block", "identity", "proxy", "head", "exit"}
 
 
-def test_the_route_of_the_backbone_costs_all() -> None:
+def test_the_route_of_the_backbone_costs_all():
     chain = lively_chain("test_resnet")
-    student = Student(
-        lively_chain("test_resnet"),
-        skips=1,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of("test_resnet", 1)
     costs, total = path_costs(student, chain, 32)
     value = [0.0 if path.kind in ("block", "head") else -1.0 for path in student.wiring.paths]
     shares = [cost.flops / total.flops for cost in costs]

@@ -7,9 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -67,7 +65,7 @@ with Screen() as screen:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick() -> Any:
+def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(measure_latency.__kwdefaults__, "seconds", FIGURE_SECONDS)
         patch.setattr(search_space, "_RANDOM_TRIALS", RANDOM_TRIALS)
@@ -87,7 +85,7 @@ def start(out: Path, *flags: str, overwrite: bool = False) -> Search:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(tmp_path_factory):
     """What the command leaves."""
     out = tmp_path_factory.mktemp("search")
     search.main([*SMALL, "--out", str(out)])
@@ -95,7 +93,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runs(done: Path, tmp_path: Path) -> Path:
+def runs(done, tmp_path):
     """A copy of it."""
     return shutil.copytree(done, tmp_path / "runs")
 
@@ -135,7 +133,7 @@ def forbid_training(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("nettailor.finetune.fit", no_training)
 
 
-def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
+def test_five_are_tried_two_go_on_and_one_all_the_way(done):
     assert [(trial.user_attrs["number"], trial.state.name) for trial in trials(done)] == [
         (number, "COMPLETE") for number in range(5)
     ]
@@ -149,7 +147,7 @@ def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
         assert 0 < latency < 20
 
 
-def test_the_summary_of_a_run(done: Path) -> None:
+def test_the_summary_of_a_run(done):
     folder = run_folder(done)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     network, architecture = load_network(folder)
@@ -188,7 +186,7 @@ def require_proposals_follow(found: list[FrozenTrial], started: Search) -> None:
         tried.append(made.structure)
 
 
-def test_again_it_trains_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_again_it_trains_nothing(runs, monkeypatch):
     """Settings that a search does not use may differ."""
     forbid_training(monkeypatch)
     content = (run_folder(runs) / "summary.json").read_bytes()
@@ -197,7 +195,7 @@ def test_again_it_trains_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) ->
     require_proposals_follow(trials(runs), again)
 
 
-def test_trained_on_is_as_trained_in_one_go(runs: Path) -> None:
+def test_trained_on_is_as_trained_in_one_go(runs):
     """A run that is deleted is trained from its first step, and ends in the same bits."""
     before = (run_folder(runs) / "model.safetensors").read_bytes()
     epochs = metrics(run_folder(runs))
@@ -207,7 +205,7 @@ def test_trained_on_is_as_trained_in_one_go(runs: Path) -> None:
     assert metrics(run_folder(runs)) == epochs
 
 
-def test_more_trials_go_on_from_those_that_are_there(runs: Path) -> None:
+def test_more_trials_go_on_from_those_that_are_there(runs):
     before = [trial.params for trial in trials(runs)]
     again = start(runs, "--trials", "6")
     after = trials(runs)
@@ -216,9 +214,7 @@ def test_more_trials_go_on_from_those_that_are_there(runs: Path) -> None:
     require_proposals_follow(after, again)
 
 
-def test_others_work_on_a_searched_network(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_others_work_on_a_searched_network(runs, tmp_path, capsys):
     folder = run_folder(runs)
     export.main([
         "--run", str(folder), "--to", str(tmp_path / "export"), "--format", "safetensors", "pt2",
@@ -240,9 +236,7 @@ def test_others_work_on_a_searched_network(
     assert json.loads(capsys.readouterr().out)
 
 
-def test_a_comparison_shows_runs_and_plots_and_leaves_no_trial_out(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_comparison_shows_runs_and_plots_and_leaves_no_trial_out(runs, capsys):
     compare.main([str(runs / "digits")])
     shown = capsys.readouterr().out
     assert "left out" not in shown
@@ -269,7 +263,7 @@ def process(out: Path, *flags: str) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.slow  # quick: the same of a sweep
-def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_with_the_same_trials(tmp_path):
     """Killed in the second trial, of whose three epochs at least one is done."""
     flags = ["--trials", "4", "--search.trial-epochs", "3"]
     with process(tmp_path, *flags) as first:
@@ -299,7 +293,7 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # quick: the same of a sweep
-def test_two_processes_share_a_study(tmp_path: Path) -> None:
+def test_two_processes_share_a_study(tmp_path):
     few = ["--trials", "3"]
     with process(tmp_path, *few) as one, process(tmp_path, *few) as other:
         release(one, other)
@@ -323,9 +317,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
         (["--split.seed", "1"], ["split.seed is 0 there and 1 here"]),
     ],
 )
-def test_a_study_of_other_settings_is_refused(
-    runs: Path, flags: list[str], differences: list[str]
-) -> None:
+def test_a_study_of_other_settings_is_refused(runs, flags, differences):
     content = journal(runs).read_bytes()
     with pytest.raises(UserError, match=r"of other settings|of another task|above") as refused:
         start(runs, *flags)
@@ -350,7 +342,7 @@ def torn(content: bytes) -> bytes:
     ],
     ids=["a torn line", "a lost parameter", "binary", "a list"],
 )
-def test_a_damaged_journal_is_refused(runs: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_journal_is_refused(runs, damage):
     content = damage(journal(runs).read_bytes())
     journal(runs).write_bytes(content)
     with pytest.raises(UserError, match=r"study\.journal: damaged, .* delete the file") as refused:
@@ -359,7 +351,7 @@ def test_a_damaged_journal_is_refused(runs: Path, damage: Callable[[bytes], byte
     assert journal(runs).read_bytes().startswith(content)
 
 
-def test_half_a_record_is_left_out(runs: Path) -> None:
+def test_half_a_record_is_left_out(runs):
     """What a full disk leaves of a line."""
     with journal(runs).open("ab") as file:
         file.write(b'{"op_code": 8, "wor')
@@ -368,7 +360,7 @@ def test_half_a_record_is_left_out(runs: Path) -> None:
 
 
 @pytest.mark.slow  # quick: the same of a single run
-def test_overwrite_discards_the_study_and_its_runs(runs: Path) -> None:
+def test_overwrite_discards_the_study_and_its_runs(runs):
     with process(runs, "--trials", "500") as other:
         release(other)
         assert other.stdout is not None
@@ -387,9 +379,7 @@ def test_overwrite_discards_the_study_and_its_runs(runs: Path) -> None:
     assert run_folder(runs).exists()
 
 
-def test_what_could_not_be_begun_anew_is_not_discarded(
-    runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_could_not_be_begun_anew_is_not_discarded(runs, monkeypatch):
     before = journal(runs).read_bytes()
     monkeypatch.setattr(search_space, "_ATTEMPTS", 20)
     for out in (runs, runs / "new"):
@@ -406,9 +396,7 @@ def test_what_could_not_be_begun_anew_is_not_discarded(
     assert run_folder(runs).exists()
 
 
-def test_training_that_breaks_down_everywhere_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_that_breaks_down_everywhere_is_told(tmp_path, capsys):
     flags = ["--search.lr", "1e30", "--trials", "2", "--search.optimizer", "sgd"]
     with pytest.raises(NotFiniteError, match=r"every network broke down: lower search\.lr"):
         start(tmp_path, *flags)
@@ -416,7 +404,7 @@ def test_training_that_breaks_down_everywhere_is_told(
     assert [trial.values[0] for trial in trials(tmp_path)] == [0, 0]
 
 
-def test_damaged_architectures_are_refused(runs: Path) -> None:
+def test_damaged_architectures_are_refused(runs):
     file = run_folder(runs) / "architecture.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     for change, told in (

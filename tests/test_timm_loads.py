@@ -1,13 +1,13 @@
 """An exported folder in timm: a whole backbone is loaded, anything else is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from conftest import enliven, lively_chain
+from networks import student_of
 from safetensors.torch import load_file
 
 from nettailor.cli import export, predict
@@ -33,10 +33,10 @@ CLASSES = ("fuchs", "wolf: grau", "bär 🐻")
 
 
 @pytest.fixture(autouse=True)
-def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quickly(monkeypatch):
     """Latency is measured for real, but briefly."""
 
-    def briefly(*arguments: object, **settings: object) -> object:
+    def briefly(*arguments, **settings):
         return measure_latency(*arguments, **{**settings, "seconds": 0.01})  # type: ignore[arg-type]
 
     monkeypatch.setattr("nettailor.commands.export.measure_latency", briefly)
@@ -71,7 +71,7 @@ def exported(folder: Path, network: Backbone | Student, architecture: Architectu
         "tf_efficientnet_lite0",
     ],
 )
-def test_a_whole_network_is_timms_own(tmp_path: Path, backbone: str) -> None:
+def test_a_whole_network_is_timms_own(tmp_path, backbone):
     chain = lively_chain(backbone, len(CLASSES))
     folder = exported(tmp_path, chain, architecture_of(backbone))
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -88,7 +88,7 @@ def test_a_whole_network_is_timms_own(tmp_path: Path, backbone: str) -> None:
     assert model.pretrained_cfg["label_names"] == list(CLASSES)
 
 
-def test_timm_goes_on_to_other_classes(tmp_path: Path) -> None:
+def test_timm_goes_on_to_other_classes(tmp_path):
     chain = lively_chain("test_resnet", len(CLASSES))
     folder = exported(tmp_path, chain, architecture_of("test_resnet"))
     model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=7)
@@ -96,9 +96,7 @@ def test_timm_goes_on_to_other_classes(tmp_path: Path) -> None:
     assert model.fc.out_features == 7
 
 
-def test_what_was_exported_is_read_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_exported_is_read_again(tmp_path, capsys):
     """By predict, by another export, and as the weights of another task."""
     from PIL import Image
 
@@ -140,15 +138,7 @@ SEARCHED = SearchedStructure(
 
 def tailored() -> tuple[Student, Architecture]:
     chain = lively_chain("test_resnet", len(CLASSES))
-    student = Student(
-        chain,
-        skips=1,
-        identities=False,
-        exits=False,
-        batch_norm="follow",
-        adapters=False,
-        shared=True,
-    )
+    student = student_of(chain, 1, beside=False)
     return student, architecture_of("test_resnet")
 
 
@@ -177,9 +167,7 @@ def searched() -> tuple[Backbone, Architecture]:
 
 
 @pytest.mark.parametrize("make", [tailored, eliminated, scaled, narrowed, searched])
-def test_timm_refuses_any_other_structure(
-    tmp_path: Path, make: Callable[[], tuple[Backbone | Student, Architecture]]
-) -> None:
+def test_timm_refuses_any_other_structure(tmp_path, make):
     network, architecture = make()
     enliven(network)
     folder = exported(tmp_path, network, architecture)
