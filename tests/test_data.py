@@ -150,17 +150,6 @@ def test_hidden_and_foreign_files_are_ignored(tmp_path):
     assert sum(sizes(task)) == 9
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_images_come_as_rgb(tmp_path, mode):
-    for name in "ab":
-        for number in range(3):
-            suffix = "tif" if mode == "CMYK" else "png"
-            picture(tmp_path / name / f"{number}.{suffix}", 0, mode)
-    image, _ = load(tmp_path).train[0]
-    assert image.mode == "RGB"
-    assert image.size == (6, 5)
-
-
 THREE = dict.fromkeys(("train/cat", "train/dog", "valid/cat", "valid/owl"), 3)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@cache
 def made_ready(*flags: str) -> tuple[Session, nn.Module, Budget]:
     config, _ = parse("python -m nettailor.knapsack", "", [*SMALL, *flags])
     with Screen() as screen:

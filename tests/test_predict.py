@@ -65,8 +65,8 @@ def test_predictions_are_the_networks(run, photos, capsys, batch_size):
 
 def test_description_of_the_network(run, photos, capsys):
     assert as_json(capsys, photos / "b.png", "--run", run)["network"] == {
-        "run": str(run), "backbone": "test_resnet", "weights": "random", "classes": 5,
-        "image_size": 32,
+        "run": str(run), "backbone": "test_resnet", "weights": "random initialisation",
+        "classes": 5, "image_size": 32,
     }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_all_classes_where_there_are_fewer_than_the_default(tmp_path, capsys):
     save_network(tmp_path, lively_chain("test_resnet", 2), architecture)
     image = picture(tmp_path / "image.png")
     (only,) = as_json(capsys, image, "--run", tmp_path)["images"]
-    assert {p["label"] for p in only["predictions"]} == {"yes", "no"}
+    assert {p["label"] for p in only["predictions"]} == {"class 0", "class 1"}
 
 
 def test_time_of_an_image_is_its_own_and_its_share_of_the_batch(run, photos, monkeypatch):

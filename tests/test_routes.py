@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from random import Random
+from typing import NamedTuple
 
 import pytest
 from conftest import lively_chain
@@ -56,18 +57,35 @@ def everything(wiring: Wiring, value: list[float], cost: list[float], fixed: flo
     ]
 
 
-def drawn(wiring: Wiring, seed: int, *, grid: bool) -> tuple[list[float], list[float], float]:
-    """Values, costs and the stem's cost; on the grid, nothing is rounded."""
+class Problem(NamedTuple):
+    """A wiring whose values and costs were drawn, all of its routes and their costs in steps."""
+
+    wiring: Wiring
+    routes: list[Route]
+    costs: list[int]
+    solved: Routes
+
+
+def drawn(wiring: Wiring, seed: int) -> Problem:
+    """Costs that lie on the grid, so that nothing is rounded."""
     random = Random(seed)
     value = [random.uniform(-1, 3) for _ in wiring.paths]
     steps = [random.choice([random.uniform(0, 200), random.uniform(0, 6000)]) for _ in value]
-    steps = [
-        0.0 if path.kind == "identity" else s for path, s in zip(wiring.paths, steps, strict=True)
+    cost = [
+        0.0 if path.kind == "identity" else round(s) * STEP
+        for path, s in zip(wiring.paths, steps, strict=True)
     ]
-    fixed = random.uniform(0, 500)
-    if grid:
-        return value, [round(step) * STEP for step in steps], round(fixed) * STEP
-    return value, [step * STEP for step in steps], fixed * STEP
+    fixed = round(random.uniform(0, 500)) * STEP
+    routes = everything(wiring, value, cost, fixed)
+    costs = sorted({round(route.cost / STEP) for route in routes})
+    return Problem(wiring, routes, costs, Routes(wiring, value, cost, fixed=fixed))
+
+
+every_wiring = pytest.mark.parametrize(
+    "problem",
+    [drawn(wiring, seed) for wiring in WIRINGS.values() for seed in range(5)],
+    ids=[f"{name}-{seed}" for name in WIRINGS for seed in range(5)],
+)
 
 
 def best_of(routes: list[Route], least: float, most: float) -> Route | None:
@@ -75,15 +93,11 @@ def best_of(routes: list[Route], least: float, most: float) -> Route | None:
     return max(within, key=lambda route: route.value, default=None)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_best_is_the_best_of_all(wiring, seed):
-    """Costs that lie on the grid: the very route, for a budget between any two routes' costs."""
-    value, cost, fixed = drawn(wiring, seed, grid=True)
-    routes = everything(wiring, value, cost, fixed)
+@every_wiring
+def test_best_is_the_best_of_all(problem):
+    """The very route, for a budget between any two routes' costs."""
+    routes, costs, solved = problem.routes, problem.costs, problem.solved
     assert len(routes) > 5
-    solved = Routes(wiring, value, cost, fixed=fixed)
-    costs = sorted({round(route.cost / STEP) for route in routes})
     between = [costs[0] - 0.5, *(steps + 0.5 for steps in costs)]
     for most in between:
         found, expected = solved.best(most * STEP), best_of(routes, 0, most * STEP)
@@ -92,14 +106,12 @@ def test_best_is_the_best_of_all(wiring, seed):
             assert found.paths == expected.paths
             assert found.value == pytest.approx(expected.value)
             assert found.cost == pytest.approx(expected.cost, abs=1e-12)
-    random = Random(seed)
+    assert solved.best(-0.1) is None
+    random = Random(0)
     for _ in range(50):
         least, most = sorted(random.sample(between, 2))
         found = solved.best(most * STEP, least=least * STEP)
-        expected = best_of(routes, least * STEP, most * STEP)
-        assert found is not None
-        assert expected is not None
-        assert found.paths == expected.paths
+        assert found.paths == best_of(routes, least * STEP, most * STEP).paths
 
 
 @st.composite
@@ -146,23 +158,18 @@ def test_best_within_the_grid(problem, most, least):
     assert found.cost == pytest.approx(exact, abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_frontier_is_what_no_other_route_beats(wiring, seed):
-    value, cost, fixed = drawn(wiring, seed, grid=True)
-    routes = everything(wiring, value, cost, fixed)
+@every_wiring
+def test_frontier_is_what_no_other_route_beats(problem):
     unbeaten: list[Route] = []
-    for route in sorted(routes, key=lambda route: (round(route.cost / STEP), -route.value)):
+    for route in sorted(problem.routes, key=lambda one: (round(one.cost / STEP), -one.value)):
         if not unbeaten or route.value > unbeaten[-1].value:
             unbeaten.append(route)
-    frontier = Routes(wiring, value, cost, fixed=fixed).frontier()
+    frontier = problem.solved.frontier()
     assert len(frontier) >= 2
     assert [route.paths for route in frontier] == [route.paths for route in unbeaten]
     for leaner, richer in pairwise(frontier):
         assert leaner.cost < richer.cost
         assert leaner.value < richer.value
-    assert frontier[0].cost == pytest.approx(min(route.cost for route in routes))
-    assert frontier[-1].value == pytest.approx(max(route.value for route in routes))
 
 
 @given(problem=problems())
@@ -185,36 +192,30 @@ def test_frontier_within_the_grid(problem):
     assert dearest == pytest.approx(max(costs), abs=2 * gap)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_the_best_by_the_path_into_the_logits(wiring, seed):
-    value, cost, fixed = drawn(wiring, seed, grid=True)
-    routes = everything(wiring, value, cost, fixed)
-    by_end = Routes(wiring, value, cost, fixed=fixed).by_end()
-    assert set(by_end) == {route.paths[-1] for route in routes}
+@every_wiring
+def test_the_best_by_the_path_into_the_logits(problem):
+    by_end = problem.solved.by_end()
+    assert set(by_end) == {route.paths[-1] for route in problem.routes}
     assert len(by_end) > 1
     for end, solved in by_end.items():
-        mine = [route for route in routes if route.paths[-1] == end]
+        mine = [route for route in problem.routes if route.paths[-1] == end]
         costs = sorted({round(route.cost / STEP) for route in mine})
         for steps in costs:
-            found = solved.best((steps + 0.5) * STEP)
-            expected = best_of(mine, 0, (steps + 0.5) * STEP)
-            assert found is not None
-            assert expected is not None
+            found, expected = (
+                solved.best((steps + 0.5) * STEP), best_of(mine, 0, (steps + 0.5) * STEP)
+            )  # fmt: skip
             assert found.paths == expected.paths
             assert found.value == pytest.approx(expected.value)
             assert found.cost == pytest.approx(expected.cost, abs=1e-12)
         assert solved.reach() == pytest.approx((costs[0] * STEP, costs[-1] * STEP), abs=1e-12)
 
 
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_reach_and_what_lies_outside(wiring):
-    value, cost, fixed = drawn(wiring, 3, grid=True)
-    costs = [route.cost for route in everything(wiring, value, cost, fixed)]
-    solved = Routes(wiring, value, cost, fixed=fixed)
+@every_wiring
+def test_reach_and_what_lies_outside(problem):
+    solved = problem.solved
     leanest, dearest = solved.reach()
-    assert leanest == pytest.approx(min(costs), abs=1e-12)
-    assert dearest == pytest.approx(max(costs), abs=1e-12)
+    expected = problem.costs[0] * STEP, problem.costs[-1] * STEP
+    assert (leanest, dearest) == pytest.approx(expected, abs=1e-12)
     half = STEP / 2
     assert solved.best(leanest - half) is None
     assert solved.best(0.0) is None
@@ -227,16 +228,13 @@ def test_reach_and_what_lies_outside(wiring):
     assert solved.best(middle, least=middle + STEP) is None
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_the_nearest_costs_on_both_sides(wiring, seed):
+@every_wiring
+def test_the_nearest_costs_on_both_sides(problem):
     """Just below and above each route's cost, on it, and anywhere between two."""
-    value, cost, fixed = drawn(wiring, seed, grid=True)
-    costs = sorted({round(r.cost / STEP) for r in everything(wiring, value, cost, fixed)})
-    solved = Routes(wiring, value, cost, fixed=fixed)
-    for steps in costs:
+    solved = problem.solved
+    for steps in problem.costs:
         assert solved.nearest(steps * STEP) == pytest.approx((steps * STEP, steps * STEP))
-    gaps = [(below, above) for below, above in pairwise(costs) if above - below > 1]
+    gaps = [(below, above) for below, above in pairwise(problem.costs) if above - below > 1]
     assert len(gaps) > 3
     for below, above in gaps:
         expected = pytest.approx((below * STEP, above * STEP), abs=1e-12)
@@ -250,11 +248,6 @@ def test_the_nearest_to_the_leanest_cost_itself():
     solved = Routes(wiring, [0.0, 0.0], [0.6 * STEP, 0.6 * STEP], fixed=0.0)
     leanest, _ = solved.reach()
     assert solved.nearest(leanest) == (leanest, leanest)
-
-
-def test_a_negative_budget_holds_no_route():
-    value, cost, fixed = drawn(WIRINGS["dense"], 0, grid=True)
-    assert Routes(WIRINGS["dense"], value, cost, fixed=fixed).best(-0.1) is None
 
 
 @pytest.mark.parametrize("cost", [0.043, 0.172])
@@ -310,8 +303,9 @@ def test_routes_by_hand():
         assert route.value == pytest.approx(worth)
 
 
-@pytest.mark.parametrize("side", [32, 64])
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
+@pytest.mark.parametrize(
+    ("backbone", "side"), [("test_resnet", 64), ("test_efficientnet", 32), ("test_convnext", 32)]
+)
 def test_a_route_costs_what_the_student_cut_to_it_computes(backbone, side):
     """Stem and paths add up to the multiply-adds and parameters of the network that is made."""
     chain = lively_chain(backbone)
@@ -323,7 +317,7 @@ def test_a_route_costs_what_the_student_cut_to_it_computes(backbone, side):
     assert by_path[wiring.of_kind("identity")[0]] == (0, 0)
     shares = [cost.flops / total.flops for cost in costs]
     seen: set[Path] = set()
-    for seed in range(6):
+    for seed in range(4):
         random = Random(seed)
         value = [random.uniform(-1, 0) for _ in wiring.paths]
         frontier = Routes(wiring, value, shares, fixed=stem.flops / total.flops).frontier()
@@ -337,16 +331,3 @@ def test_a_route_costs_what_the_student_cut_to_it_computes(backbone, side):
             numbers = stem.parameters + sum(by_path[path].parameters for path in route.paths)
             assert parameters(smaller) == numbers + len(route.paths)  # a path has one logit
     assert {path.kind for path in seen} == {"block", "identity", "proxy", "head", "exit"}
-
-
-def test_the_route_of_the_backbone_costs_all():
-    chain = lively_chain("test_resnet")
-    student = student_of("test_resnet", 1)
-    costs, total = path_costs(student, chain, 32)
-    value = [0.0 if path.kind in ("block", "head") else -1.0 for path in student.wiring.paths]
-    shares = [cost.flops / total.flops for cost in costs]
-    stem = chain_costs(chain, 32).stem.flops / total.flops
-    best = Routes(student.wiring, value, shares, fixed=stem).frontier()[-1]
-    assert best.paths == full_wiring(4, 0).paths
-    assert best.cost == pytest.approx(1)
-    assert best.value == 0

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import enliven, lively_chain
+from conftest import enliven, lively_chain, quick_latency
+from networks import architecture_of as described
 from networks import student_of
 from safetensors.torch import load_file
 
@@ -21,7 +22,6 @@ from nettailor.core.architecture import (
 )
 from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.compound_scaling import make_scaled
-from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.vocabulary import searched_chain
 from nettailor.core.weights import load_pretrained, universal_digest
@@ -34,23 +34,12 @@ CLASSES = ("fuchs", "wolf: grau", "bär 🐻")
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch):
-    """Latency is measured for real, but briefly."""
-
-    def briefly(*arguments, **settings):
-        return measure_latency(*arguments, **{**settings, "seconds": 0.01})  # type: ignore[arg-type]
-
-    monkeypatch.setattr("nettailor.commands.export.measure_latency", briefly)
+    quick_latency(monkeypatch)
 
 
 def architecture_of(backbone: str, **structure: object) -> Architecture:
-    return Architecture(
-        backbone=backbone,
-        classes=CLASSES,
-        preprocessing=Preprocessing(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.9),
-        weights_origin="random",
-        weights_digest="none",
-        **structure,  # type: ignore[arg-type]
-    )
+    preprocessing = Preprocessing(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.9)
+    return described(backbone, CLASSES, preprocessing=preprocessing, **structure)
 
 
 def exported(folder: Path, network: Backbone | Student, architecture: Architecture) -> Path:

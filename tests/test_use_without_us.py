@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from arrows import arrow, save
-from conftest import enliven
+from conftest import enliven, quick_latency
 from networks import architecture_of, student_along
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 
 from nettailor.cli import export, predict
-from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing, eval_transform
 from nettailor.core.reading import read_rgb
 from nettailor.network import load_network, save_network
@@ -86,11 +85,8 @@ def given(tmp_path_factory):
     tell_apart(network.eval(), images)
     save_network(folder / "run", network, architecture)
 
-    def briefly(*arguments, **settings):
-        return measure_latency(*arguments, **{**settings, "seconds": 0.01})  # type: ignore[arg-type]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nettailor.commands.export.measure_latency", briefly)
+        quick_latency(patch)
         export.main([
             "--run", str(folder / "run"), "--to", str(folder / "to"), "--format", *FORMATS,
         ])  # fmt: skip

@@ -29,20 +29,6 @@ def test_counts_by_hand(skips, proxies):
     assert len(wiring.paths) == 5 + proxies + 1
 
 
-def test_order_by_hand():
-    assert full_wiring(3, 2).paths == (
-        Path(0, 1, "block"),
-        Path(0, 1, "proxy"),
-        Path(1, 2, "block"),
-        Path(0, 2, "proxy"),
-        Path(1, 2, "proxy"),
-        Path(2, 3, "block"),
-        Path(1, 3, "proxy"),
-        Path(2, 3, "proxy"),
-        Path(3, 4, "head"),
-    )
-
-
 def test_order_of_all_kinds_by_hand():
     """By target, then block, identity, proxy, head, exit, then by source."""
     assert full_wiring(3, 2, identities=[3, 2], exits=[3, 1]).paths == (
@@ -140,29 +126,12 @@ def test_kinds_that_skip_no_node(path):
 @pytest.mark.parametrize(
     "row",
     [
-        [0, 1],
-        [0, 1, "block", 2],
-        [0, 1, "bridge"],
-        [0, 1, "Block"],
-        [0, 1, ""],
-        [0, 1, None],
-        [0, 1, 0],
-        ["0", 1, "block"],
-        [0.0, 1, "block"],
-        [False, True, "block"],
-        [1, 0, "proxy"],
-        [1, 1, "proxy"],
-        [-1, 1, "proxy"],
-        [2, 4, "proxy"],
-        [0, 2, "block"],
-        [0, 2, "identity"],
-        [1, 3, "head"],
-        [1, 2, "exit"],
-        [2, 3, "block"],
-        [2, 3, "proxy"],
-        [0, None, "proxy"],
+        [0, 1], [0, 1, "block", 2], [0, 1, "bridge"], [0, 1, "Block"], [0, 1, ""], [0, 1, None],
+        [0, 1, 0], ["0", 1, "block"], [0.0, 1, "block"], [False, True, "block"], [1, 0, "proxy"],
+        [1, 1, "proxy"], [-1, 1, "proxy"], [2, 4, "proxy"], [0, 2, "block"], [0, 2, "identity"],
+        [1, 3, "head"], [1, 2, "exit"], [2, 3, "block"], [2, 3, "proxy"], [0, None, "proxy"],
     ],
-)
+)  # fmt: skip
 def test_bad_rows_are_refused(row):
     message = r"is no \[source|does not lead|leads from a node to the next|heads and exits, and"
     with pytest.raises(ValueError, match=message):
