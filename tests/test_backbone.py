@@ -18,6 +18,7 @@ from nettailor.core.backbone import (
     meta_copy,
     node_specs,
 )
+from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.families import classifier_prefix, data_defaults, family, make_network
 from nettailor.core.parts import proxy_shape
@@ -81,7 +82,10 @@ def check_same(network: nn.Module) -> Backbone:
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_chain_computes_what_timm_computes(backbone):
     torch.manual_seed(0)
-    chain = check_same(make_network(backbone, CLASSES))
+    network = make_network(backbone, CLASSES)
+    whole = module_flops(network, (3, 64, 64)), parameters(network)
+    assert chain_costs(backbone_of(deepcopy(network)), 64).total == whole, "its parts add up"
+    chain = check_same(network)
     assert chain.family == family(backbone) == FAMILIES[backbone]
     assert isinstance(chain.classifier, nn.Linear)
     assert chain.classifier.out_features == CLASSES

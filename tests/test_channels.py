@@ -156,13 +156,10 @@ def test_zeros_beside_an_identity_are_tied_to_what_they_are_added_to():
     pads = {name: items for (name, _), items in channels.places.items() if name.startswith("zeros")}
     assert pads
     for spec, node in zip(student.specs, channels.nodes, strict=True):
-        assert node is not None
         assert len(node) == spec.channels
     # the node's first channels are those of the node that the identity reads
     for path in student.wiring.of_kind("identity"):
         before, after = channels.nodes[path.source], channels.nodes[path.target]
-        assert before is not None
-        assert after is not None
         assert after[: len(before)].tolist() == before.tolist()
         assert not set(after[len(before) :]) & set(before)
 

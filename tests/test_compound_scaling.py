@@ -27,7 +27,12 @@ ABOVE = {4: 4.3938, 5: 10.2664, 7: 37.7459}
 FAMILIES = {
     "efficientnet_b": 8, "tf_efficientnet_b": 8, "efficientnet_lite": 5, "tf_efficientnet_lite": 5,
 }  # fmt: skip
-MEMBERS = [(stem, number) for stem, count in FAMILIES.items() for number in range(count)]
+# of the families whose convolutions pad as PyTorch's do, the ends and the first step
+MEMBERS = [
+    (stem, number)
+    for stem, count in FAMILIES.items()
+    for number in (range(count) if stem.startswith("tf_") else (0, 1, count - 1))
+]
 
 
 def on_meta(scaling: Scaling, backbone: str) -> Backbone:

@@ -82,7 +82,6 @@ def test_each_process_takes_a_gpu_of_its_own(tmp_path):
             [sys.executable, "-c", TAKE, str(tmp_path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert process.stdout is not None
         return process, [int(word) for word in process.stdout.readline().split()]
 
     def end(process):

@@ -1,5 +1,7 @@
 """Fixed removal of the top: what stays, what is put on it, and what of that trains."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from conftest import lively_chain
@@ -68,14 +70,15 @@ def test_the_head_is_as_non_linear_as_the_backbones_own(backbone, activation):
 @pytest.mark.parametrize("backbone", FAMILIES)
 @pytest.mark.parametrize("replacement", [False, True])
 def test_every_cut_computes(backbone, replacement):
-    stages = create_backbone(backbone, 5).stages
+    """From the least to the most that can be cut off; of one backbone anything between as well."""
+    whole = lively_chain(backbone)
     images = torch.randn(2, 3, 64, 64)
-    for top in range(1, units(stages, "stages")):
-        whole = lively_chain(backbone)
-        kept = kept_blocks(stages, "stages", top)
-        with torch.no_grad():
-            before = whole.nodes(images)
-        rest = eliminate(whole, kept, replacement=replacement).eval()
+    with torch.no_grad():
+        before = whole.nodes(images)
+    most = units(whole.stages, "stages") - 1
+    for top in range(1, most + 1) if backbone == "tf_efficientnet_lite0" else {1, most}:
+        kept = kept_blocks(whole.stages, "stages", top)
+        rest = eliminate(deepcopy(whole), kept, replacement=replacement).eval()
         with torch.no_grad():
             output = rest(images)
         assert output.logits.shape == (2, 5)

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from networks import refused
 from PIL import Image
+from task_folders import load
 
-from nettailor.core.data import Task, load_task, without_broken
+from nettailor.core.data import Task, without_broken
 from nettailor.core.errors import UserError
 from nettailor.core.images import FileImages
 from nettailor.core.reading import as_rgb
@@ -148,13 +149,6 @@ def tree(root: Path, classes: int = 2, each: int = 12) -> Path:
     return root
 
 
-def task_of(root: Path) -> Task:
-    return load_task(
-        str(root), data_dir=root, download=False, val_fraction=0.25, test_fraction=0.25,
-        split_seed=0, limit_train=None, limit_test=None,
-    )  # fmt: skip
-
-
 def count(task: Task) -> int:
     return sum(len(part) for part in (task.train, task.val, task.test))
 
@@ -173,14 +167,14 @@ def test_links_that_lead_nowhere_new(tmp_path, target, link):
     """Each image counts once: one that stood in two splits would make the test a lie."""
     root = tree(tmp_path / "set")
     os.symlink(target, root / link)
-    assert count(task_of(root)) == 24
+    assert count(load(root, test_fraction=0.25)) == 24
 
 
 def test_an_image_of_two_classes_is_refused(tmp_path):
     root = tree(tmp_path / "set")
     os.symlink("../class 0/a b 0.png", root / "class 1" / "99.png")
     with refused(r"class 1/99\.png: is the same file as an image of class 'class 0'"):
-        task_of(root)
+        load(root, test_fraction=0.25)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +186,7 @@ def test_an_image_of_two_classes_is_refused(tmp_path):
 )
 def test_a_class_or_a_part_that_is_all_broken_is_refused(tmp_path, broken, words):
     root = tree(tmp_path / "set", each=40)
-    task = task_of(root)
+    task = load(root, test_fraction=0.25)
     for path in root.glob(broken):
         path.write_bytes(b"")
     with refused(words):
@@ -202,7 +196,7 @@ def test_a_class_or_a_part_that_is_all_broken_is_refused(tmp_path, broken, words
 def test_a_link_to_another_folder_is_followed(tmp_path):
     root, elsewhere = tree(tmp_path / "set"), tree(tmp_path / "more", classes=1, each=5)
     os.symlink(elsewhere / "class 0", root / "class 0" / "more")
-    assert count(task_of(root)) == 29
+    assert count(load(root, test_fraction=0.25)) == 29
 
 
 def test_broken_images_are_left_out_and_told(tmp_path):
@@ -211,7 +205,7 @@ def test_broken_images_are_left_out_and_told(tmp_path):
     for path in broken:
         path.write_bytes(WHOLE["PNG"][:50])
     read = []
-    task, told = without_broken(task_of(root), read.append)
+    task, told = without_broken(load(root, test_fraction=0.25), read.append)
     assert len(read) == 24
     assert count(task) == 21
     assert len(told) == 3
@@ -228,7 +222,7 @@ def test_ten_thousand_classes(tmp_path):
         folder.mkdir(parents=True)
         for number in range(3):
             (folder / f"{number}.png").write_bytes(content)
-    task = task_of(tmp_path / "set")
+    task = load(tmp_path / "set", test_fraction=0.25)
     assert len(task.classes) == 10_000
     assert (len(task.train), len(task.val), len(task.test)) == (10_000, 10_000, 10_000)
 

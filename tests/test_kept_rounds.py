@@ -47,7 +47,7 @@ def measured(
         times = time_in_turn(modules, inputs, CPU, seconds=seconds, keep=keep)
     except KeyboardInterrupt:
         assert stop is not None
-    return modules["two"].passes, times  # type: ignore[return-value]
+    return modules["two"].passes, times
 
 
 def test_an_interrupted_measurement_goes_on(tmp_path):

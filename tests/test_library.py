@@ -54,7 +54,7 @@ def ten(weights, tmp_path_factory):
             seed=number,
             classes=2 + number,
             image_size=32 if number % 2 else 64,
-            batch_norm=("train", "follow", "frozen")[number % 3],  # type: ignore[arg-type]
+            batch_norm=("train", "follow", "frozen")[number % 3],
             adapters=number % 2 == 0,
             cut=short if number > 6 else None,
         )

@@ -12,9 +12,10 @@ import pytest
 from conftest import quick_latency
 from PIL import Image
 from shell import SMALL, run_of
+from task_folders import load
 
 from nettailor.cli import tailor, teach
-from nettailor.core.data import Task, images_of, load_task
+from nettailor.core.data import images_of
 from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
 from nettailor.core.listing import Listed, listing, note_images, require_same_images
@@ -52,15 +53,8 @@ def run(made, shell):
     return run_of(shell, "photos")
 
 
-def task_of(folder: Path) -> Task:
-    return load_task(
-        str(folder), data_dir=folder, download=False, val_fraction=0.2, test_fraction=0.2,
-        split_seed=0, limit_train=None, limit_test=None,
-    )  # fmt: skip
-
-
 def rows_of(folder: Path) -> list[Listed]:
-    return listing(task_of(folder))
+    return listing(load(folder, val_fraction=0.2))
 
 
 def test_a_listing_says_part_class_file_and_size(photos):
@@ -161,7 +155,7 @@ def test_the_same_file_in_two_parts_or_classes_is_said(shell, photos):
     shutil.copy(photos / "train" / "cat" / "2.png", photos / "train" / "dog" / "2.png")
     for folder in ("cat", "dog"):
         (photos / folder).rmdir()
-    task = task_of(photos)
+    task = load(photos, val_fraction=0.2)
     said = list(duplicates(task))
     assert said[0].startswith("warning: ")
     assert "in different parts: what was learnt is asked again" in said[0]
@@ -179,7 +173,7 @@ def test_the_same_file_in_two_parts_or_classes_is_said(shell, photos):
 
 def test_no_two_files_are_the_same_by_their_size(photos):
     """Pictures of one size in bytes that differ are no duplicates."""
-    task = task_of(photos)
+    task = load(photos, val_fraction=0.2)
     assert len({row.size for row in listing(task)}) < 20
     assert list(duplicates(task)) == []
     assert task.origins == {"val": "cut from train: 20 %", "test": "cut from train: 20 %"}

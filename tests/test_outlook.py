@@ -26,7 +26,7 @@ def dry(main: object, out: Path, *flags: str, capsys: pytest.CaptureFixture[str]
     """What `--dry-run` says, line by line."""
     capsys.readouterr()
     before = sorted((path, path.stat().st_mtime_ns) for path in out.parent.rglob("*"))
-    main([*DIGITS, *flags, "--dry-run", "--out", str(out)])  # type: ignore[operator]
+    main([*DIGITS, *flags, "--dry-run", "--out", str(out)])
     assert before == sorted((path, path.stat().st_mtime_ns) for path in out.parent.rglob("*"))
     return capsys.readouterr().out.splitlines()
 

@@ -148,7 +148,7 @@ def students(draw: st.DrawFn) -> tuple[Wiring, list[float], float]:
     blocks = draw(st.integers(1, 7))
     beside = st.lists(st.integers(1, blocks), unique=True, max_size=3)
     skips = draw(st.sampled_from([1, 2, 3, "dense"]))
-    wiring = full_wiring(blocks, skips, identities=draw(beside), exits=draw(beside))  # type: ignore[arg-type]
+    wiring = full_wiring(blocks, skips, identities=draw(beside), exits=draw(beside))
     weight = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
     alpha = draw(st.lists(weight, min_size=len(wiring.paths), max_size=len(wiring.paths)))
     return wiring, alpha, draw(st.floats(0, 0.999))

@@ -100,11 +100,8 @@ def test_a_network_as_it_is_served(backbone):
     with torch.inference_mode():
         expected, found = student(images), served(images.bfloat16())
     for mine, theirs in zip(found.nodes, expected.nodes, strict=True):
-        assert mine is not None
-        assert theirs is not None
         assert mine.dtype == torch.bfloat16
         assert float((mine - theirs).norm() / theirs.norm()) < 0.03
     for module in served.modules():
         if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
             assert module.running_mean.dtype == module.weight.dtype == torch.float32

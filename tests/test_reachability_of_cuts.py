@@ -22,55 +22,44 @@ def head(node: int) -> Path:
     return Path(node, node + 1, "head")
 
 
-def test_a_whole_student_loses_nothing():
-    for wiring in (full_wiring(4, 3), full_wiring(4, 3, identities=[2, 4], exits=[1, 4])):
-        assert closure(wiring) == wiring
+EARLY = Path(1, 4, "exit")
+WHOLE = full_wiring(4, 3, identities=[2, 4], exits=[1, 4])
+BY_HAND = {
+    "a whole student loses nothing": (5, WHOLE.paths, WHOLE.paths),
+    "nothing leads into x_1: what leaves it goes, x_2 and x_3 are reached past it": (
+        4, (block(2), proxy(0, 2), proxy(1, 3), block(3), head(3)),
+        (proxy(0, 2), block(3), head(3)),
+    ),
+    "nothing reads x_2: what leads into it goes": (
+        4, (block(1), block(2), proxy(0, 2), proxy(1, 3), head(3)),
+        (block(1), proxy(1, 3), head(3)),
+    ),
+    "without the head nobody reads x_3, and x_2 neither; x_1 is read by its exit": (
+        4, (block(1), block(2), Path(2, 3, "identity"), block(3), EARLY), (block(1), EARLY),
+    ),
+    "forward: x_1 is not reached, hence not x_2, hence not x_3": (
+        6, (block(2), block(3), block(4), proxy(0, 4), block(5), head(5)),
+        (proxy(0, 4), block(5), head(5)),
+    ),
+    "backward: nobody reads x_4, hence nobody x_3, hence nobody x_2": (
+        6, (block(1), block(2), block(3), block(4), proxy(1, 5), head(5)),
+        (block(1), proxy(1, 5), head(5)),
+    ),
+    # x_1 is not reached, so G_2 goes; then x_2 is not reached and its proxy to x_5 goes. Nobody
+    # reads x_4, so proxy 3-4 goes; x_3 is still read by proxy 3-5
+    "both rules feed each other": (
+        6, (block(2), proxy(2, 5), proxy(0, 3), proxy(2, 3), proxy(3, 4), proxy(3, 5), head(5)),
+        (proxy(0, 3), proxy(3, 5), head(5)),
+    ),
+    "stem and head are apart": (5, (block(1), block(2), block(4), head(4)), ()),
+    "there is no head": (5, (block(1), block(2), block(3), block(4)), ()),
+    "there is nothing": (5, (), ()),
+}  # fmt: skip
 
 
-def test_nothing_leads_into_a_node():
-    """x_1 is cut off, so what leaves it goes; x_2 and x_3 are reached past it."""
-    wiring = Wiring(4, (block(2), proxy(0, 2), proxy(1, 3), block(3), head(3)))
-    assert closure(wiring).paths == (proxy(0, 2), block(3), head(3))
-
-
-def test_nothing_reads_a_node():
-    """No path leaves x_2, so what leads into it goes."""
-    wiring = Wiring(4, (block(1), block(2), proxy(0, 2), proxy(1, 3), head(3)))
-    assert closure(wiring).paths == (block(1), proxy(1, 3), head(3))
-
-
-def test_a_node_that_only_an_exit_reads_stays():
-    """Without the head nobody reads x_3, and x_2 neither; x_1 is read by its exit."""
-    early = Path(1, 4, "exit")
-    wiring = Wiring(4, (block(1), block(2), Path(2, 3, "identity"), block(3), early))
-    assert closure(wiring).paths == (block(1), early)
-
-
-def test_sweeps_forward_until_nothing_changes():
-    """x_1 is not reached, hence not x_2, hence not x_3: three sweeps."""
-    wiring = Wiring(6, (block(2), block(3), block(4), proxy(0, 4), block(5), head(5)))
-    assert closure(wiring).paths == (proxy(0, 4), block(5), head(5))
-
-
-def test_sweeps_backward_until_nothing_changes():
-    """Nobody reads x_4, hence nobody x_3, hence nobody x_2."""
-    wiring = Wiring(6, (block(1), block(2), block(3), block(4), proxy(1, 5), head(5)))
-    assert closure(wiring).paths == (block(1), proxy(1, 5), head(5))
-
-
-def test_both_rules_feed_each_other():
-    """x_1 is not reached, so G_2 goes; then x_2 is not reached and its proxy to x_5 goes.
-
-    Nobody reads x_4, so proxy 3-4 goes; x_3 is still read by proxy 3-5.
-    """
-    joined = (block(2), proxy(2, 5), proxy(0, 3), proxy(2, 3), proxy(3, 4), proxy(3, 5))
-    assert closure(Wiring(6, (*joined, head(5)))).paths == (proxy(0, 3), proxy(3, 5), head(5))
-
-
-def test_empty_when_stem_and_head_are_apart():
-    assert closure(Wiring(5, (block(1), block(2), block(4), head(4)))).paths == ()
-    assert closure(Wiring(5, (block(1), block(2), block(3), block(4)))).paths == ()
-    assert closure(Wiring(5, ())).paths == ()
+@pytest.mark.parametrize(("depth", "paths", "kept"), BY_HAND.values(), ids=BY_HAND)
+def test_what_stays_by_hand(depth, paths, kept):
+    assert closure(Wiring(depth, paths)).paths == kept
 
 
 PATHS = full_wiring(4, "dense", identities=[1, 3, 4], exits=[2, 4]).paths

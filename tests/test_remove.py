@@ -89,7 +89,6 @@ def compare_with_masked(student: Student, plan: PrunePlan) -> None:
     for node, (mine, theirs) in enumerate(zip(out.nodes, expected.nodes, strict=True)):
         assert (mine is None) == (node > 0 and not plan.kept.incoming[node])
         if mine is not None:
-            assert theirs is not None
             scale = float(theirs.abs().max())
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6 * scale)
 
@@ -170,7 +169,6 @@ def test_saved_and_reloaded_is_bit_identical(tmp_path, backbone, cut, mode):
     assert {name: p.requires_grad for name, p in again.named_parameters()} == {
         name: p.requires_grad for name, p in smaller.named_parameters()
     }
-    assert architecture.student is not None
     assert architecture.student.finetune == mode
     assert architecture.preprocessing == architecture_of(backbone).preprocessing
     with torch.no_grad():

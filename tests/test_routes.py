@@ -120,7 +120,7 @@ def problems(draw: st.DrawFn) -> tuple[Wiring, list[float], list[float], float]:
     blocks = draw(st.integers(1, 4))
     nodes = st.lists(st.integers(1, blocks), unique=True)
     skips = draw(st.sampled_from([0, 1, 2, "dense"]))
-    wiring = full_wiring(blocks, skips, identities=draw(nodes), exits=draw(nodes))  # type: ignore[arg-type]
+    wiring = full_wiring(blocks, skips, identities=draw(nodes), exits=draw(nodes))
     count = len(wiring.paths)
     worth = st.one_of(st.floats(-20, 5), st.sampled_from([0.0, -1.0]))
     price = st.one_of(st.floats(0, 0.3), st.floats(0, 1e-4), st.sampled_from([0.0, 0.1, 1.0]))
@@ -145,7 +145,6 @@ def test_best_within_the_grid(problem, most, least):
     if found is None:
         assert sure is None
         return
-    assert possible is not None
     assert least - 1e-9 <= found.cost <= most + 1e-9
     assert found.value <= possible.value + 1e-9
     assert sure is None or found.value >= sure.value - 1e-9
@@ -255,7 +254,6 @@ def test_a_budget_of_just_what_a_route_costs_is_enough(cost):
     """Whole steps of the grid, though 200 000 times the float is a little less."""
     wiring = Wiring(2, (Path(0, 1, "block"), Path(1, 2, "head")))
     found = Routes(wiring, [0.0, 0.0], [cost, 0.0], fixed=0.0).best(cost)
-    assert found is not None
     assert found.cost == cost
 
 
@@ -265,10 +263,8 @@ def test_a_budget_is_not_exceeded_by_what_the_grid_rounds():
     wiring = Wiring(2, (near, lean, Path(1, 2, "head")))
     solved = Routes(wiring, [5.0, 1.0, 0.0], [0.1000024, 0.05, 0.4000024], fixed=0.0)
     found = solved.best(0.5)
-    assert found is not None
     assert found.paths[0] == lean
     found = solved.best(0.5000048)
-    assert found is not None
     assert found.paths[0] == near
 
 
@@ -299,7 +295,6 @@ def test_routes_by_hand():
     ]
     for most, worth in ((0.16, -4), (0.49, -3.5), (0.54, -2.5), (0.58, -1.5), (0.7, -1), (2, 0)):
         route = solved.best(most)
-        assert route is not None
         assert route.value == pytest.approx(worth)
 
 

@@ -48,21 +48,18 @@ def refusal(folder: RunFolder, settings: dict[str, Any], *, overwrite: bool = Fa
     return str(caught.value)
 
 
-def test_begun_with_its_settings(run):
-    written = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
-    assert written == settings_with()
-    assert not run.finished
-
-
 def test_the_same_settings_go_on(run):
+    """How a run executes may differ, and what is ignored."""
     before = contents(run.path)
+    assert yaml.safe_load(before["config.yaml"]) == settings_with()
+    assert not run.finished
     run.open(settings_with(), overwrite=False)
     assert contents(run.path) == before
-
-
-def test_how_a_run_executes_may_differ(run):
     run.open(settings_with(device="cpu", workers=2, out="x", download=True), overwrite=False)
+    run.open(settings_with(seed=5), ignored=["seed"], overwrite=False)
     assert (run.path / "metrics.csv").exists()
+    with pytest.raises(UserError, match="batch_size"):
+        run.open(settings_with(seed=5, batch_size=8), ignored=["seed"], overwrite=False)
 
 
 def test_other_settings_are_refused_and_named(run):
@@ -70,12 +67,6 @@ def test_other_settings_are_refused_and_named(run):
     assert "seed is 0 there and 5 here; student.gamma is 0.3 there and 0.7 here" in shown
     assert "--overwrite" in shown
     assert "--out" in shown
-
-
-def test_ignored_keys_may_differ(run):
-    run.open(settings_with(seed=5), ignored=["seed"], overwrite=False)
-    with pytest.raises(UserError, match="batch_size"):
-        run.open(settings_with(seed=5, batch_size=8), ignored=["seed"], overwrite=False)
 
 
 def test_overwrite_replaces_the_run(run):
@@ -167,10 +158,6 @@ def cut_off(name: str) -> Callable[[Path], None]:
     return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size - 2)
 
 
-def another_version(folder: Path) -> None:
-    (folder / "architecture.json").write_text('{"format": 2}', encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
@@ -178,7 +165,10 @@ def another_version(folder: Path) -> None:
         (cut_off("model.safetensors"), "model.safetensors: no readable safetensors file"),
         (lose("architecture.json"), "architecture.json: not found"),
         (cut_off("architecture.json"), "architecture.json: no readable JSON"),
-        (another_version, "architecture.json: format: Input should be 1"),
+        (
+            lambda folder: (folder / "architecture.json").write_text('{"format": 2}'),
+            "architecture.json: format: Input should be 1",
+        ),
     ],
 )
 def test_a_run_that_lost_its_network_is_not_finished(tmp_path, damage, found):
@@ -187,6 +177,7 @@ def test_a_run_that_lost_its_network_is_not_finished(tmp_path, damage, found):
     keep_a_network(run.path)
     run.finish({"accuracy": 97.5})
     assert run.finished
+    assert run.read_summary() == {"accuracy": 97.5}
     damage(run.path)
     advice = "restore the file, or give `nettailor teach --overwrite` to make the run again"
     shown = refusal(run, settings_with())
@@ -199,13 +190,6 @@ def test_a_run_that_lost_its_network_is_not_finished(tmp_path, damage, found):
     run.open(settings_with(), overwrite=True)
     assert not run.finished
     assert set(contents(run.path)) == {"config.yaml"}
-
-
-def test_summary_marks_the_end(run):
-    keep_a_network(run.path)
-    run.finish({"accuracy": 97.5})
-    assert run.finished
-    assert run.read_summary() == {"accuracy": 97.5}
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "", "3"])

@@ -34,14 +34,12 @@ def test_a_lock_vanishes_with_its_process(tmp_path, end):
     folder = tmp_path / "kind" / "run"
     with started(HOLDER, str(folder)) as other:
         release(other)
-        assert other.stdout is not None
         assert other.stdout.readline() == "done\n"
         for refused in (hold, require_free):
             with pytest.raises(UserError, match=r"run: another process is at work in this run"):
                 refused(folder)
         assert not folder.exists()  # the lock is no content of the run
         if end == "lets go":
-            assert other.stdin is not None
             other.stdin.write("let go\n")
             other.stdin.flush()
             assert other.stdout.readline() == "done\n"
@@ -84,7 +82,6 @@ def test_a_second_command_in_the_same_run_folder_ends(shell, flags):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as first:
-        assert first.stdout is not None
         assert any("epoch   1/1000" in line for line in first.stdout)
         code, err = shell(*DIGITS, *long, *flags)
         assert code == 2
@@ -114,7 +111,6 @@ def test_what_another_process_is_at_comes_last(tmp_path, monkeypatch):
     order = []
     with started(HOLDER, str(tmp_path / "first")) as other:
         release(other)
-        assert other.stdout is not None
         assert other.stdout.readline() == "done\n"
 
         def say(message):

@@ -98,7 +98,7 @@ def tell_apart(network: Student, images: list[Path]) -> None:
     """Moves a random classifier's bias to where images are of several classes."""
     (exit_,) = network.heads.values()
     logits = network(torch.stack([prepared(path) for path in images])).logits
-    exit_.classifier.bias -= logits.mean(0)  # type: ignore[union-attr, operator]
+    exit_.classifier.bias -= logits.mean(0)
 
 
 def prepared(path: Path) -> Tensor:

@@ -21,7 +21,7 @@ from nettailor.student.wiring import Path, Wiring, full_wiring
     ],
 )
 def test_counts_by_hand(skips, proxies):
-    wiring = full_wiring(5, skips)  # type: ignore[arg-type]
+    wiring = full_wiring(5, skips)
     assert len(wiring.of_kind("block")) == 5
     assert len(wiring.of_kind("proxy")) == proxies
     assert wiring.of_kind("head") == (Path(5, 6, "head"),)
@@ -89,7 +89,7 @@ def test_keys_are_unique_and_free_of_dots():
 @pytest.mark.parametrize("beside", [[], [1, 4, 5]])
 @pytest.mark.parametrize("skips", [1, 3, "dense"])
 def test_json_round_trip(skips, beside):
-    wiring = full_wiring(5, skips, identities=beside, exits=beside)  # type: ignore[arg-type]
+    wiring = full_wiring(5, skips, identities=beside, exits=beside)
     rows = json.loads(json.dumps(wiring.to_json()))
     assert Wiring.from_json(6, rows) == wiring
     assert rows[0] == [0, 1, "block"]
@@ -135,7 +135,7 @@ def test_kinds_that_skip_no_node(path):
 def test_bad_rows_are_refused(row):
     message = r"is no \[source|does not lead|leads from a node to the next|heads and exits, and"
     with pytest.raises(ValueError, match=message):
-        Wiring.from_json(3, [[0, 1, "block"], row])  # type: ignore[list-item]
+        Wiring.from_json(3, [[0, 1, "block"], row])
 
 
 def test_a_path_listed_twice_is_refused():
