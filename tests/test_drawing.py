@@ -20,21 +20,11 @@ from nettailor.student.wiring import Path, Wiring, full_wiring
 # sixteen blocks in seven stages, as in EfficientNet-Lite0
 STAGES = (0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 5, 6)
 ENDS = (1, 3, 5, 8, 11, 15, 16)
-ROUTE = Wiring(
-    17,
-    (
-        *(Path(n - 1, n, "block" if n in (1, 2, 4, 6) else "identity") for n in range(1, 9)),
-        Path(8, 17, "exit"),
-    ),
-)
-PUBLISHED = Wiring(
-    17,
-    (
-        *(Path(n - 1, n, "block") for n in (1, 2, 4, 5, 6, 16)),
-        *(Path(p, n, "proxy") for p, n in ((1, 3), (2, 3), (3, 5), (6, 9), (9, 12), (12, 15))),
-        Path(16, 17, "head"),
-    ),
-)
+LEFT = (Path(n - 1, n, "block" if n in (1, 2, 4, 6) else "identity") for n in range(1, 9))
+ROUTE = Wiring(17, (*LEFT, Path(8, 17, "exit")))
+BLOCKS = (Path(n - 1, n, "block") for n in (1, 2, 4, 5, 6, 16))
+PROXIES = ((1, 3), (2, 3), (3, 5), (6, 9), (9, 12), (12, 15))
+PUBLISHED = Wiring(17, (*BLOCKS, *(Path(p, n, "proxy") for p, n in PROXIES), Path(16, 17, "head")))
 WIRINGS = {
     "identities and exits": full_wiring(16, 0, identities=range(1, 17), exits=ENDS),
     "proxies as well": full_wiring(16, 3, identities=range(1, 17), exits=ENDS),

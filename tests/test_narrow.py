@@ -144,16 +144,3 @@ def test_widths_of_no_network(layers, nodes, fault):
 def test_nodes_of_no_student(nodes):
     with pytest.raises(ValueError, match="nodes"):
         resize(route(), {}, nodes)
-
-
-def test_a_depthwise_convolution_keeps_as_many_groups_as_channels():
-    network = lively_chain("regnety_002")
-    channels = trace_channels(network, 64)
-    small = narrow(network, channels, some_kept(channels))
-    for name, module in small.named_modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            before = network.get_submodule(name)
-            assert module.weight.shape[1] == before.weight.shape[1]
-            assert module.groups < before.groups
-            assert module.out_channels == module.weight.shape[0]
-            assert module.in_channels == module.groups * module.weight.shape[1]

@@ -174,15 +174,6 @@ def test_untouched_network_on_a_flower(tmp_path, capsys):
     assert flower["predictions"][0]["label"] == "daisy"
 
 
-def test_untouched_network_on_photographs(capsys):
-    data = pytest.importorskip("skimage.data")
-    folder = Path(data.__file__).parent
-    images = as_json(capsys, folder / "coffee.png", folder / "chelsea.png")["images"]
-    coffee, cat = ([p["label"] for p in image["predictions"]] for image in images)
-    assert coffee[0] == "espresso"
-    assert set(cat[:3]) == {"tabby", "tiger cat", "Egyptian cat"}
-
-
 def test_untouched_network_from_a_file(photos, tmp_path, capsys):
     network = make_network("test_resnet", 1000)
     torch.nn.init.normal_(network.get_classifier().weight)

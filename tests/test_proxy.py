@@ -71,17 +71,6 @@ def test_bottleneck_proxy_by_hand(channels, between):
     assert module_flops(proxy, (64, 3, 3)) == 9 * (64 * between + between * channels)
 
 
-def test_basic_proxy_is_what_its_layers_make():
-    proxy = Proxy(6, 8, "basic")
-    enliven(proxy).eval()
-    x = torch.randn(2, 6, 3, 3)
-    norm = nn.BatchNorm2d(8).eval()
-    norm.load_state_dict(proxy.norm.state_dict())
-    with torch.no_grad():
-        torch.testing.assert_close(proxy(x, times(proxy, 0.25)), 0.25 * norm(proxy.conv(x)))
-        torch.testing.assert_close(proxy(x), norm(proxy.conv(x)))
-
-
 def test_proxy_costs_an_eighteenth_of_a_basic_block():
     """Two 3×3 convolutions of C² weights a tap are 18 C², a proxy C²; padding changes nothing."""
     chain = create_backbone("resnet18", 10)

@@ -19,7 +19,15 @@ from nettailor.core.reading import Doubts, as_rgb, endings, is_picture, read_rgb
 UNVARIED = ("--hflip", "0", "--scale", "[0.8, 1]", "--color-jitter", "0")
 
 
-@pytest.mark.parametrize("kind", ["orientation", "alpha", "16 bits"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "orientation",
+        # quick: each kind is read as meant, and training and prediction read alike
+        pytest.param("alpha", marks=pytest.mark.slow),
+        pytest.param("16 bits", marks=pytest.mark.slow),
+    ],
+)
 def test_arrows_are_learnt_and_told(kind, shell, tmp_path, capsys):
     """They are told apart only where files are read as meant, when trained on and afterwards."""
     root = arrows(kind, tmp_path / "arrows")
@@ -88,25 +96,18 @@ def test_transparency_lies_on_white(image, expected):
     assert as_rgb(image).getpixel((0, 0)) == expected
 
 
-@pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
-def test_one_colour_that_is_transparent(mode, tmp_path):
+@pytest.mark.parametrize(
+    ("mode", "ending"), [("P", "png"), ("L", "png"), ("RGB", "png"), ("1", "png"), ("P", "gif")]
+)
+def test_one_colour_that_is_transparent(mode, ending, tmp_path):
     image = Image.new("RGB", (2, 1), "black")
     image.putpixel((1, 0), (255, 255, 255))
     image = image.convert(mode)
     image.putpixel((0, 0), image.getpixel((0, 0)))
     black = image.getpixel((0, 0))
-    image.save(tmp_path / "image.png", transparency=black)
-    read = read_rgb(tmp_path / "image.png")
+    image.save(tmp_path / f"image.{ending}", transparency=black)
+    read = read_rgb(tmp_path / f"image.{ending}")
     assert [read.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255)] * 2
-
-
-def test_gif_of_which_a_part_is_transparent(tmp_path):
-    image = Image.new("P", (2, 1))
-    image.putpalette([0, 0, 0, 0, 0, 0])
-    image.putpixel((1, 0), 1)
-    image.save(tmp_path / "image.gif", transparency=0)
-    read = read_rgb(tmp_path / "image.gif")
-    assert [read.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 0)]
 
 
 # --- doubts ---------------------------------------------------------------------------------------
