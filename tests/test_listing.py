@@ -126,8 +126,10 @@ def test_images_added_after_the_teacher_are_refused(shell, run, photos):
         (photos / name).unlink()
     assert shell(*words, "--tolerance", "100", main=tailor.main)[0] == 0
     # another set of the same name
-    for path in photos.rglob("*.png"):
-        picture(path, 20 + int(path.stem))
+    for number in range(20):
+        path = photos / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.unlink()
+        picture(path.with_stem(f"{20 + number}"), 20 + number)
     shown = shell.refusal(*words)
     assert "was made with other images than there are now" in shown
 
