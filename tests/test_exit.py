@@ -14,14 +14,14 @@ from nettailor.student.exit import HEAD_EXPANSION, Head, exit_from, fresh_convol
 CLASSES = 5
 
 
-def test_an_exit_of_inverted_residuals_by_hand():
+def test_an_exit_of_inverted_residuals_by_hand() -> None:
     """24 channels: a convolution to 6 · 24 = 144, batch norm, and a classifier of 144 features."""
     head = exit_from(create_backbone("test_efficientnet", CLASSES), 24)
     assert parameters(head.neck) == 24 * 144 + 2 * 144
     assert parameters(head.classifier) == 144 * CLASSES + CLASSES
 
 
-def test_an_exit_is_no_wider_than_256_channels():
+def test_an_exit_is_no_wider_than_256_channels() -> None:
     """42 · 6 = 252 and 43 · 6 = 258."""
     chain = create_backbone("test_efficientnet", CLASSES)
     widths = [exit_from(chain, channels).classifier.in_features for channels in (42, 43, 320)]
@@ -32,7 +32,7 @@ def test_an_exit_is_no_wider_than_256_channels():
     ("backbone", "neck"),
     [("test_resnet", 0), ("regnety_002", 0), ("test_convnext", 2 * 48)],
 )
-def test_an_exit_of_the_other_families_pools(backbone, neck):
+def test_an_exit_of_the_other_families_pools(backbone: str, neck: int) -> None:
     """No convolution: a classifier of the node's own channels; ConvNeXt norms them first."""
     head = exit_from(create_backbone(backbone, CLASSES), 48)
     assert parameters(head.neck) == neck
@@ -46,7 +46,7 @@ def test_an_exit_of_the_other_families_pools(backbone, neck):
         torch.testing.assert_close(head(x), expected)
 
 
-def test_an_exit_of_inverted_residuals_computes_its_layers():
+def test_an_exit_of_inverted_residuals_computes_its_layers() -> None:
     """1×1 convolution, batch norm, the backbone's activation, mean, linear."""
     chain = create_backbone("test_efficientnet", CLASSES)
     assert isinstance(head_activation(chain), nn.SiLU)
@@ -64,7 +64,7 @@ def test_an_exit_of_inverted_residuals_computes_its_layers():
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_an_exit_begins_at_the_loss_of_a_guess(backbone):
+def test_an_exit_begins_at_the_loss_of_a_guess(backbone: str) -> None:
     head = exit_from(create_backbone(backbone, CLASSES), 32).train()
     labels = torch.arange(10) % CLASSES
     loss = nn.functional.cross_entropy(head(torch.randn(10, 32, 4, 4)), labels)
@@ -76,7 +76,7 @@ def test_an_exit_begins_at_the_loss_of_a_guess(backbone):
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_exits_share_nothing(backbone):
+def test_exits_share_nothing(backbone: str) -> None:
     chain = lively_chain(backbone)
     one, other = exit_from(chain, 32), exit_from(chain, 32)
     for mine, theirs in ((one, other), (one, chain), (other, chain)):
@@ -87,7 +87,7 @@ def test_exits_share_nothing(backbone):
 
 
 @pytest.mark.parametrize("width", [16, 100])
-def test_a_fresh_neck_has_the_width_it_is_given(width):
+def test_a_fresh_neck_has_the_width_it_is_given(width: int) -> None:
     """Of inverted residuals only: the others pool what there is."""
     for backbone, expected in (("test_efficientnet", width), ("test_resnet", 24)):
         neck, features = fresh_neck(create_backbone(backbone, CLASSES), 24, width)
@@ -96,7 +96,7 @@ def test_a_fresh_neck_has_the_width_it_is_given(width):
     assert HEAD_EXPANSION == 6
 
 
-def test_a_head_is_its_neck_and_its_classifier():
+def test_a_head_is_its_neck_and_its_classifier() -> None:
     chain = lively_chain("test_efficientnet")
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_a_head_is_its_neck_and_its_classifier():
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_a_fresh_convolution(kernel):
+def test_a_fresh_convolution(kernel: int) -> None:
     """It keeps the resolution; a standard deviation of √(2 / fan out), as He and others have it."""
     convolution = fresh_convolution(16, 64, kernel=kernel)
     assert convolution.bias is None

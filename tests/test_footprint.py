@@ -28,12 +28,12 @@ class Hoard(nn.Module):
         return [x + 1, x + 2, x + 3]
 
 
-def test_peak_is_the_worst_moment_and_not_the_sum():
+def test_peak_is_the_worst_moment_and_not_the_sum() -> None:
     assert peak_memory(Steps(), 16, CPU, batch=2) == 2 * 3 * IMAGE  # the images and two more
     assert peak_memory(Hoard(), 16, CPU, batch=2) == 2 * 4 * IMAGE
 
 
-def test_weights_count_and_work_in_place_is_free():
+def test_weights_count_and_work_in_place_is_free() -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 1, 1)
     )
@@ -42,7 +42,7 @@ def test_weights_count_and_work_in_place_is_free():
     assert peak_memory(network, 16, CPU, batch=1) == weights + pixels * (3 + 8 + 1)
 
 
-def test_peak_grows_with_the_batch_by_what_is_not_weights():
+def test_peak_grows_with_the_batch_by_what_is_not_weights() -> None:
     chain = lively_chain("test_resnet")
     held = sum(tensor.nbytes for tensor in (*chain.parameters(), *chain.buffers()))
     one, two, four = (peak_memory(chain, 32, CPU, batch=batch) for batch in (1, 2, 4))
@@ -59,11 +59,11 @@ class Spin(nn.Module):
         return x
 
 
-def test_processor_time_counts_work_and_not_waiting():
+def test_processor_time_counts_work_and_not_waiting() -> None:
     assert 4 <= processor_time(Spin(), 16, CPU) < 5.5
 
 
-def test_the_training_mode_is_put_back():
+def test_the_training_mode_is_put_back() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3)).train()
     processor_time(network, 16, CPU)
     peak_memory(network, 16, CPU, batch=1)

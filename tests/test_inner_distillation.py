@@ -39,12 +39,12 @@ def loss(**weights: float) -> dict[str, float]:
     return {name: float(term) for name, term in terms.items()}
 
 
-def test_only_the_channels_that_are_left_are_targets():
+def test_only_the_channels_that_are_left_are_targets() -> None:
     nodes = on_kept_channels(WHOLE, KEPT)(IMAGES).nodes
     assert [one.flatten().tolist() for one in nodes if one is not None] == [[2], [3, 5], [6]]
 
 
-def test_each_term_by_hand():
+def test_each_term_by_hand() -> None:
     # p = 0.9 of the label; at temperature 2 the narrow one says 1/4 and 3/4, the whole one 1/2:
     # KL = ½ log(½ / ¼) + ½ log(½ / ¾) = ½ log 4/3. Block ends: ((4-3)² + (3-5)²) / 2, (8-6)²; the
     # stem's output, 9 beside 2, is no block's end
@@ -55,7 +55,7 @@ def test_each_term_by_hand():
     })  # fmt: skip
 
 
-def test_weights_of_zero_leave_terms_out():
+def test_weights_of_zero_leave_terms_out() -> None:
     assert loss().keys() == {"cross_entropy"}
     assert loss(distill=1.0).keys() == {"cross_entropy", "distillation"}
     assert loss(mimic=1.0).keys() == {"cross_entropy", "inner_distillation"}

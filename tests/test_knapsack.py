@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
 from nettailor.prune.channels import Channels, Family, trace_channels
-from nettailor.prune.knapsack import SOLVERS, Options, exact, greedy
+from nettailor.prune.knapsack import SOLVERS, Options, Solver, exact, greedy
 from nettailor.prune.narrow import narrow
 from nettailor.prune.widths import allowed, best_widths, count_flops, count_parameters
 
@@ -27,7 +27,7 @@ def value_and_cost(families: list[Options], chosen: list[int]) -> tuple[float, i
     )
 
 
-def test_greedy_is_misled_by_a_dense_step_and_exact_is_not():
+def test_greedy_is_misled_by_a_dense_step_and_exact_is_not() -> None:
     families = [options([0, 3], [0, 2]), options([0, 5], [0, 4])]
     assert greedy(families)(4) == [1, 0]  # 1.5 a unit first, then 1.25 does not fit
     assert exact(families)(4) == [0, 1]
@@ -36,7 +36,7 @@ def test_greedy_is_misled_by_a_dense_step_and_exact_is_not():
     assert exact(families)(100) == greedy(families)(100) == [1, 1]
 
 
-def test_greedy_leaves_out_options_that_a_mix_beats():
+def test_greedy_leaves_out_options_that_a_mix_beats() -> None:
     families = [options([0, 1, 10], [0, 5, 6])]
     assert greedy(families)(5) == [0]
     assert exact(families)(5) == [1]
@@ -44,7 +44,7 @@ def test_greedy_leaves_out_options_that_a_mix_beats():
 
 
 @pytest.mark.parametrize("solver", [exact, greedy])
-def test_the_least_is_paid_for_first(solver):
+def test_the_least_is_paid_for_first(solver: Solver) -> None:
     families = [options([2, 4], [3, 5]), options([1, 2], [4, 5])]
     assert solver(families)(7) == [0, 0]
     assert solver(families)(8) == [0, 1]
@@ -52,7 +52,7 @@ def test_the_least_is_paid_for_first(solver):
         solver(families)(6)
 
 
-def test_counts_are_multiples_at_every_place():
+def test_counts_are_multiples_at_every_place() -> None:
     """Items of two channels here and three there: by 6 there have to be 3 × 2 and 2 × 3."""
     family = Family(np.arange(24), {0: 2, 1: 3})
     assert allowed([family], 6).counts[0].tolist() == [6, 12, 18, 24]
@@ -73,7 +73,9 @@ def problems(draw: st.DrawFn) -> tuple[list[Options], int]:
 
 @settings(deadline=None, max_examples=300)
 @given(problems())
-def test_exact_is_what_trying_everything_finds_and_greedy_is_no_better(problem):
+def test_exact_is_what_trying_everything_finds_and_greedy_is_no_better(
+    problem: tuple[list[Options], int],
+) -> None:
     families, budget = problem
     every = itertools.product(*(range(len(one.values)) for one in families))
     found = [value_and_cost(families, list(chosen)) for chosen in every]
@@ -97,7 +99,9 @@ def problem_of(chain: Backbone) -> tuple[Channels, list[np.ndarray], list[np.nda
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "regnety_002"])
 @pytest.mark.parametrize("unit", ["flops", "parameters"])
 @pytest.mark.parametrize(("solver", "share"), [("exact", 0.5), ("greedy", 0.5), ("exact", 0.3)])
-def test_a_budget_is_met_by_what_is_counted_on_the_narrow_network(backbone, unit, solver, share):
+def test_a_budget_is_met_by_what_is_counted_on_the_narrow_network(
+    backbone: str, unit: str, solver: str, share: float
+) -> None:
     chain = lively_chain(backbone)
     channels, ranked, values = problem_of(chain)
     if unit == "flops":
@@ -117,7 +121,7 @@ def test_a_budget_is_met_by_what_is_counted_on_the_narrow_network(backbone, unit
     assert min(map(min, (layer.shape for layer in small.parameters()))) >= 1
 
 
-def test_widths_by_eight():
+def test_widths_by_eight() -> None:
     chain = lively_chain("tf_efficientnet_lite0")
     channels, _, values = problem_of(chain)
     costs, ranges = count_flops(channels), allowed(channels.families, 8)
@@ -128,7 +132,7 @@ def test_widths_by_eight():
     assert 0.98 * 0.4 <= costs.of(counts[None])[0] / whole <= 0.4
 
 
-def test_what_may_be_kept():
+def test_what_may_be_kept() -> None:
     channels = trace_channels(lively_chain("regnety_002"), 32)
     for family, counts in zip(channels.families, allowed(channels.families, 8).counts, strict=True):
         assert counts[-1] == len(family.items)
@@ -137,7 +141,7 @@ def test_what_may_be_kept():
     assert allowed(channels.families, 1).least.min() == 1
 
 
-def test_exact_and_greedy_hardly_differ_where_channels_are_many():
+def test_exact_and_greedy_hardly_differ_where_channels_are_many() -> None:
     """Value per cost falls from channel to channel: only the last one that fits is a choice."""
     chain = lively_chain("test_efficientnet")
     channels, _, values = problem_of(chain)
@@ -155,7 +159,7 @@ def test_exact_and_greedy_hardly_differ_where_channels_are_many():
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
-def test_a_budget_out_of_reach():
+def test_a_budget_out_of_reach() -> None:
     channels, _, values = problem_of(lively_chain("test_resnet"))
     costs, ranges = count_flops(channels), allowed(channels.families, 1)
     least = float(costs.of(ranges.least[None])[0])

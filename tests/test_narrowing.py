@@ -1,6 +1,7 @@
 """Which channels are kept: by their values, on training images, within the budget."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import no_training, quick_latency
-from torch import nn
+from torch import Tensor, nn
 
 from nettailor import narrowing
 from nettailor.core import latency
@@ -20,7 +21,7 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.narrowing import Budget, choose, kept_items, ready_budget
-from nettailor.prune.channels import FIXED
+from nettailor.prune.channels import FIXED, Channels
 from nettailor.session import Session, start_session
 
 SMALL = [
@@ -44,17 +45,19 @@ def in_milliseconds(session: Session, most: float) -> Session:
 
 
 @pytest.fixture(autouse=True)
-def _quickly(monkeypatch, tmp_path):
+def _quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     quick_latency(monkeypatch)
     monkeypatch.chdir(tmp_path)  # where times are kept
 
 
 @pytest.fixture
-def values(monkeypatch):
+def values(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Instead of Taylor's: random ones; and the images that they would have been estimated on."""
     noted: dict[str, Any] = {}
 
-    def random(network, channels, batches, _):
+    def random(
+        network: nn.Module, channels: Channels, batches: Iterable[tuple[Tensor, Tensor]], _: object
+    ) -> np.ndarray:
         noted["batches"] = list(batches)
         noted["values"] = np.random.default_rng(0).random(channels.count)
         return noted["values"]
@@ -64,7 +67,7 @@ def values(monkeypatch):
 
 
 @pytest.mark.parametrize("solver", ["exact", "greedy"])
-def test_the_best_of_each_family_stay(values, solver):
+def test_the_best_of_each_family_stay(values: dict[str, Any], solver: str) -> None:
     session, network, budget = made_ready("--max-flops", "0.4", "--solver", solver)
     choice = choose(session, network, budget, "abc")
     kept = kept_items(choice, budget.channels, Path("file"))
@@ -81,7 +84,7 @@ def test_the_best_of_each_family_stay(values, solver):
     assert 0.392 <= choice.cost <= 0.4
 
 
-def test_values_are_of_training_images(values):
+def test_values_are_of_training_images(values: dict[str, Any]) -> None:
     session, network, budget = made_ready("--max-flops", "0.4")
     choose(session, network, budget, "")
     expected = list(session.train_loader.epoch(0))[:20]
@@ -91,7 +94,9 @@ def test_values_are_of_training_images(values):
         assert torch.equal(labels, others)
 
 
-def test_a_budget_that_no_timed_network_keeps(values, monkeypatch):
+def test_a_budget_that_no_timed_network_keeps(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Layers alone say that it can be kept; the clock says 0.7 of the whole network's time."""
     session, network, budget = made_ready("--max-flops", "0.4")
     session = in_milliseconds(session, 4.0)
@@ -100,12 +105,14 @@ def test_a_budget_that_no_timed_network_keeps(values, monkeypatch):
         choose(session, network, budget, "")
 
 
-def test_a_budget_that_a_timed_network_keeps(values, monkeypatch, capsys):
+def test_a_budget_that_a_timed_network_keeps(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     session, network, budget = made_ready("--max-flops", "0.4")
     session = in_milliseconds(session, 4.0)
     timed: list[nn.Module] = []
 
-    def share(narrowed, whole, *_, **__):
+    def share(narrowed: nn.Module, whole: nn.Module, *_: object, **__: object) -> float:
         assert whole is network
         timed.append(narrowed)
         return budget.most * (1.3 if len(timed) == 1 else 0.99)
@@ -119,7 +126,9 @@ def test_a_budget_that_a_timed_network_keeps(values, monkeypatch, capsys):
     assert second < first
 
 
-def test_what_rounding_leaves_over_is_said(values, capsys):
+def test_what_rounding_leaves_over_is_said(
+    values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     session, network, budget = made_ready("--max-flops", "0.9", "--round-to", "8")
     choice = choose(session, network, budget, "")
     assert choice.cost < 0.98 * 0.9
@@ -139,7 +148,7 @@ def test_what_rounding_leaves_over_is_said(values, capsys):
         lambda kept: kept.update({"nowhere": (0,)}),
     ],
 )
-def test_a_choice_that_does_not_fit(damage, values):
+def test_a_choice_that_does_not_fit(damage: Any, values: dict[str, Any]) -> None:
     session, network, budget = made_ready("--max-flops", "0.4")
     choice = choose(session, network, budget, "")
     kept = dict(choice.kept)
@@ -148,19 +157,21 @@ def test_a_choice_that_does_not_fit(damage, values):
         kept_items(choice.model_copy(update={"kept": kept}), budget.channels, Path("file"))
 
 
-def test_every_place_keeps_a_channel(values):
+def test_every_place_keeps_a_channel(values: dict[str, Any]) -> None:
     session, network, budget = made_ready("--max-flops", "0.1", "--round-to", "1")
     kept = kept_items(choose(session, network, budget, ""), budget.channels, Path("file"))
     for items in budget.channels.places.values():
         assert ((items == FIXED) | kept[items]).any()
 
 
-def test_a_budget_below_eights_names_the_way_out(values):
+def test_a_budget_below_eights_names_the_way_out(values: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"costs 0\.1 .* below 1 .*, or --round-to 1"):
         made_ready("--max-flops", "0.1")
 
 
-def test_a_second_budget_of_milliseconds_measures_nothing_again(monkeypatch):
+def test_a_second_budget_of_milliseconds_measures_nothing_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(UserError, match="no choice of channels costs 1e-06 ms") as first:
         made_ready("--knapsack.max-latency-ms", "1e-6")
     monkeypatch.setattr(latency, "_pass", no_training)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import quick_latency
-from shell import DIGITS
+from shell import DIGITS, Shell
 
 from nettailor import tailoring
 from nettailor.cli import eliminate, knapsack, tailor, teach
@@ -26,12 +26,12 @@ def dry(main: object, out: Path, *flags: str, capsys: pytest.CaptureFixture[str]
     """What `--dry-run` says, line by line."""
     capsys.readouterr()
     before = sorted((path, path.stat().st_mtime_ns) for path in out.parent.rglob("*"))
-    main([*DIGITS, *flags, "--dry-run", "--out", str(out)])
+    main([*DIGITS, *flags, "--dry-run", "--out", str(out)])  # type: ignore[operator]
     assert before == sorted((path, path.stat().st_mtime_ns) for path in out.parent.rglob("*"))
     return capsys.readouterr().out.splitlines()
 
 
-def test_before_anything_is_there(tmp_path, capsys):
+def test_before_anything_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "runs"
     task = out / "digits"
     taught = [
@@ -69,7 +69,9 @@ def test_before_anything_is_there(tmp_path, capsys):
     )
 
 
-def test_beside_what_is_there(shell, monkeypatch, capsys):
+def test_beside_what_is_there(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     quick_latency(monkeypatch)
     monkeypatch.setattr(tailoring, "StudentPictures", lambda *_: None)
     assert shell(*DIGITS)[0] == 0
@@ -101,13 +103,15 @@ def test_beside_what_is_there(shell, monkeypatch, capsys):
         (teach.main, ["--data", "MNIST"], "--download"),
     ],
 )
-def test_what_would_be_refused_is_refused(tmp_path, main, flags, says, capsys):
+def test_what_would_be_refused_is_refused(
+    tmp_path: Path, main: object, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
         dry(main, tmp_path / "runs", *flags, "--data-dir", str(tmp_path / "none"), capsys=capsys)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stage_says_how_long_it_takes(tmp_path, capsys):
+def test_a_stage_says_how_long_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After 10 steps, with no more than twice what those of its epochs took."""
     teach.main([*DIGITS, "--teacher.epochs", "7", "--out", str(tmp_path)])
     shown = capsys.readouterr().out

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from shell import DIGITS
+from shell import DIGITS, Shell
 
 from nettailor.cli import tailor, teach
 from nettailor.commands.tailor import _warn_of_a_lucky_choice
@@ -34,7 +34,9 @@ def predictions(folder: Path, right: int, of: int = 100) -> RunFolder:
         (90, 95, ""),
     ],
 )
-def test_a_test_beyond_the_tolerance_is_said(tmp_path, capsys, teacher, kept, said):
+def test_a_test_beyond_the_tolerance_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], teacher: int, kept: int, said: str
+) -> None:
     config, _ = parse("test", "", [*DIGITS, "--out", str(tmp_path / "runs")])
     session = start_session(config, Screen())
     before, after = predictions(tmp_path / "one", teacher), predictions(tmp_path / "two", kept)
@@ -48,7 +50,9 @@ def test_a_test_beyond_the_tolerance_is_said(tmp_path, capsys, teacher, kept, sa
     assert bool(out) == bool(said)
 
 
-def test_a_class_that_nobody_finds_is_named(shell, capsys):
+def test_a_class_that_nobody_finds_is_named(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A teacher of one epoch on 45 digits finds few of the ten classes."""
     teach.main([*DIGITS, "--out", str(shell.out)])
     out = capsys.readouterr().out
@@ -71,6 +75,8 @@ def test_a_class_that_nobody_finds_is_named(shell, capsys):
         ([], False),
     ],
 )
-def test_balanced_classes_chosen_by_accuracy(tmp_path, capsys, flags, said):
+def test_balanced_classes_chosen_by_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: bool
+) -> None:
     tailor.main([*DIGITS, *flags, "--dry-run", "--out", str(tmp_path)])
     assert ("give --metric macro-f1" in capsys.readouterr().out) == said

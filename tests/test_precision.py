@@ -2,14 +2,15 @@
 
 import copy
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import lively_chain
-from networks import student_of
-from shell import DIGITS, SMALL
+from shell import DIGITS, SMALL, Shell
 from steps import student_steps
 from torch import nn
 
@@ -17,15 +18,16 @@ from nettailor.cli import tailor
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import as_served
 from nettailor.core.scores import classify
+from nettailor.student.network import Student
 
 
-def test_half_precision_without_a_gpu_is_refused(shell):
+def test_half_precision_without_a_gpu_is_refused(shell: Shell) -> None:
     message = shell.refusal(*SMALL, "--precision", "fp16")
     assert re.search(r"fp16 needs a CUDA device; use bf16 or float32", message)
 
 
 @pytest.fixture
-def _another_precision():
+def _another_precision() -> Iterator[None]:
     """accelerate holds a process to one precision; a command has a process of its own."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
@@ -35,7 +37,7 @@ def _another_precision():
 
 @pytest.mark.slow  # quick: losses and scores under autocast
 @pytest.mark.usefixtures("_another_precision")
-def test_bfloat16_trains_cuts_and_scores_on_a_cpu(shell):
+def test_bfloat16_trains_cuts_and_scores_on_a_cpu(shell: Shell) -> None:
     argv = (*DIGITS, "--precision", "bf16")
     assert shell(*argv)[0] == 0
     assert shell(*argv, "--remove", "[1]", "--teacher.ema", "0.5", main=tailor.main)[0] == 0
@@ -46,10 +48,12 @@ def bfloat16() -> AbstractContextManager[object]:
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_classifiers_compute_in_float32_under_autocast(backbone):
+def test_classifiers_compute_in_float32_under_autocast(backbone: str) -> None:
     """Of the teacher and of every head of the student: blocks round to bfloat16, logits do not."""
     chain = lively_chain(backbone)
-    student = student_of(copy.deepcopy(chain), 1).eval()
+    student = Student(
+        copy.deepcopy(chain), skips=1, identities=True, exits=True, batch_norm="follow", shared=True
+    ).eval()
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad(), bfloat16():
         teacher, out = chain(images), student(images)
@@ -65,7 +69,7 @@ def test_classifiers_compute_in_float32_under_autocast(backbone):
         assert any(node.dtype == torch.bfloat16 for node in blocks)
 
 
-def test_losses_compute_in_float32_under_autocast():
+def test_losses_compute_in_float32_under_autocast() -> None:
     """All terms and the gradient of the path weights, beside the same in float32."""
     steps = student_steps("test_resnet", published=False, side=32, device=torch.device("cpu"))
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
@@ -77,7 +81,7 @@ def test_losses_compute_in_float32_under_autocast():
         torch.testing.assert_close(mine, theirs, rtol=0.03, atol=1e-3)
 
 
-def test_scores_are_of_the_network_in_float32(accelerator):
+def test_scores_are_of_the_network_in_float32(accelerator: Accelerator) -> None:
     """Whatever precision steps take: what is handed over computes in float32."""
     chain = lively_chain("test_resnet")
     images = torch.randn(6, 3, 32, 32)
@@ -91,17 +95,27 @@ def test_scores_are_of_the_network_in_float32(accelerator):
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_a_network_as_it_is_served(backbone):
+def test_a_network_as_it_is_served(backbone: str) -> None:
     """Half precision in and out, norms in float32, the original untouched."""
-    student = student_of(backbone, 1).eval()
+    student = Student(
+        lively_chain(backbone),
+        skips=1,
+        identities=True,
+        exits=True,
+        batch_norm="follow",
+        shared=True,
+    ).eval()
     served = as_served(student, torch.bfloat16)
     images = torch.randn(4, 3, 32, 32)
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
     with torch.inference_mode():
         expected, found = student(images), served(images.bfloat16())
     for mine, theirs in zip(found.nodes, expected.nodes, strict=True):
+        assert mine is not None
+        assert theirs is not None
         assert mine.dtype == torch.bfloat16
         assert float((mine - theirs).norm() / theirs.norm()) < 0.03
     for module in served.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
             assert module.running_mean.dtype == module.weight.dtype == torch.float32

@@ -5,16 +5,16 @@ from copy import deepcopy
 import pytest
 import torch
 from conftest import enliven
-from networks import student_of
 from torch import Tensor, nn
 
 from nettailor.core.backbone import create_backbone
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.student.costs import path_costs
+from nettailor.student.network import Student
 from nettailor.student.proxy import Proxy, ScaledBatchNorm2d, pool, scaled_affines
 
 
-def test_pooling_by_hand():
+def test_pooling_by_hand() -> None:
     """Stride 2: kernel 3, padding 1. Windows along 0 … 4 are {0,1}, {1,2,3}, {3,4}."""
     x = torch.tensor([[[[5.0, 1, 2, 3, 4]]]])
     assert pool(x, 2).flatten().tolist() == [5, 3, 4]
@@ -29,7 +29,7 @@ def test_pooling_by_hand():
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
 @pytest.mark.parametrize("side", [7, 8, 13, 16, 31])
-def test_pooling_gives_the_target_its_resolution(stride, side):
+def test_pooling_gives_the_target_its_resolution(stride: int, side: int) -> None:
     out = pool(torch.randn(2, 3, side, side + 1), stride)
     assert out.shape == (2, 3, -(-side // stride), -(-(side + 1) // stride))
 
@@ -39,7 +39,7 @@ def times(proxy: Proxy, alpha: float) -> tuple[Tensor, Tensor]:
     return scaled_affines([proxy.norm], [torch.tensor(alpha)])[0]
 
 
-def test_affines_of_several_norms_by_hand():
+def test_affines_of_several_norms_by_hand() -> None:
     """Each norm's two channels, or three, are multiplied by its own α; gradients reach both."""
     norms = [nn.BatchNorm2d(2), nn.BatchNorm2d(3)]
     with torch.no_grad():
@@ -49,12 +49,14 @@ def test_affines_of_several_norms_by_hand():
     (one, other) = scaled_affines(norms, alphas.unbind())
     assert [part.tolist() for part in one] == [[0.5, 1.0], [0.0, 0.0]]
     assert [part.tolist() for part in other] == [[3.0, 3.0, 3.0], [3.0, 0.0, 12.0]]
-    sum(part.sum() for part in (*one, *other)).backward()
+    sum(part.sum() for part in (*one, *other)).backward()  # type: ignore[union-attr]
+    assert alphas.grad is not None
     assert alphas.grad.tolist() == [1 + 2, 3 + 1 + 4]
+    assert norms[1].bias.grad is not None
     assert norms[1].bias.grad.tolist() == [3, 3, 3]
 
 
-def test_basic_proxy_by_hand():
+def test_basic_proxy_by_hand() -> None:
     """A 1×1 convolution of 24·40 weights and a batch norm of 2·40."""
     proxy = Proxy(24, 40, "basic")
     assert parameters(proxy) == 24 * 40 + 2 * 40
@@ -63,7 +65,7 @@ def test_basic_proxy_by_hand():
 
 
 @pytest.mark.parametrize(("channels", "between"), [(256, 16), (1024, 32), (2048, 64)])
-def test_bottleneck_proxy_by_hand(channels, between):
+def test_bottleneck_proxy_by_hand(channels: int, between: int) -> None:
     """max(C_out / 32, 16) channels between, each convolution with its batch norm."""
     proxy = Proxy(64, channels, "bottleneck")
     assert parameters(proxy) == 64 * between + 2 * between + between * channels + 2 * channels
@@ -71,11 +73,18 @@ def test_bottleneck_proxy_by_hand(channels, between):
     assert module_flops(proxy, (64, 3, 3)) == 9 * (64 * between + between * channels)
 
 
-def test_proxy_costs_an_eighteenth_of_a_basic_block():
+def test_proxy_costs_an_eighteenth_of_a_basic_block() -> None:
     """Two 3×3 convolutions of C² weights a tap are 18 C², a proxy C²; padding changes nothing."""
     chain = create_backbone("resnet18", 10)
     costs = chain_costs(chain, 64)
-    student = student_of(create_backbone("resnet18", 10), 1, beside=False)
+    student = Student(
+        create_backbone("resnet18", 10),
+        skips=1,
+        identities=False,
+        exits=False,
+        batch_norm="follow",
+        shared=True,
+    )
     paths, total = path_costs(student, chain, 64)
     assert total == costs.total
     by_key = {path.key: cost for path, cost in zip(student.wiring.paths, paths, strict=True)}
@@ -87,10 +96,17 @@ def test_proxy_costs_an_eighteenth_of_a_basic_block():
     assert by_key["proxy-1-2"].parameters == 64**2 + 2 * 64
 
 
-def test_proxies_cost_what_they_compute_at_an_odd_size():
+def test_proxies_cost_what_they_compute_at_an_odd_size() -> None:
     """67 px: nodes of stride 4 are 17 px, of stride 8 are 9 px."""
     chain = create_backbone("resnet18", 10)
-    student = student_of(create_backbone("resnet18", 10), 3, beside=False).eval()
+    student = Student(
+        create_backbone("resnet18", 10),
+        skips=3,
+        identities=False,
+        exits=False,
+        batch_norm="follow",
+        shared=True,
+    ).eval()
     paths, _ = path_costs(student, chain, 67)
     by_key = {path.key: cost for path, cost in zip(student.wiring.paths, paths, strict=True)}
     assert by_key["proxy-0-1"].flops == 64 * 64 * 17 * 17
@@ -103,7 +119,7 @@ def test_proxies_cost_what_they_compute_at_an_odd_size():
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.3])
-def test_scaled_batch_norm_is_batch_norm_times_scale(momentum):
+def test_scaled_batch_norm_is_batch_norm_times_scale(momentum: float) -> None:
     """Outputs, running statistics and gradients, in training and in evaluation."""
     norm = nn.BatchNorm2d(6, momentum=momentum)
     enliven(norm)
@@ -136,7 +152,7 @@ def test_scaled_batch_norm_is_batch_norm_times_scale(momentum):
         assert torch.equal(tensor, before[name]), name
 
 
-def test_without_a_scale_it_is_plain_batch_norm():
+def test_without_a_scale_it_is_plain_batch_norm() -> None:
     norm, scaled = nn.BatchNorm2d(6), ScaledBatchNorm2d(6)
     x = torch.randn(4, 6, 5, 5)
     assert torch.equal(norm(x), scaled(x))

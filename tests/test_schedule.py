@@ -11,7 +11,7 @@ from torch import nn
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler, parameter_groups
 
 
-def test_biases_norms_and_path_weights_are_not_decayed():
+def test_biases_norms_and_path_weights_are_not_decayed() -> None:
     """A step at a gradient of zero shrinks what is decayed by 1 - lr · decay and nothing else."""
     student, _ = student_and_objective(1)
     names = {id(parameter): name for name, parameter in student.named_parameters()}
@@ -53,7 +53,7 @@ def rates(schedule: Schedule, steps: int) -> list[list[float]]:
     return seen
 
 
-def test_learning_rates_by_hand():
+def test_learning_rates_by_hand() -> None:
     """4 epochs of 3 steps; every group keeps its own highest rate."""
     cosine = [0.05 * 0.5 * (1 + cos(pi * step / 12)) for step in range(12)]
     found = rates(replace(COSINE, warmup_epochs=0), 3)

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -65,7 +67,7 @@ with Screen() as screen:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick():
+def _quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(measure_latency.__kwdefaults__, "seconds", FIGURE_SECONDS)
         patch.setattr(search_space, "_RANDOM_TRIALS", RANDOM_TRIALS)
@@ -85,7 +87,7 @@ def start(out: Path, *flags: str, overwrite: bool = False) -> Search:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the command leaves."""
     out = tmp_path_factory.mktemp("search")
     search.main([*SMALL, "--out", str(out)])
@@ -93,7 +95,7 @@ def done(tmp_path_factory):
 
 
 @pytest.fixture
-def runs(done, tmp_path):
+def runs(done: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     return shutil.copytree(done, tmp_path / "runs")
 
@@ -133,7 +135,7 @@ def forbid_training(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("nettailor.finetune.fit", no_training)
 
 
-def test_five_are_tried_two_go_on_and_one_all_the_way(done):
+def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
     assert [(trial.user_attrs["number"], trial.state.name) for trial in trials(done)] == [
         (number, "COMPLETE") for number in range(5)
     ]
@@ -147,7 +149,7 @@ def test_five_are_tried_two_go_on_and_one_all_the_way(done):
         assert 0 < latency < 20
 
 
-def test_the_summary_of_a_run(done):
+def test_the_summary_of_a_run(done: Path) -> None:
     folder = run_folder(done)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     network, architecture = load_network(folder)
@@ -186,7 +188,7 @@ def require_proposals_follow(found: list[FrozenTrial], started: Search) -> None:
         tried.append(made.structure)
 
 
-def test_again_it_trains_nothing(runs, monkeypatch):
+def test_again_it_trains_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that a search does not use may differ."""
     forbid_training(monkeypatch)
     content = (run_folder(runs) / "summary.json").read_bytes()
@@ -195,7 +197,7 @@ def test_again_it_trains_nothing(runs, monkeypatch):
     require_proposals_follow(trials(runs), again)
 
 
-def test_trained_on_is_as_trained_in_one_go(runs):
+def test_trained_on_is_as_trained_in_one_go(runs: Path) -> None:
     """A run that is deleted is trained from its first step, and ends in the same bits."""
     before = (run_folder(runs) / "model.safetensors").read_bytes()
     epochs = metrics(run_folder(runs))
@@ -205,7 +207,7 @@ def test_trained_on_is_as_trained_in_one_go(runs):
     assert metrics(run_folder(runs)) == epochs
 
 
-def test_more_trials_go_on_from_those_that_are_there(runs):
+def test_more_trials_go_on_from_those_that_are_there(runs: Path) -> None:
     """Half a record, which a full disk leaves of a line, is left out."""
     before = [trial.params for trial in trials(runs)]
     with journal(runs).open("ab") as file:
@@ -217,7 +219,9 @@ def test_more_trials_go_on_from_those_that_are_there(runs):
     require_proposals_follow(after, again)
 
 
-def test_others_work_on_a_searched_network(runs, tmp_path, capsys):
+def test_others_work_on_a_searched_network(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = run_folder(runs)
     export.main([
         "--run", str(folder), "--to", str(tmp_path / "export"), "--format", "safetensors", "pt2",
@@ -239,7 +243,9 @@ def test_others_work_on_a_searched_network(runs, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)
 
 
-def test_a_comparison_shows_runs_and_plots_and_leaves_no_trial_out(runs, capsys):
+def test_a_comparison_shows_runs_and_plots_and_leaves_no_trial_out(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     compare.main([str(runs / "digits")])
     shown = capsys.readouterr().out
     assert "left out" not in shown
@@ -266,7 +272,7 @@ def process(out: Path, *flags: str) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.slow  # quick: the same of a sweep
-def test_a_killed_search_goes_on_with_the_same_trials(tmp_path):
+def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
     """Killed in the second trial, of whose three epochs at least one is done."""
     flags = ["--trials", "4", "--search.trial-epochs", "3"]
     with process(tmp_path, *flags) as first:
@@ -296,7 +302,7 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path):
 
 
 @pytest.mark.slow  # quick: the same of a sweep
-def test_two_processes_share_a_study(tmp_path):
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
     few = ["--trials", "3"]
     with process(tmp_path, *few) as one, process(tmp_path, *few) as other:
         release(one, other)
@@ -320,7 +326,9 @@ def test_two_processes_share_a_study(tmp_path):
         (["--split.seed", "1"], ["split.seed is 0 there and 1 here"]),
     ],
 )
-def test_a_study_of_other_settings_is_refused(runs, flags, differences):
+def test_a_study_of_other_settings_is_refused(
+    runs: Path, flags: list[str], differences: list[str]
+) -> None:
     content = journal(runs).read_bytes()
     with pytest.raises(UserError, match=r"of other settings|of another task|above") as refused:
         start(runs, *flags)
@@ -345,7 +353,7 @@ def torn(content: bytes) -> bytes:
     ],
     ids=["a torn line", "a lost parameter", "binary", "a list"],
 )
-def test_a_damaged_journal_is_refused(runs, damage):
+def test_a_damaged_journal_is_refused(runs: Path, damage: Callable[[bytes], bytes]) -> None:
     content = damage(journal(runs).read_bytes())
     journal(runs).write_bytes(content)
     with pytest.raises(UserError, match=r"study\.journal: damaged, .* delete the file") as refused:
@@ -355,9 +363,10 @@ def test_a_damaged_journal_is_refused(runs, damage):
 
 
 @pytest.mark.slow  # quick: the same of a single run
-def test_overwrite_discards_the_study_and_its_runs(runs):
+def test_overwrite_discards_the_study_and_its_runs(runs: Path) -> None:
     with process(runs, "--trials", "500") as other:
         release(other)
+        assert other.stdout is not None
         assert any("trial 5: " in line for line in other.stdout)
         with pytest.raises(UserError, match=r"process \d+ on \S+ works on this study; end it"):
             start(runs, overwrite=True)
@@ -373,7 +382,9 @@ def test_overwrite_discards_the_study_and_its_runs(runs):
     assert run_folder(runs).exists()
 
 
-def test_what_could_not_be_begun_anew_is_not_discarded(runs, monkeypatch):
+def test_what_could_not_be_begun_anew_is_not_discarded(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = journal(runs).read_bytes()
     monkeypatch.setattr(search_space, "_ATTEMPTS", 3)
     for out in (runs, runs / "new"):
@@ -390,7 +401,9 @@ def test_what_could_not_be_begun_anew_is_not_discarded(runs, monkeypatch):
     assert run_folder(runs).exists()
 
 
-def test_training_that_breaks_down_everywhere_is_told(tmp_path, capsys):
+def test_training_that_breaks_down_everywhere_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ["--search.lr", "1e30", "--trials", "2", "--search.optimizer", "sgd"]
     with pytest.raises(NotFiniteError, match=r"every network broke down: lower search\.lr"):
         start(tmp_path, *flags)
@@ -398,7 +411,7 @@ def test_training_that_breaks_down_everywhere_is_told(tmp_path, capsys):
     assert [trial.values[0] for trial in trials(tmp_path)] == [0, 0]
 
 
-def test_damaged_architectures_are_refused(runs):
+def test_damaged_architectures_are_refused(runs: Path) -> None:
     file = run_folder(runs) / "architecture.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     for change, told in (

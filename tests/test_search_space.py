@@ -42,7 +42,7 @@ def first(count: int) -> list[Proposal]:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 99), size=st.integers(16, 300), stages=st.integers(1, 16))
-def test_every_network_fits_the_bounds_and_the_image(seed, size, stages):
+def test_every_network_fits_the_bounds_and_the_image(seed: int, size: int, stages: int) -> None:
     space = SearchSpace(SearchConfig(max_stages=stages, max_width=43, max_repeats=2), size)
     made = propose(space, seed, 0, [], anything)
     blocks = made.structure.blocks
@@ -57,7 +57,7 @@ def test_every_network_fits_the_bounds_and_the_image(seed, size, stages):
     assert space.structure(made.params) == made.structure
 
 
-def test_a_proposal_follows_from_seed_number_and_past():
+def test_a_proposal_follows_from_seed_number_and_past() -> None:
     proposals = first(12)
     finished = past(proposals)
     next_one = propose(SPACE, 0, 12, finished, anything)
@@ -69,7 +69,7 @@ def test_a_proposal_follows_from_seed_number_and_past():
     assert propose(SPACE, 0, 9, finished[:9], anything) == proposals[9]
 
 
-def test_it_learns_and_still_varies():
+def test_it_learns_and_still_varies() -> None:
     """Where one kind is better in everything, it is proposed far more often than by chance."""
     chance = random.Random(0)
     finished = past(first(40))
@@ -82,8 +82,8 @@ def test_it_learns_and_still_varies():
     assert len(set(drawn)) >= 10  # of one past, without a look at each other
 
 
-def test_networks_that_do_not_fit_are_not_proposed():
-    def lean(structure):
+def test_networks_that_do_not_fit_are_not_proposed() -> None:
+    def lean(structure: SearchedStructure) -> bool:
         return len(structure.blocks) == 1 and structure.stem == 8
 
     made = [propose(SPACE, 0, number, [], lean) for number in range(5)]
