@@ -18,7 +18,7 @@ BATCH = images(6)
 
 
 def objective_of(teacher: Backbone, student: Student, **changes: object) -> TailorLoss:
-    settings = {"mimic": 1.0, "complexity": "reachability", "mimicry": "normalized"} | changes
+    settings = {"mimic": 1.0, "mimicry": "normalized"} | changes
     objective = TailorLoss(teacher, **settings)
     objective.calibrate([BATCH])
     objective.expected_cost(student, SIDE)
