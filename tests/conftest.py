@@ -18,8 +18,7 @@ from accelerate import Accelerator
 from shell import Shell
 from torch import nn
 
-from nettailor import finetune, hand_over, narrowing, path_shares, tailoring
-from nettailor.commands import knapsack
+from nettailor import finetune
 from nettailor.core import training_state
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.device import start_accelerator
@@ -47,18 +46,11 @@ def accelerator() -> Accelerator:
     return start_accelerator("cpu", "float32")
 
 
-def quick_latency(patch: pytest.MonkeyPatch) -> None:
+def quick_latency(patch: pytest.MonkeyPatch, seconds: float = 0.05) -> None:
     """Latency is measured for real, but not for the seconds that a figure worth quoting takes."""
-
-    def briefly(*arguments: Any, **settings: Any) -> Any:
-        return measure_latency(*arguments, **{**settings, "seconds": 0.05})
-
-    for module in (finetune, hand_over, knapsack):
-        patch.setattr(module, "measure_latency", briefly)
-    for module in (narrowing, tailoring):
-        patch.setattr(module, "share_of_time", partial(share_of_time, seconds=0.05))
-    patch.setattr(path_shares, "measure_paths", partial(measure_paths, seconds=0.05))
-    patch.setattr(narrowing, "measure_times", partial(measure_times, seconds=0.05))
+    for measure in (measure_latency, share_of_time, measure_paths, measure_times):
+        patch.setitem(measure.__kwdefaults__, "seconds", seconds)
+    patch.setattr("nettailor.commands.export._SECONDS", seconds / 5)
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import lively_chain
+from networks import architecture_of
 from PIL import Image
 
 from nettailor.cli import predict
-from nettailor.core.architecture import Architecture
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import save_network
@@ -20,13 +20,8 @@ CLASSES = ("red [bold]fox[/]", "grey, wolf", 'an "elk"', "über\nbär", "=lynx")
 
 def random_run(folder: Path) -> Path:
     """A finished run's folder as far as predicting is concerned: random weights, five classes."""
-    architecture = Architecture(
-        backbone="test_resnet",
-        classes=CLASSES,
-        preprocessing=Preprocessing(32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic", 0.8),
-        weights_origin="random",
-        weights_digest="none",
-    )
+    preprocessing = Preprocessing(32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic", 0.8)
+    architecture = architecture_of(classes=CLASSES, preprocessing=preprocessing)
     save_network(folder, lively_chain("test_resnet", len(CLASSES)), architecture)
     return folder
 

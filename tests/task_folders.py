@@ -32,7 +32,7 @@ def tree(root, counts):
     """A subfolder per class with so many pictures, each of a shade of its own."""
     shade = 0
     for name, count in counts.items():
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
             picture(root / name / f"{number:03d}.png", (shade % 256, 0, 0))
             shade += 1

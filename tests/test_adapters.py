@@ -1,19 +1,14 @@
 """Adapters beside shared blocks, and norms that are the task's own."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import lively_chain
+from networks import student_of
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nettailor.core.architecture import Architecture
 from nettailor.core.cost import chain_costs
-from nettailor.core.device import place
-from nettailor.core.preprocessing import Preprocessing
 from nettailor.figures import structure
-from nettailor.network import load_network, save_network
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.student.costs import path_costs
@@ -28,19 +23,11 @@ def grown(
     backbone: str, *, adapters: bool = True, batch_norm: BatchNormPolicy = "train"
 ) -> Student:
     chain = lively_chain(backbone)
-    return Student(
-        chain,
-        skips=0,
-        identities=True,
-        exits=True,
-        batch_norm=batch_norm,
-        adapters=adapters,
-        shared=True,
-    )
+    return student_of(chain, 0, batch_norm=batch_norm, adapters=adapters)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_adapters_begin_as_nothing_and_then_count(backbone: str) -> None:
+def test_adapters_begin_as_nothing_and_then_count(backbone):
     torch.manual_seed(0)
     with_them, without = grown(backbone).eval(), grown(backbone, adapters=False).eval()
     without.load_state_dict(
@@ -49,14 +36,14 @@ def test_adapters_begin_as_nothing_and_then_count(backbone: str) -> None:
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(with_them(images).logits, without(images).logits)
     for adapter in with_them.adapters.values():
-        nn.init.ones_(adapter.norm.weight)  # type: ignore[arg-type, union-attr]
+        nn.init.ones_(adapter.norm.weight)
     assert not torch.allclose(with_them(images).logits, without(images).logits)
 
 
-def test_an_adapter_is_added_to_its_blocks_output() -> None:
+def test_an_adapter_is_added_to_its_blocks_output():
     student = grown("test_resnet").eval()
     key = "block-0-1"
-    nn.init.constant_(student.adapters[key].norm.weight, 0.5)  # type: ignore[arg-type, union-attr]
+    nn.init.constant_(student.adapters[key].norm.weight, 0.5)
     route = (Way(0, 1, "block"), Way(1, student.wiring.depth, "exit"))
     cut = remove(student, PrunePlan("cut", student.wiring, Wiring(student.wiring.depth, route)))
     assert list(cut.adapters) == [key]
@@ -68,7 +55,7 @@ def test_an_adapter_is_added_to_its_blocks_output() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_convnext"])
-def test_what_they_cost(backbone: str) -> None:
+def test_what_they_cost(backbone):
     """A 1×1 convolution C_in × C_out at the target's resolution, and its norm's 2 C_out numbers."""
     chain, student = lively_chain(backbone), grown(backbone)
     plain = chain_costs(chain, 32)
@@ -85,7 +72,7 @@ def test_what_they_cost(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("batch_norm", ["train", "follow", "frozen"])
-def test_which_numbers_are_the_tasks_own(batch_norm: BatchNormPolicy) -> None:
+def test_which_numbers_are_the_tasks_own(batch_norm):
     student = grown("test_efficientnet", batch_norm=batch_norm)
     norms = [
         module
@@ -107,27 +94,3 @@ def test_which_numbers_are_the_tasks_own(batch_norm: BatchNormPolicy) -> None:
     assert counted["universal"] == sum(parameter.numel() for parameter in frozen)
     student.train()
     assert all(norm.training == (batch_norm != "frozen") for norm in norms)
-
-
-def test_they_are_written_and_read(tmp_path: Path) -> None:
-    student = place(grown("test_resnet"), torch.device("cpu"))
-    for adapter in student.adapters.values():
-        nn.init.normal_(adapter.norm.weight)  # type: ignore[arg-type, union-attr]
-    chain = lively_chain("test_resnet")
-    assert isinstance(chain.classifier, nn.Linear)
-    names = tuple(f"class {number}" for number in range(chain.classifier.out_features))
-    preprocessing = Preprocessing(
-        image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_pct=1.0
-    )
-    architecture = Architecture(
-        backbone="test_resnet",
-        classes=names,
-        preprocessing=preprocessing,
-        weights_origin="none",
-        weights_digest="none",
-    )
-    save_network(tmp_path, student, architecture)
-    again, _ = load_network(tmp_path)
-    images = torch.randn(2, 3, 32, 32)
-    assert isinstance(again, Student)
-    assert torch.equal(again(images).logits, student.eval()(images).logits)

@@ -20,21 +20,19 @@ WEIRD = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory):
     return random_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
-def weird(tmp_path: Path) -> Path:
+def weird(tmp_path):
     folder = tmp_path / "weird"
     for seed, name in enumerate(WEIRD):
         picture(folder / name, seed)
     return folder
 
 
-def test_csv_brings_every_name_through(
-    run: Path, weird: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_csv_brings_every_name_through(run, weird, tmp_path, capsys):
     expected = as_json(capsys, weird, "--run", run)["images"]
     assert {str(Path(image["path"]).relative_to(weird)) for image in expected} == set(WEIRD)
     output = tmp_path / "out" / "table.csv"
@@ -54,13 +52,8 @@ def test_csv_brings_every_name_through(
 
 @pytest.mark.parametrize("form", ["csv", "json", "table"])
 def test_standard_output_and_file_hold_the_same(
-    run: Path,
-    weird: Path,
-    tmp_path: Path,
-    capfdbinary: pytest.CaptureFixture[bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    form: str,
-) -> None:
+    run, weird, tmp_path, capfdbinary, monkeypatch, form
+):
     monkeypatch.setattr(answering, "perf_counter", iter(range(10**6)).__next__)
     argv = (weird, "--run", run, "--format", form)
     assert run_it(*argv, "--output", tmp_path / "file") == 0
@@ -70,7 +63,7 @@ def test_standard_output_and_file_hold_the_same(
     assert capfdbinary.readouterr().out == (tmp_path / "file").read_bytes()
 
 
-def test_table_in_a_file(run: Path, weird: Path, tmp_path: Path) -> None:
+def test_table_in_a_file(run, weird, tmp_path):
     output = tmp_path / "table.txt"
     run_it(weird, "--run", run, "--top-k", 2, "--output", output)
     lines = output.read_text(encoding="utf-8").splitlines()
@@ -89,7 +82,7 @@ def test_table_in_a_file(run: Path, weird: Path, tmp_path: Path) -> None:
         assert 100 >= float(first[2]) >= float(second[2]) >= 0
 
 
-def test_table_on_a_narrow_terminal_loses_nothing() -> None:
+def test_table_on_a_narrow_terminal_loses_nothing():
     console = Console(file=io.StringIO(), force_terminal=True, width=40, color_system=None)
     said = answering.Predicted(Path("abcdefghij" * 10), 1.5, (("class", 0.25),))
     lines = as_table([said], console).splitlines()

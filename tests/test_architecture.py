@@ -4,37 +4,25 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from networks import architecture_of, student_of
 
-from nettailor.core.architecture import Architecture, read_architecture
+from nettailor.core.architecture import read_architecture
 from nettailor.core.backbone import create_backbone
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import load_network, save_network
-from nettailor.student.network import Student
 
 
 @pytest.fixture(scope="module")
-def student_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def student_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("student")
-    student = Student(
-        create_backbone("test_resnet", 3),
-        skips=2,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of(create_backbone("test_resnet", 3))
     mean = (0.5, 0.5, 0.5)
-    architecture = Architecture(
-        backbone="test_resnet",
-        classes=("ant", "bee", "cat"),
-        preprocessing=Preprocessing(32, mean, mean, "bilinear", 0.9),
-        weights_origin="random initialisation",
-        weights_digest="",
+    architecture = architecture_of(
+        classes=3, preprocessing=Preprocessing(32, mean, mean, "bilinear", 0.9)
     )
     save_network(folder, student, architecture)
     return folder
@@ -88,9 +76,7 @@ def damage(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (damage("student", value=None), r"weights of another network .*missing"),
     ],
 )
-def test_damaged_architecture(
-    student_folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
-) -> None:
+def test_damaged_architecture(student_folder, tmp_path, change, message):
     folder = shutil.copytree(student_folder, tmp_path / "run")
     load_network(folder)
     content = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
@@ -105,7 +91,7 @@ def test_damaged_architecture(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 1}', "\x00"])
-def test_architecture_that_is_none(student_folder: Path, tmp_path: Path, text: str) -> None:
+def test_architecture_that_is_none(student_folder, tmp_path, text):
     folder = shutil.copytree(student_folder, tmp_path / "run")
     (folder / "architecture.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"architecture\.json: [^\n]+$"):

@@ -37,7 +37,7 @@ def kept(most: float, clock: Clock) -> list[tuple[str, float]]:
     ]
 
 
-def test_each_end_has_its_best_route() -> None:
+def test_each_end_has_its_best_route():
     """0.5: block, exit takes 0.5 exactly. The head's are 0.3, 0.6 and 0.9."""
     clock = Clock(exit=1.0, head=0.83)
     assert kept(0.5, clock) == [("block identity head", 0.498), ("block exit", 0.5)]
@@ -45,21 +45,21 @@ def test_each_end_has_its_best_route() -> None:
     assert kept(0.5, Clock(exit=1.0, head=1.0)) == [("block exit", 0.5)]
 
 
-def test_ends_that_use_less_where_none_uses_all() -> None:
+def test_ends_that_use_less_where_none_uses_all():
     assert kept(0.8, Clock(exit=1.0, head=1.0)) == [
         ("block identity head", 0.6),
         ("block exit", 0.5),
     ]
 
 
-def test_where_none_keeps_it_the_quickest_alone() -> None:
+def test_where_none_keeps_it_the_quickest_alone():
     """The leanest of all, 0.2 through the exit, is tried before."""
     clock = Clock(exit=3.0, head=3.0)
     assert kept(0.55, clock) == [("identity exit", 0.6)]
     assert {"identity exit", "identity identity head"} <= set(clock.timed)
 
 
-def test_an_end_that_is_too_dear_by_its_paths_is_not_timed() -> None:
+def test_an_end_that_is_too_dear_by_its_paths_is_not_timed():
     clock = Clock(exit=1.0, head=1.0)
     assert kept(0.25, clock) == [("identity exit", 0.2)]
     assert not any(route.endswith("head") for route in clock.timed)

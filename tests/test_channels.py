@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import lively_chain
+from networks import student_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,7 +12,6 @@ from nettailor.core.backbone import NetOutput
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
 from nettailor.prune.channels import FIXED, Channels, trace_channels
-from nettailor.student.network import Student
 
 NETWORKS = (
     "test_resnet", "resnet18d", "seresnet18", "test_efficientnet", "tf_efficientnet_lite0",
@@ -52,7 +52,7 @@ def items(channels: Channels, place: str, dim: int = 0) -> list[int]:
     return found
 
 
-def test_a_residual_sum_ties_and_its_inside_is_free() -> None:
+def test_a_residual_sum_ties_and_its_inside_is_free():
     channels = trace_channels(Residual(), 8)
     assert channels.count == 10
     stream = items(channels, "a.weight")
@@ -82,7 +82,7 @@ class Gated(Net):
         return x * self.excite(self.squeeze(x.mean((2, 3), keepdim=True))).sigmoid()
 
 
-def test_depthwise_convolution_and_excitation_tie() -> None:
+def test_depthwise_convolution_and_excitation_tie():
     channels = trace_channels(Gated(), 8)
     wide = items(channels, "expand.weight")
     assert len(set(wide)) == 8
@@ -106,7 +106,7 @@ class Grouped(Net):
         return self.grouped(self.first(x))
 
 
-def test_a_group_goes_as_a_whole() -> None:
+def test_a_group_goes_as_a_whole():
     channels = trace_channels(Grouped(), 8)
     assert items(channels, "first.weight") == [0, 0, 1, 1]
     assert items(channels, "grouped.weight") == [0, 0, 0, 1, 1, 1]
@@ -126,13 +126,13 @@ class Flat(Net):
         return NetOutput(self.classifier(node.flatten(1)), [node])
 
 
-def test_flattened_positions_belong_to_their_channel() -> None:
+def test_flattened_positions_belong_to_their_channel():
     channels = trace_channels(Flat(), 2)
     assert items(channels, "classifier.weight", 1) == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("backbone", NETWORKS)
-def test_layers_account_for_every_multiply_add(backbone: str) -> None:
+def test_layers_account_for_every_multiply_add(backbone):
     chain = lively_chain(backbone)
     channels = trace_channels(chain, 64)
     counted = sum(
@@ -148,21 +148,18 @@ def test_layers_account_for_every_multiply_add(backbone: str) -> None:
     assert all(node is not None for node in channels.nodes)
 
 
-def test_zeros_beside_an_identity_are_tied_to_what_they_are_added_to() -> None:
+def test_zeros_beside_an_identity_are_tied_to_what_they_are_added_to():
     chain = lively_chain("test_efficientnet")
-    student = Student(chain, skips=1, identities=True, exits=True, batch_norm="train", shared=True)
+    student = student_of(chain, 1, batch_norm="train")
     student.finetune_all()
     channels = trace_channels(student, 32)
     pads = {name: items for (name, _), items in channels.places.items() if name.startswith("zeros")}
     assert pads
     for spec, node in zip(student.specs, channels.nodes, strict=True):
-        assert node is not None
         assert len(node) == spec.channels
     # the node's first channels are those of the node that the identity reads
     for path in student.wiring.of_kind("identity"):
         before, after = channels.nodes[path.source], channels.nodes[path.target]
-        assert before is not None
-        assert after is not None
         assert after[: len(before)].tolist() == before.tolist()
         assert not set(after[len(before) :]) & set(before)
 
@@ -177,7 +174,7 @@ def test_zeros_beside_an_identity_are_tied_to_what_they_are_added_to() -> None:
         ("resnetblur18", r"stem\.maxpool\.1 does 'reflection_pad2d'"),
     ],
 )
-def test_the_layer_that_stops_it_is_named(backbone: str, layer: str) -> None:
+def test_the_layer_that_stops_it_is_named(backbone, layer):
     with pytest.raises(UserError, match=f"cannot be grouped: its layer {layer}"):
         trace_channels(lively_chain(backbone), 64)
 
@@ -193,12 +190,12 @@ class Shuffled(Net):
         return self.conv(x).flip(1)
 
 
-def test_an_operator_of_the_network_itself() -> None:
+def test_an_operator_of_the_network_itself():
     with pytest.raises(UserError, match="its layer the network itself does 'flip'"):
         trace_channels(Shuffled(), 8)
 
 
-def test_nothing_is_run_or_changed() -> None:
+def test_nothing_is_run_or_changed():
     network = Residual().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     trace_channels(network, 8)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nettailor.prune.depths import choose, decided, default_depths, find_leanest
 
 
-def test_default_depths_by_hand() -> None:
+def test_default_depths_by_hand():
     assert default_depths(16) == (12, 10, 8, 6, 4, 2)
     # 3/4 of 8 in six steps of an eighth
     assert default_depths(8) == (6, 5, 4, 3, 2, 1)
@@ -21,7 +21,7 @@ def test_default_depths_by_hand() -> None:
 
 
 @pytest.mark.parametrize("blocks", range(1, 60))
-def test_default_depths_lie_within_the_backbone(blocks: int) -> None:
+def test_default_depths_lie_within_the_backbone(blocks):
     depths = default_depths(blocks)
     assert 1 <= len(depths) <= 6
     assert list(depths) == sorted(set(depths), reverse=True)
@@ -30,7 +30,7 @@ def test_default_depths_lie_within_the_backbone(blocks: int) -> None:
     assert max(depths) == max(1, int(0.75 * blocks + 0.5))
 
 
-def test_decided_by_hand() -> None:
+def test_decided_by_hand():
     """With 9 epochs hope ends after the fifth, with 8 after the fourth."""
     assert not decided(4, 9, 10.0, 90.0)
     assert decided(5, 9, 10.0, 90.0)
@@ -48,13 +48,13 @@ def test_decided_by_hand() -> None:
     assert not decided(9, 9, 89.9, 90.0, 4.0)
 
 
-def test_the_cheapest_that_reaches_is_chosen() -> None:
+def test_the_cheapest_that_reaches_is_chosen():
     assert choose([90.0, 95.0, 94.5], [10, 30, 20], 94.0) == 2
     assert choose([94.0, 95.0], [10, 30], 94.0) == 0  # at the target is within it
     assert choose([94.5, 95.0], [20, 20], 94.0) == 1  # as cheap: the better
 
 
-def test_the_best_is_chosen_where_none_reaches() -> None:
+def test_the_best_is_chosen_where_none_reaches():
     assert choose([90.0, 93.0, 92.0], [10, 30, 20], 94.0) == 1
     assert choose([93.0, 93.0], [30, 20], 94.0) == 1  # as good: the cheaper
     assert choose([10.0], [10], 94.0) == 0
@@ -86,16 +86,12 @@ def visits(count: int, first: int, reaching_from: int) -> list[int]:
         (1, 0, 0, [0]),
     ],
 )
-def test_the_order_of_the_search(
-    count: int, first: int, reaching_from: int, expected: list[int]
-) -> None:
+def test_the_order_of_the_search(count, first, reaching_from, expected):
     assert visits(count, first, reaching_from) == expected
 
 
 @given(st.data(), st.integers(1, 30), st.integers(0, 30))
-def test_the_search_ends_with_the_leanest_that_reaches(
-    data: st.DataObject, count: int, reaching_from: int
-) -> None:
+def test_the_search_ends_with_the_leanest_that_reaches(data, count, reaching_from):
     """And with proof: the one before it was asked and falls short. None is asked twice."""
     first = data.draw(st.integers(0, count - 1))
     seen = visits(count, first, reaching_from)
@@ -110,11 +106,11 @@ def test_the_search_ends_with_the_leanest_that_reaches(
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20), st.data())
-def test_the_search_ends_whatever_is_answered(answers: list[bool], data: st.DataObject) -> None:
+def test_the_search_ends_whatever_is_answered(answers, data):
     """Real accuracies need not rise with the cost: still no position is asked twice."""
     seen: list[int] = []
 
-    def reaches(position: int) -> bool:
+    def reaches(position):
         seen.append(position)
         return answers[position]
 

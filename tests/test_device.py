@@ -3,26 +3,25 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from shell import DIGITS, Shell
+from shell import DIGITS
 
 from nettailor.cli import tailor
 from nettailor.core.device import chosen_precision, worker_count
 from nettailor.core.random_state import random_state, set_random_state
 
 
-def test_a_run_on_the_cpu_leaves_a_gpu_alone(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_the_cpu_leaves_a_gpu_alone(shell, monkeypatch):
     """A GPU is there, and the first call that would take it into use ends the test."""
 
-    def taken() -> None:
+    def taken():
         raise AssertionError("CUDA was initialised")
 
-    def seen() -> int:
+    def seen():
         return len(os.environ["CUDA_VISIBLE_DEVICES"])
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -46,10 +45,8 @@ def test_a_run_on_the_cpu_leaves_a_gpu_alone(shell: Shell, monkeypatch: pytest.M
         ("bf16", False, True, "bf16"),
     ],
 )
-def test_auto_precision(
-    asked: str, native: bool, on_cpu: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def supported(including_emulation: bool = True) -> bool:
+def test_auto_precision(asked, native, on_cpu, chosen, monkeypatch):
+    def supported(including_emulation=True):
         return native or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
@@ -60,9 +57,7 @@ def test_auto_precision(
     ("cores", "ranks", "workers"),
     [(1, 1, 0), (2, 1, 0), (8, 1, 6), (16, 1, 14), (16, 4, 2), (99, 1, 16)],
 )
-def test_workers_by_the_cores_that_a_rank_has(
-    cores: int, ranks: int, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_by_the_cores_that_a_rank_has(cores, ranks, workers, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
     assert worker_count(None) == workers
@@ -79,18 +74,17 @@ sys.stdin.read()
 """
 
 
-def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
+def test_each_process_takes_a_gpu_of_its_own(tmp_path):
     """The first two take one each, the third shares one, and an ended one's is free."""
 
-    def start() -> tuple["subprocess.Popen[str]", list[int]]:
+    def start():
         process = subprocess.Popen(
             [sys.executable, "-c", TAKE, str(tmp_path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert process.stdout is not None
         return process, [int(word) for word in process.stdout.readline().split()]
 
-    def end(process: "subprocess.Popen[str]") -> None:
+    def end(process):
         process.communicate()
 
     first, took_first = start()
@@ -107,7 +101,7 @@ def test_each_process_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
         pass
 
 
-def test_random_state_is_put_back() -> None:
+def test_random_state_is_put_back():
     before = random_state()
     drawn = torch.rand(3).tolist(), np.random.rand(3).tolist()
     set_random_state(before)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path as FilePath
 
 import numpy as np
 import pytest
@@ -11,31 +10,21 @@ from conftest import lively_chain
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from networks import student_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 from nettailor.student.drawing import StudentPictures, architecture, heat_map
-from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring, full_wiring
 
 # sixteen blocks in seven stages, as in EfficientNet-Lite0
 STAGES = (0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 5, 6)
 ENDS = (1, 3, 5, 8, 11, 15, 16)
-ROUTE = Wiring(
-    17,
-    (
-        *(Path(n - 1, n, "block" if n in (1, 2, 4, 6) else "identity") for n in range(1, 9)),
-        Path(8, 17, "exit"),
-    ),
-)
-PUBLISHED = Wiring(
-    17,
-    (
-        *(Path(n - 1, n, "block") for n in (1, 2, 4, 5, 6, 16)),
-        *(Path(p, n, "proxy") for p, n in ((1, 3), (2, 3), (3, 5), (6, 9), (9, 12), (12, 15))),
-        Path(16, 17, "head"),
-    ),
-)
+LEFT = (Path(n - 1, n, "block" if n in (1, 2, 4, 6) else "identity") for n in range(1, 9))
+ROUTE = Wiring(17, (*LEFT, Path(8, 17, "exit")))
+BLOCKS = (Path(n - 1, n, "block") for n in (1, 2, 4, 5, 6, 16))
+PROXIES = ((1, 3), (2, 3), (3, 5), (6, 9), (9, 12), (12, 15))
+PUBLISHED = Wiring(17, (*BLOCKS, *(Path(p, n, "proxy") for p, n in PROXIES), Path(16, 17, "head")))
 WIRINGS = {
     "identities and exits": full_wiring(16, 0, identities=range(1, 17), exits=ENDS),
     "proxies as well": full_wiring(16, 3, identities=range(1, 17), exits=ENDS),
@@ -83,7 +72,7 @@ def ghosts(figure: Figure) -> set[str]:
 
 @pytest.mark.parametrize("replacement", [False, True], ids=["", "conv"])
 @pytest.mark.parametrize("name", WIRINGS)
-def test_labels_overlap_nothing_and_lie_in_the_picture(name: str, replacement: bool) -> None:
+def test_labels_overlap_nothing_and_lie_in_the_picture(name, replacement):
     figure = drawn(WIRINGS[name], ghosts=True, replacement=replacement)
     figure.draw_without_rendering()  # the legend finds its place
     axes = figure.axes[0]
@@ -109,7 +98,7 @@ def test_labels_overlap_nothing_and_lie_in_the_picture(name: str, replacement: b
         assert all(text.get_window_extent().y0 > highest for text in legend.get_texts())
 
 
-def test_opacity_is_the_weight() -> None:
+def test_opacity_is_the_weight():
     wiring = Wiring(
         3,
         (
@@ -139,7 +128,7 @@ def dict_order(wiring: Wiring, alpha: Sequence[float]) -> list[float]:
     return [weights[path] for path in wiring.paths]
 
 
-def test_what_lies_behind_an_exit_is_gone_or_a_ghost() -> None:
+def test_what_lies_behind_an_exit_is_gone_or_a_ghost():
     figure = drawn(ROUTE, ghosts=True)
     assert ghosts(figure) == {f"G{n}" for n in range(1, 17) if n not in (1, 2, 4, 6)}
     assert set(boxes(figure)) - ghosts(figure) == {"G1", "G2", "G4", "G6", "exit x8"}
@@ -149,7 +138,7 @@ def test_what_lies_behind_an_exit_is_gone_or_a_ghost() -> None:
     assert set(boxes(drawn(ROUTE))) == {"G1", "G2", "G4", "G6", "exit x8"}
 
 
-def test_a_published_cut_ends_in_the_head() -> None:
+def test_a_published_cut_ends_in_the_head():
     figure = drawn(PUBLISHED, ghosts=True)
     assert {"G1", "G16", "head"} <= set(boxes(figure)) - ghosts(figure)
     assert not any(name.startswith("exit") for name in boxes(figure))
@@ -157,7 +146,7 @@ def test_a_published_cut_ends_in_the_head() -> None:
     assert words == ["pretrained block", "proxy"]
 
 
-def test_a_removed_top_stands_behind_the_head() -> None:
+def test_a_removed_top_stands_behind_the_head():
     figure = drawn(full_wiring(10, 0), ghosts=True, replacement=True)
     order = sorted(boxes(figure), key=lambda name: boxes(figure)[name].get_window_extent().x0)
     assert order == [
@@ -179,7 +168,7 @@ def columns_of(figure: Figure, place: int) -> list[str]:
     return [label.get_text() for label in figure.axes[place].get_xticklabels()]
 
 
-def test_the_map_has_a_cell_for_each_path() -> None:
+def test_the_map_has_a_cell_for_each_path():
     wiring = Wiring(
         4,
         (
@@ -201,7 +190,7 @@ def test_the_map_has_a_cell_for_each_path() -> None:
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["x1", "x2", "x3"]
 
 
-def test_the_map_of_blocks_and_proxies_has_no_columns_for_the_rest() -> None:
+def test_the_map_of_blocks_and_proxies_has_no_columns_for_the_rest():
     wiring = full_wiring(3, 1)
     figure = heat_map(wiring, uniform(wiring))
     assert len(figure.axes) == 2  # the map and its colour bar
@@ -209,7 +198,7 @@ def test_the_map_of_blocks_and_proxies_has_no_columns_for_the_rest() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in WIRINGS if WIRINGS[name].depth > 1])
-def test_labels_of_the_map_do_not_overlap(name: str) -> None:
+def test_labels_of_the_map_do_not_overlap(name):
     figure = heat_map(WIRINGS[name], uniform(WIRINGS[name]))
     figure.draw_without_rendering()
     for axes in figure.axes:
@@ -220,9 +209,9 @@ def test_labels_of_the_map_do_not_overlap(name: str) -> None:
     assert not any(one.overlaps(other) for one, other in combinations(words, 2))
 
 
-def test_every_path_has_a_curve_and_chosen_epochs_have_pictures(tmp_path: FilePath) -> None:
+def test_every_path_has_a_curve_and_chosen_epochs_have_pictures(tmp_path):
     chain = lively_chain("test_resnet")
-    student = Student(chain, skips=1, identities=True, exits=True, batch_norm="follow", shared=True)
+    student = student_of(chain, 1)
     pictures = StudentPictures(chain.stages, {1}, lambda _: torch.tensor(0.5))
     with SummaryWriter(str(tmp_path)) as writer:
         for epoch in (0, 1):

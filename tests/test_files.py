@@ -4,7 +4,7 @@ import json
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def full_disk() -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_text_makes_its_folders_and_replaces(tmp_path: Path) -> None:
+def test_text_makes_its_folders_and_replaces(tmp_path):
     path = tmp_path / "a" / "b" / "c.txt"
     write_text(path, "first")
     write_text(path, "zweite, größer")
@@ -59,11 +59,11 @@ def test_text_makes_its_folders_and_replaces(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+def test_interrupted_write_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "c.txt"
     write_text(path, "old")
 
-    def half(temporary: Path) -> None:
+    def half(temporary):
         temporary.write_text("ne", encoding="utf-8")
         raise error
 
@@ -83,7 +83,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseE
     ],
     ids=["text", "json", "state", "weights"],
 )
-def test_full_disk_leaves_the_old_file(tmp_path: Path, write: Callable[[Path], None]) -> None:
+def test_full_disk_leaves_the_old_file(tmp_path, write):
     path = tmp_path / "file"
     path.write_text("old", encoding="utf-8")
     refusal = r"^cannot write \S+file: [^\n]+ another place$"
@@ -93,20 +93,20 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, write: Callable[[Path], N
     assert names(tmp_path) == ["file"]
 
 
-def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
+def test_file_in_place_of_a_folder(tmp_path):
     (tmp_path / "plain").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match=r"cannot write .*c\.txt: (Not a directory|File exists)"):
         write_text(tmp_path / "plain" / "c.txt", "x")
     assert (tmp_path / "plain").read_text(encoding="utf-8") == "mine"
 
 
-def test_json_comes_back(tmp_path: Path) -> None:
+def test_json_comes_back(tmp_path):
     write_json(tmp_path / "a.json", {"a": [1, 2.5, None, "ü"]})
     assert read_json(tmp_path / "a.json") == {"a": [1, 2.5, None, "ü"]}
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_json_refuses_what_is_no_number(tmp_path: Path, number: float) -> None:
+def test_json_refuses_what_is_no_number(tmp_path, number):
     write_json(tmp_path / "a.json", 1)
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"a": number})
@@ -114,19 +114,19 @@ def test_json_refuses_what_is_no_number(tmp_path: Path, number: float) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[" * 100_000])
-def test_damaged_json(tmp_path: Path, content: bytes) -> None:
+def test_damaged_json(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json: no readable JSON \(.*; delete it or restore"):
         read_json(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("read", [read_json, read_weights])
-def test_missing_file(tmp_path: Path, read: Callable[[Path], object]) -> None:
+def test_missing_file(tmp_path, read):
     with pytest.raises(UserError, match=r"absent: not found$"):
         read(tmp_path / "absent")
 
 
-def test_state_comes_back(tmp_path: Path) -> None:
+def test_state_comes_back(tmp_path):
     state = {"tensor": torch.arange(3), "rows": [{"epoch": 1, "loss": 0.5}], "none": None}
     write_state(tmp_path / "s.pt", state)
     back = read_state(tmp_path / "s.pt")
@@ -135,7 +135,7 @@ def test_state_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -1, -100])
-def test_truncated_state(tmp_path: Path, keep: int) -> None:
+def test_truncated_state(tmp_path, keep):
     path = tmp_path / "s.pt"
     write_state(path, {"tensor": torch.arange(300)})
     path.write_bytes(path.read_bytes()[:keep])
@@ -144,7 +144,7 @@ def test_truncated_state(tmp_path: Path, keep: int) -> None:
 
 
 @pytest.mark.parametrize("dump", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))])
-def test_nothing_in_a_state_runs(tmp_path: Path, dump: Callable[[object, Path], object]) -> None:
+def test_nothing_in_a_state_runs(tmp_path, dump):
     path, victim = tmp_path / "s.pt", tmp_path / "victim"
     dump({"network": Payload(victim)}, path)
     with pytest.raises(UserError, match=r"nothing in it was run"):
@@ -154,13 +154,13 @@ def test_nothing_in_a_state_runs(tmp_path: Path, dump: Callable[[object, Path], 
     assert victim.exists(), "the payload would have worked"
 
 
-def test_state_of_another_kind(tmp_path: Path) -> None:
+def test_state_of_another_kind(tmp_path):
     torch.save([1, 2], tmp_path / "s.pt")
     with pytest.raises(UserError, match=r"s\.pt: damaged, or no training state"):
         read_state(tmp_path / "s.pt")
 
 
-def test_weights_come_back_exactly(tmp_path: Path) -> None:
+def test_weights_come_back_exactly(tmp_path):
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     write_weights(tmp_path / "w.safetensors", network)
     other = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
@@ -170,7 +170,7 @@ def test_weights_come_back_exactly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 4, 60, -1])
-def test_truncated_weights(tmp_path: Path, keep: int) -> None:
+def test_truncated_weights(tmp_path, keep):
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.zeros(100)}, path)
     path.write_bytes(path.read_bytes()[:keep])
@@ -178,7 +178,7 @@ def test_truncated_weights(tmp_path: Path, keep: int) -> None:
         read_weights(path)
 
 
-def test_pickle_under_another_name(tmp_path: Path) -> None:
+def test_pickle_under_another_name(tmp_path):
     path, victim = tmp_path / "w.safetensors", tmp_path / "victim"
     torch.save({"a": Payload(victim)}, path)
     with pytest.raises(UserError, match=r"no readable safetensors file .*nothing was loaded"):
@@ -186,12 +186,12 @@ def test_pickle_under_another_name(tmp_path: Path) -> None:
     assert not victim.exists()
 
 
-def test_folder_in_place_of_weights(tmp_path: Path) -> None:
+def test_folder_in_place_of_weights(tmp_path):
     with pytest.raises(UserError, match="no readable safetensors file"):
         read_weights(tmp_path)
 
 
-def test_weights_that_do_not_fit() -> None:
+def test_weights_that_do_not_fit():
     network = nn.Linear(3, 2)
     before = network.weight.clone()
     tensors = {"weight": torch.zeros(2, 4), "bisa": torch.zeros(2)}
@@ -204,16 +204,16 @@ def test_weights_that_do_not_fit() -> None:
     assert torch.equal(network.weight, before)
 
 
-def test_many_misfits_are_counted() -> None:
+def test_many_misfits_are_counted():
     tensors = {f"t{number}": torch.zeros(1) for number in range(9)}
     with pytest.raises(UserError, match=r"t2 and 6 more$"):
         load_exactly(nn.Linear(3, 2), tensors, "w")
 
 
-def test_temporary_names_are_of_this_process(tmp_path: Path) -> None:
+def test_temporary_names_are_of_this_process(tmp_path):
     seen: list[str] = []
 
-    def write(temporary: Path) -> None:
+    def write(temporary):
         seen.append(temporary.name)
         temporary.write_text("x", encoding="utf-8")
 

@@ -5,19 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from networks import refused
 from task_folders import load, picture, sizes, tree
 
 from nettailor.core.config import as_settings
 from nettailor.core.errors import UserError
 from nettailor.core.part_names import parts_of
 from nettailor.core.settings import validate
-
-
-def parted(root: Path, **counts: int) -> Path:
-    """Class folders a and b in each folder named, with so many pictures."""
-    for name, count in counts.items():
-        tree(root / name, {"a": count, "b": count})
-    return root
 
 
 @pytest.mark.parametrize(
@@ -38,61 +32,55 @@ def parted(root: Path, **counts: int) -> Path:
         (("trains", "tester", "contest", "interval", "device", "a.train"), "- - - - - -"),
     ],
 )
-def test_names_of_parts(names: tuple[str, ...], parts: str) -> None:
+def test_names_of_parts(names, parts):
     found = parts_of(names)
     assert [found.get(name, "-") for name in names] == parts.split()
 
 
+SCENES = {"seg_train/seg_train/": 8, "seg_test/seg_test/": 3}
+
+
 @pytest.mark.parametrize(
-    ("train", "val", "test"),
+    ("classes", "pictures", "parts", "left_out"),
     [
-        ("Training", "Validation", "Testing"),
-        ("seg_train", "seg_dev", "seg_test"),
-        ("train", "eval", "test"),
-        ("TRAIN", "dev", "Test_Set"),
+        ({"Training/": 3, "Validation/": 2, "Testing/": 1}, (), (6, 4, 2), ()),
+        ({"seg_train/": 3, "seg_dev/": 2, "seg_test/": 1}, (), (6, 4, 2), ()),
+        ({"train/": 3, "eval/": 2, "test/": 1}, (), (6, 4, 2), ()),
+        ({"TRAIN/": 3, "dev/": 2, "Test_Set/": 1}, (), (6, 4, 2), ()),
+        # as a data set of scenes unpacks: each part in one more folder of its name
+        (SCENES, ("seg_pred/seg_pred/0.png",), (12, 4, 6), ("seg_pred/",)),
+        ({"train/": 10}, ("test/0.png",), (12, 4, 4), ("test/ (no class folders)",)),
+        ({"train/": 10}, ("test/test/0.png",), (12, 4, 4), ("test/ (no class folders)",)),
+        (
+            {"train/": 8, "test/": 2, "notes/": None},
+            ("val/0.png",),
+            (12, 4, 4),
+            ("notes/", "val/ (no class folders)"),
+        ),
+        # one folder in each class, or each its own
+        ({"a/images": 5, "b/images": 5, "a/young as": 5, "b/young bs": 5}, (), (12, 4, 4), ()),
     ],
 )
-def test_parts_are_taken_as_they_are(tmp_path: Path, train: str, val: str, test: str) -> None:
-    task = load(parted(tmp_path, **{train: 3, val: 2, test: 1}))
-    assert task.classes == ("a", "b")
-    assert sizes(task) == (6, 4, 2)
-    assert task.left_out == ()
-
-
-def test_an_unlabelled_part_is_left_out(tmp_path: Path) -> None:
-    """As a data set of scenes unpacks: each part in one more folder of its name."""
-    parted(tmp_path / "seg_train", seg_train=8)
-    parted(tmp_path / "seg_test", seg_test=3)
-    for number in range(4):
-        picture(tmp_path / "seg_pred" / "seg_pred" / f"{number}.png")
+def test_parts_and_what_is_left_out(tmp_path, classes, pictures, parts, left_out):
+    """Class folders a and b in each part, and single pictures; or the class folders themselves."""
+    for name, number in classes.items():
+        if number is None:
+            (tmp_path / name).mkdir()
+        else:
+            each = {f"{name}a": number, f"{name}b": number} if name[-1] == "/" else {name: number}
+            tree(tmp_path, each)
+    for name in pictures:
+        picture(tmp_path / name)
     task = load(tmp_path)
     assert task.classes == ("a", "b")
-    assert sizes(task) == (12, 4, 6)
-    assert task.left_out == ("seg_pred/",)
-
-
-@pytest.mark.parametrize("inner", ["", "test/"])
-def test_a_part_without_class_folders_is_left_out(tmp_path: Path, inner: str) -> None:
-    parted(tmp_path, train=10)
-    picture(tmp_path / "test" / inner / "0.png")
-    task = load(tmp_path)
-    assert sizes(task) == (12, 4, 4)
-    assert task.left_out == ("test/ (no class folders)",)
-
-
-def test_flat_validation_beside_parts(tmp_path: Path) -> None:
-    parted(tmp_path, train=8, test=2)
-    picture(tmp_path / "val" / "0.png")
-    (tmp_path / "notes").mkdir()
-    task = load(tmp_path)
-    assert sizes(task) == (12, 4, 4)
-    assert task.left_out == ("notes/", "val/ (no class folders)")
+    assert sizes(task) == parts
+    assert task.left_out == left_out
 
 
 @pytest.mark.parametrize(
     "names", [("test", "train"), ("Training", "dev"), ("seg_test", "seg_train", "seg_pred")]
 )
-def test_flat_parts_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_flat_parts_are_no_classes(tmp_path, names):
     for name in names:
         for number in range(9):
             picture(tmp_path / name / f"{number}.png")
@@ -104,27 +92,19 @@ def test_flat_parts_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> No
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("names", [("fold1", "fold2"), ("A", "B", "C"), ("learn", "holdout")])
-def test_a_level_of_unknown_parts_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
-    parted(tmp_path, **dict.fromkeys(names, 9))
-    with pytest.raises(UserError, match=r"hold the same folders, a/, b/: which are classes\?"):
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("fold1/a fold1/b fold2/a fold2/b", r"a/, b/: which are classes\?"),
+        ("A/a A/b B/a B/b C/a C/b", r"a/, b/: which are classes\?"),
+        ("learn/a learn/b holdout/a holdout/b", r"a/, b/: which are classes\?"),
+        ("cat/train/a cat/test/a dog/train/a dog/test/a", "test/, train/"),
+    ],
+)
+def test_a_level_of_unknown_parts_is_refused(tmp_path, names, words):
+    tree(tmp_path, dict.fromkeys(names.split(), 9))
+    with refused(f"hold the same folders, {words}"):
         load(tmp_path)
-
-
-def test_parts_inside_the_classes_are_refused(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        parted(tmp_path / name, train=5, test=5)
-    with pytest.raises(UserError, match="cat/, dog/ hold the same folders, test/, train/"):
-        load(tmp_path)
-
-
-def test_folders_inside_classes_are_fine_otherwise(tmp_path: Path) -> None:
-    """One folder in each, or each its own."""
-    for name in ("cat", "dog"):
-        tree(tmp_path / name, {"images": 5, f"young {name}s": 5})
-    task = load(tmp_path)
-    assert task.classes == ("cat", "dog")
-    assert sum(sizes(task)) == 20
 
 
 # --- what is no class -----------------------------------------------------------------------------
@@ -137,7 +117,7 @@ def a_run(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["runs/pets/teacher/one", "mine/pets/teacher/one", "old/one"])
-def test_runs_are_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_runs_are_no_class(tmp_path, monkeypatch, place):
     root = tree(tmp_path / "pets", {"cat": 10, "dog": 10})
     a_run(root / place)
     monkeypatch.chdir(root)
@@ -146,7 +126,7 @@ def test_runs_are_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plac
     assert task.left_out == (f"{place.partition('/')[0]}/ (runs)",)
 
 
-def test_the_folder_for_runs_is_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_for_runs_is_no_class(tmp_path, monkeypatch):
     """What it holds may be a list of broken images alone."""
     root = tree(tmp_path / "pets", {"cat": 10, "dog": 10})
     (root / "runs" / "pets").mkdir(parents=True)
@@ -157,13 +137,13 @@ def test_the_folder_for_runs_is_no_class(tmp_path: Path, monkeypatch: pytest.Mon
     assert load(".").classes == ("cat", "dog", "runs"), "or this would prove nothing"
 
 
-def test_settings_of_others_make_no_run(tmp_path: Path) -> None:
+def test_settings_of_others_make_no_run(tmp_path):
     tree(tmp_path, {"cat": 10, "dog": 10})
     (tmp_path / "cat" / "config.yaml").write_text("data: cats\nbackbone: felis\nweight: 4 kg\n")
     assert load(tmp_path).classes == ("cat", "dog")
 
 
-def test_other_files_are_counted_by_their_endings(tmp_path: Path) -> None:
+def test_other_files_are_counted_by_their_endings(tmp_path):
     tree(tmp_path, {"cat": 10, "dog": 10})
     for name in ("0.heic", "1.HEIC", "2.heic", "a.txt", "deep/b.txt", "README", "._0.png"):
         path = tmp_path / "cat" / name
@@ -177,7 +157,7 @@ def test_other_files_are_counted_by_their_endings(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_class_of_other_files_says_which(tmp_path: Path) -> None:
+def test_a_class_of_other_files_says_which(tmp_path):
     tree(tmp_path, {"cat": 10, "dog": 0})
     (tmp_path / "dog" / "0.heic").touch()
     with pytest.raises(UserError, match=r"no images of class 'dog'.*\(left out: 1 \.heic\)$"):
@@ -185,7 +165,7 @@ def test_a_class_of_other_files_says_which(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_class_that_may_not_be_read(tmp_path: Path) -> None:
+def test_a_class_that_may_not_be_read(tmp_path):
     tree(tmp_path, {"cat": 10, "dog": 10})
     (tmp_path / "dog").chmod(0)
     try:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ ON_A_GPU = dict(os.environ)
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_teach_and_tailor_on_a_gpu(tmp_path: Path) -> None:
+def test_teach_and_tailor_on_a_gpu(tmp_path):
     """In processes of their own: tests on the CPU hide the GPU from this one, later than now."""
     words = [
         "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "2",

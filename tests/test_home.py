@@ -15,7 +15,7 @@ from nettailor.core.settings import validate
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path, monkeypatch):
     """A home of its own; the commands start elsewhere, where `~` would be a folder's name."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -25,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_settings(home: Path) -> None:
+def test_settings(home):
     config = validate({
         "data": "~/pets", "data_dir": "~/sets", "out": "~", "weights": "~/w.pth",
         "knapsack": {"of": "~/runs/one"},
@@ -36,7 +36,7 @@ def test_settings(home: Path) -> None:
     assert validate({"data": "a~b", "out": "~nobody-here/x"}).out == "~nobody-here/x"
 
 
-def test_a_file_of_settings_and_what_it_names(home: Path) -> None:
+def test_a_file_of_settings_and_what_it_names(home):
     tree(home / "pets", {"cat": 8, "dog": 8})
     (home / "mine.yaml").write_text("data: ~/pets\nout: ~/runs\n")
     teach.main([*SMALL, "--config", "~/mine.yaml"])
@@ -45,7 +45,7 @@ def test_a_file_of_settings_and_what_it_names(home: Path) -> None:
     assert list(Path().iterdir()) == []
 
 
-def test_a_run_that_wrote_the_sign_down_goes_on(tmp_path: Path, home: Path) -> None:
+def test_a_run_that_wrote_the_sign_down_goes_on(tmp_path, home):
     settings = as_settings(validate({"data": "~/pets"}))
     (tmp_path / "run").mkdir()
     older = settings | {"data": "~/pets"}
@@ -55,7 +55,7 @@ def test_a_run_that_wrote_the_sign_down_goes_on(tmp_path: Path, home: Path) -> N
     assert settings["data"] == f"{home}/pets"
 
 
-def test_prediction(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prediction(home, capsys):
     random_run(home / "run")
     picture(home / "photos" / "0.png")
     said = as_json(capsys, "~/photos", "--run=~/run")
@@ -67,14 +67,14 @@ def test_prediction(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(Path().iterdir()) == []
 
 
-def test_export(home: Path) -> None:
+def test_export(home):
     random_run(home / "run")
     export.main(["--run=~/run", "--to=~/to", "--format", "safetensors"])
     assert (home / "to" / "model.safetensors").is_file()
     assert list(Path().iterdir()) == []
 
 
-def test_comparison(home: Path) -> None:
+def test_comparison(home):
     tree(home / "pets", {"cat": 8, "dog": 8})
     teach.main([*SMALL, "--data=~/pets", "--out=~/runs"])
     compare.main(["~/runs", "--report=~/told"])

@@ -9,7 +9,7 @@ from nettailor.core.image_paths import find_images
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path):
     return five_photos(tmp_path / "photos")
 
 
@@ -17,15 +17,15 @@ def names_in(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in find_images([str(folder)])]
 
 
-def test_what_a_folder_holds(photos: Path) -> None:
+def test_what_a_folder_holds(photos):
     assert names_in(photos) == ["C.PNG", "a.jpg", "b.png", "sub/d.png", "sub/deeper/e.png"]
 
 
-def test_a_hidden_folder_may_be_named_itself(photos: Path) -> None:
+def test_a_hidden_folder_may_be_named_itself(photos):
     assert names_in(photos / ".thumbnails") == ["f.png"]
 
 
-def test_links(photos: Path) -> None:
+def test_links(photos):
     before = names_in(photos)
     (photos / "sub" / "up").symlink_to(photos, target_is_directory=True)
     (photos / "zz-again.png").symlink_to(photos / "b.png")
@@ -35,7 +35,7 @@ def test_links(photos: Path) -> None:
     assert names_in(photos) == sorted([*before, "linked/h.png"])
 
 
-def test_order_and_duplicates(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_and_duplicates(photos, monkeypatch):
     monkeypatch.chdir(photos)
     given = ["sub/d.png", "b.png", "./b.png", str(photos / "sub"), ".", "*.jpg"]
     assert list(map(str, find_images(given))) == [
@@ -43,7 +43,7 @@ def test_order_and_duplicates(photos: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ]  # fmt: skip
 
 
-def test_patterns(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns(photos, monkeypatch):
     monkeypatch.chdir(photos)
     assert list(map(str, find_images(["*.png"]))) == ["b.png"]
     assert list(map(str, find_images(["**/*.png"]))) == ["b.png", "sub/d.png", "sub/deeper/e.png"]

@@ -1,11 +1,9 @@
 """What a choice goes by: the metric, and that no class is lost."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from nettailor.core.judge import Judge, Metric, error_of_difference
+from nettailor.core.judge import Judge, error_of_difference
 from nettailor.core.scores import Predictions, Recall, Scores, as_scores
 from nettailor.core.state import read_state, write_state
 
@@ -16,7 +14,7 @@ def scores(*recalls: tuple[int, int], accuracy: float | None = None, f1: float =
     return Scores(shown, f1, 1.0, tuple(Recall(*one) for one in recalls))
 
 
-def test_scores_by_hand() -> None:
+def test_scores_by_hand():
     """Of four images of class 0 three are right, of one of class 1 none; class 2 has none."""
     logits = torch.eye(3)[[0, 0, 0, 1, 2]]
     found = Predictions(logits, torch.tensor([0, 0, 0, 0, 1])).scores()
@@ -31,7 +29,7 @@ def test_scores_by_hand() -> None:
 @pytest.mark.parametrize(
     ("metric", "value"), [("accuracy", 90), ("macro-f1", 70), ("worst-recall", 50)]
 )
-def test_metrics(metric: Metric, value: float) -> None:
+def test_metrics(metric, value):
     given = scores((85, 90), (5, 10), accuracy=90.0, f1=70.0)
     judged = Judge(metric).of(given)
     assert judged.standing == value
@@ -39,7 +37,7 @@ def test_metrics(metric: Metric, value: float) -> None:
     assert judged._replace(judged=None) == given  # and no error
 
 
-def test_a_class_that_is_gone_is_lost_however_rare_it_is() -> None:
+def test_a_class_that_is_gone_is_lost_however_rare_it_is():
     """187 good and 8 defect images: without any defect found, accuracy is 96 % of the teacher's.
 
     Recall falls from 87.5 to 0. Shares with two more images: 8/10 and 1/10, so that the standard
@@ -66,12 +64,12 @@ def test_a_class_that_is_gone_is_lost_however_rare_it_is() -> None:
         ((3, 8), (8, 8), False),  # a class that gained
     ],
 )
-def test_what_chance_explains(before: tuple[int, int], after: tuple[int, int], lost: bool) -> None:
+def test_what_chance_explains(before, after, lost):
     judge = Judge("accuracy", scores((500, 500), before))
     assert judge.lost(scores((500, 500), after)) == ((1,) if lost else ())
 
 
-def test_more_accurate_networks_stand_no_higher_for_what_they_lose() -> None:
+def test_more_accurate_networks_stand_no_higher_for_what_they_lose():
     teacher = scores((800, 900), (90, 100))
     better, leaner = scores((890, 900), (70, 100)), scores((800, 900), (88, 100))
     judge = Judge("accuracy", teacher)
@@ -80,7 +78,7 @@ def test_more_accurate_networks_stand_no_higher_for_what_they_lose() -> None:
     assert judge.of(scores((880, 900), (90, 100))).standing == 97.0  # of a leader nothing is taken
 
 
-def test_a_state_holds_scores_as_plain_values(tmp_path: Path) -> None:
+def test_a_state_holds_scores_as_plain_values(tmp_path):
     path = tmp_path / "state.pt"
     judged = Judge("macro-f1").of(scores((1, 2), (3, 3)))
     write_state(path, {"best": judged.plain()})
@@ -88,16 +86,15 @@ def test_a_state_holds_scores_as_plain_values(tmp_path: Path) -> None:
     assert as_scores((60.0, 50.0, 1.0)) == Scores(60.0, 50.0, 1.0)  # of an earlier version
 
 
-def test_the_error_of_an_accuracy_by_hand() -> None:
+def test_the_error_of_an_accuracy_by_hand():
     """Of 96 images 86 are right: 87/98 with two more, √(.8878 · .1122 / 98) is 3.19 points."""
     assert scores((80, 86), (6, 10)).accuracy_error == pytest.approx(3.188, abs=1e-3)
     assert Scores(90.0, 0.0, 1.0).accuracy_error is None
     everything = scores((100, 100)).accuracy_error
-    assert everything is not None
     assert everything > 0.9  # of 100 %, too, nobody is certain
 
 
-def test_ahead_of_the_teacher_in_standard_errors() -> None:
+def test_ahead_of_the_teacher_in_standard_errors():
     teacher, better = scores((800, 1000)), scores((850, 1000))
     errors = [one.accuracy_error for one in (teacher, better)]
     assert None not in errors
@@ -107,7 +104,7 @@ def test_ahead_of_the_teacher_in_standard_errors() -> None:
     assert Judge("accuracy", teacher).ahead(teacher) == 0
 
 
-def test_error_of_a_difference_by_hand() -> None:
+def test_error_of_a_difference_by_hand():
     """Of 98 images the one is right alone on 4, the other on 1: 4.5 and 1.5 of 100 with the halves.
 
     The variance of their difference is 4.5 + 1.5 - 3² / 100 = 5.91 images.
@@ -118,7 +115,7 @@ def test_error_of_a_difference_by_hand() -> None:
     assert error_of_difference(one, one) == pytest.approx(1.0)  # one image of 100, not nothing
 
 
-def test_within_tolerance_is_less_a_margin() -> None:
+def test_within_tolerance_is_less_a_margin():
     """Of 398 images, two errors each: the same two, or others, which says less.
 
     Φ(1.645) is 0.95: the margin is exceeded by chance once in twenty.
@@ -134,7 +131,7 @@ def test_within_tolerance_is_less_a_margin() -> None:
     assert Judge("accuracy", teacher).of(others).standing == teacher.accuracy
 
 
-def test_a_class_that_is_lost_counts_more_than_the_error() -> None:
+def test_a_class_that_is_lost_counts_more_than_the_error():
     teacher = scores((186, 187), (7, 8))._replace(right=bytes([1] * 193 + [0] * 2))
     without = scores((187, 187), (0, 8))._replace(right=bytes([1] * 187 + [0] * 8))
     plain, sure = Judge("accuracy", teacher), Judge("accuracy", teacher, sure=True)

@@ -47,10 +47,10 @@ def measured(
         times = time_in_turn(modules, inputs, CPU, seconds=seconds, keep=keep)
     except KeyboardInterrupt:
         assert stop is not None
-    return modules["two"].passes, times  # type: ignore[return-value]
+    return modules["two"].passes, times
 
 
-def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_measurement_goes_on(tmp_path):
     # in the third round that counts: two are whole
     assert measured(tmp_path, WARM_UP + 3)[0] == WARM_UP + 3
     (file,) = tmp_path.iterdir()
@@ -64,12 +64,12 @@ def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
     assert measured(tmp_path) == (0, times)
 
 
-def test_in_the_warm_up_there_is_nothing_to_keep(tmp_path: Path) -> None:
+def test_in_the_warm_up_there_is_nothing_to_keep(tmp_path):
     measured(tmp_path, WARM_UP)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_seconds_count_over_all_sessions(tmp_path: Path) -> None:
+def test_seconds_count_over_all_sessions(tmp_path):
     measured(tmp_path)
     (file,) = tmp_path.iterdir()
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def test_seconds_count_over_all_sessions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"seconds": 1, "ms": {"one": [1], "two": []}}'])
-def test_a_damaged_file_does_not_count(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_does_not_count(tmp_path, text):
     measured(tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_text(text, encoding="utf-8")
@@ -90,9 +90,7 @@ def test_a_damaged_file_does_not_count(tmp_path: Path, text: str) -> None:
     assert measured(tmp_path)[0] == 0
 
 
-def test_what_is_measured_otherwise_is_measured_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_measured_otherwise_is_measured_anew(tmp_path, monkeypatch):
     measured(tmp_path)
     assert measured(tmp_path, side=5)[0] == WARM_UP + LEAST
     assert measured(tmp_path, fresh=True)[0] == WARM_UP + LEAST
@@ -102,7 +100,7 @@ def test_what_is_measured_otherwise_is_measured_anew(
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05])
-def test_it_is_told_how_far_it_is(seconds: float) -> None:
+def test_it_is_told_how_far_it_is(seconds):
     modules = {"one": nn.Conv2d(1, 1, 3), "two": Counted()}
     inputs = dict.fromkeys(modules, torch.zeros(2, 1, 4, 4))
     told: list[tuple[int, int]] = []
@@ -116,14 +114,14 @@ def test_it_is_told_how_far_it_is(seconds: float) -> None:
         assert {of for _, of in told} == {2 * (WARM_UP + LEAST)}
 
 
-def test_what_a_network_takes_is_kept_by_its_paths(tmp_path: Path) -> None:
+def test_what_a_network_takes_is_kept_by_its_paths(tmp_path):
     """Students of the same modules and other paths are other networks."""
     chain = lively_chain("test_resnet")
     alone = [Way(0, 1, "block"), Way(1, 5, "exit")]
     beside = [*alone, Way(0, 1, "identity")]
     passes = []
 
-    def timed(paths: list[Way]) -> int:
+    def timed(paths):
         """How many passes it took to time a student of these paths."""
         student = Student(chain, wiring=Wiring(5, tuple(paths))).eval()
         student.stem.register_forward_hook(lambda *_: passes.append(paths))

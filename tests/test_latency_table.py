@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 from conftest import lively_chain
+from networks import student_of
 from torch import nn
 
 from nettailor.core.backbone import Backbone
@@ -15,14 +16,7 @@ BRIEF = 0.05  # seconds for all measurements
 
 
 def pair(backbone: str) -> tuple[Backbone, Student]:
-    student = Student(
-        lively_chain(backbone),
-        skips="dense",
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of(backbone, "dense")
     return lively_chain(backbone), student
 
 
@@ -32,7 +26,7 @@ def table_of(chain: Backbone, student: Student, batch: int = 1) -> LatencyTable:
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_the_backbones_paths_add_up_to_the_whole(backbone: str, batch: int) -> None:
+def test_the_backbones_paths_add_up_to_the_whole(backbone, batch):
     chain, student = pair(backbone)
     student.train()
     table = table_of(chain, student, batch)
@@ -54,7 +48,7 @@ def sleep(*_: object) -> None:
     time.sleep(0.02)
 
 
-def test_each_time_is_that_of_its_own_path() -> None:
+def test_each_time_is_that_of_its_own_path():
     """One path at a time is made to sleep, and the table says which."""
     chain, student = pair("test_resnet")
     keys = [path.key for path in student.wiring.paths]
@@ -75,7 +69,7 @@ def test_each_time_is_that_of_its_own_path() -> None:
     assert table.stem > max(table.paths.values())
 
 
-def test_adapters_come_on_top_of_the_backbone() -> None:
+def test_adapters_come_on_top_of_the_backbone():
     """One takes 20 ms, the whole backbone a few: its path takes longer than the backbone."""
     chain = lively_chain("test_resnet")
     student = Student(
@@ -87,7 +81,7 @@ def test_adapters_come_on_top_of_the_backbone() -> None:
     assert table.paths["block-0-1"] < table.whole
 
 
-def test_the_whole_is_the_chain_that_is_given() -> None:
+def test_the_whole_is_the_chain_that_is_given():
     """20 ms of sleep, which no path of the student has, are in the whole and in the scale."""
     chain, student = pair("test_resnet")
     chain.register_forward_hook(sleep)

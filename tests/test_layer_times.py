@@ -1,7 +1,5 @@
 """Time by widths: measured for real, so only what holds on any machine is asked."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -14,11 +12,11 @@ from nettailor.prune.layer_times import measure_times
 from nettailor.prune.widths import allowed
 
 
-def test_layers_that_read_one_shape_read_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_that_read_one_shape_read_one_batch(monkeypatch):
     """Else a batch of 64 large images would take gigabytes."""
     seen: dict[str, torch.Tensor] = {}
 
-    def once(modules: Any, inputs: dict[str, torch.Tensor], *_: object, **__: object) -> Any:
+    def once(modules, inputs, *_, **__):
         seen.update(inputs)
         return {name: [1.0] for name in modules}
 
@@ -33,7 +31,7 @@ def test_layers_that_read_one_shape_read_one_batch(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "regnety_002"])
-def test_shares_of_the_whole_networks_time(backbone: str) -> None:
+def test_shares_of_the_whole_networks_time(backbone):
     cpu = torch.device("cpu")
     network = place(lively_chain(backbone), cpu)
     before = {name: value.clone() for name, value in network.state_dict().items()}

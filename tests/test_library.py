@@ -3,13 +3,13 @@
 import json
 import shutil
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pack_runs import images, own_logits, run_of, weights_in
+from networks import refused
+from pack_runs import images, run_of, weights_in
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, _NO_CUDA])]
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def weights(tmp_path_factory):
     return weights_in(tmp_path_factory.mktemp("weights"))
 
 
@@ -43,7 +43,7 @@ def stored(*tensors: Tensor) -> int:
 
 
 @pytest.fixture(scope="module")
-def ten(weights: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ten(weights, tmp_path_factory):
     """A library of ten tasks, of all policies, of several wirings, class counts and sizes."""
     folder = tmp_path_factory.mktemp("ten")
     short = Wiring(5, (Way(0, 1, "block"), Way(1, 2, "block"), Way(2, 5, "exit")))
@@ -54,12 +54,23 @@ def ten(weights: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
             seed=number,
             classes=2 + number,
             image_size=32 if number % 2 else 64,
-            batch_norm=("train", "follow", "frozen")[number % 3],  # type: ignore[arg-type]
+            batch_norm=("train", "follow", "frozen")[number % 3],
             adapters=number % 2 == 0,
             cut=short if number > 6 else None,
         )
         add_to_library(run, folder / "library")
     return folder
+
+
+@pytest.fixture(scope="module")
+def alone(ten):
+    """What each task's run answers by itself, and the bytes of its tensors."""
+    found = {}
+    for run in ten.glob("task-*"):
+        network, _ = load_network(run)
+        with torch.no_grad():
+            found[run.name] = network(images()).logits, stored(*tensors_of(network).values())
+    return found
 
 
 def held_by(library: Library) -> dict[str, Tensor]:
@@ -69,14 +80,11 @@ def held_by(library: Library) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_pretrained_tensors_are_one_and_the_same(ten: Path, device: str) -> None:
+def test_pretrained_tensors_are_one_and_the_same(ten, alone, device):
     library = Library(ten / "library").to(device)
     assert len(library.tasks) == 10
-    for task in library.tasks:  # each is placed after the others were loaded
-        run = ten / task
-        torch.testing.assert_close(library[task](images()).cpu(), own_logits(run, images()))
-    for task in library.tasks:  # and unmoved by what came after it
-        torch.testing.assert_close(library[task](images()).cpu(), own_logits(ten / task, images()))
+    for task in 2 * library.tasks:  # each is placed after others, and unmoved by what came after it
+        torch.testing.assert_close(library[task](images()).cpu(), alone[task][0])
     pointers: dict[str, set[int]] = {}
     for task in library.tasks:
         student = library[task].network
@@ -97,7 +105,7 @@ def test_pretrained_tensors_are_one_and_the_same(ten: Path, device: str) -> None
     assert len(set(own)) == len(own), "what a task owns is its alone"
 
 
-def test_ten_tasks_cost_one_backbone_and_ten_packs(ten: Path) -> None:
+def test_ten_tasks_cost_one_backbone_and_ten_packs(ten, alone):
     library = Library(ten / "library")
     networks = [library[task].network for task in library.tasks]
     values = [value for network in networks for value in tensors_of(network).values()]
@@ -110,11 +118,10 @@ def test_ten_tasks_cost_one_backbone_and_ten_packs(ten: Path) -> None:
     # of positions, which are worked out
     tables = sum(b.nbytes for network in networks for b in network.path_weights.buffers())
     assert held == numbers + tables
-    apart = [load_network(ten / task)[0] for task in library.tasks]
-    assert held < stored(*(v for network in apart for v in tensors_of(network).values())) / 3
+    assert held < sum(numbers for _, numbers in alone.values()) / 3
 
 
-def test_blocks_that_nobody_uses_cost_nothing(ten: Path) -> None:
+def test_blocks_that_nobody_uses_cost_nothing(ten):
     """Tasks 7 and 8 end after two blocks of four; 7 and 1 own the same kind of tensors."""
     library = Library(ten / "library")
     values = tensors_of(library["task-7"].network)
@@ -129,7 +136,7 @@ def test_blocks_that_nobody_uses_cost_nothing(ten: Path) -> None:
     assert all(values[name] is whole[chain] for name, chain in names.items())
 
 
-def test_eviction_frees_the_blocks_that_no_other_task_uses(ten: Path) -> None:
+def test_eviction_frees_the_blocks_that_no_other_task_uses(ten):
     library = Library(ten / "library")
     expected = library["task-1"](images())
     top = next(tensor for name, tensor in held_by(library).items() if name.startswith("blocks.3."))
@@ -151,7 +158,7 @@ def test_eviction_frees_the_blocks_that_no_other_task_uses(ten: Path) -> None:
     assert held_by(library) == {}
 
 
-def test_switching_is_a_look_up(ten: Path) -> None:
+def test_switching_is_a_look_up(ten):
     library = Library(ten / "library")
     first = library["task-1"]
     assert library["task-2"] is not first
@@ -162,7 +169,7 @@ def test_switching_is_a_look_up(ten: Path) -> None:
     assert "task-11" not in library
 
 
-def test_nothing_is_read_before_it_is_used(ten: Path, tmp_path: Path) -> None:
+def test_nothing_is_read_before_it_is_used(ten, tmp_path):
     folder = shutil.copytree(ten / "library", tmp_path / "library")
     pack = folder / "packs" / "task-1" / "pack.safetensors"
     kept = pack.read_bytes()
@@ -185,7 +192,7 @@ def test_nothing_is_read_before_it_is_used(ten: Path, tmp_path: Path) -> None:
         library["task-1"]
 
 
-def test_evicted_tensors_are_freed_and_the_task_comes_back(ten: Path) -> None:
+def test_evicted_tensors_are_freed_and_the_task_comes_back(ten):
     library = Library(ten / "library")
     expected = library["task-1"](images())
     gone = weakref.ref(library["task-1"].network.path_weights.logits)
@@ -194,7 +201,7 @@ def test_evicted_tensors_are_freed_and_the_task_comes_back(ten: Path) -> None:
     assert torch.equal(library["task-1"](images()), expected)
 
 
-def test_packs_that_lie_elsewhere(ten: Path, tmp_path: Path) -> None:
+def test_packs_that_lie_elsewhere(ten, tmp_path):
     library = Library(ten / "library")
     elsewhere = shutil.copytree(ten / "library" / "packs" / "task-4", tmp_path / "other")
     assert library.add(elsewhere) == "other"
@@ -212,128 +219,103 @@ def test_packs_that_lie_elsewhere(ten: Path, tmp_path: Path) -> None:
     assert len(Library(ten / "library").tasks) == 10, "nothing was copied"
 
 
-def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    edit(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
+def merged(content: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The content with new values, also deeper in it."""
+    deeper = {k: merged(content[k], v) for k, v in new.items() if isinstance(v, dict)}
+    return content | new | deeper
 
 
-def bring_nan(folder: Path) -> None:
-    tensors = load_file(folder / "pack.safetensors")
-    save_file({n: t * float("nan") if t.is_floating_point() else t for n, t in tensors.items()},
-              folder / "pack.safetensors")  # fmt: skip
+def damage(file: Path, new: Any) -> None:
+    """Takes a file away, or gives it other bytes, other tensors, or other values in its JSON."""
+    if new is None:
+        file.unlink()
+    elif isinstance(new, bytes):
+        file.write_bytes(new)
+    elif callable(new):
+        save_file(new(load_file(file)), file)
+    else:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps(merged(content, new)), encoding="utf-8")
+
+
+def of_architecture(**new: Any) -> dict[str, Any]:
+    return {"architecture": new}
+
+
+def of_student(**new: Any) -> dict[str, Any]:
+    return of_architecture(student=new)
+
+
+def spoilt(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n: t * float("nan") if t.is_floating_point() else t for n, t in tensors.items()}
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("file", "new", "words"),
     [
-        (lambda f: (f / "pack.json").unlink(), r"pack\.json: not found"),
-        (lambda f: (f / "pack.json").write_text("{"), r"pack\.json: no readable JSON"),
-        (lambda f: (f / "pack.json").write_text("[]"), r"pack\.json: content: "),
+        # at once
+        ("pack.json", None, r"pack\.json: not found"),
+        ("pack.json", b"{", r"pack\.json: no readable JSON"),
+        ("pack.json", b"[]", r"pack\.json: content: "),
         (
-            lambda f: change(
-                f / "pack.json", lambda c: c["architecture"].update(weights_digest="")
-            ),
-            "made from another backbone: test_resnet, weights ''; .* holds test_resnet, weights ",
+            "pack.json",
+            of_architecture(weights_digest=""),
+            "from another backbone: test_resnet, weights ''; .* holds test_resnet, weights ",
         ),
-        (
-            lambda f: change(f / "pack.json", lambda c: c["architecture"].update(backbone="x")),
-            "made from another backbone: x, weights",
-        ),
-        (
-            lambda f: change(f / "pack.json", lambda c: c["architecture"].update(backbone="\nx")),
-            r"made from another backbone: \\nx, weights",
-        ),
-        (lambda f: change(f / "pack.json", lambda c: c.update(sha256=5)), "sha256: "),
+        ("pack.json", of_architecture(backbone="x"), "from another backbone: x, weights"),
+        ("pack.json", of_architecture(backbone="\nx"), r"from another backbone: \\nx, weights"),
+        ("pack.json", {"sha256": 5}, "sha256: "),
+        # when it is used
+        ("pack.safetensors", spoilt, "damaged, or not the weights"),
+        ("pack.safetensors", None, "not found"),
+        ("pack.json", of_architecture(classes=["a", "b", "c"]), r"class count: heads\."),
+        ("pack.json", of_student(adapters=False), r"unexpected adapters\."),
+        ("pack.json", of_student(finetune="all"), "holds a network that stands alone"),
+        ("pack.json", of_student(paths=[]), "student.paths make no student"),
     ],
 )
-def test_a_pack_that_is_refused_leaves_nothing_behind(
-    ten: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
-) -> None:
+def test_a_damaged_pack_is_not_loaded(ten, tmp_path, file, new, words):
     library = Library(ten / "library")
     folder = shutil.copytree(ten / "library" / "packs" / "task-4", tmp_path / "pack")
     before = library.tasks
-    damage(folder)
-    with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):
+    damage(folder / file, new)
+    try:
         library.add(folder)
-    assert library.tasks == before
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (bring_nan, "damaged, or not the weights"),
-        (lambda f: (f / "pack.safetensors").unlink(), "not found"),
-        (
-            lambda f: change(f / "pack.json", lambda c: c["architecture"]["classes"].append("new")),
-            r"weights of another network or class count: heads\.",
-        ),
-        (
-            lambda f: change(
-                f / "pack.json", lambda c: c["architecture"]["student"].update(adapters=False)
-            ),
-            r"unexpected adapters\.",
-        ),
-        (
-            lambda f: change(
-                f / "pack.json", lambda c: c["architecture"]["student"].update(finetune="all")
-            ),
-            "holds a network that stands alone",
-        ),
-        (
-            lambda f: change(
-                f / "pack.json", lambda c: c["architecture"]["student"].update(paths=[])
-            ),
-            "student.paths make no student",
-        ),
-    ],
-)
-def test_a_pack_that_turns_out_damaged_is_not_loaded(
-    ten: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
-) -> None:
-    library = Library(ten / "library")
-    folder = shutil.copytree(ten / "library" / "packs" / "task-4", tmp_path / "pack")
-    damage(folder)
-    library.add(folder)
+    except UserError:
+        assert library.tasks == before
     for _ in range(2):
-        with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):
-            library["pack"]
+        with refused(words):
+            library["pack"] if "pack" in library else library.add(folder)
     assert library.loaded == ()
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("file", "new", "words"),
     [
-        (lambda f: (f / "backbone.json").unlink(), "holds no library"),
-        (lambda f: change(f / "backbone.json", lambda c: c.update(digest="0")), "another backbone"),
+        ("backbone.json", None, "holds no library"),
+        ("backbone.json", {"digest": "0"}, "another backbone"),
+        ("backbone.json", {"backbone": "resnet18"}, "another backbone"),
+        ("backbone.safetensors", b"", "no readable safetensors"),
         (
-            lambda f: change(f / "backbone.json", lambda c: c.update(backbone="resnet18")),
-            "another backbone",
-        ),
-        (lambda f: (f / "backbone.safetensors").write_bytes(b""), "no readable safetensors"),
-        (
-            lambda f: save_file(
-                {n: t + (t.ndim == 4) for n, t in load_file(f / "backbone.safetensors").items()},
-                f / "backbone.safetensors",
-            ),
+            "backbone.safetensors",
+            lambda tensors: {n: t + (t.ndim == 4) for n, t in tensors.items()},
             "damaged, or other weights",
         ),
         (
-            lambda f: save_file({"stem.x": torch.ones(1)}, f / "backbone.safetensors"),
+            "backbone.safetensors",
+            lambda _: {"stem.x": torch.ones(1)},
             "weights of another network",
         ),
     ],
 )
-def test_a_damaged_backbone(
-    ten: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
-) -> None:
+def test_a_damaged_backbone(ten, tmp_path, file, new, words):
     folder = shutil.copytree(ten / "library", tmp_path / "library")
-    damage(folder / "backbone")
-    with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):
+    damage(folder / "backbone" / file, new)
+    with refused(words):
         Library(folder)["task-1"]
 
 
-def test_no_such_task_and_no_images(ten: Path) -> None:
+def test_no_such_task_and_no_images(ten):
     library = Library(ten / "library")
     for look in (library.__getitem__, library.evict):
         with pytest.raises(UserError, match=r"no task 'task-11'; did you mean 'task-1'.*task-9$"):
@@ -357,10 +339,8 @@ def test_no_such_task_and_no_images(ten: Path) -> None:
         (["--library", "{}", "--weights", "auto"], "--library and --weights were both given"),
     ],
 )
-def test_flags_that_do_not_go_together(
-    ten: Path, tmp_path: Path, flags: list[str], words: str
-) -> None:
+def test_flags_that_do_not_go_together(ten, tmp_path, flags, words):
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     argv = [flag.format(ten / "library") for flag in flags]
-    with pytest.raises(UserError, match=f"^[^\n]*{words}[^\n]*$"):
+    with refused(words):
         predict.main([str(tmp_path / "image.png"), *argv, "--device", "cpu"])

@@ -1,7 +1,6 @@
 """A library of runs that the commands themselves have written, and `predict` by it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def runs(tmp_path_factory):
     """Tailored runs that share blocks: by route, and as published."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
@@ -36,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted((out / "digits" / "tailored").iterdir())
 
 
-def test_real_runs(runs: list[Path], tmp_path: Path) -> None:
+def test_real_runs(runs, tmp_path):
     """The default settings' norms are trained and the published ones' follow."""
     names = ["digits", "published"]
     assert len(runs) == 2
@@ -48,16 +47,14 @@ def test_real_runs(runs: list[Path], tmp_path: Path) -> None:
         assert torch.equal(library[name](images()), own_logits(run, images()))
 
 
-def test_predict_by_a_library(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_by_a_library(runs, tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     for number in range(2):
         Image.fromarray(pixels[number]).save(tmp_path / f"{number}.png")
     library = tmp_path / "library"
     add_to_library(runs[0], library)
 
-    def said(*argv: object) -> dict[str, Any]:
+    def said(*argv):
         words = [str(tmp_path), *map(str, argv), "--format", "json", "--device", "cpu"]
         predict.main(words)
         content: dict[str, Any] = json.loads(capsys.readouterr().out)

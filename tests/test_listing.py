@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import quick_latency
 from PIL import Image
-from shell import SMALL, Shell
+from shell import SMALL, run_of
+from task_folders import load
 
-from nettailor.cli import tailor
-from nettailor.core.data import images_of, load_task
+from nettailor.cli import tailor, teach
+from nettailor.core.data import images_of
 from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
 from nettailor.core.listing import Listed, listing, note_images, require_same_images
@@ -27,37 +29,45 @@ def picture(path: Path, seed: int) -> None:
     Image.fromarray(pixels).save(path)
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Ten pictures of each of two classes."""
-    folder = tmp_path / "here" / "photos"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Ten pictures of each of two classes, and a run that has learnt them."""
+    folder = tmp_path_factory.mktemp("made")
     for number in range(20):
-        picture(folder / ("cat", "dog")[number % 2] / f"{number}.png", number)
+        picture(folder / "photos" / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    with pytest.MonkeyPatch.context() as patch:
+        quick_latency(patch)
+        teach.main([*FEW, "--data", str(folder / "photos"), "--out", str(folder / "runs")])
     return folder
 
 
+@pytest.fixture
+def photos(made, tmp_path):
+    return shutil.copytree(made / "photos", tmp_path / "here" / "photos")
+
+
+@pytest.fixture
+def run(made, shell):
+    """The finished run, in the shell's folder of runs."""
+    shutil.copytree(made / "runs", shell.out)
+    return run_of(shell, "photos")
+
+
 def rows_of(folder: Path) -> list[Listed]:
-    task = load_task(
-        str(folder), data_dir=folder, download=False, val_fraction=0.2, test_fraction=0.2,
-        split_seed=0, limit_train=None, limit_test=None,
-    )  # fmt: skip
-    return listing(task)
+    return listing(load(folder, val_fraction=0.2))
 
 
-def test_a_listing_says_part_class_file_and_size(photos: Path) -> None:
+def test_a_listing_says_part_class_file_and_size(photos):
     rows = rows_of(photos)
     assert len(rows) == len({row.file for row in rows}) == 20
-    assert [sum(row.part == part for row in rows) for part in ("train", "val", "test")] == [
-        13,
-        3,
-        4,
-    ]
+    parts = [row.part for row in rows]
+    assert [parts.count(part) for part in ("train", "val", "test")] == [13, 3, 4]
     for row in rows:
         assert row.file.startswith(f"{row.label}/")
         assert row.size == (photos / row.file).stat().st_size
 
 
-def test_digits_are_listed_by_number(tmp_path: Path) -> None:
+def test_digits_are_listed_by_number(tmp_path):
     rows = rows_of(Path("digits"))
     assert len(rows) == 1797
     assert {row.size for row in rows} == {0}
@@ -67,14 +77,14 @@ def test_digits_are_listed_by_number(tmp_path: Path) -> None:
         require_same_images(tmp_path, rows[1:], "begin anew")
 
 
-def test_a_moved_set_is_the_same(photos: Path, tmp_path: Path) -> None:
+def test_a_moved_set_is_the_same(photos, tmp_path):
     moved = shutil.copytree(photos, tmp_path / "elsewhere" / "photos")
     assert rows_of(moved) == rows_of(photos)
     note_images(tmp_path, rows_of(photos))
     require_same_images(tmp_path, rows_of(moved), "begin anew")
 
 
-def test_what_differs_is_said(photos: Path, tmp_path: Path) -> None:
+def test_what_differs_is_said(photos, tmp_path):
     """One file is new, one is gone, one has other pixels; no new split is to hide that."""
     before = rows_of(photos)
     note_images(tmp_path, before)
@@ -93,47 +103,38 @@ def test_what_differs_is_said(photos: Path, tmp_path: Path) -> None:
         require_same_images(tmp_path, before, "begin anew")
 
 
-def test_however_a_folder_is_spelled_it_is_one_set(
-    shell: Shell, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Trained once; then the finished run answers to every spelling, and from another place."""
+def test_however_a_folder_is_spelled_it_is_one_set(shell, run, photos, monkeypatch):
+    """The finished run answers to every spelling, and from another place."""
     monkeypatch.chdir(photos.parent)
-    assert shell(*FEW, "--data", "photos")[0] == 0
-    (run,) = (shell.out / "photos" / "teacher").iterdir()
     before = (run / "model.safetensors").stat().st_mtime_ns
-    for spelling in ("photos/", "./photos", str(photos), f"{photos.parent}/../here/photos"):
-        assert shell(*FEW, "--data", spelling)[0] == 0
     moved = shutil.copytree(photos, photos.parents[1] / "there" / "photos")
-    assert shell(*FEW, "--data", str(moved))[0] == 0
+    spellings = "photos", "photos/", "./photos", photos, f"{photos.parent}/../here/photos", moved
+    for spelling in spellings:
+        assert shell(*FEW, "--data", str(spelling))[0] == 0
     assert (run / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_images_added_after_the_teacher_are_refused(shell: Shell, photos: Path) -> None:
+def test_images_added_after_the_teacher_are_refused(shell, run, photos):
     """They would deal the parts anew, and the teacher has seen what validation then holds."""
-    assert shell(*FEW, "--data", str(photos))[0] == 0
-    picture(photos / "cat" / "new1.png", 98)
-    picture(photos / "dog" / "new2.png", 99)
-    for main in (None, tailor.main):
-        words = (*FEW, "--data", str(photos))
-        shown = shell.refusal(*words) if main is None else shell.refusal(*words, main=main)
+    words = (*FEW, "--data", str(photos))
+    for number, name in enumerate(("cat/new1.png", "dog/new2.png")):
+        picture(photos / name, 98 + number)
+    for main in (teach.main, tailor.main):
+        shown = shell.refusal(*words, main=main)
         assert re.search(r"other images than there are now: 2 more \(cat/new1.png, dog/new2", shown)
-    (photos / "cat" / "new1.png").unlink()
-    (photos / "dog" / "new2.png").unlink()
-    assert shell(*FEW, "--data", str(photos), "--tolerance", "100", main=tailor.main)[0] == 0
-
-
-def test_two_sets_of_one_name_do_not_share_a_run(shell: Shell, photos: Path) -> None:
-    assert shell(*FEW, "--data", str(photos))[0] == 0
-    other = photos.parents[1] / "other" / "photos"
-    for number in range(20, 40):
-        picture(other / ("cat", "dog")[number % 2] / f"{number}.png", number)
-    shown = shell.refusal(*FEW, "--data", str(other))
+    for name in ("cat/new1.png", "dog/new2.png"):
+        (photos / name).unlink()
+    assert shell(*words, "--tolerance", "100", main=tailor.main)[0] == 0
+    # another set of the same name
+    for number in range(20):
+        path = photos / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.unlink()
+        picture(path.with_stem(f"{20 + number}"), 20 + number)
+    shown = shell.refusal(*words)
     assert "was made with other images than there are now" in shown
 
 
-def test_a_folder_called_as_a_set_is_pointed_at(
-    shell: Shell, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_called_as_a_set_is_pointed_at(shell, photos, monkeypatch, capsys):
     monkeypatch.chdir(photos.parent)
     shutil.copytree(photos, photos.parent / "digits")
     shell(*FEW, "--limit.train", "60", "--limit.test", "20", "--dry-run")
@@ -142,7 +143,7 @@ def test_a_folder_called_as_a_set_is_pointed_at(
     assert (shell.out / "digits" / "teacher").exists()
 
 
-def test_the_same_file_in_two_parts_or_classes_is_said(shell: Shell, photos: Path) -> None:
+def test_the_same_file_in_two_parts_or_classes_is_said(shell, photos):
     """Two pictures that training has lie in the test as well, and a cat is a dog, too."""
     for name in ("cat/0.png", "dog/1.png"):
         (photos / "train" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -156,10 +157,7 @@ def test_the_same_file_in_two_parts_or_classes_is_said(shell: Shell, photos: Pat
     shutil.copy(photos / "train" / "cat" / "2.png", photos / "train" / "dog" / "2.png")
     for folder in ("cat", "dog"):
         (photos / folder).rmdir()
-    task = load_task(
-        str(photos), data_dir=photos, download=False, val_fraction=0.2, test_fraction=0.2,
-        split_seed=0, limit_train=None, limit_test=None,
-    )  # fmt: skip
+    task = load(photos, val_fraction=0.2)
     said = list(duplicates(task))
     assert said[0].startswith("warning: ")
     assert "in different parts: what was learnt is asked again" in said[0]
@@ -175,20 +173,15 @@ def test_the_same_file_in_two_parts_or_classes_is_said(shell: Shell, photos: Pat
     assert images_of(task)["test"] == {"images": 6, "smallest": 3, "from": "as given"}
 
 
-def test_no_two_files_are_the_same_by_their_size(photos: Path) -> None:
+def test_no_two_files_are_the_same_by_their_size(photos):
     """Pictures of one size in bytes that differ are no duplicates."""
-    task = load_task(
-        str(photos), data_dir=photos, download=False, val_fraction=0.2, test_fraction=0.2,
-        split_seed=0, limit_train=None, limit_test=None,
-    )  # fmt: skip
+    task = load(photos, val_fraction=0.2)
     assert len({row.size for row in listing(task)}) < 20
     assert list(duplicates(task)) == []
     assert task.origins == {"val": "cut from train: 20 %", "test": "cut from train: 20 %"}
 
 
-def test_predictions_name_file_and_class(shell: Shell, photos: Path) -> None:
-    assert shell(*FEW, "--data", str(photos))[0] == 0
-    (run,) = (shell.out / "photos" / "teacher").iterdir()
+def test_predictions_name_file_and_class(run):
     with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 + 4
@@ -202,7 +195,7 @@ def test_predictions_name_file_and_class(shell: Shell, photos: Path) -> None:
     }  # fmt: skip
 
 
-def test_pictures_of_mistakes_name_classes_and_file(shell: Shell, tmp_path: Path) -> None:
+def test_pictures_of_mistakes_name_classes_and_file(shell, tmp_path):
     """The same six pictures lie in both classes of the test, so that six of the twelve are wrong;
     all have one name but for its case, and so would the pictures of a class."""
     photos = tmp_path / "photos"
@@ -232,7 +225,7 @@ def test_pictures_of_mistakes_name_classes_and_file(shell: Shell, tmp_path: Path
             assert np.array_equal(shown, original)
 
 
-def test_a_file_name_that_is_no_text(shell: Shell, photos: Path) -> None:
+def test_a_file_name_that_is_no_text(shell, photos):
     """As archives of other systems leave them."""
     try:
         (photos / "cat" / "0.png").rename(photos / "cat" / os.fsdecode(b"\xff0.png"))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import refused
 from PIL import Image
 from task_folders import load, tree
 
@@ -84,29 +85,70 @@ def labels_of(batches):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_channels_last_floats_and_int64_labels(workers):
+def test_batches_of_any_process(workers):
+    """Channels-last floats and int64 labels; an image that cannot be read is one plain line."""
     for loader in (train_loader(workers=workers).epoch(0), eval_loader(workers=workers)):
         images, labels = next(iter(loader))
-        assert images.shape == (4, 3, 16, 16)
-        assert images.dtype == torch.float32
+        assert (images.shape, images.dtype) == ((4, 3, 16, 16), torch.float32)
         assert images.is_contiguous(memory_format=torch.channels_last)
-        assert labels.shape == (4,)
-        assert labels.dtype == torch.int64
+        assert (labels.shape, labels.dtype) == ((4,), torch.int64)
+    for batches in (
+        train_loader(12, workers=workers, broken=5).epoch(0),
+        eval_loader(12, workers=workers, broken=5),
+    ):
+        assert fault_of(batches) == "image 5 is broken"
 
 
-def test_an_epoch_again_is_the_same_and_another_differs():
+def seed_all(seed):
+    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+
+
+def test_batches_follow_from_seed_and_epoch_alone():
     loader = train_loader()
+    zero, one = loader.epoch(0), loader.epoch(1)  # asked for ahead
     first = list(loader.epoch(3))
-    other = list(loader.epoch(4))
-    assert identical(first, loader.epoch(3))
-    assert identical(first, train_loader().epoch(3))
-    assert labels_of(first) != labels_of(other)
-
-
-def test_augmentation_of_one_image_differs_between_epochs_and_images():
+    for seed, again in enumerate((loader, train_loader())):
+        seed_all(seed)
+        assert identical(first, again.epoch(3))
+    assert identical(zero, train_loader().epoch(0))
+    assert identical(one, train_loader().epoch(1))
+    assert labels_of(first) != labels_of(loader.epoch(4))
+    assert labels_of(first) != labels_of(train_loader(seed=2).epoch(3))
+    # the augmentation of one image as well
     alone = train_loader(1)
-    (one, _), (two, _) = next(alone.epoch(0)), next(alone.epoch(1))
-    assert not torch.equal(one, two)
+    images = [
+        next(one)[0] for one in (alone.epoch(0), alone.epoch(1), train_loader(1, seed=2).epoch(0))
+    ]
+    assert not torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+
+
+def test_each_generator_is_seeded():
+    def draws(image):
+        drawn = [random.random(), np.random.rand(), torch.rand(()).item()]
+        return torch.tensor(drawn).view(3, 1, 1)
+
+    found = []
+    for seed in (3, 4):
+        loader = TrainLoader(Noise(2), draws, batch_size=2, seed=0, workers=0, pin_memory=False)
+        seed_all(seed)
+        found.append(next(loader.epoch(0))[0])
+    assert torch.equal(*found)
+    assert (found[0][0] != found[0][1]).all()
+
+
+def test_workers_change_nothing():
+    alone, helped = train_loader(40), train_loader(40, workers=2)
+    for epoch in (0, 1, 5):
+        assert identical(alone.epoch(epoch), helped.epoch(epoch))
+    next(helped.epoch(2))  # an epoch left halfway does not reach the next
+    assert identical(alone.epoch(3), helped.epoch(3))
+    judged = eval_loader(workers=2)
+    for _ in range(2):
+        assert identical(eval_loader(), judged)
+    batches = list(judged)
+    assert len(judged) == len(batches) == 3
+    assert labels_of(batches) == list(range(11))
 
 
 def test_augmentation_does_not_depend_on_the_order():
@@ -117,22 +159,6 @@ def test_augmentation_does_not_depend_on_the_order():
     large = train_loader(11, batch_size=1)
     small = train_loader(5, batch_size=1)
     assert torch.equal(image(large, 2), image(small, 2))
-
-
-def test_another_seed_differs():
-    assert labels_of(train_loader(seed=1).epoch(0)) != labels_of(train_loader(seed=2).epoch(0))
-    one, two = next(train_loader(1, seed=1).epoch(0)), next(train_loader(1, seed=2).epoch(0))
-    assert not torch.equal(one[0], two[0])
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(workers):
-    alone, helped = train_loader(), train_loader(workers=workers)
-    for epoch in (0, 1, 5):
-        assert identical(alone.epoch(epoch), helped.epoch(epoch))
-    judged = eval_loader(workers=workers)
-    for _ in range(2):
-        assert identical(eval_loader(), judged)
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -156,23 +182,10 @@ def test_tasks_and_transforms_travel_to_a_spawned_worker(tmp_path, policy):
         assert there.labels == task.train.labels
         image, _ = there[1]
         assert image.tobytes() == task.train[1][0].tobytes()
-        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        seed_all(0)
         expected = transform(image)
-        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        seed_all(0)
         assert torch.equal(other(image), expected)
-
-
-def test_an_epoch_left_halfway_does_not_reach_the_next():
-    helped = train_loader(40, workers=2)
-    next(helped.epoch(0))
-    assert identical(train_loader(40).epoch(1), helped.epoch(1))
-
-
-def test_epochs_asked_for_ahead_keep_their_numbers():
-    loader = train_loader()
-    zero, one = loader.epoch(0), loader.epoch(1)
-    assert identical(zero, train_loader().epoch(0))
-    assert identical(one, train_loader().epoch(1))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -185,35 +198,6 @@ def test_global_random_state_is_left_alone(workers):
     list(train_loader(workers=workers).epoch(0))
     list(eval_loader(workers=workers))
     assert state() == before
-
-
-def test_global_random_state_does_not_reach_the_batches():
-    first = list(train_loader().epoch(0))
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
-    assert identical(first, train_loader().epoch(0))
-
-
-def test_each_generator_is_seeded():
-    def draws(image):
-        return torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()]).view(
-            3, 1, 1
-        )
-
-    def drawn():
-        loader = TrainLoader(Noise(2), draws, batch_size=2, seed=0, workers=0, pin_memory=False)
-        return next(loader.epoch(0))[0]
-
-    random.seed(3)
-    np.random.seed(3)
-    torch.manual_seed(3)
-    first = drawn()
-    random.seed(4)
-    np.random.seed(4)
-    torch.manual_seed(4)
-    assert torch.equal(first, drawn())
-    assert (first[0] != first[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -232,14 +216,6 @@ def test_left_out_images_change_with_the_epoch():
     loader = train_loader(11)
     seen = {label for epoch in range(8) for label in labels_of(loader.epoch(epoch))}
     assert seen == set(range(11))
-
-
-def test_evaluation_keeps_order_and_every_image():
-    loader = eval_loader()
-    batches = list(loader)
-    assert len(loader) == len(batches) == 3
-    assert labels_of(batches) == list(range(11))
-    assert [len(labels) for _, labels in batches] == [4, 4, 3]
 
 
 def test_pixels_are_normalised():
@@ -290,25 +266,11 @@ def test_crop_has_the_ratio_asked_for():
     assert torch.equal(augmented(image, scale=(0.5, 0.5), ratio=(2.0, 2.0)), augmented(image))
 
 
-def test_policy_that_timm_does_not_know():
-    bad = Augmentation((0.3, 1.0), (0.75, 1.33), 0.5, 0.4, "nonsense", 0.0)
-    with pytest.raises(UserError, match=r"auto_augment 'nonsense' .*'rand-m9-mstd0.5'"):
-        train_transform(PREPROCESSING, bad)
-
-
-def test_policy_of_timm_is_applied():
-    policy = Augmentation((1.0, 1.0), (1.0, 1.0), 0.0, 0.0, "rand-m9-n3", 0.0)
-    changed, plain = train_loader(augmentation=policy), train_loader(augmentation=NONE)
-    assert not identical(changed.epoch(0), plain.epoch(0))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_image_is_one_plain_line_from_any_process(workers):
-    for batches in (
-        train_loader(12, workers=workers, broken=5).epoch(0),
-        eval_loader(12, workers=workers, broken=5),
-    ):
-        assert fault_of(batches) == "image 5 is broken"
+def test_policies_of_timm():
+    changed = train_loader(augmentation=replace(NONE, auto_augment="rand-m9-n3"))
+    assert not identical(changed.epoch(0), train_loader(augmentation=NONE).epoch(0))
+    with refused(r"auto_augment 'nonsense' .*'rand-m9-mstd0.5'"):
+        train_transform(PREPROCESSING, replace(STRONG, auto_augment="nonsense"))
 
 
 class Rare(Noise):
@@ -319,10 +281,10 @@ class Rare(Noise):
         self.labels = (0,) * 15 + (1,) + (2,) * 4
 
 
-def test_balanced_sampling_draws_every_class_as_often() -> None:
+def test_balanced_sampling_draws_every_class_as_often():
     """A third of 4 000 images each, ± 4 standard deviations; the same again for the same seed."""
 
-    def drawn(seed: int) -> list[int]:
+    def drawn(seed):
         loader = TrainLoader(
             Rare(), eval_transform(PREPROCESSING), batch_size=20, seed=seed, workers=0,
             pin_memory=False, balanced=True,

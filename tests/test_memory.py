@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,7 +57,7 @@ PLACES: dict[str, Callable[[Large, Accelerator], Any]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_too_many_images_at_once(place: str, accelerator: Accelerator) -> None:
+def test_too_many_images_at_once(place, accelerator):
     with pytest.raises(UserError) as caught:
         PLACES[place](Large(32), accelerator)
     text = str(caught.value)
@@ -83,7 +82,7 @@ class Heavy(CrossEntropy):
 
 
 @pytest.mark.usefixtures("_saved_every_epoch")
-def test_a_step_that_does_not_fit_keeps_the_state(tmp_path: Path, accelerator: Accelerator) -> None:
+def test_a_step_that_does_not_fit_keeps_the_state(tmp_path, accelerator):
     path = tmp_path / "state.pt"
     size = batches().batch_size
     words = f"{size} images at once in a training step; .*--batch-size {size // 2} --overwrite$"
@@ -104,7 +103,7 @@ def test_a_step_that_does_not_fit_keeps_the_state(tmp_path: Path, accelerator: A
         MemoryError(),
     ],
 )
-def test_all_ways_in_which_it_is_said(fault: Exception) -> None:
+def test_all_ways_in_which_it_is_said(fault):
     on_gpu = "CUDA" in str(fault)
     with pytest.raises(UserError) as caught, room_for(2, "a training step"):
         raise fault
@@ -112,7 +111,7 @@ def test_all_ways_in_which_it_is_said(fault: Exception) -> None:
     assert str(caught.value).endswith("--batch-size 2 --overwrite")
 
 
-def test_other_faults_are_raised_as_they_are() -> None:
+def test_other_faults_are_raised_as_they_are():
     with pytest.raises(RuntimeError, match="a shape of 3"), room_for(2, "a training step"):
         raise RuntimeError("a shape of 3 was expected")
 
@@ -136,7 +135,7 @@ run_command(teach.main)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's memory")
-def test_a_real_batch_that_does_not_fit(tmp_path: Path) -> None:
+def test_a_real_batch_that_does_not_fit(tmp_path):
     """256 images of 256 px take 0.2 GB, and what a step keeps of them more than 1 GB."""
     done = subprocess.run(
         [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path)],

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +21,7 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """teacher.py, prune.py, student/ and configs/, none of which is ours."""
     folder = tmp_path_factory.mktemp("home")
     for name in ("teacher.py", "prune.py", "student/__init__.py", "configs/__init__.py"):
@@ -46,7 +45,7 @@ for command, arguments in COMMANDS.items():
 """
 
 
-def test_every_command_in_such_a_folder(folder: Path) -> None:
+def test_every_command_in_such_a_folder(folder):
     program = [sys.executable, "-c", f"COMMANDS = {COMMANDS!r}\n{PROGRAM}"]
     run = subprocess.run(program, cwd=folder, capture_output=True, text=True)
     lines = run.stderr.splitlines()
@@ -56,7 +55,7 @@ def test_every_command_in_such_a_folder(folder: Path) -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_the_files_would_be_in_the_way(folder: Path) -> None:
+def test_the_files_would_be_in_the_way(folder):
     """Or the test above would prove nothing."""
     for name in ("teacher", "prune", "student", "configs"):
         run = subprocess.run(

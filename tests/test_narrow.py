@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import enliven, lively_chain
+from networks import student_along, student_of
 from torch import nn
 
 from nettailor.core.backbone import Backbone
@@ -15,7 +16,7 @@ from nettailor.prune.channels import FIXED, Channels, trace_channels
 from nettailor.prune.fold import fold
 from nettailor.prune.narrow import narrow, positions, resize, widths
 from nettailor.student.network import Student
-from nettailor.student.wiring import Path, Wiring
+from nettailor.student.wiring import Path
 
 
 def route() -> Student:
@@ -24,9 +25,7 @@ def route() -> Student:
         Path(0, 1, "block"), Path(1, 2, "identity"), Path(2, 3, "identity"), Path(3, 4, "block"),
         Path(4, 6, "exit"),
     )  # fmt: skip
-    student = Student(
-        lively_chain("test_efficientnet"), wiring=Wiring(6, paths), batch_norm="train", shared=True
-    )
+    student = student_along("test_efficientnet", 6, *paths, batch_norm="train")
     student.finetune_all()
     enliven(student)
     return student.eval()
@@ -34,15 +33,7 @@ def route() -> Student:
 
 def mixed() -> Student:
     """Every kind of path at once, with adapters."""
-    student = Student(
-        lively_chain("test_efficientnet"),
-        skips=2,
-        identities=True,
-        exits=True,
-        batch_norm="train",
-        adapters=True,
-        shared=True,
-    )
+    student = student_of("test_efficientnet", batch_norm="train", adapters=True)
     student.finetune_all()
     enliven(student)
     return student.eval()
@@ -81,7 +72,7 @@ def deaden(network: nn.Module, channels: Channels, kept: np.ndarray) -> nn.Modul
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_dead_channels_can_go(name: str) -> None:
+def test_dead_channels_can_go(name):
     network = NETWORKS[name]().double()
     channels = trace_channels(network, 64)
     kept = some_kept(channels)
@@ -106,7 +97,7 @@ def test_dead_channels_can_go(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_widths_say_all_that_rebuilding_takes(name: str) -> None:
+def test_widths_say_all_that_rebuilding_takes(name):
     network = NETWORKS[name]()
     channels = trace_channels(network, 64)
     small = narrow(network, channels, some_kept(channels))
@@ -122,7 +113,7 @@ def test_widths_say_all_that_rebuilding_takes(name: str) -> None:
         assert torch.equal(twin(images).logits, small(images).logits)
 
 
-def test_everything_kept_changes_nothing() -> None:
+def test_everything_kept_changes_nothing():
     network = route()
     channels = trace_channels(network, 32)
     same = narrow(network, channels, np.ones(channels.count, dtype=bool))
@@ -144,27 +135,12 @@ def test_everything_kept_changes_nothing() -> None:
         ({}, (1, 2), "a student, and nothing else"),
     ],
 )
-def test_widths_of_no_network(
-    layers: dict[str, tuple[int, ...]], nodes: tuple[int, ...] | None, fault: str
-) -> None:
+def test_widths_of_no_network(layers, nodes, fault):
     with pytest.raises(ValueError, match=fault):
         resize(lively_chain("test_efficientnet"), layers, nodes)
 
 
 @pytest.mark.parametrize("nodes", [None, (1, 1), (0, 16, 24, 32, 48, 64), (999,) * 6])
-def test_nodes_of_no_student(nodes: tuple[int, ...] | None) -> None:
+def test_nodes_of_no_student(nodes):
     with pytest.raises(ValueError, match="nodes"):
         resize(route(), {}, nodes)
-
-
-def test_a_depthwise_convolution_keeps_as_many_groups_as_channels() -> None:
-    network = lively_chain("regnety_002")
-    channels = trace_channels(network, 64)
-    small = narrow(network, channels, some_kept(channels))
-    for name, module in small.named_modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            before = network.get_submodule(name)
-            assert module.weight.shape[1] == before.weight.shape[1]
-            assert module.groups < before.groups
-            assert module.out_channels == module.weight.shape[0]
-            assert module.in_channels == module.groups * module.weight.shape[1]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@cache
 def made_ready(*flags: str) -> tuple[Session, nn.Module, Budget]:
     config, _ = parse("python -m nettailor.knapsack", "", [*SMALL, *flags])
     with Screen() as screen:

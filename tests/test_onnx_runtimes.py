@@ -4,6 +4,7 @@ import onnx
 import pytest
 import torch
 from conftest import enliven, lively_chain
+from networks import student_of
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
@@ -46,7 +47,7 @@ def in_onnx(network: Backbone | Student) -> bytes:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_no_shape_is_computed_for_a_chain(backbone: str) -> None:
+def test_no_shape_is_computed_for_a_chain(backbone):
     chain = lively_chain(backbone)
     content = in_onnx(chain)
     found = operators(content)
@@ -71,7 +72,7 @@ class Spread(nn.Module):
         return NetOutput(total.flatten(1), [])
 
 
-def test_a_size_that_only_expanding_gives_is_kept() -> None:
+def test_a_size_that_only_expanding_gives_is_kept():
     content = to_onnx(Spread(), SIDE, {})
     assert not operators(content) & (UNWANTED - {"Expand"})
     assert not computed_shapes(content)
@@ -80,16 +81,8 @@ def test_a_size_that_only_expanding_gives_is_kept() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext"])
-def test_no_shape_is_computed_for_a_student(backbone: str) -> None:
-    student = Student(
-        create_backbone(backbone, 5),
-        skips=2,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        adapters=True,
-        shared=True,
-    )
+def test_no_shape_is_computed_for_a_student(backbone):
+    student = student_of(create_backbone(backbone, 5), adapters=True)
     enliven(student)
     kinds = {path.kind for path in student.wiring.paths}
     assert kinds == {"block", "proxy", "identity", "exit", "head"}
@@ -121,7 +114,7 @@ def taught() -> Backbone:
     return chain.eval()
 
 
-def test_int8_says_the_same_in_both_runtimes() -> None:
+def test_int8_says_the_same_in_both_runtimes():
     """With the Gather in it, OpenVINO agreed on 37 % of the images."""
     pytest.importorskip("openvino")
     from nettailor.deploy.openvino_file import load_openvino

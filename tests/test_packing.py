@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,13 +16,13 @@ from nettailor.core.weights import load_pretrained
 from nettailor.library import Library
 from nettailor.network import load_network, save_network
 from nettailor.packing import add_to_library
-from nettailor.student.network import BatchNormPolicy, Student
+from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
 from nettailor.student.wiring import Wiring
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def weights(tmp_path_factory):
     return weights_in(tmp_path_factory.mktemp("weights"))
 
 
@@ -40,9 +38,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         ("resnetblur50", {}),  # its filters for blurring are in no file
     ],
 )
-def test_a_task_says_what_its_run_says(
-    weights: Callable[[str], Path], tmp_path: Path, backbone: str, settings: dict[str, Any]
-) -> None:
+def test_a_task_says_what_its_run_says(weights, tmp_path, backbone, settings):
     run = run_of(tmp_path / "zoo", weights(backbone), **settings)
     add_to_library(run, tmp_path / "library")
     library = Library(tmp_path / "library")
@@ -58,13 +54,7 @@ def test_a_task_says_what_its_run_says(
     ("batch_norm", "affine", "statistics"),
     [("train", True, True), ("follow", False, True), ("frozen", False, False)],
 )
-def test_a_pack_holds_what_the_task_owns(
-    weights: Callable[[str], Path],
-    tmp_path: Path,
-    batch_norm: BatchNormPolicy,
-    affine: bool,
-    statistics: bool,
-) -> None:
+def test_a_pack_holds_what_the_task_owns(weights, tmp_path, batch_norm, affine, statistics):
     """Even where a value equals the backbone's: seed 1 wrote both."""
     run = run_of(tmp_path / "zoo", weights("test_resnet"), batch_norm=batch_norm, adapters=True)
     pack = load_file(add_to_library(run, tmp_path / "library") / "pack.safetensors")
@@ -85,7 +75,7 @@ def test_a_pack_holds_what_the_task_owns(
     assert all(torch.equal(pack[name], whole[name]) for name in pack)
 
 
-def test_what_a_pack_costs(weights: Callable[[str], Path], tmp_path: Path) -> None:
+def test_what_a_pack_costs(weights, tmp_path):
     """By hand: block 1 of test_resnet, an adapter beside it, an exit."""
     depth = 5
     cut = Wiring(depth, (Way(0, 1, "block"), Way(1, depth, "exit")))
@@ -105,7 +95,7 @@ def test_what_a_pack_costs(weights: Callable[[str], Path], tmp_path: Path) -> No
 # Runs that have no pack
 
 
-def test_a_run_whose_blocks_moved(weights: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_run_whose_blocks_moved(weights, tmp_path):
     run = run_of(tmp_path / "zoo", weights("test_resnet"))
     tensors = load_file(run / "model.safetensors")
     name = next(name for name in tensors if name.startswith("blocks.") and tensors[name].ndim == 4)
@@ -116,7 +106,7 @@ def test_a_run_whose_blocks_moved(weights: Callable[[str], Path], tmp_path: Path
     assert not (tmp_path / "library").exists()
 
 
-def test_runs_that_share_nothing(weights: Callable[[str], Path], tmp_path: Path) -> None:
+def test_runs_that_share_nothing(weights, tmp_path):
     run = run_of(tmp_path / "zoo", weights("test_resnet"))
     network, architecture = load_network(run)
     assert isinstance(network, Student)
@@ -136,7 +126,7 @@ def test_runs_that_share_nothing(weights: Callable[[str], Path], tmp_path: Path)
     assert not (tmp_path / "library").exists()
 
 
-def test_weights_that_are_no_longer_there(weights: Callable[[str], Path], tmp_path: Path) -> None:
+def test_weights_that_are_no_longer_there(weights, tmp_path):
     mine = Path(shutil.copy(weights("test_resnet"), tmp_path))
     run = run_of(tmp_path / "zoo", mine)
     save_file(enliven(make_network("test_resnet", 7), 99).state_dict(), mine)
@@ -157,7 +147,7 @@ def test_weights_that_are_no_longer_there(weights: Callable[[str], Path], tmp_pa
     assert not (tmp_path / "library").exists()
 
 
-def test_a_run_of_another_backbone(weights: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_run_of_another_backbone(weights, tmp_path):
     library = tmp_path / "library"
     add_to_library(run_of(tmp_path / "zoo", weights("test_resnet")), library)
     other = run_of(tmp_path / "other", weights("test_efficientnet"))
@@ -172,7 +162,7 @@ def test_a_run_of_another_backbone(weights: Callable[[str], Path], tmp_path: Pat
     assert Library(library).tasks == ("zoo",)
 
 
-def test_names(weights: Callable[[str], Path], tmp_path: Path) -> None:
+def test_names(weights, tmp_path):
     run, library = run_of(tmp_path / "zoo", weights("test_resnet")), tmp_path / "library"
     for wrong in ("", ".", "..", "a/b", "/a", ".hidden", "a\n", "a\0", "x" * 101, "end."):
         with pytest.raises(UserError, match="is no name for a task"):
@@ -184,7 +174,7 @@ def test_names(weights: Callable[[str], Path], tmp_path: Path) -> None:
     assert Library(library).tasks == tuple(sorted(["tiere 2", "Füchse", "v1.5_a-b", "zoo"]))
 
 
-def test_a_pack_is_not_overwritten_unasked(weights: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_pack_is_not_overwritten_unasked(weights, tmp_path):
     library = tmp_path / "library"
     folder = add_to_library(run_of(tmp_path / "one", weights("test_resnet")), library, "zoo")
     before = {path: path.read_bytes() for path in library.rglob("*.*") if path.is_file()}
@@ -197,7 +187,7 @@ def test_a_pack_is_not_overwritten_unasked(weights: Callable[[str], Path], tmp_p
     assert [path.name for path in (library / "packs").iterdir()] == ["zoo"]
 
 
-def test_a_library_that_cannot_be_written(weights: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_library_that_cannot_be_written(weights, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         add_to_library(run_of(tmp_path / "zoo", weights("test_resnet")), tmp_path / "file")

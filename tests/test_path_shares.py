@@ -4,10 +4,11 @@ import json
 import os
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from conftest import lively_chain, no_training
+from networks import student_of
 
 from nettailor import path_shares
 from nettailor.core import latency
@@ -35,22 +36,13 @@ TIMED = ["--student.cost", "latency", "--batch", "2"]
 
 
 def pair(backbone: str) -> tuple[Backbone, Student]:
-    student = Student(
-        lively_chain(backbone),
-        skips=2,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of(backbone)
     return lively_chain(backbone), student
 
 
 @pytest.mark.parametrize("unit", ["flops", "params"])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_backbones_own_paths_are_all_of_it(
-    backbone: str, unit: Literal["flops", "params"]
-) -> None:
+def test_the_backbones_own_paths_are_all_of_it(backbone, unit):
     chain, student = pair(backbone)
     shares = shares_of(student, chain, 64, unit)
     assert shares.whole == (
@@ -66,11 +58,11 @@ def test_the_backbones_own_paths_are_all_of_it(
 
 
 @pytest.mark.parametrize("backbone", BACKBONES[:2])
-def test_the_share_of_a_route_is_that_of_the_network_cut_to_it(backbone: str) -> None:
+def test_the_share_of_a_route_is_that_of_the_network_cut_to_it(backbone):
     chain, student = pair(backbone)
     by_flops, by_params = (shares_of(student, chain, 64, unit) for unit in ("flops", "params"))
     seen = set()
-    for seed in range(4):
+    for seed in range(2):
         random = Random(seed)
         value = [random.uniform(-1, 0) for _ in student.wiring.paths]
         solved = Routes(student.wiring, value, by_flops.paths, fixed=by_flops.fixed)
@@ -95,11 +87,11 @@ def timed(file: Path, *, fresh: bool = False) -> PathCosts:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def asked(monkeypatch):
     """The settings of every measurement, which is brief."""
     seen: list[dict[str, Any]] = []
 
-    def briefly(*arguments: Any, **settings: Any) -> Any:
+    def briefly(*arguments, **settings):
         seen.append({"batch": settings["batch"]})
         return measure_paths(*arguments, **settings, seconds=0.02)
 
@@ -107,7 +99,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
-def test_times_are_measured_once(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+def test_times_are_measured_once(tmp_path, asked):
     _, student = pair("test_resnet")
     file = tmp_path / "latency_table.json"
     costs = timed(file)
@@ -142,9 +134,7 @@ def test_times_are_measured_once(tmp_path: Path, asked: list[dict[str, Any]]) ->
         assert found.shares(smaller).paths == [by_path[path] for path in kept.paths]
 
 
-def test_a_run_of_another_budget_measures_nothing_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]]
-) -> None:
+def test_a_run_of_another_budget_measures_nothing_again(tmp_path, monkeypatch, asked):
     """A budget out of reach is told once the times are there: the next one is told at once."""
     _, student = pair("test_resnet")
     first = timed(tmp_path / "one.json").shares(student)
@@ -154,7 +144,7 @@ def test_a_run_of_another_budget_measures_nothing_again(
     assert timed(tmp_path / "three.json", fresh=True).shares(student) != first
 
 
-def test_a_run_that_begins_anew_measures_anew(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+def test_a_run_that_begins_anew_measures_anew(tmp_path, asked):
     _, student = pair("test_resnet")
     file = tmp_path / "latency_table.json"
     file.write_text("damaged", encoding="utf-8")
@@ -179,9 +169,7 @@ def test_a_run_that_begins_anew_measures_anew(tmp_path: Path, asked: list[dict[s
         (["--student.cost", "params", "--max-latency-ms", "4", "--batch", "3"], "latency"),
     ],
 )
-def test_what_a_run_goes_by(
-    tmp_path: Path, asked: list[dict[str, Any]], flags: list[str], unit: Any
-) -> None:
+def test_what_a_run_goes_by(tmp_path, asked, flags, unit):
     _, student = pair("test_resnet")
     file = tmp_path / "latency_table.json"
     if unit != "latency":
@@ -191,9 +179,7 @@ def test_what_a_run_goes_by(
     assert asked == ([{"batch": 3}] if unit == "latency" else [])
     if unit != "latency":
         # its own chain has as many classes as the task, 10
-        ten = Student(
-            lively_chain("test_resnet", 10),
-            skips=2, identities=True, exits=True, batch_norm="follow", shared=True)  # fmt: skip
+        ten = student_of(lively_chain("test_resnet", 10))  # fmt: skip
         assert costs.shares(ten) == shares_of(ten, lively_chain("test_resnet", 10), 32, unit)
         costs.keep(student)
         assert file.read_text(encoding="utf-8") == "of no account"
@@ -211,7 +197,7 @@ def test_what_a_run_goes_by(
         lambda table: [],
     ],
 )
-def test_a_damaged_table(tmp_path: Path, change: Any, asked: list[dict[str, Any]]) -> None:
+def test_a_damaged_table(tmp_path, change, asked):
     _, student = pair("test_resnet")
     file = tmp_path / "latency_table.json"
     table = {

@@ -39,7 +39,7 @@ WEIGHTS = {
 ALPHA = [WEIGHTS[path] for path in WIRING.paths]
 
 
-def test_the_threshold_takes_proxies_only() -> None:
+def test_the_threshold_takes_proxies_only():
     plan = decide(WIRING, ALPHA, threshold=0.05, remove=0)
     assert set(WIRING.paths) - set(plan.kept.paths) == {proxy(1, 2), proxy(1, 3)}
     assert plan.before == WIRING
@@ -51,20 +51,20 @@ def test_the_threshold_takes_proxies_only() -> None:
     }  # fmt: skip
 
 
-def test_at_the_threshold_a_proxy_stays() -> None:
+def test_at_the_threshold_a_proxy_stays():
     """It goes below θ, not at θ."""
     assert proxy(1, 2) in decide(WIRING, ALPHA, threshold=0.04, remove=0).kept.paths
     assert decide(WIRING, ALPHA, threshold=0.0, remove=0).kept == WIRING
 
 
-def test_the_least_block_goes_and_takes_along_what_nobody_reads() -> None:
+def test_the_least_block_goes_and_takes_along_what_nobody_reads():
     """Without G_2, proxies 1-2 and 1-3, nobody reads x_1: G_1 and proxy 0-1 go too."""
     plan = decide(WIRING, ALPHA, threshold=0.05, remove=1)
     assert plan.kept.paths == (proxy(0, 2), block(3), proxy(2, 3), HEAD)
     assert plan.restored == ()
 
 
-def test_blocks_go_by_rank() -> None:
+def test_blocks_go_by_rank():
     """In the order .30, .60, .90; with no threshold, every node stays linked by its proxies."""
     for remove, gone in ((1, {2}), (2, {2, 3}), (3, {1, 2, 3})):
         kept = decide(WIRING, ALPHA, threshold=0.0, remove=remove).kept
@@ -72,7 +72,7 @@ def test_blocks_go_by_rank() -> None:
         assert kept.of_kind("proxy") == WIRING.of_kind("proxy")
 
 
-def test_at_a_tie_the_deepest_goes_first() -> None:
+def test_at_a_tie_the_deepest_goes_first():
     wiring = full_wiring(4, 1)
     alpha = [0.5] * len(wiring.paths)
     for remove in range(5):
@@ -80,7 +80,7 @@ def test_at_a_tie_the_deepest_goes_first() -> None:
         assert [path.target for path in kept.of_kind("block")] == list(range(1, 5 - remove))
 
 
-def test_with_everything_excluded_the_strongest_route_stays() -> None:
+def test_with_everything_excluded_the_strongest_route_stays():
     """All blocks asked to go, all proxies below θ: .10 · .04 · .39, .66 · .39 and .10 · .01."""
     plan = decide(WIRING, ALPHA, threshold=0.7, remove=3)
     assert plan.restored == (proxy(0, 2), proxy(2, 3))
@@ -89,7 +89,7 @@ def test_with_everything_excluded_the_strongest_route_stays() -> None:
     assert plan.describe().startswith("0 of 3 blocks and 2 of 5 proxies stay")
 
 
-def test_a_route_over_what_the_rank_leaves() -> None:
+def test_a_route_over_what_the_rank_leaves():
     """G_1 and G_3 stay by rank, x_2 is out of reach of both; .90 · .04 · .60 < .66 · .60.
 
     Only the proxy that joins is restored, and G_1, which leads nowhere now, goes.
@@ -99,14 +99,14 @@ def test_a_route_over_what_the_rank_leaves() -> None:
     assert plan.kept.paths == (proxy(0, 2), block(3), HEAD)
 
 
-def test_a_start_like_any_student_keeps_every_block_and_no_proxy() -> None:
+def test_a_start_like_any_student_keeps_every_block_and_no_proxy():
     """At its start with k = 3 a proxy weighs 0.017 (two of them 0.0177 and one 0.018)."""
     wiring = full_wiring(6, 3)
     plan = decide(wiring, PathWeights(wiring)().tolist(), threshold=0.05, remove=0)
     assert plan.kept.paths == (*wiring.of_kind("block"), *wiring.of_kind("head"))
 
 
-def test_what_a_cut_says() -> None:
+def test_what_a_cut_says():
     """Where it is read is said as soon as there are exits."""
     wiring = full_wiring(3, 1, identities=[2, 3], exits=[1, 2, 3])
     gone = [block(2), HEAD, Path(3, 4, "exit"), proxy(0, 1), proxy(2, 3), proxy(1, 2)]
@@ -119,7 +119,7 @@ def test_what_a_cut_says() -> None:
     assert PrunePlan("x", lean, lean).describe() == "3 of 3 blocks stay"
 
 
-def test_faint_identities_and_exits_go_as_faint_proxies_do() -> None:
+def test_faint_identities_and_exits_go_as_faint_proxies_do():
     wiring = full_wiring(2, 0, identities=[2], exits=[1])
     # block 1, block 2, identity 2, head, exit at x1
     alpha = [1.0, 0.6, 0.4, 0.8, 0.2]
@@ -132,12 +132,12 @@ def test_faint_identities_and_exits_go_as_faint_proxies_do() -> None:
 
 
 @pytest.mark.parametrize("remove", [-1, 4])
-def test_out_of_range_is_refused(remove: int) -> None:
+def test_out_of_range_is_refused(remove):
     with pytest.raises(ValueError, match="cannot remove"):
         decide(WIRING, ALPHA, threshold=0.05, remove=remove)
 
 
-def test_weights_of_another_wiring_are_refused() -> None:
+def test_weights_of_another_wiring_are_refused():
     with pytest.raises(ValueError, match="shorter"):
         decide(WIRING, ALPHA[:-1], threshold=0.05, remove=0)
 
@@ -148,7 +148,7 @@ def students(draw: st.DrawFn) -> tuple[Wiring, list[float], float]:
     blocks = draw(st.integers(1, 7))
     beside = st.lists(st.integers(1, blocks), unique=True, max_size=3)
     skips = draw(st.sampled_from([1, 2, 3, "dense"]))
-    wiring = full_wiring(blocks, skips, identities=draw(beside), exits=draw(beside))  # type: ignore[arg-type]
+    wiring = full_wiring(blocks, skips, identities=draw(beside), exits=draw(beside))
     weight = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
     alpha = draw(st.lists(weight, min_size=len(wiring.paths), max_size=len(wiring.paths)))
     return wiring, alpha, draw(st.floats(0, 0.999))
@@ -156,7 +156,7 @@ def students(draw: st.DrawFn) -> tuple[Wiring, list[float], float]:
 
 @given(drawn=students())
 @settings(max_examples=150, deadline=None)
-def test_properties_of_every_cut(drawn: tuple[Wiring, list[float], float]) -> None:
+def test_properties_of_every_cut(drawn):
     wiring, alpha, threshold = drawn
     paths, weights = wiring.paths, list(alpha)
     weight = dict(zip(paths, alpha, strict=True))

@@ -1,14 +1,13 @@
 """The predict command: what it says of images, by a run or by an untouched network."""
 
-import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import PUBLISHED, lively_chain, quick_latency
+from networks import architecture_of
 from PIL import Image
 from predicting import CLASSES, as_json, five_photos, picture, random_run, refusal, run_it
 from sklearn.datasets import load_digits, load_sample_image
@@ -16,7 +15,6 @@ from sklearn.datasets import load_digits, load_sample_image
 from nettailor import answering, tailoring
 from nettailor.classifier import classifier_of_run
 from nettailor.cli import eliminate, predict, tailor
-from nettailor.core.architecture import Architecture
 from nettailor.core.errors import UserError
 from nettailor.core.families import make_network
 from nettailor.core.image_paths import find_images
@@ -26,12 +24,12 @@ from nettailor.network import load_network, save_network
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory):
     return random_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path):
     return five_photos(tmp_path / "photos")
 
 
@@ -44,9 +42,7 @@ def expected_probabilities(run: Path, path: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
-def test_predictions_are_the_networks(
-    run: Path, photos: Path, capsys: pytest.CaptureFixture[str], batch_size: int
-) -> None:
+def test_predictions_are_the_networks(run, photos, capsys, batch_size):
     result = as_json(capsys, photos, "--run", run, "--batch-size", batch_size)
     assert result["failed"] == []
     assert [image["path"] for image in result["images"]] == list(
@@ -67,16 +63,14 @@ def test_predictions_are_the_networks(
     assert len(tops) > 1, "images must be told apart for this test to mean anything"
 
 
-def test_description_of_the_network(
-    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_description_of_the_network(run, photos, capsys):
     assert as_json(capsys, photos / "b.png", "--run", run)["network"] == {
-        "run": str(run), "backbone": "test_resnet", "weights": "random", "classes": 5,
-        "image_size": 32,
+        "run": str(run), "backbone": "test_resnet", "weights": "random initialisation",
+        "classes": 5, "image_size": 32,
     }  # fmt: skip
 
 
-def test_top_k(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_top_k(run, photos, capsys):
     whole = as_json(capsys, photos, "--run", run)["images"]
     for top in (1, 3):
         part = as_json(capsys, photos, "--run", run, "--top-k", top)["images"]
@@ -88,36 +82,26 @@ def test_top_k(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert f"{wrong!r} is no whole number from 1" in refusal(photos, f"--top-k={wrong}")
 
 
-def test_all_classes_where_there_are_fewer_than_the_default(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    architecture = Architecture(
-        backbone="test_resnet",
-        classes=("yes", "no"),
-        preprocessing=Preprocessing(32, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0),
-        weights_origin="random",
-        weights_digest="none",
-    )
+def test_all_classes_where_there_are_fewer_than_the_default(tmp_path, capsys):
+    architecture = architecture_of(classes=2)
     save_network(tmp_path, lively_chain("test_resnet", 2), architecture)
     image = picture(tmp_path / "image.png")
     (only,) = as_json(capsys, image, "--run", tmp_path)["images"]
-    assert {p["label"] for p in only["predictions"]} == {"yes", "no"}
+    assert {p["label"] for p in only["predictions"]} == {"class 0", "class 1"}
 
 
-def test_time_of_an_image_is_its_own_and_its_share_of_the_batch(
-    run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_of_an_image_is_its_own_and_its_share_of_the_batch(run, photos, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(answering, "perf_counter", lambda: clock[0])
     read, compute = answering.read_rgb, answering._probabilities
     sizes = []
 
-    def slow_read(file: Path | io.BytesIO, **limits: float) -> Image.Image:
+    def slow_read(file, **limits):
         if isinstance(file, Path):
             clock[0] += {"C.PNG": 1, "a.jpg": 2, "b.png": 4}[file.name]
         return read(file, **limits)
 
-    def slow_compute(*args: Any) -> torch.Tensor:
+    def slow_compute(*args):
         clock[0] += 100
         sizes.append(len(args[1]))
         return compute(*args)
@@ -136,7 +120,7 @@ def test_time_of_an_image_is_its_own_and_its_share_of_the_batch(
     assert sizes == [2, 2, 1], "a pass to warm up, of a whole batch, comes first"
 
 
-def test_images_are_read_batch_by_batch(run: Path, photos: Path) -> None:
+def test_images_are_read_batch_by_batch(run, photos):
     outcomes = answering.predict(
         classifier_of_run(run),
         find_images([str(photos)]),
@@ -152,9 +136,7 @@ def test_images_are_read_batch_by_batch(run: Path, photos: Path) -> None:
     ]  # fmt: skip
 
 
-def test_flags_between_images(
-    run: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flags_between_images(run, photos, capsys, monkeypatch):
     dash = picture(photos / "-dash.png")
     monkeypatch.chdir(photos)
     predict.main(
@@ -164,7 +146,7 @@ def test_flags_between_images(
     assert [image["path"] for image in images] == ["b.png", "a.jpg", "-dash.png"]
 
 
-def test_imagenet_names() -> None:
+def test_imagenet_names():
     labels = pretrained_labels("tf_efficientnet_lite0")
     assert len(set(labels)) == 1000
     assert (labels[967], labels[985], labels[0]) == ("espresso", "daisy", "tench")
@@ -175,14 +157,14 @@ def test_imagenet_names() -> None:
         pretrained_labels("convnext_base.clip_laion2b")
 
 
-def test_pretrained_preprocessing() -> None:
+def test_pretrained_preprocessing():
     half = (0.5, 0.5, 0.5)
     assert pretrained_preprocessing("tf_efficientnet_lite2") == Preprocessing(
         260, half, half, "bicubic", 0.89
     )
 
 
-def test_untouched_network_on_a_flower(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_untouched_network_on_a_flower(tmp_path, capsys):
     Image.fromarray(load_sample_image("flower.jpg")).save(tmp_path / "flower.png")
     result = as_json(capsys, tmp_path)
     assert result["network"]["run"] is None
@@ -192,18 +174,7 @@ def test_untouched_network_on_a_flower(tmp_path: Path, capsys: pytest.CaptureFix
     assert flower["predictions"][0]["label"] == "daisy"
 
 
-def test_untouched_network_on_photographs(capsys: pytest.CaptureFixture[str]) -> None:
-    data = pytest.importorskip("skimage.data")
-    folder = Path(data.__file__).parent
-    images = as_json(capsys, folder / "coffee.png", folder / "chelsea.png")["images"]
-    coffee, cat = ([p["label"] for p in image["predictions"]] for image in images)
-    assert coffee[0] == "espresso"
-    assert set(cat[:3]) == {"tabby", "tiger cat", "Egyptian cat"}
-
-
-def test_untouched_network_from_a_file(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_untouched_network_from_a_file(photos, tmp_path, capsys):
     network = make_network("test_resnet", 1000)
     torch.nn.init.normal_(network.get_classifier().weight)
     torch.save(network.state_dict(), tmp_path / "w.pth")
@@ -219,7 +190,7 @@ def test_untouched_network_from_a_file(
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits(tmp_path_factory):
     """Handwritten digits as PNG files: 240 to learn from, 60 to choose by, 100 to test with."""
     folder = tmp_path_factory.mktemp("digits")
     content = load_digits()
@@ -232,12 +203,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow  # quick: the programs of the guide say what predict says
-def test_accuracy_is_that_of_the_runs(
-    digits: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_accuracy_is_that_of_the_runs(digits, tmp_path, capsys, monkeypatch):
     quick_latency(monkeypatch)
     monkeypatch.setattr(tailoring, "StudentPictures", lambda *_: None)
     flags = [

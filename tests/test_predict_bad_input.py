@@ -3,33 +3,32 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import lively_chain
+from networks import architecture_of
 from PIL import Image
 from predicting import as_json, five_photos, picture, random_run, refusal, run_it
 from safetensors.torch import load_file, save_file
 
 from nettailor.cli import predict
-from nettailor.core.architecture import Architecture
 from nettailor.core.flags import run_command
 from nettailor.core.image_paths import find_images
-from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import save_network
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory):
     return random_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path):
     return five_photos(tmp_path / "photos")
 
 
@@ -46,36 +45,17 @@ def photos(tmp_path: Path) -> Path:
         ("bad\nname", r"'bad\nname': no such file or folder"),
     ],
 )
-def test_arguments_that_lead_nowhere(
-    run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, argument: str, text: str
-) -> None:
+def test_arguments_that_lead_nowhere(run, photos, monkeypatch, argument, text):
     monkeypatch.chdir(photos.parent)
     (photos.parent / "empty" / "sub").mkdir(parents=True)
     os.mkfifo("pipe.png")
     assert text in refusal("photos", argument, "--run", run)
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:2000])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def replace_by_text(path: Path) -> None:
-    path.write_text("hello, I am no image")
-
-
 def damage_pixels(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[500:1500] = bytes(1000)
     path.write_bytes(content)
-
-
-def unlink_target(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("nowhere.png")
 
 
 def make_bomb(path: Path) -> None:
@@ -90,23 +70,17 @@ def make_strip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (truncate, "truncated"),
-        (empty, "not an image in a known format"),
-        (replace_by_text, "not an image in a known format"),
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "truncated"),
+        (lambda path: path.write_bytes(b""), "not an image in a known format"),
+        (lambda path: path.write_text("I am no image"), "not an image in a known format"),
         (damage_pixels, ""),
-        (unlink_target, "No such file or directory"),
+        (lambda path: (path.unlink(), path.symlink_to("nowhere")), "No such file or directory"),
         (make_bomb, "decompression bomb"),
         (make_strip, "1 × 2000000 pixels are too long a strip to be resized"),
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_a_broken_image_among_good_ones(
-    run: Path,
-    photos: Path,
-    capsys: pytest.CaptureFixture[str],
-    damage: Callable[[Path], None],
-    reason: str,
-) -> None:
+def test_a_broken_image_among_good_ones(run, photos, capsys, damage, reason):
     whole = as_json(capsys, photos, "--run", run)["images"]
     broken = photos / "b.png"
     damage(broken)
@@ -125,9 +99,7 @@ def test_a_broken_image_among_good_ones(
         ]
 
 
-def test_large_but_no_bomb_is_read_without_a_word(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_large_but_no_bomb_is_read_without_a_word(run, tmp_path, capsys):
     large = Image.new("1", (10_000, 9_000))  # where Pillow starts to warn
     large.putpixel((0, 0), 1)
     large.save(tmp_path / "large.png")
@@ -135,13 +107,8 @@ def test_large_but_no_bomb_is_read_without_a_word(
     assert capsys.readouterr().err == ""
 
 
-def test_an_image_that_vanishes(
-    run: Path,
-    photos: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def and_then_one_goes(arguments: list[str]) -> tuple[Path, ...]:
+def test_an_image_that_vanishes(run, photos, capsys, monkeypatch):
+    def and_then_one_goes(arguments):
         found = find_images(arguments)
         (photos / "b.png").unlink()
         return found
@@ -153,9 +120,7 @@ def test_an_image_that_vanishes(
     assert out.count("photos/") == 4
 
 
-def test_nothing_but_broken_images(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_but_broken_images(run, tmp_path, capsys):
     (tmp_path / "a.png").touch()
     (tmp_path / "named.doc").write_text("a file that is named is tried, whatever its name")
     argv = (tmp_path, tmp_path / "named.doc", "--run", run, "--format", "csv")
@@ -176,11 +141,11 @@ def test_nothing_but_broken_images(
         (["--topk", "3"], "unrecognized arguments: --topk"),
     ],
 )
-def test_bad_flags(run: Path, photos: Path, argv: list[str], text: str) -> None:
+def test_bad_flags(run, photos, argv, text):
     assert text in refusal(photos, "--run", run, *argv)
 
 
-def test_no_images_named() -> None:
+def test_no_images_named():
     assert "required: IMAGES" in refusal("--top-k", 3)
 
 
@@ -195,11 +160,11 @@ def test_no_images_named() -> None:
         (["--backbone", "resnet18", "--weights", "package"], "no package holds weights"),
     ],
 )
-def test_bad_backbones(photos: Path, argv: list[str], text: str) -> None:
+def test_bad_backbones(photos, argv, text):
     assert text in refusal(photos, *argv)
 
 
-def test_output_that_cannot_or_must_not_be_written(run: Path, photos: Path, tmp_path: Path) -> None:
+def test_output_that_cannot_or_must_not_be_written(run, photos, tmp_path):
     before = (photos / "b.png").read_bytes()
     for output, text in [
         (tmp_path, "is there and no file"),
@@ -211,42 +176,32 @@ def test_output_that_cannot_or_must_not_be_written(run: Path, photos: Path, tmp_
     assert (photos / "b.png").read_bytes() == before
 
 
-def test_runs_that_are_not_there_or_damaged(run: Path, photos: Path, tmp_path: Path) -> None:
-    assert "holds no network" in refusal(photos, "--run", tmp_path / "nowhere")
-    assert "holds no network" in refusal(photos, "--run", photos)
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    structure = (run / "architecture.json").read_text(encoding="utf-8")
-    (damaged / "architecture.json").write_text(structure, encoding="utf-8")
-    assert "model.safetensors: not found" in refusal(photos, "--run", damaged)
-    (damaged / "model.safetensors").write_bytes(b"garbage")
-    assert "no readable safetensors file" in refusal(photos, "--run", damaged)
-    tensors = load_file(run / "model.safetensors")
-    save_file({**tensors, "classifier.bias": torch.full((5,), torch.nan)}, damaged / "x")
-    (damaged / "x").rename(damaged / "model.safetensors")
-    assert "what is no number" in refusal(photos, "--run", damaged)
-    save_file(tensors, damaged / "model.safetensors")
-    (damaged / "architecture.json").write_text(structure[:100], encoding="utf-8")
-    assert "architecture.json" in refusal(photos, "--run", damaged)
-    (damaged / "architecture.json").write_text(
-        structure.replace('"image_size": 32', '"image_size": 4000000'), encoding="utf-8"
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"image_size": 32', '"image_size": 4000000', "image_size is 4000000, expected 1 to 4096"),
+        ('"crop_pct": 0.8', '"crop_pct": 1e-9', "its crop_pct is damaged"),
+        ("", "", "what is no number"),  # weights that are none
+    ],
+)
+def test_damaged_runs(run, photos, tmp_path, old, new, words):
+    """Of files that cannot be read the export command says the same."""
+    folder = shutil.copytree(run, tmp_path / "damaged")
+    structure = (folder / "architecture.json").read_text(encoding="utf-8")
+    assert old in structure
+    (folder / "architecture.json").write_text(
+        structure.replace(old, new) if old else structure, encoding="utf-8"
     )
-    assert "image_size is 4000000, expected 1 to 4096" in refusal(photos, "--run", damaged)
-    (damaged / "architecture.json").write_text(
-        structure.replace('"crop_pct": 0.8', '"crop_pct": 1e-9'), encoding="utf-8"
-    )
-    assert "its crop_pct is damaged" in refusal(photos, "--run", damaged)
+    if not old:
+        tensors = load_file(run / "model.safetensors")
+        tensors["classifier.bias"][:] = torch.nan
+        save_file(tensors, folder / "model.safetensors")
+    assert words in refusal(photos, "--run", folder)
 
 
-def test_a_batch_that_does_not_fit(tmp_path: Path) -> None:
+def test_a_batch_that_does_not_fit(tmp_path):
     """64 images of 1024 pixels take 0.8 GB, and half a gigabyte is left: one at a time will do."""
-    architecture = Architecture(
-        backbone="test_resnet",
-        classes=("yes", "no"),
-        preprocessing=Preprocessing(1024, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0),
-        weights_origin="random",
-        weights_digest="none",
-    )
+    architecture = architecture_of(classes=2, side=1024)
     run = tmp_path / "run"
     save_network(run, lively_chain("test_resnet", 2), architecture)
     images = [picture(tmp_path / "images" / f"{number}.png") for number in range(64)]
@@ -262,9 +217,7 @@ def test_a_batch_that_does_not_fit(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def test_exit_codes(
-    run: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exit_codes(run, photos, capsys, monkeypatch):
     argv = ["predict", str(photos), "--run", str(run), "--device", "cpu"]
     for more, code, complaint in [
         ([], 0, ""),
@@ -281,7 +234,7 @@ def test_exit_codes(
         assert ("a.jpg" in out) == (code != 2)
 
 
-def test_a_reader_that_has_seen_enough(run: Path, photos: Path) -> None:
+def test_a_reader_that_has_seen_enough(run, photos):
     receiver, sender = os.pipe()
     os.close(receiver)
     (photos / "a.jpg").write_bytes(b"")

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from conftest import lively_chain, quick_latency
+from networks import student_of
 from timm.models import get_pretrained_cfg
 
 from nettailor.cli import eliminate, export, tailor, teach
@@ -15,8 +16,13 @@ from nettailor.core.backbone import Backbone, create_backbone, node_specs
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.core.latency import sample
 from nettailor.network import load_network
+from nettailor.prune.eliminate import eliminate as eliminate_top
 from nettailor.prune.fold import fold
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
 from nettailor.student.network import Student
+from nettailor.student.wiring import Path as Way
+from nettailor.student.wiring import Wiring
 
 # Parameters in millions as timm's cards state them. Multiply-adds in billions at the size of the
 # pretrained weights: Aflalo and others, 2020, took 44, 30 and 44 % off the 0.70, 1.0 and 1.8 of
@@ -36,7 +42,7 @@ NAME = "efficientnet_b1_pruned-32px"
 
 
 @pytest.mark.parametrize("backbone", PUBLISHED)
-def test_counts_are_the_published_ones(backbone: str) -> None:
+def test_counts_are_the_published_ones(backbone):
     with torch.device("meta"):
         chain = create_backbone(backbone, 1000)
     size = get_pretrained_cfg(backbone).input_size[1]
@@ -47,7 +53,7 @@ def test_counts_are_the_published_ones(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", PUBLISHED)
-def test_the_chain_is_timms_network_and_its_parts_add_up(backbone: str) -> None:
+def test_the_chain_is_timms_network_and_its_parts_add_up(backbone):
     chain = lively_chain(backbone)
     assert len(chain.blocks) == BLOCKS[backbone]
     total = chain_costs(chain, 64).total
@@ -65,7 +71,7 @@ def test_the_chain_is_timms_network_and_its_parts_add_up(backbone: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(tmp_path_factory):
     """A teacher, a tailored network and one cut by two stages."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
@@ -90,9 +96,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
         (f"tailored/{NAME}-all-gamma0.3-seed0", Student, ["onnx", "safetensors"]),
     ],
 )
-def test_every_road_ends_in_a_network_that_can_be_handed_over(
-    out: Path, tmp_path: Path, run: str, form: type, files: list[str]
-) -> None:
+def test_every_road_ends_in_a_network_that_can_be_handed_over(out, tmp_path, run, form, files):
     network, architecture = load_network(out / run)
     assert isinstance(network, form)
     assert architecture.backbone == "efficientnet_b1_pruned"
@@ -104,7 +108,27 @@ def test_every_road_ends_in_a_network_that_can_be_handed_over(
     }  # fmt: skip
 
 
-def test_the_cut_networks_are_smaller(out: Path) -> None:
+def test_a_student_and_an_eliminated_network_of_one():
+    """Channels that follow no rule are pooled and padded past, and read by lean heads."""
+    student = student_of("efficientnet_b1_pruned", 1).eval()
+    whole = module_flops(student, (3, 32, 32))
+    ends = [path.source for path in student.wiring.of_kind("exit")]
+    paths = [Way(node - 1, node, "identity") for node in range(1, ends[1] + 1)]
+    kept = {path.target: path for path in student.wiring.of_kind("identity")}
+    paths = [kept.get(path.target, Way(path.source, path.target, "block")) for path in paths]
+    paths.append(Way(ends[1], student.wiring.depth, "exit"))
+    plan = PrunePlan("route", student.wiring, Wiring(student.wiring.depth, tuple(paths)))
+    for small in (
+        remove(student, plan),
+        eliminate_top(lively_chain("efficientnet_b1_pruned"), ends[-3], replacement=True),
+    ):
+        small.eval()
+        assert torch.isfinite(small(sample(2, 3, 32, torch.device("cpu"))).logits).all()
+        assert module_flops(small, (3, 32, 32)) < whole
+
+
+@pytest.mark.slow  # quick: the one above, and the same of other backbones
+def test_the_cut_networks_are_smaller(out):
     whole = summary_of(out / f"teacher/{NAME}-seed0")
     assert whole["blocks"]["universal"] == BLOCKS["efficientnet_b1_pruned"]
     for run in (f"eliminated/{NAME}-stages2-seed0", f"tailored/{NAME}-all-gamma0.3-seed0"):

@@ -22,55 +22,44 @@ def head(node: int) -> Path:
     return Path(node, node + 1, "head")
 
 
-def test_a_whole_student_loses_nothing() -> None:
-    for wiring in (full_wiring(4, 3), full_wiring(4, 3, identities=[2, 4], exits=[1, 4])):
-        assert closure(wiring) == wiring
+EARLY = Path(1, 4, "exit")
+WHOLE = full_wiring(4, 3, identities=[2, 4], exits=[1, 4])
+BY_HAND = {
+    "a whole student loses nothing": (5, WHOLE.paths, WHOLE.paths),
+    "nothing leads into x_1: what leaves it goes, x_2 and x_3 are reached past it": (
+        4, (block(2), proxy(0, 2), proxy(1, 3), block(3), head(3)),
+        (proxy(0, 2), block(3), head(3)),
+    ),
+    "nothing reads x_2: what leads into it goes": (
+        4, (block(1), block(2), proxy(0, 2), proxy(1, 3), head(3)),
+        (block(1), proxy(1, 3), head(3)),
+    ),
+    "without the head nobody reads x_3, and x_2 neither; x_1 is read by its exit": (
+        4, (block(1), block(2), Path(2, 3, "identity"), block(3), EARLY), (block(1), EARLY),
+    ),
+    "forward: x_1 is not reached, hence not x_2, hence not x_3": (
+        6, (block(2), block(3), block(4), proxy(0, 4), block(5), head(5)),
+        (proxy(0, 4), block(5), head(5)),
+    ),
+    "backward: nobody reads x_4, hence nobody x_3, hence nobody x_2": (
+        6, (block(1), block(2), block(3), block(4), proxy(1, 5), head(5)),
+        (block(1), proxy(1, 5), head(5)),
+    ),
+    # x_1 is not reached, so G_2 goes; then x_2 is not reached and its proxy to x_5 goes. Nobody
+    # reads x_4, so proxy 3-4 goes; x_3 is still read by proxy 3-5
+    "both rules feed each other": (
+        6, (block(2), proxy(2, 5), proxy(0, 3), proxy(2, 3), proxy(3, 4), proxy(3, 5), head(5)),
+        (proxy(0, 3), proxy(3, 5), head(5)),
+    ),
+    "stem and head are apart": (5, (block(1), block(2), block(4), head(4)), ()),
+    "there is no head": (5, (block(1), block(2), block(3), block(4)), ()),
+    "there is nothing": (5, (), ()),
+}  # fmt: skip
 
 
-def test_nothing_leads_into_a_node() -> None:
-    """x_1 is cut off, so what leaves it goes; x_2 and x_3 are reached past it."""
-    wiring = Wiring(4, (block(2), proxy(0, 2), proxy(1, 3), block(3), head(3)))
-    assert closure(wiring).paths == (proxy(0, 2), block(3), head(3))
-
-
-def test_nothing_reads_a_node() -> None:
-    """No path leaves x_2, so what leads into it goes."""
-    wiring = Wiring(4, (block(1), block(2), proxy(0, 2), proxy(1, 3), head(3)))
-    assert closure(wiring).paths == (block(1), proxy(1, 3), head(3))
-
-
-def test_a_node_that_only_an_exit_reads_stays() -> None:
-    """Without the head nobody reads x_3, and x_2 neither; x_1 is read by its exit."""
-    early = Path(1, 4, "exit")
-    wiring = Wiring(4, (block(1), block(2), Path(2, 3, "identity"), block(3), early))
-    assert closure(wiring).paths == (block(1), early)
-
-
-def test_sweeps_forward_until_nothing_changes() -> None:
-    """x_1 is not reached, hence not x_2, hence not x_3: three sweeps."""
-    wiring = Wiring(6, (block(2), block(3), block(4), proxy(0, 4), block(5), head(5)))
-    assert closure(wiring).paths == (proxy(0, 4), block(5), head(5))
-
-
-def test_sweeps_backward_until_nothing_changes() -> None:
-    """Nobody reads x_4, hence nobody x_3, hence nobody x_2."""
-    wiring = Wiring(6, (block(1), block(2), block(3), block(4), proxy(1, 5), head(5)))
-    assert closure(wiring).paths == (block(1), proxy(1, 5), head(5))
-
-
-def test_both_rules_feed_each_other() -> None:
-    """x_1 is not reached, so G_2 goes; then x_2 is not reached and its proxy to x_5 goes.
-
-    Nobody reads x_4, so proxy 3-4 goes; x_3 is still read by proxy 3-5.
-    """
-    joined = (block(2), proxy(2, 5), proxy(0, 3), proxy(2, 3), proxy(3, 4), proxy(3, 5))
-    assert closure(Wiring(6, (*joined, head(5)))).paths == (proxy(0, 3), proxy(3, 5), head(5))
-
-
-def test_empty_when_stem_and_head_are_apart() -> None:
-    assert closure(Wiring(5, (block(1), block(2), block(4), head(4)))).paths == ()
-    assert closure(Wiring(5, (block(1), block(2), block(3), block(4)))).paths == ()
-    assert closure(Wiring(5, ())).paths == ()
+@pytest.mark.parametrize(("depth", "paths", "kept"), BY_HAND.values(), ids=BY_HAND)
+def test_what_stays_by_hand(depth, paths, kept):
+    assert closure(Wiring(depth, paths)).paths == kept
 
 
 PATHS = full_wiring(4, "dense", identities=[1, 3, 4], exits=[2, 4]).paths
@@ -94,7 +83,7 @@ def on_a_route(wiring: Wiring) -> set[Path]:
 
 @given(wiring=SUBSETS)
 @settings(max_examples=150, deadline=None)
-def test_what_stays_is_what_lies_on_a_route(wiring: Wiring) -> None:
+def test_what_stays_is_what_lies_on_a_route(wiring):
     kept = closure(wiring)
     assert set(kept.paths) == on_a_route(wiring)
     assert closure(kept) == kept
@@ -102,7 +91,7 @@ def test_what_stays_is_what_lies_on_a_route(wiring: Wiring) -> None:
 
 @given(data=st.data(), wiring=SUBSETS)
 @settings(max_examples=150, deadline=None)
-def test_strongest_route_by_brute_force(data: st.DataObject, wiring: Wiring) -> None:
+def test_strongest_route_by_brute_force(data, wiring):
     alpha = data.draw(
         st.lists(
             st.floats(0.01, 1.0), min_size=len(wiring.paths), max_size=len(wiring.paths)
@@ -134,7 +123,7 @@ def test_strongest_route_by_brute_force(data: st.DataObject, wiring: Wiring) -> 
 
 @given(wiring=SUBSETS)
 @settings(max_examples=100, deadline=None)
-def test_fewest_blocks_by_brute_force(wiring: Wiring) -> None:
+def test_fewest_blocks_by_brute_force(wiring):
     """The least number of blocks that must stay for a route to be left, whichever go."""
     blocks = wiring.of_kind("block")
     enough = [
@@ -147,7 +136,7 @@ def test_fewest_blocks_by_brute_force(wiring: Wiring) -> None:
         assert fewest_blocks(wiring) == min(enough)
 
 
-def test_strongest_route_by_hand() -> None:
+def test_strongest_route_by_hand():
     """.9 · .5 = .45 along the blocks, .4 past them, .9 · .6 = .54 along a block and a proxy."""
     wiring = Wiring(3, (block(1), block(2), proxy(1, 2), proxy(0, 2), head(2)))
     weight = {block(1): 0.9, block(2): 0.5, proxy(1, 2): 0.6, proxy(0, 2): 0.4, head(2): 1.0}
@@ -155,7 +144,7 @@ def test_strongest_route_by_hand() -> None:
     assert strongest_route(wiring, alpha) == (block(1), proxy(1, 2), head(2))
 
 
-def test_strongest_route_over_an_exit_by_hand() -> None:
+def test_strongest_route_over_an_exit_by_hand():
     """.9 · .7 past x_2, against .9 · .95 · .7 along the identity and the head."""
     early, same = Path(1, 3, "exit"), Path(1, 2, "identity")
     wiring = Wiring(3, (block(1), same, head(2), early))
@@ -163,7 +152,7 @@ def test_strongest_route_over_an_exit_by_hand() -> None:
     assert strongest_route(wiring, [weight[path] for path in wiring.paths]) == (block(1), early)
 
 
-def test_strongest_route_is_the_same_at_a_tie() -> None:
+def test_strongest_route_is_the_same_at_a_tie():
     wiring = full_wiring(6, 3)
     alpha = [0.5] * len(wiring.paths)
     first = strongest_route(wiring, alpha)
@@ -171,7 +160,7 @@ def test_strongest_route_is_the_same_at_a_tie() -> None:
     assert len(first) == 3  # the fewest paths: three skips are the longest, and the head
 
 
-def test_a_weight_that_rounds_to_zero_still_gives_a_route() -> None:
+def test_a_weight_that_rounds_to_zero_still_gives_a_route():
     """A float32 softmax can end at 0; the route must not get lost over it."""
     wiring = Wiring(3, (block(1), block(2), head(2)))
     assert strongest_route(wiring, [1.0, 0.0, 1.0]) == (block(1), block(2), head(2))

@@ -3,63 +3,33 @@
 import json
 import random
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import enliven, lively_chain
-from torch import Tensor
+from conftest import lively_chain
+from networks import BACKBONES, architecture_of, images, lively_student
 
-from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
-from nettailor.core.preprocessing import Preprocessing
 from nettailor.network import load_network, save_network
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.prune.remove import remove
 from nettailor.student.network import BatchNormPolicy, Student
 from nettailor.student.wiring import Wiring
 
-# basic and bottleneck proxies (test_resnet has both), with and without batch norm
-BACKBONES = (
-    "test_resnet",
-    "test_efficientnet",
-    "mobilenetv3_small_050",
-    "regnety_002",
-    "test_convnext",
-)
 SIDE = 32
+BATCH = images()
 
 
-def images() -> Tensor:
-    return torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
-
-
-def trained(
-    backbone: str, batch_norm: BatchNormPolicy = "follow", *, beside: bool = False
-) -> Student:
-    """A student whose path weights are spread as after training.
-
-    beside: identities and exits are there as well.
-    """
-    student = Student(
-        lively_chain(backbone),
-        skips=3,
-        identities=beside,
-        exits=beside,
-        batch_norm=batch_norm,
-        shared=True,
-    )
-    enliven(student.proxies)
-    for path in student.wiring.of_kind("exit"):
-        enliven(student.heads[path.key], path.source)
+def trained(backbone: str, batch_norm: BatchNormPolicy = "follow", *, beside: bool = False):
+    """A student whose path weights are spread as after training."""
+    student = lively_student(backbone, beside=beside, batch_norm=batch_norm)
     generator = torch.Generator().manual_seed(5)
+    drawn = 2 * torch.randn(len(student.wiring.paths), generator=generator)
     with torch.no_grad():
-        student.path_weights.logits.copy_(
-            2 * torch.randn(len(student.wiring.paths), generator=generator)
-        )
+        student.path_weights.logits.copy_(drawn)
     return student.eval()
 
 
@@ -90,15 +60,15 @@ def masked(student: Student, plan: PrunePlan) -> Student:
     return result
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_removed_equals_masked(backbone: str, share: float) -> None:
+def test_removed_equals_masked(backbone, share):
     student = trained(backbone)
     compare_with_masked(student, plan_of(student, round(share * len(student.blocks))))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_removed_equals_masked_beside_identities_and_exits(backbone: str) -> None:
+def test_removed_equals_masked_beside_identities_and_exits(backbone):
     student = trained(backbone, beside=True)
     compare_with_masked(student, plan_of(student, len(student.blocks) // 2))
     for seed in range(4):
@@ -111,7 +81,7 @@ def compare_with_masked(student: Student, plan: PrunePlan) -> None:
     assert len(plan.kept.paths) < len(student.wiring.paths)
     with torch.no_grad():
         whole, expected, out = (
-            network(images()) for network in (student, masked(student, plan), smaller)
+            network(BATCH) for network in (student, masked(student, plan), smaller)
         )
     size = float(expected.logits.abs().max())
     assert float((whole.logits - expected.logits).abs().max()) > 1e-3 * size, "nothing was masked"
@@ -119,14 +89,13 @@ def compare_with_masked(student: Student, plan: PrunePlan) -> None:
     for node, (mine, theirs) in enumerate(zip(out.nodes, expected.nodes, strict=True)):
         assert (mine is None) == (node > 0 and not plan.kept.incoming[node])
         if mine is not None:
-            assert theirs is not None
             scale = float(theirs.abs().max())
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6 * scale)
 
 
 @pytest.mark.parametrize("by", ["rank", "route"])
 @pytest.mark.parametrize("backbone", ["test_resnet", "regnety_002"])
-def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone: str, by: str) -> None:
+def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone, by):
     student = trained(backbone, beside=by == "route")
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     plan = plan_of(student, len(student.blocks) // 2) if by == "rank" else route_of(student, 0)
@@ -157,41 +126,29 @@ def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone: str, by:
     for name, tensor in student.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert set(student.state_dict()) == set(before)
+    theirs = {tensor.data_ptr() for tensor in student.state_dict().values()}
+    assert not theirs & {tensor.data_ptr() for tensor in smaller.state_dict().values()}
     assert student.wiring == plan.before
     frozen = {name: p.requires_grad for name, p in student.named_parameters()}
     assert all(p.requires_grad == frozen[name] for name, p in smaller.named_parameters())
 
 
-def test_the_cut_shares_no_memory_with_the_original() -> None:
-    student = trained("test_resnet")
-    smaller = remove(student, plan_of(student, 2))
-    theirs = {tensor.data_ptr() for tensor in student.state_dict().values()}
-    assert not theirs & {tensor.data_ptr() for tensor in smaller.state_dict().values()}
-
-
-def test_a_plan_of_another_student_is_refused() -> None:
+def test_a_plan_of_another_student_is_refused():
     student = trained("test_resnet")
     plan = plan_of(student, 1)
     with pytest.raises(AssertionError, match="another student"):
         remove(remove(student, plan), plan)
 
 
-def architecture_of(backbone: str) -> Architecture:
-    return Architecture(
-        backbone=backbone,
-        classes=("a", "b", "c", "d", "e"),
-        preprocessing=Preprocessing(SIDE, (0.5,) * 3, (0.2,) * 3, "bicubic", 0.9),
-        weights_origin="random initialisation",
-        weights_digest="0",
-    )
-
-
-@pytest.mark.parametrize("mode", ["task", "all"])
-@pytest.mark.parametrize("cut", ["rank", "route", "none"])
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_saved_and_reloaded_is_bit_identical(
-    tmp_path: Path, backbone: str, cut: str, mode: str
-) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "cut", "mode"),
+    [
+        *((backbone, "rank", "task") for backbone in BACKBONES),
+        *((backbone, "route", "all") for backbone in BACKBONES),
+        *(("test_resnet", "none", mode) for mode in ("task", "all")),
+    ],
+)
+def test_saved_and_reloaded_is_bit_identical(tmp_path, backbone, cut, mode):
     policy: BatchNormPolicy = "frozen" if mode == "task" else "follow"
     student = trained(backbone, policy, beside=cut != "rank")
     smaller = student
@@ -212,11 +169,10 @@ def test_saved_and_reloaded_is_bit_identical(
     assert {name: p.requires_grad for name, p in again.named_parameters()} == {
         name: p.requires_grad for name, p in smaller.named_parameters()
     }
-    assert architecture.student is not None
     assert architecture.student.finetune == mode
     assert architecture.preprocessing == architecture_of(backbone).preprocessing
     with torch.no_grad():
-        assert torch.equal(again(images()).logits, smaller(images()).logits)
+        assert torch.equal(again(BATCH).logits, smaller(BATCH).logits)
 
     paths = json.loads((tmp_path / "architecture.json").read_text())["student"]["paths"]
     assert Wiring.from_json(smaller.wiring.depth, paths) == smaller.wiring
@@ -225,27 +181,17 @@ def test_saved_and_reloaded_is_bit_identical(
     assert numbers <= size <= 1.05 * numbers + 50_000
 
 
-def test_a_cut_file_is_smaller_in_proportion(tmp_path: Path) -> None:
-    student = trained("resnet26")
-    smaller = remove(student, plan_of(student, 4))
-    whole = save_network(tmp_path / "whole", student, architecture_of("resnet26"))
-    cut = save_network(tmp_path / "cut", smaller, architecture_of("resnet26"))
-    saved = whole.stat().st_size - cut.stat().st_size
-    assert saved == pytest.approx(4 * (parameters(student) - parameters(smaller)), rel=0.05)
-    assert saved > 1_000_000
-
-
-def test_a_teacher_is_saved_and_reloaded_bit_identical(tmp_path: Path) -> None:
+def test_a_teacher_is_saved_and_reloaded_bit_identical(tmp_path):
     chain = place(lively_chain("test_efficientnet"), torch.device("cpu"))
     save_network(tmp_path, chain, architecture_of("test_efficientnet"))
     again, architecture = load_network(tmp_path)
     assert isinstance(again, Backbone)
     assert architecture.student is None
     with torch.no_grad():
-        assert torch.equal(again(images()).logits, chain(images()).logits)
+        assert torch.equal(again(BATCH).logits, chain(BATCH).logits)
 
 
-def test_weights_of_another_cut_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_cut_are_refused(tmp_path):
     student = trained("test_resnet")
     save_network(tmp_path, remove(student, plan_of(student, 1)), architecture_of("test_resnet"))
     other = remove(student, plan_of(student, 3))
@@ -255,12 +201,12 @@ def test_weights_of_another_cut_are_refused(tmp_path: Path) -> None:
         load_network(tmp_path)
 
 
-def test_a_cut_student_trains_on() -> None:
+def test_a_cut_student_trains_on():
     """Its path weights and proxies get gradients, its frozen blocks none."""
     student = trained("test_resnet")
     plan = PrunePlan("none", student.wiring, Wiring(student.wiring.depth, student.wiring.paths))
     for smaller in (remove(student, plan_of(student, 1)), remove(student, plan)):
-        smaller.train()(images()).logits.square().sum().backward()
+        smaller.train()(BATCH).logits.square().sum().backward()
         for name, parameter in smaller.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
         assert smaller.path_weights.logits.grad is not None

@@ -2,18 +2,19 @@
 
 from itertools import pairwise
 from random import Random
+from typing import NamedTuple
 
 import pytest
 from conftest import lively_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import student_of
 
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.student.costs import path_costs
-from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring, full_wiring
 
 STEP = 1 / 200_000  # of the grid
@@ -56,18 +57,35 @@ def everything(wiring: Wiring, value: list[float], cost: list[float], fixed: flo
     ]
 
 
-def drawn(wiring: Wiring, seed: int, *, grid: bool) -> tuple[list[float], list[float], float]:
-    """Values, costs and the stem's cost; on the grid, nothing is rounded."""
+class Problem(NamedTuple):
+    """A wiring whose values and costs were drawn, all of its routes and their costs in steps."""
+
+    wiring: Wiring
+    routes: list[Route]
+    costs: list[int]
+    solved: Routes
+
+
+def drawn(wiring: Wiring, seed: int) -> Problem:
+    """Costs that lie on the grid, so that nothing is rounded."""
     random = Random(seed)
     value = [random.uniform(-1, 3) for _ in wiring.paths]
     steps = [random.choice([random.uniform(0, 200), random.uniform(0, 6000)]) for _ in value]
-    steps = [
-        0.0 if path.kind == "identity" else s for path, s in zip(wiring.paths, steps, strict=True)
+    cost = [
+        0.0 if path.kind == "identity" else round(s) * STEP
+        for path, s in zip(wiring.paths, steps, strict=True)
     ]
-    fixed = random.uniform(0, 500)
-    if grid:
-        return value, [round(step) * STEP for step in steps], round(fixed) * STEP
-    return value, [step * STEP for step in steps], fixed * STEP
+    fixed = round(random.uniform(0, 500)) * STEP
+    routes = everything(wiring, value, cost, fixed)
+    costs = sorted({round(route.cost / STEP) for route in routes})
+    return Problem(wiring, routes, costs, Routes(wiring, value, cost, fixed=fixed))
+
+
+every_wiring = pytest.mark.parametrize(
+    "problem",
+    [drawn(wiring, seed) for wiring in WIRINGS.values() for seed in range(5)],
+    ids=[f"{name}-{seed}" for name in WIRINGS for seed in range(5)],
+)
 
 
 def best_of(routes: list[Route], least: float, most: float) -> Route | None:
@@ -75,15 +93,11 @@ def best_of(routes: list[Route], least: float, most: float) -> Route | None:
     return max(within, key=lambda route: route.value, default=None)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_best_is_the_best_of_all(wiring: Wiring, seed: int) -> None:
-    """Costs that lie on the grid: the very route, for a budget between any two routes' costs."""
-    value, cost, fixed = drawn(wiring, seed, grid=True)
-    routes = everything(wiring, value, cost, fixed)
+@every_wiring
+def test_best_is_the_best_of_all(problem):
+    """The very route, for a budget between any two routes' costs."""
+    routes, costs, solved = problem.routes, problem.costs, problem.solved
     assert len(routes) > 5
-    solved = Routes(wiring, value, cost, fixed=fixed)
-    costs = sorted({round(route.cost / STEP) for route in routes})
     between = [costs[0] - 0.5, *(steps + 0.5 for steps in costs)]
     for most in between:
         found, expected = solved.best(most * STEP), best_of(routes, 0, most * STEP)
@@ -92,14 +106,12 @@ def test_best_is_the_best_of_all(wiring: Wiring, seed: int) -> None:
             assert found.paths == expected.paths
             assert found.value == pytest.approx(expected.value)
             assert found.cost == pytest.approx(expected.cost, abs=1e-12)
-    random = Random(seed)
+    assert solved.best(-0.1) is None
+    random = Random(0)
     for _ in range(50):
         least, most = sorted(random.sample(between, 2))
         found = solved.best(most * STEP, least=least * STEP)
-        expected = best_of(routes, least * STEP, most * STEP)
-        assert found is not None
-        assert expected is not None
-        assert found.paths == expected.paths
+        assert found.paths == best_of(routes, least * STEP, most * STEP).paths
 
 
 @st.composite
@@ -108,7 +120,7 @@ def problems(draw: st.DrawFn) -> tuple[Wiring, list[float], list[float], float]:
     blocks = draw(st.integers(1, 4))
     nodes = st.lists(st.integers(1, blocks), unique=True)
     skips = draw(st.sampled_from([0, 1, 2, "dense"]))
-    wiring = full_wiring(blocks, skips, identities=draw(nodes), exits=draw(nodes))  # type: ignore[arg-type]
+    wiring = full_wiring(blocks, skips, identities=draw(nodes), exits=draw(nodes))
     count = len(wiring.paths)
     worth = st.one_of(st.floats(-20, 5), st.sampled_from([0.0, -1.0]))
     price = st.one_of(st.floats(0, 0.3), st.floats(0, 1e-4), st.sampled_from([0.0, 0.1, 1.0]))
@@ -119,9 +131,7 @@ def problems(draw: st.DrawFn) -> tuple[Wiring, list[float], list[float], float]:
 
 @given(problem=problems(), most=st.floats(0, 1.5), least=st.floats(0, 1))
 @settings(max_examples=120, deadline=None)
-def test_best_within_the_grid(
-    problem: tuple[Wiring, list[float], list[float], float], most: float, least: float
-) -> None:
+def test_best_within_the_grid(problem, most, least):
     """Whatever the costs, bounds are kept exactly; only what lies close to them is up to the grid.
 
     There another route of the same step, worth more and out of bounds, may hide one.
@@ -135,7 +145,6 @@ def test_best_within_the_grid(
     if found is None:
         assert sure is None
         return
-    assert possible is not None
     assert least - 1e-9 <= found.cost <= most + 1e-9
     assert found.value <= possible.value + 1e-9
     assert sure is None or found.value >= sure.value - 1e-9
@@ -148,30 +157,23 @@ def test_best_within_the_grid(
     assert found.cost == pytest.approx(exact, abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_frontier_is_what_no_other_route_beats(wiring: Wiring, seed: int) -> None:
-    value, cost, fixed = drawn(wiring, seed, grid=True)
-    routes = everything(wiring, value, cost, fixed)
+@every_wiring
+def test_frontier_is_what_no_other_route_beats(problem):
     unbeaten: list[Route] = []
-    for route in sorted(routes, key=lambda route: (round(route.cost / STEP), -route.value)):
+    for route in sorted(problem.routes, key=lambda one: (round(one.cost / STEP), -one.value)):
         if not unbeaten or route.value > unbeaten[-1].value:
             unbeaten.append(route)
-    frontier = Routes(wiring, value, cost, fixed=fixed).frontier()
+    frontier = problem.solved.frontier()
     assert len(frontier) >= 2
     assert [route.paths for route in frontier] == [route.paths for route in unbeaten]
     for leaner, richer in pairwise(frontier):
         assert leaner.cost < richer.cost
         assert leaner.value < richer.value
-    assert frontier[0].cost == pytest.approx(min(route.cost for route in routes))
-    assert frontier[-1].value == pytest.approx(max(route.value for route in routes))
 
 
 @given(problem=problems())
 @settings(max_examples=80, deadline=None)
-def test_frontier_within_the_grid(
-    problem: tuple[Wiring, list[float], list[float], float],
-) -> None:
+def test_frontier_within_the_grid(problem):
     """Values rise for certain; costs rise but for what the grid rounds."""
     wiring, value, cost, fixed = problem
     routes = everything(wiring, value, cost, fixed)
@@ -189,36 +191,30 @@ def test_frontier_within_the_grid(
     assert dearest == pytest.approx(max(costs), abs=2 * gap)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_the_best_by_the_path_into_the_logits(wiring: Wiring, seed: int) -> None:
-    value, cost, fixed = drawn(wiring, seed, grid=True)
-    routes = everything(wiring, value, cost, fixed)
-    by_end = Routes(wiring, value, cost, fixed=fixed).by_end()
-    assert set(by_end) == {route.paths[-1] for route in routes}
+@every_wiring
+def test_the_best_by_the_path_into_the_logits(problem):
+    by_end = problem.solved.by_end()
+    assert set(by_end) == {route.paths[-1] for route in problem.routes}
     assert len(by_end) > 1
     for end, solved in by_end.items():
-        mine = [route for route in routes if route.paths[-1] == end]
+        mine = [route for route in problem.routes if route.paths[-1] == end]
         costs = sorted({round(route.cost / STEP) for route in mine})
         for steps in costs:
-            found = solved.best((steps + 0.5) * STEP)
-            expected = best_of(mine, 0, (steps + 0.5) * STEP)
-            assert found is not None
-            assert expected is not None
+            found, expected = (
+                solved.best((steps + 0.5) * STEP), best_of(mine, 0, (steps + 0.5) * STEP)
+            )  # fmt: skip
             assert found.paths == expected.paths
             assert found.value == pytest.approx(expected.value)
             assert found.cost == pytest.approx(expected.cost, abs=1e-12)
         assert solved.reach() == pytest.approx((costs[0] * STEP, costs[-1] * STEP), abs=1e-12)
 
 
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_reach_and_what_lies_outside(wiring: Wiring) -> None:
-    value, cost, fixed = drawn(wiring, 3, grid=True)
-    costs = [route.cost for route in everything(wiring, value, cost, fixed)]
-    solved = Routes(wiring, value, cost, fixed=fixed)
+@every_wiring
+def test_reach_and_what_lies_outside(problem):
+    solved = problem.solved
     leanest, dearest = solved.reach()
-    assert leanest == pytest.approx(min(costs), abs=1e-12)
-    assert dearest == pytest.approx(max(costs), abs=1e-12)
+    expected = problem.costs[0] * STEP, problem.costs[-1] * STEP
+    assert (leanest, dearest) == pytest.approx(expected, abs=1e-12)
     half = STEP / 2
     assert solved.best(leanest - half) is None
     assert solved.best(0.0) is None
@@ -231,16 +227,13 @@ def test_reach_and_what_lies_outside(wiring: Wiring) -> None:
     assert solved.best(middle, least=middle + STEP) is None
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("wiring", WIRINGS.values(), ids=WIRINGS)
-def test_the_nearest_costs_on_both_sides(wiring: Wiring, seed: int) -> None:
+@every_wiring
+def test_the_nearest_costs_on_both_sides(problem):
     """Just below and above each route's cost, on it, and anywhere between two."""
-    value, cost, fixed = drawn(wiring, seed, grid=True)
-    costs = sorted({round(r.cost / STEP) for r in everything(wiring, value, cost, fixed)})
-    solved = Routes(wiring, value, cost, fixed=fixed)
-    for steps in costs:
+    solved = problem.solved
+    for steps in problem.costs:
         assert solved.nearest(steps * STEP) == pytest.approx((steps * STEP, steps * STEP))
-    gaps = [(below, above) for below, above in pairwise(costs) if above - below > 1]
+    gaps = [(below, above) for below, above in pairwise(problem.costs) if above - below > 1]
     assert len(gaps) > 3
     for below, above in gaps:
         expected = pytest.approx((below * STEP, above * STEP), abs=1e-12)
@@ -248,7 +241,7 @@ def test_the_nearest_costs_on_both_sides(wiring: Wiring, seed: int) -> None:
             assert solved.nearest(steps * STEP) == expected
 
 
-def test_the_nearest_to_the_leanest_cost_itself() -> None:
+def test_the_nearest_to_the_leanest_cost_itself():
     """0.6 steps and 0.6 steps: 2 on the grid, 1.2 in truth."""
     wiring = Wiring(2, (Path(0, 1, "block"), Path(1, 2, "head")))
     solved = Routes(wiring, [0.0, 0.0], [0.6 * STEP, 0.6 * STEP], fixed=0.0)
@@ -256,34 +249,26 @@ def test_the_nearest_to_the_leanest_cost_itself() -> None:
     assert solved.nearest(leanest) == (leanest, leanest)
 
 
-def test_a_negative_budget_holds_no_route() -> None:
-    value, cost, fixed = drawn(WIRINGS["dense"], 0, grid=True)
-    assert Routes(WIRINGS["dense"], value, cost, fixed=fixed).best(-0.1) is None
-
-
 @pytest.mark.parametrize("cost", [0.043, 0.172])
-def test_a_budget_of_just_what_a_route_costs_is_enough(cost: float) -> None:
+def test_a_budget_of_just_what_a_route_costs_is_enough(cost):
     """Whole steps of the grid, though 200 000 times the float is a little less."""
     wiring = Wiring(2, (Path(0, 1, "block"), Path(1, 2, "head")))
     found = Routes(wiring, [0.0, 0.0], [cost, 0.0], fixed=0.0).best(cost)
-    assert found is not None
     assert found.cost == cost
 
 
-def test_a_budget_is_not_exceeded_by_what_the_grid_rounds() -> None:
+def test_a_budget_is_not_exceeded_by_what_the_grid_rounds():
     """.1000024 and .4000024 are 20 000 and 80 000 steps, in truth 0.96 of a step above .5."""
     near, lean = Path(0, 1, "block"), Path(0, 1, "identity")
     wiring = Wiring(2, (near, lean, Path(1, 2, "head")))
     solved = Routes(wiring, [5.0, 1.0, 0.0], [0.1000024, 0.05, 0.4000024], fixed=0.0)
     found = solved.best(0.5)
-    assert found is not None
     assert found.paths[0] == lean
     found = solved.best(0.5000048)
-    assert found is not None
     assert found.paths[0] == near
 
 
-def test_routes_by_hand() -> None:
+def test_routes_by_hand():
     """Two blocks and what they may give way to; an exit reads x1.
 
     Costs and values: block, block, head .1 + .4 + .3 + .1 = .9 and 0; an identity for the second
@@ -310,23 +295,16 @@ def test_routes_by_hand() -> None:
     ]
     for most, worth in ((0.16, -4), (0.49, -3.5), (0.54, -2.5), (0.58, -1.5), (0.7, -1), (2, 0)):
         route = solved.best(most)
-        assert route is not None
         assert route.value == pytest.approx(worth)
 
 
-@pytest.mark.parametrize("side", [32, 64])
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_a_route_costs_what_the_student_cut_to_it_computes(backbone: str, side: int) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "side"), [("test_resnet", 64), ("test_efficientnet", 32), ("test_convnext", 32)]
+)
+def test_a_route_costs_what_the_student_cut_to_it_computes(backbone, side):
     """Stem and paths add up to the multiply-adds and parameters of the network that is made."""
     chain = lively_chain(backbone)
-    student = Student(
-        lively_chain(backbone),
-        skips=3,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of(backbone, 3)
     wiring = student.wiring
     costs, total = path_costs(student, chain, side)
     stem = chain_costs(chain, side).stem
@@ -334,7 +312,7 @@ def test_a_route_costs_what_the_student_cut_to_it_computes(backbone: str, side: 
     assert by_path[wiring.of_kind("identity")[0]] == (0, 0)
     shares = [cost.flops / total.flops for cost in costs]
     seen: set[Path] = set()
-    for seed in range(6):
+    for seed in range(4):
         random = Random(seed)
         value = [random.uniform(-1, 0) for _ in wiring.paths]
         frontier = Routes(wiring, value, shares, fixed=stem.flops / total.flops).frontier()
@@ -348,23 +326,3 @@ def test_a_route_costs_what_the_student_cut_to_it_computes(backbone: str, side: 
             numbers = stem.parameters + sum(by_path[path].parameters for path in route.paths)
             assert parameters(smaller) == numbers + len(route.paths)  # a path has one logit
     assert {path.kind for path in seen} == {"block", "identity", "proxy", "head", "exit"}
-
-
-def test_the_route_of_the_backbone_costs_all() -> None:
-    chain = lively_chain("test_resnet")
-    student = Student(
-        lively_chain("test_resnet"),
-        skips=1,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    )
-    costs, total = path_costs(student, chain, 32)
-    value = [0.0 if path.kind in ("block", "head") else -1.0 for path in student.wiring.paths]
-    shares = [cost.flops / total.flops for cost in costs]
-    stem = chain_costs(chain, 32).stem.flops / total.flops
-    best = Routes(student.wiring, value, shares, fixed=stem).frontier()[-1]
-    assert best.paths == full_wiring(4, 0).paths
-    assert best.cost == pytest.approx(1)
-    assert best.value == 0

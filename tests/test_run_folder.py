@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from networks import architecture_of
 from shell import contents
 
-from nettailor.core.architecture import Architecture, write_architecture
+from nettailor.core.architecture import write_architecture
 from nettailor.core.config import as_settings
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_tensors
@@ -29,7 +30,7 @@ def settings_with(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
+def run(tmp_path):
     """A run that has trained an epoch."""
     folder = RunFolder(tmp_path / "task" / "run")
     folder.open(settings_with(), overwrite=False)
@@ -47,43 +48,34 @@ def refusal(folder: RunFolder, settings: dict[str, Any], *, overwrite: bool = Fa
     return str(caught.value)
 
 
-def test_begun_with_its_settings(run: RunFolder) -> None:
-    written = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
-    assert written == settings_with()
-    assert not run.finished
-
-
-def test_the_same_settings_go_on(run: RunFolder) -> None:
+def test_the_same_settings_go_on(run):
+    """How a run executes may differ, and what is ignored."""
     before = contents(run.path)
+    assert yaml.safe_load(before["config.yaml"]) == settings_with()
+    assert not run.finished
     run.open(settings_with(), overwrite=False)
     assert contents(run.path) == before
-
-
-def test_how_a_run_executes_may_differ(run: RunFolder) -> None:
     run.open(settings_with(device="cpu", workers=2, out="x", download=True), overwrite=False)
+    run.open(settings_with(seed=5), ignored=["seed"], overwrite=False)
     assert (run.path / "metrics.csv").exists()
+    with pytest.raises(UserError, match="batch_size"):
+        run.open(settings_with(seed=5, batch_size=8), ignored=["seed"], overwrite=False)
 
 
-def test_other_settings_are_refused_and_named(run: RunFolder) -> None:
+def test_other_settings_are_refused_and_named(run):
     shown = refusal(run, settings_with(seed=5, student={"gamma": 0.7}))
     assert "seed is 0 there and 5 here; student.gamma is 0.3 there and 0.7 here" in shown
     assert "--overwrite" in shown
     assert "--out" in shown
 
 
-def test_ignored_keys_may_differ(run: RunFolder) -> None:
-    run.open(settings_with(seed=5), ignored=["seed"], overwrite=False)
-    with pytest.raises(UserError, match="batch_size"):
-        run.open(settings_with(seed=5, batch_size=8), ignored=["seed"], overwrite=False)
-
-
-def test_overwrite_replaces_the_run(run: RunFolder) -> None:
+def test_overwrite_replaces_the_run(run):
     run.open(settings_with(seed=5), overwrite=True)
     assert set(contents(run.path)) == {"config.yaml"}
     assert yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))["seed"] == 5
 
 
-def test_a_run_that_never_trained_binds_nobody(tmp_path: Path) -> None:
+def test_a_run_that_never_trained_binds_nobody(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.open(settings_with(weights="tpyo.pth"), overwrite=False)
     folder.open(settings_with(weights="none"), overwrite=False)
@@ -104,9 +96,7 @@ def test_a_run_that_never_trained_binds_nobody(tmp_path: Path) -> None:
         {"config.yaml/photo.jpg": "x"},
     ],
 )
-def test_foreign_files_are_never_deleted(
-    tmp_path: Path, foreign: dict[str, str], overwrite: bool
-) -> None:
+def test_foreign_files_are_never_deleted(tmp_path, foreign, overwrite):
     for name, text in foreign.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -115,7 +105,7 @@ def test_foreign_files_are_never_deleted(
     assert "--out" in shown
 
 
-def test_file_in_the_way(tmp_path: Path) -> None:
+def test_file_in_the_way(tmp_path):
     place = tmp_path / "run"
     place.write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match=r"run: a file is in the way"):
@@ -125,20 +115,20 @@ def test_file_in_the_way(tmp_path: Path) -> None:
     assert place.read_text(encoding="utf-8") == "mine"
 
 
-def test_run_that_cannot_be_discarded(run: RunFolder, tmp_path: Path) -> None:
+def test_run_that_cannot_be_discarded(run, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(run.path, target_is_directory=True)
     shown = refusal(RunFolder(link), settings_with(), overwrite=True)
     assert "cannot be discarded" in shown
 
 
-def test_require_same(run: RunFolder) -> None:
+def test_require_same(run):
     run.require_same(settings_with(batch_size=8), ["data", "split.val"])
     with pytest.raises(UserError, match=r"split\.val is 0\.2 there and 0\.3 here.*another --out"):
         run.require_same(settings_with(split={"val": 0.3}), ["data", "split.val"])
 
 
-def test_metrics_are_a_row_an_epoch_for_all_stages(run: RunFolder) -> None:
+def test_metrics_are_a_row_an_epoch_for_all_stages(run):
     run.record("teacher", [EPOCH, {"epoch": 2, "loss": 0.25}])
     run.record("student", [{"epoch": 1, "loss": 1.0, "complexity": 0.9}])
     with (run.path / "metrics.csv").open(encoding="utf-8") as handle:
@@ -154,10 +144,7 @@ def test_metrics_are_a_row_an_epoch_for_all_stages(run: RunFolder) -> None:
 def keep_a_network(folder: Path) -> None:
     """The files that every finished run promises."""
     expected = Preprocessing(32, (0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
-    architecture = Architecture(
-        backbone="tiny", classes=("a", "b"), preprocessing=expected, weights_origin="",
-        weights_digest="",
-    )  # fmt: skip
+    architecture = architecture_of("tiny", classes=2, preprocessing=expected)  # fmt: skip
     write_architecture(folder, architecture)
     write_tensors(folder / "model.safetensors", {"weight": torch.arange(6.0)})
 
@@ -171,10 +158,6 @@ def cut_off(name: str) -> Callable[[Path], None]:
     return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size - 2)
 
 
-def another_version(folder: Path) -> None:
-    (folder / "architecture.json").write_text('{"format": 2}', encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
@@ -182,17 +165,19 @@ def another_version(folder: Path) -> None:
         (cut_off("model.safetensors"), "model.safetensors: no readable safetensors file"),
         (lose("architecture.json"), "architecture.json: not found"),
         (cut_off("architecture.json"), "architecture.json: no readable JSON"),
-        (another_version, "architecture.json: format: Input should be 1"),
+        (
+            lambda folder: (folder / "architecture.json").write_text('{"format": 2}'),
+            "architecture.json: format: Input should be 1",
+        ),
     ],
 )
-def test_a_run_that_lost_its_network_is_not_finished(
-    tmp_path: Path, damage: Callable[[Path], None], found: str
-) -> None:
+def test_a_run_that_lost_its_network_is_not_finished(tmp_path, damage, found):
     run = RunFolder(tmp_path / "run", "nettailor teach")
     run.open(settings_with(), overwrite=False)
     keep_a_network(run.path)
     run.finish({"accuracy": 97.5})
     assert run.finished
+    assert run.read_summary() == {"accuracy": 97.5}
     damage(run.path)
     advice = "restore the file, or give `nettailor teach --overwrite` to make the run again"
     shown = refusal(run, settings_with())
@@ -207,15 +192,8 @@ def test_a_run_that_lost_its_network_is_not_finished(
     assert set(contents(run.path)) == {"config.yaml"}
 
 
-def test_summary_marks_the_end(run: RunFolder) -> None:
-    keep_a_network(run.path)
-    run.finish({"accuracy": 97.5})
-    assert run.finished
-    assert run.read_summary() == {"accuracy": 97.5}
-
-
 @pytest.mark.parametrize("text", ["[1]", "{", "", "3"])
-def test_damaged_summary(run: RunFolder, text: str) -> None:
+def test_damaged_summary(run, text):
     (run.path / "summary.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"summary\.json: .*(delete it|--overwrite)"):
         run.read_summary()

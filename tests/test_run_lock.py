@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 from conftest import release, started
-from shell import DIGITS, Shell, contents
+from shell import DIGITS, contents
 
 from nettailor.core import run_lock
 from nettailor.core.errors import UserError
@@ -30,18 +30,16 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize("end", ["lets go", "killed", "terminated"])
-def test_a_lock_vanishes_with_its_process(tmp_path: Path, end: str) -> None:
+def test_a_lock_vanishes_with_its_process(tmp_path, end):
     folder = tmp_path / "kind" / "run"
     with started(HOLDER, str(folder)) as other:
         release(other)
-        assert other.stdout is not None
         assert other.stdout.readline() == "done\n"
         for refused in (hold, require_free):
             with pytest.raises(UserError, match=r"run: another process is at work in this run"):
                 refused(folder)
         assert not folder.exists()  # the lock is no content of the run
         if end == "lets go":
-            assert other.stdin is not None
             other.stdin.write("let go\n")
             other.stdin.flush()
             assert other.stdout.readline() == "done\n"
@@ -57,7 +55,7 @@ def test_a_lock_vanishes_with_its_process(tmp_path: Path, end: str) -> None:
         other.kill()
 
 
-def test_a_fork_does_not_hold_on(tmp_path: Path) -> None:
+def test_a_fork_does_not_hold_on(tmp_path):
     """What loads images for a process that is killed lives on for a while."""
     reading, writing = os.pipe()
     process = os.fork()
@@ -78,13 +76,12 @@ def test_a_fork_does_not_hold_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]])
-def test_a_second_command_in_the_same_run_folder_ends(shell: Shell, flags: list[str]) -> None:
+def test_a_second_command_in_the_same_run_folder_ends(shell, flags):
     long = ["--teacher.epochs", "1000"]
     command = [sys.executable, "-m", "nettailor.teach", *DIGITS, *long, "--out", str(shell.out)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as first:
-        assert first.stdout is not None
         assert any("epoch   1/1000" in line for line in first.stdout)
         code, err = shell(*DIGITS, *long, *flags)
         assert code == 2
@@ -106,9 +103,7 @@ class Job(NamedTuple):
     place: Path
 
 
-def test_what_another_process_is_at_comes_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_another_process_is_at_comes_last(tmp_path, monkeypatch):
     """It is waited for, told once, and taken over when that process is killed."""
     monkeypatch.setattr(run_lock, "_LOOK_EVERY", 0.05)
     left = [Job(name, tmp_path / name) for name in ("first", "second", "third")]
@@ -116,10 +111,9 @@ def test_what_another_process_is_at_comes_last(
     order = []
     with started(HOLDER, str(tmp_path / "first")) as other:
         release(other)
-        assert other.stdout is not None
         assert other.stdout.readline() == "done\n"
 
-        def say(message: str) -> None:
+        def say(message):
             said.append(message)
             other.kill()
 

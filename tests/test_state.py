@@ -79,12 +79,7 @@ def spoil(path: Path, damage: Damage) -> None:
     path.write_bytes(damage(content))
 
 
-def test_there_are_enough_damages() -> None:
-    assert len(CUTS) >= 20
-    assert len(FLIPS) >= 20
-
-
-def test_undamaged(tmp_path: Path) -> None:
+def test_undamaged(tmp_path):
     path = saved_twice(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["stage.before.pt", "stage.pt"]
     state, warnings = latest(path)
@@ -93,12 +88,12 @@ def test_undamaged(tmp_path: Path) -> None:
     assert warnings == []
 
 
-def test_none_yet(tmp_path: Path) -> None:
+def test_none_yet(tmp_path):
     assert latest(tmp_path / "stage.pt") == (None, [])
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_latest(tmp_path: Path, damage: Damage) -> None:
+def test_damaged_latest(tmp_path, damage):
     """The one before, and a word about it; without one, a refusal that says what to do."""
     path = saved_twice(tmp_path)
     spoil(path, damage)
@@ -112,7 +107,7 @@ def test_damaged_latest(tmp_path: Path, damage: Damage) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_before(tmp_path: Path, damage: Damage) -> None:
+def test_damaged_before(tmp_path, damage):
     """Nobody needs it while the latest is good; without that, a refusal."""
     path = saved_twice(tmp_path)
     spoil(before(path), damage)
@@ -127,7 +122,7 @@ def test_damaged_before(tmp_path: Path, damage: Damage) -> None:
         latest(path)
 
 
-def test_killed_between_the_two_moves(tmp_path: Path) -> None:
+def test_killed_between_the_two_moves(tmp_path):
     """The latest has become the one before, the new one is not yet there."""
     path = saved_twice(tmp_path)
     path.replace(before(path))
@@ -136,7 +131,7 @@ def test_killed_between_the_two_moves(tmp_path: Path) -> None:
     assert warnings == []
 
 
-def test_saving_over_a_damaged_latest_goes_on(tmp_path: Path) -> None:
+def test_saving_over_a_damaged_latest_goes_on(tmp_path):
     path = saved_twice(tmp_path)
     spoil(path, cut(-1))
     write_state(path, {"value": 3, "tensor": torch.full((100,), 3.0)})
@@ -145,7 +140,7 @@ def test_saving_over_a_damaged_latest_goes_on(tmp_path: Path) -> None:
     assert warnings == []
 
 
-def test_a_state_that_lacks_something(tmp_path: Path) -> None:
+def test_a_state_that_lacks_something(tmp_path):
     path = saved_twice(tmp_path)
     write_state(path, {"other": 1})
     state, warnings = latest(path)
@@ -156,9 +151,7 @@ def test_a_state_that_lacks_something(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [lambda one: one, lambda one: {"value": 1, "tensor": one}])
-def test_a_payload_inside_a_right_checksum_is_not_run(
-    tmp_path: Path, content: Callable[[Payload], object]
-) -> None:
+def test_a_payload_inside_a_right_checksum_is_not_run(tmp_path, content):
     path, victim = saved_twice(tmp_path), tmp_path / "victim"
     pickled = io.BytesIO()
     torch.save(content(Payload(victim)), pickled)
@@ -181,7 +174,7 @@ def draws() -> list[float]:
     return numbers + torch.rand(1).tolist() + torch.randn(1).tolist()
 
 
-def test_generators_come_back(tmp_path: Path) -> None:
+def test_generators_come_back(tmp_path):
     random.seed(5)
     np.random.seed(6)
     torch.manual_seed(7)

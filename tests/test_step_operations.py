@@ -1,12 +1,11 @@
 """How many operations a training step takes, and that none of them waits for the device."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from steps import Steps, plain_steps, student_steps
+from steps import plain_steps, student_steps
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CPU = torch.device("cpu")
@@ -19,7 +18,7 @@ PUBLISHED = partial(student_steps, "resnet34", published=True, side=64, device=C
     ("make", "most"),
     [(DEFAULT, 1000), (PUBLISHED, 890), (partial(plain_steps, "tf_efficientnet_lite0", CPU), 400)],
 )
-def test_operations_of_a_step(make: Callable[[], Steps], most: int) -> None:
+def test_operations_of_a_step(make, most):
     """The second of two steps: what is made once is no part of it."""
     steps = make()
     steps.operations(IMAGES, LABELS)
@@ -44,7 +43,7 @@ class FromTheHost(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("make", [DEFAULT, PUBLISHED])
-def test_no_operation_of_a_step_copies_from_the_host(make: Callable[[], Steps]) -> None:
+def test_no_operation_of_a_step_copies_from_the_host(make):
     steps = make()
     steps.backward(IMAGES, LABELS)
     with FromTheHost() as watch:
@@ -52,7 +51,7 @@ def test_no_operation_of_a_step_copies_from_the_host(make: Callable[[], Steps]) 
     assert watch.seen == []
 
 
-def test_the_watch_sees_an_index_from_a_list() -> None:
+def test_the_watch_sees_an_index_from_a_list():
     """The check above would say little if it saw nothing."""
     with FromTheHost() as watch:
         torch.arange(4.0)[[0, 2]]

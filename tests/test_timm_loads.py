@@ -1,16 +1,16 @@
 """An exported folder in timm: a whole backbone is loaded, anything else is refused."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from conftest import enliven, lively_chain
+from conftest import enliven, lively_chain, quick_latency
+from networks import architecture_of as described
+from networks import student_of
 from safetensors.torch import load_file
 
-from nettailor.cli import export, predict
+from nettailor.cli import export
 from nettailor.core.architecture import (
     Architecture,
     EliminatedStructure,
@@ -21,7 +21,6 @@ from nettailor.core.architecture import (
 )
 from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.compound_scaling import make_scaled
-from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.vocabulary import searched_chain
 from nettailor.core.weights import load_pretrained, universal_digest
@@ -33,24 +32,13 @@ CLASSES = ("fuchs", "wolf: grau", "bär 🐻")
 
 
 @pytest.fixture(autouse=True)
-def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency is measured for real, but briefly."""
-
-    def briefly(*arguments: object, **settings: object) -> object:
-        return measure_latency(*arguments, **{**settings, "seconds": 0.01})  # type: ignore[arg-type]
-
-    monkeypatch.setattr("nettailor.commands.export.measure_latency", briefly)
+def _quickly(monkeypatch):
+    quick_latency(monkeypatch)
 
 
 def architecture_of(backbone: str, **structure: object) -> Architecture:
-    return Architecture(
-        backbone=backbone,
-        classes=CLASSES,
-        preprocessing=Preprocessing(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.9),
-        weights_origin="random",
-        weights_digest="none",
-        **structure,  # type: ignore[arg-type]
-    )
+    preprocessing = Preprocessing(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.9)
+    return described(backbone, CLASSES, preprocessing=preprocessing, **structure)
 
 
 def exported(folder: Path, network: Backbone | Student, architecture: Architecture) -> Path:
@@ -71,7 +59,7 @@ def exported(folder: Path, network: Backbone | Student, architecture: Architectu
         "tf_efficientnet_lite0",
     ],
 )
-def test_a_whole_network_is_timms_own(tmp_path: Path, backbone: str) -> None:
+def test_a_whole_network_is_timms_own(tmp_path, backbone):
     chain = lively_chain(backbone, len(CLASSES))
     folder = exported(tmp_path, chain, architecture_of(backbone))
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -88,7 +76,7 @@ def test_a_whole_network_is_timms_own(tmp_path: Path, backbone: str) -> None:
     assert model.pretrained_cfg["label_names"] == list(CLASSES)
 
 
-def test_timm_goes_on_to_other_classes(tmp_path: Path) -> None:
+def test_timm_goes_on_to_other_classes(tmp_path):
     chain = lively_chain("test_resnet", len(CLASSES))
     folder = exported(tmp_path, chain, architecture_of("test_resnet"))
     model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=7)
@@ -96,27 +84,14 @@ def test_timm_goes_on_to_other_classes(tmp_path: Path) -> None:
     assert model.fc.out_features == 7
 
 
-def test_what_was_exported_is_read_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By predict, by another export, and as the weights of another task."""
-    from PIL import Image
-
+def test_what_was_exported_is_read_again(tmp_path):
+    """By another export, and as the weights of another task."""
     chain = lively_chain("test_convnext", len(CLASSES))
     folder = exported(tmp_path, chain, architecture_of("test_convnext"))
     again, _ = load_network(folder)
     state = chain.state_dict()
     assert again.state_dict().keys() == state.keys()
     assert all(torch.equal(tensor, state[name]) for name, tensor in again.state_dict().items())
-    Image.new("RGB", (70, 80), (200, 30, 60)).save(tmp_path / "image.png")
-    capsys.readouterr()
-    answers = []
-    for run in (tmp_path / "run", folder):
-        predict.main([
-            str(tmp_path / "image.png"), "--run", str(run), "--device", "cpu", "--format", "json",
-        ])  # fmt: skip
-        answers.append(json.loads(capsys.readouterr().out)["images"][0]["predictions"])
-    assert answers[0] == answers[1]
     export.main(["--run", str(folder), "--to", str(tmp_path / "twice"), "--format", "safetensors"])
     assert (tmp_path / "twice" / "model.safetensors").read_bytes() == (
         folder / "model.safetensors"
@@ -140,15 +115,7 @@ SEARCHED = SearchedStructure(
 
 def tailored() -> tuple[Student, Architecture]:
     chain = lively_chain("test_resnet", len(CLASSES))
-    student = Student(
-        chain,
-        skips=1,
-        identities=False,
-        exits=False,
-        batch_norm="follow",
-        adapters=False,
-        shared=True,
-    )
+    student = student_of(chain, 1, beside=False)
     return student, architecture_of("test_resnet")
 
 
@@ -177,9 +144,7 @@ def searched() -> tuple[Backbone, Architecture]:
 
 
 @pytest.mark.parametrize("make", [tailored, eliminated, scaled, narrowed, searched])
-def test_timm_refuses_any_other_structure(
-    tmp_path: Path, make: Callable[[], tuple[Backbone | Student, Architecture]]
-) -> None:
+def test_timm_refuses_any_other_structure(tmp_path, make):
     network, architecture = make()
     enliven(network)
     folder = exported(tmp_path, network, architecture)

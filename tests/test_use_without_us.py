@@ -12,20 +12,18 @@ import numpy as np
 import pytest
 import torch
 from arrows import arrow, save
-from conftest import enliven, lively_chain
+from conftest import enliven, quick_latency
+from networks import architecture_of, student_along
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 
 from nettailor.cli import export, predict
-from nettailor.core.architecture import Architecture
-from nettailor.core.latency import measure_latency
 from nettailor.core.preprocessing import Preprocessing, eval_transform
 from nettailor.core.reading import read_rgb
 from nettailor.network import load_network, save_network
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
-from nettailor.student.wiring import Wiring
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
 FORMATS = ("onnx", "pt2")
@@ -75,34 +73,20 @@ class Given(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
+def given(tmp_path_factory):
     """A tailored network that tells images apart; photographs and digits."""
     folder = tmp_path_factory.mktemp("without-us")
     depth = 5
     paths = (Way(0, 1, "block"), Way(1, 2, "block"), Way(0, 2, "proxy"), Way(2, depth, "exit"))
-    network = Student(
-        lively_chain("test_resnet", len(CLASSES)),
-        wiring=Wiring(depth, paths),
-        batch_norm="follow",
-        shared=True,
-    )
+    network = student_along("test_resnet", depth, *paths, classes=len(CLASSES))
     enliven(network)
-    architecture = Architecture(
-        backbone="test_resnet",
-        classes=CLASSES,
-        preprocessing=PREPROCESSING,
-        weights_origin="random initialisation",
-        weights_digest="none",
-    )
+    architecture = architecture_of(classes=CLASSES, preprocessing=PREPROCESSING)
     images = pictures(folder / "images")
     tell_apart(network.eval(), images)
     save_network(folder / "run", network, architecture)
 
-    def briefly(*arguments: object, **settings: object) -> object:
-        return measure_latency(*arguments, **{**settings, "seconds": 0.01})  # type: ignore[arg-type]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nettailor.commands.export.measure_latency", briefly)
+        quick_latency(patch)
         export.main([
             "--run", str(folder / "run"), "--to", str(folder / "to"), "--format", *FORMATS,
         ])  # fmt: skip
@@ -114,7 +98,7 @@ def tell_apart(network: Student, images: list[Path]) -> None:
     """Moves a random classifier's bias to where images are of several classes."""
     (exit_,) = network.heads.values()
     logits = network(torch.stack([prepared(path) for path in images])).logits
-    exit_.classifier.bias -= logits.mean(0)  # type: ignore[union-attr, operator]
+    exit_.classifier.bias -= logits.mean(0)
 
 
 def prepared(path: Path) -> Tensor:
@@ -177,9 +161,7 @@ def answers(program: str, model: Path, images: list[Path], place: Path) -> list[
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_programs_say_what_predict_says(
-    given: Given, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_programs_say_what_predict_says(given, kind, tmp_path, capsys):
     predict.main([
         *map(str, given.images), "--run", str(given.run), "--device", "cpu", "--format", "json",
         "--top-k", "2",
@@ -203,7 +185,7 @@ def test_the_programs_say_what_predict_says(
     assert len(said) > 1
 
 
-def test_another_preprocessing_is_seen(given: Given, tmp_path: Path) -> None:
+def test_another_preprocessing_is_seen(given, tmp_path):
     """The comparison above notices a crop that is a pixel off and a mean left out."""
     program = programs()["onnx"]
     model = given.exported / "model.onnx"
@@ -220,14 +202,14 @@ def test_another_preprocessing_is_seen(given: Given, tmp_path: Path) -> None:
             assert float((one - other).abs().max()) > 1e-3 * float(one.abs().max()), after
 
 
-def test_this_project_is_out_of_reach(given: Given, tmp_path: Path) -> None:
+def test_this_project_is_out_of_reach(given, tmp_path):
     """Or the tests above would prove nothing."""
     for name in ("nettailor", "timm"):
         with pytest.raises(AssertionError, match=f"ImportError: {name}"):
             answers(f"import {name}", given.exported / "model.onnx", given.images[:1], tmp_path)
 
 
-def test_the_programs_are_short() -> None:
+def test_the_programs_are_short():
     for program in programs().values():
         assert len(program.splitlines()) <= 25
         assert all(len(line) <= 100 for line in program.splitlines())

@@ -48,7 +48,7 @@ def structure(*blocks: SearchedBlock, stem: int = 8, head: int = 32) -> Searched
         ),
     ],
 )
-def test_parameters_of_a_block_counted_by_hand(kind: str, count: int) -> None:
+def test_parameters_of_a_block_counted_by_hand(kind, count):
     chain = searched_chain(structure(block(kind, kernel=5)), 5)
     assert parameters(chain.blocks[0]) == count
     # stem 3×3 of 3 to 8; head 1×1 of 16 to 32; five classes
@@ -57,14 +57,14 @@ def test_parameters_of_a_block_counted_by_hand(kind: str, count: int) -> None:
     assert parameters(chain.classifier) == 32 * 5 + 5
 
 
-def test_multiply_adds_counted_by_hand() -> None:
+def test_multiply_adds_counted_by_hand():
     chain = searched_chain(structure(block(stride=2)), 5)
     # 16 px: stem at 8 × 8, block and head at 4 × 4
     expected = 3 * 8 * 9 * 64 + 8 * 16 * 9 * 16 + 16 * 32 * 16 + 32 * 5
     assert module_flops(chain, (3, 16, 16)) == expected
 
 
-def test_stages_strides_and_sums() -> None:
+def test_stages_strides_and_sums():
     rows = [
         block(kind, channels=8 * (number + 1), stride=1 + number % 2, repeats=2)
         for number, kind in enumerate(KINDS)
@@ -83,7 +83,7 @@ def test_stages_strides_and_sums() -> None:
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hard_swish", "silu"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_plain_network_computes_the_same(kind: str, activation: str) -> None:
+def test_the_plain_network_computes_the_same(kind, activation):
     rows = [
         block(kind, kernel=5, stride=2, repeats=2, activation=activation),
         block(kind, channels=24, activation=activation),
@@ -103,10 +103,10 @@ def test_the_plain_network_computes_the_same(kind: str, activation: str) -> None
     assert len(expected.unique()) == expected.numel()  # every image tells
 
 
-def test_the_kind_of_block_and_activation_matter() -> None:
+def test_the_kind_of_block_and_activation_matter():
     """The same weights under another gate or activation answer otherwise."""
 
-    def logits(**changes: Any) -> torch.Tensor:
+    def logits(**changes):
         # 2 × 8 channels in a quarter of which both kinds squeeze to the same shape
         row = block("InvertedResidualV3", **changes)
         chain = enliven(searched_chain(structure(row), 5)).eval()
@@ -116,7 +116,7 @@ def test_the_kind_of_block_and_activation_matter() -> None:
     assert not torch.allclose(logits(), logits(activation="silu"), atol=1e-3)
 
 
-def test_a_key_tells_networks_apart() -> None:
+def test_a_key_tells_networks_apart():
     one = structure(block())
     assert one.key == structure(block()).key == structure(*one.blocks).key
     others = [
@@ -136,12 +136,12 @@ def test_a_key_tells_networks_apart() -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_blocks_that_nobody_searches_are_refused(changes: dict[str, Any]) -> None:
+def test_blocks_that_nobody_searches_are_refused(changes):
     with pytest.raises(ValidationError):
         SearchedBlock.model_validate({**block("MBConv").model_dump(), **changes})
 
 
 @pytest.mark.parametrize("count", [0, 17])
-def test_too_few_and_too_many_stages_are_refused(count: int) -> None:
+def test_too_few_and_too_many_stages_are_refused(count):
     with pytest.raises(ValidationError):
         structure(*[block()] * count)

@@ -1,0 +1,85 @@
+"""What many tests begin with: images, students, what a file says of a network, and refusals."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from conftest import enliven, lively_chain
+from torch import Tensor
+
+from nettailor.core.architecture import Architecture
+from nettailor.core.backbone import Backbone
+from nettailor.core.errors import UserError
+from nettailor.core.preprocessing import Preprocessing
+from nettailor.student.network import Student
+from nettailor.student.wiring import Path, Wiring
+
+# basic and bottleneck blocks (test_resnet has both), inverted residuals, no batch norm at all
+BACKBONES = (
+    "test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnety_002", "test_convnext",
+)  # fmt: skip
+FOLLOW: dict[str, Any] = {"batch_norm": "follow", "shared": True}
+
+
+def images(count: int = 4, side: int = 32, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Noise of unit variance, (count, 3, side, side), the same at every call."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(count, 3, side, side, generator=generator).to(dtype)
+
+
+def student_of(
+    backbone: str | Backbone, skips: Any = 2, *, beside: bool = True, **settings: Any
+) -> Student:
+    """A student of a lively chain; beside: with identities and exits as well."""
+    chain = lively_chain(backbone) if isinstance(backbone, str) else backbone
+    return Student(chain, skips=skips, identities=beside, exits=beside, **(FOLLOW | settings))
+
+
+def student_along(
+    backbone: str | Backbone, depth: int, *paths: Path, classes: int = 5, **settings: Any
+) -> Student:
+    """A student of these paths alone."""
+    chain = lively_chain(backbone, classes) if isinstance(backbone, str) else backbone
+    return Student(chain, wiring=Wiring(depth, paths), **(FOLLOW | settings))
+
+
+def architecture_of(
+    backbone: str = "test_resnet", classes: Any = 5, side: int = 32, **changes: Any
+) -> Architecture:
+    """What `architecture.json` says of a network, with classes by name or by number."""
+    names = classes if isinstance(classes, tuple) else tuple(f"class {i}" for i in range(classes))
+    values: dict[str, Any] = {
+        "backbone": backbone,
+        "classes": names,
+        "preprocessing": Preprocessing(side, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0),
+        "weights_origin": "random initialisation",
+        "weights_digest": "none",
+    }
+    return Architecture(**(values | changes))
+
+
+@contextmanager
+def refused(words: str) -> Iterator[None]:
+    """The block ends in a refusal of one line, in which a regular expression finds the words."""
+    with pytest.raises(UserError, match=words) as caught:
+        yield
+    assert "\n" not in str(caught.value)
+
+
+def lively_student(
+    backbone: str, skips: Any = 3, *, beside: bool = False, **settings: Any
+) -> Student:
+    """A student of a lively chain whose every path shows in the output."""
+    student = student_of(backbone, skips, beside=beside, **settings)
+    enliven(student.proxies)
+    for path in student.wiring.of_kind("exit"):
+        enliven(student.heads[path.key], path.source)
+    return student
+
+
+def pair(backbone: str, *, beside: bool = False, **settings: Any) -> tuple[Backbone, Student]:
+    """A teacher and a student of the same pretrained weights that share no tensor."""
+    teacher = lively_chain(backbone).requires_grad_(False)
+    return teacher, lively_student(backbone, beside=beside, **settings)
