@@ -20,7 +20,7 @@ from PIL import Image
 from shell import contents
 from torch import Tensor, nn
 
-from nettailor import session, tailoring
+from nettailor import loaders, tailoring
 from nettailor.cli import export, predict, tailor
 from nettailor.core.cost import parameters
 from nettailor.network import load_network
@@ -315,7 +315,7 @@ def test_as_many_images_are_read_as_compared(runs, tmp_path, monkeypatch, batch_
     """64 in whole batches, or all where validation holds fewer: one, or two."""
     seen: list[int] = []
 
-    class Counted(session.EvalLoader):
+    class Counted(loaders.EvalLoader):
         def __iter__(self) -> Callable:
             for images, labels in super().__iter__():
                 seen.append(len(images[:few]))
@@ -323,7 +323,7 @@ def test_as_many_images_are_read_as_compared(runs, tmp_path, monkeypatch, batch_
                 if few:
                     return
 
-    monkeypatch.setattr(session, "EvalLoader", Counted)
+    monkeypatch.setattr(loaders, "EvalLoader", Counted)
     run = tmp_path / "run"
     shutil.copytree(runs["teacher"], run)
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
