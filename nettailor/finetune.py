@@ -22,16 +22,15 @@ from nettailor.core.objective import Objective
 from nettailor.core.printable import printable
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
-from nettailor.core.schedule import parameter_groups
+from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
-from nettailor.core.sections import ScheduleConfig
 from nettailor.core.trainer import Fitted, Stop, fit
 from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import WeightsSource
 from nettailor.evidence import gather
 from nettailor.figures import summary
 from nettailor.network import save_network
-from nettailor.session import Session, schedule_of
+from nettailor.session import Session
 from nettailor.teacher.objective import CrossEntropy
 
 
@@ -60,7 +59,7 @@ class ChainRun:
         folder: where it lives.
         settings: what its `config.yaml` holds.
         ignored: dotted keys in which a run that is there may differ.
-        stage: how it trains.
+        schedule: how it trains.
         make: gives the chain to train, and where its weights came from; called with torch seeded.
         eliminated, scaled, searched: what is cut off the top, what φ made of the family, or how it
             was found, for the summary.
@@ -71,7 +70,7 @@ class ChainRun:
     folder: RunFolder
     settings: Mapping[str, Any]
     ignored: Collection[str]
-    stage: ScheduleConfig
+    schedule: Schedule
     make: Callable[[], tuple[Backbone, WeightsSource]]
     eliminated: Mapping[str, Any] | None = None
     scaled: Mapping[str, Any] | None = None
@@ -98,7 +97,7 @@ def train(
     objective: Objective,
     kind: Kind,
     folder: RunFolder,
-    stage: ScheduleConfig,
+    schedule: Schedule,
     *,
     stop: Stop | None = None,
 ) -> Fitted:
@@ -108,10 +107,9 @@ def train(
         network: on the device.
         kind: of the run; also the name of the stage.
         folder: of the run, opened.
-        stage: how it trains.
+        schedule: how it trains.
         stop: see `nettailor.core.trainer.fit`.
     """
-    schedule = schedule_of(stage)
     watcher = StageWatcher(
         kind,
         folder,
@@ -145,7 +143,7 @@ def finetune(
     Args:
         beside: the teacher, whose latency is measured in turn; None for the teacher itself.
     """
-    kind, folder, stage = run.kind, run.folder, run.stage
+    kind, folder = run.kind, run.folder
     if not overwrite and folder.finished:
         session.open(folder, run.settings, ignored=run.ignored, overwrite=False)
         return folder.read_summary()
@@ -157,8 +155,8 @@ def finetune(
     session.open(folder, run.settings, ignored=run.ignored, overwrite=overwrite)
     session.screen.say(f"{kind}: {folder.path.name}, weights from {source.origin}")
     place(chain, session.accelerator.device)
-    objective = CrossEntropy(stage.label_smoothing, session.class_weights)
-    fitted = train(session, chain, objective, kind, folder, stage)
+    objective = CrossEntropy(session.config.label_smoothing, session.class_weights)
+    fitted = train(session, chain, objective, kind, folder, run.schedule)
     _warn_of_missed_classes(session, kind, fitted.scores)
     started = time.perf_counter()
     weights = save_network(folder.path, chain, run.architecture(session, source))
@@ -198,5 +196,5 @@ def _warn_of_missed_classes(session: Session, name: str, scores: Scores) -> None
         shown = ", ".join(repr(printable(one)) for one in missed[:5]) + ", …" * (len(missed) > 5)
         session.screen.say(
             f"warning: {name}: no validation image of class{'es' * (len(missed) > 1)} {shown} is "
-            "taken for it. Try --metric macro-f1, --class-weights balanced or more epochs"
+            "taken for it. Try --metric macro-f1, --balance loss or more epochs"
         )

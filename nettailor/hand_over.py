@@ -55,7 +55,7 @@ def hand_over(
             "finetune": config.prune.finetune,
             "cut": config.prune.by,
             "gamma": config.student.gamma,
-            "budget": budget_row(config.prune),
+            "budget": budget_row(config.budget),
             "depth": candidate.name,
             "paths": [
                 [path.source, path.target, path.kind, round(weight, 4)]

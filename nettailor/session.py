@@ -23,7 +23,7 @@ from nettailor.core.backbone import create_backbone
 from nettailor.core.config import RunConfig, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
-from nettailor.core.data import Task, load_task, resolved, without_broken
+from nettailor.core.data import Task, load_task, without_broken
 from nettailor.core.device import numbers_of, processor_name, start_accelerator, worker_count
 from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
@@ -41,11 +41,11 @@ from nettailor.core.preprocessing import (
 )
 from nettailor.core.reading import Doubts
 from nettailor.core.run_folder import LISTING_FILE, RunFolder
-from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Predictions, Scores, classify
-from nettailor.core.sections import BudgetConfig, ScheduleConfig
+from nettailor.core.sections import BudgetConfig
 from nettailor.core.seeding import seed_stage
 from nettailor.core.weights import WeightsSource
+from nettailor.resolve import resolved
 
 # The keys that make the task: a teacher serves every run that agrees on them.
 TASK_KEYS = (
@@ -93,7 +93,7 @@ class Session:
             ),
             batch_size=self.config.batch_size,
             seed=self.config.seed,
-            balanced=self.config.sampling == "balanced",
+            balanced=self.config.balance == "sampling",
             workers=worker_count(self.config.workers),
             pin_memory=self.accelerator.device.type == "cuda",
         )
@@ -128,9 +128,9 @@ class Session:
     def class_weights(self) -> Tensor | None:
         """What an image of each class weighs in the loss, (classes,), on the device; None: all 1.
 
-        Balanced, every class weighs the same in an epoch, and a training image 1 in the mean.
+        With `balance: loss` every class weighs the same in an epoch, an image 1 in the mean.
         """
-        if self.config.class_weights == "none":
+        if self.config.balance != "loss":
             return None
         labels = torch.tensor(list(self.task.train.labels))
         images = labels.bincount(minlength=len(self.task.classes))
@@ -230,11 +230,11 @@ class Session:
             searched=searched,
         )
 
-    def limit(self, settings: BudgetConfig) -> str:
+    def limit(self, budget: BudgetConfig) -> str:
         """A budget as a part of a run's name; milliseconds are those of one kind of device."""
         device = self.accelerator.device.type
-        timed = settings.max_latency_ms is not None and device != "cpu"
-        return f"{settings.limit}-{device}" if timed else settings.limit
+        timed = budget.max_latency_ms is not None and device != "cpu"
+        return f"{budget.label}-{device}" if timed else budget.label
 
     def folder(self, kind: str, *details: str) -> Path:
         """Where a run of this kind lives: `<out>/<task>/<kind>/<backbone>-<px>px-…-seed<n>`."""
@@ -257,7 +257,7 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     Raises UserError for a device that is absent, a backbone that is unknown or does not fit the
     image size, data that is missing, augmentation that timm does not know.
     """
-    config = config.model_copy(update={"data": resolved(config.data)})
+    config = resolved(config)
     accelerator = start_accelerator(config.device, config.precision)
     if accelerator.device.type == "cuda":
         screen.say(f"{processor_name(accelerator.device)}: {numbers_of(accelerator)}")
@@ -341,20 +341,3 @@ def _readable(task: Task, out: Path, screen: Screen) -> Task:
 def _say(doubts: Doubts, screen: Screen) -> None:
     for line in doubts.lines():
         screen.say(line)
-
-
-def schedule_of(stage: ScheduleConfig) -> Schedule:
-    """A stage's settings as plain values."""
-    return Schedule(
-        epochs=stage.epochs,
-        optimizer=stage.optimizer,
-        lr=stage.lr,
-        momentum=stage.momentum,
-        weight_decay=stage.weight_decay,
-        shape=stage.schedule,
-        step_epochs=stage.step_epochs,
-        step_factor=stage.step_factor,
-        warmup_epochs=stage.warmup_epochs,
-        clip_norm=stage.clip_norm,
-        ema=stage.ema,
-    )

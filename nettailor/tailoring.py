@@ -21,12 +21,13 @@ from nettailor.core.watch import StageWatcher
 from nettailor.core.weights import load_pretrained
 from nettailor.network import save_network
 from nettailor.path_shares import PathCosts
-from nettailor.prune.importance import by_path_weights, measured_on
+from nettailor.prune.importance import measured_on
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
-from nettailor.session import Session, schedule_of
+from nettailor.resolve import schedule_of
+from nettailor.session import Session
 from nettailor.student.drawing import StudentPictures
 from nettailor.student.groups import student_groups
 from nettailor.student.loss import TailorLoss
@@ -37,7 +38,7 @@ _IMPORTANCE_BATCHES = 8
 
 
 def grow_student(config: RunConfig, chain: Backbone) -> Student:
-    """The student that the settings ask for; the chain stays as it is."""
+    """The student that the resolved settings ask for; the chain stays as it is."""
     settings, shared = config.student, config.prune.finetune == "task"
     return Student(
         chain,
@@ -45,7 +46,7 @@ def grow_student(config: RunConfig, chain: Backbone) -> Student:
         identities=settings.identities,
         exits=settings.exits,
         batch_norm=settings.batch_norm,
-        adapters=shared if settings.adapters == "auto" else settings.adapters,
+        adapters=settings.adapters is True,
         shared=shared or config.prune.by == "rank",
     )
 
@@ -63,18 +64,14 @@ class Tailoring:
         self.taught = session.validate(self.teacher)
         config = self.config
         # candidates for a budget are compared with each other, not with the teacher
-        self.judge = Judge(config.metric, self.taught, sure=config.prune.budget is None)
+        self.judge = Judge(config.metric, self.taught, sure=config.budget.given is None)
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
         chain, self.source = load_pretrained(
             config.backbone, len(session.task.classes), config.weights
         )
-        start = config.student.start
-        if start == "auto":
-            start = "teacher" if config.prune.finetune == "all" else "pretrained"
-        if start == "teacher":
-            chain = self.teacher
-        self.chain = chain
+        # blocks that train on begin with the teacher's weights, shared ones stay as pretrained
+        self.chain = self.teacher if config.prune.finetune == "all" else chain
         settings = config.student
         self.loss = TailorLoss(
             self.teacher,
@@ -84,7 +81,7 @@ class Tailoring:
             complexity=settings.complexity,
             mimicry=settings.mimicry,
             costs=lambda student: self.costs.shares(student).paths,
-            label_smoothing=settings.label_smoothing,
+            label_smoothing=config.label_smoothing,
             class_weights=session.class_weights,
         )
         # shuffled batches: files lie sorted by class, and one class alone varies less
@@ -104,7 +101,7 @@ class Tailoring:
 
     def share_of_time(self, network: Student) -> float:
         """The latency of a network over the backbone's, both measured now."""
-        size, batch = self.config.image_size, self.config.prune.batch
+        size, batch = self.config.image_size, self.config.budget.batch
         keep = self.costs.kept_times()
         with self.session.screen.counting("timing a cut") as tell:
             return share_of_time(
@@ -160,14 +157,13 @@ class Tailoring:
         Returns the student with re-estimated statistics, its course, and its validation scores
         straight before any cut.
         """
-        settings = self.config.student
         student = self.grown()
         self.costs.keep(student)
         self.session.seed_stage("training the student")
         fitted = self._fit(
             "student",
             student,
-            schedule_of(settings),
+            schedule_of(self.config, "student"),
             self.loss,
             keep="last",
         )
@@ -178,14 +174,11 @@ class Tailoring:
     def routes(self, student: Student) -> Routes:
         """Every route through the trained student, by what it is worth and what it costs."""
         shares = self.costs.shares(student)
-        if self.config.prune.importance == "path-weights":
-            values = by_path_weights(student.path_weights().tolist())
-        else:
-            batches = list(islice(self.session.train_loader.epoch(0), _IMPORTANCE_BATCHES))
-            screen = self.session.screen
-            screen.say(f"weighing {len(student.wiring.paths)} paths on {len(batches)} batches each")
-            with screen.counting("weighing paths") as tell:
-                values = measured_on(student, batches, self.session.accelerator, tell)
+        batches = list(islice(self.session.train_loader.epoch(0), _IMPORTANCE_BATCHES))
+        screen = self.session.screen
+        screen.say(f"weighing {len(student.wiring.paths)} paths on {len(batches)} batches each")
+        with screen.counting("weighing paths") as tell:
+            values = measured_on(student, batches, self.session.accelerator, tell)
         return Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
 
     def _reestimate(self, network: Student) -> None:
@@ -216,12 +209,8 @@ class Tailoring:
         fitted = self._fit(
             plan.name,
             network,
-            schedule_of(settings),
-            self.loss.after_cut(
-                mimic=settings.mimic,
-                distill=settings.distill,
-                label_smoothing=settings.label_smoothing,
-            ),
+            schedule_of(self.config, "prune"),
+            self.loss.after_cut(mimicry=settings.by == "rank"),
             keep="best",
             stop=stop,
         )

@@ -25,7 +25,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
 from nettailor.network import load_network
-from nettailor.prune.inner_distillation import InnerDistillation
+from nettailor.prune.distillation import Distillation
 from nettailor.prune.statistics import reestimate
 from nettailor.session import Session, start_session
 from nettailor.student.network import Student
@@ -213,12 +213,11 @@ class _Unread:
 def test_what_is_done_in_which_order(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Channels, statistics, scores, fine-tuning with each node's own scale; the test at the end."""
+    """Channels, statistics, scores, fine-tuning; the test at the end."""
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     started: list[Session] = []
     done: list[str] = []
-    given: dict[str, Any] = {}
-    validate, objective = Session.validate, InnerDistillation
+    validate = Session.validate
 
     def start(config: Any, screen: Any) -> Session:
         session = start_session(config, screen)
@@ -236,10 +235,9 @@ def test_what_is_done_in_which_order(
         done.append("scores")
         return validate(self, network)
 
-    def noting(target: Any, **settings: Any) -> InnerDistillation:
-        given.update(settings, target=target)
+    def noting(*given: Any) -> Distillation:
         done.append("fine-tuning")
-        return objective(target, **settings)
+        return Distillation(*given)
 
     def the_end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -248,20 +246,11 @@ def test_what_is_done_in_which_order(
     monkeypatch.setattr(Session, "check_images", lambda _: None)
     monkeypatch.setattr(Session, "validate", scoring)
     monkeypatch.setattr("nettailor.commands.knapsack.reestimate", estimating)
-    monkeypatch.setattr("nettailor.commands.knapsack.InnerDistillation", noting)
+    monkeypatch.setattr("nettailor.commands.knapsack.Distillation", noting)
     monkeypatch.setattr("nettailor.commands.knapsack.gather", the_end)
-    monkeypatch.setattr("nettailor.commands.knapsack._SCALE_BATCHES", 1)
-    weights = ["--knapsack.distill", "0.3", "--knapsack.mimic", "7"]
     with pytest.raises(KeyboardInterrupt):
-        knapsack.main([*SMALL, "--out", str(tmp_path), *weights])
+        knapsack.main([*SMALL, "--out", str(tmp_path)])
     assert done[:3] == ["statistics", "scores", "fine-tuning"]
-    assert (given["distill"], given["mimic"]) == (0.3, 7.0)
-    images, _ = next(iter(started[0].train_loader.epoch(0)))
-    nodes = given["target"](images).nodes[1:]
-    assert len(given["scales"]) == len(nodes) > 3
-    for scale, node in zip(given["scales"], nodes, strict=True):
-        # the logits count among those that the mean is over
-        assert scale * float(node.var()) * (len(nodes) + 1) == pytest.approx(1, rel=1e-3)
 
 
 def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
@@ -269,7 +258,7 @@ def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
     whole = tmp_path / "digits"
     shutil.copytree(out, whole)
     tailored = whole / "tailored" / f"{NAME}-{ALONE}-seed0"
-    argv = [*SMALL, "--out", str(tmp_path), "--max-params", "0.6", "--solver", "greedy"]
+    argv = [*SMALL, "--out", str(tmp_path), "--max-params", "0.6", "--round-to", "4"]
     knapsack.main([*argv, "--of", str(tailored)])
     moved = tailored.rename(whole / "tailored" / "elsewhere")
     with pytest.raises(UserError, match="holds no run"):
@@ -449,11 +438,12 @@ def test_architectures_of_today_are_read(out: Path, tmp_path: Path) -> None:
     assert read_architecture(tmp_path).narrowed is None
 
 
-def test_short_flags_are_the_commands_own() -> None:
-    config, _ = parse(PROG, "", ["--max-flops", "0.3", "--lr", "0.01", "--batch", "4"])
-    assert (config.knapsack.max_flops, config.knapsack.lr, config.knapsack.batch) == (0.3, 0.01, 4)
-    assert config.prune.max_flops is None
+def test_short_flags_are_the_commands_own_and_a_budgets_are_every_commands() -> None:
+    config, _ = parse(PROG, "", ["--max-flops", "0.3", "--round-to", "4", "--batch", "4"])
+    assert (config.budget.given, config.budget.batch, config.knapsack.round_to) == (
+        ("flops", 0.3), 4, 4
+    )  # fmt: skip
     config, _ = parse("python -m nettailor.tailor", "", ["--max-flops", "0.3"])
-    assert (config.knapsack.max_flops, config.prune.max_flops) == (None, 0.3)
+    assert config.budget.given == ("flops", 0.3)
     with pytest.raises(UserError, match=r"--lr: say which one: .*--eliminate\.lr$"):
         parse("python -m nettailor.tailor", "", ["--lr", "0.3"])

@@ -57,7 +57,7 @@ def pair(
 
 
 def objective_of(teacher: Backbone, student: Student, **changes: object) -> TailorLoss:
-    settings = {"mimic": 1.0, "complexity": "reachability", "mimicry": "normalized"} | changes
+    settings = {"mimic": 1.0, "mimicry": "normalized"} | changes
     objective = TailorLoss(teacher, **settings)  # type: ignore[arg-type]
     objective.calibrate([images()])
     objective.expected_cost(student, SIDE)

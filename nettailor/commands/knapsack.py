@@ -18,7 +18,6 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import sha256_of
 from nettailor.core.flags import CommandFlags
 from nettailor.core.latency import measure_latency
-from nettailor.core.memory import room_for
 from nettailor.core.run_folder import RunFolder, settings_of
 from nettailor.core.scores import Scores
 from nettailor.core.side_sections import ROUND_TO
@@ -38,17 +37,16 @@ from nettailor.narrowing import (
 from nettailor.network import load_network, save_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.prune.channels import trace_channels
-from nettailor.prune.inner_distillation import InnerDistillation, on_kept_channels
-from nettailor.prune.narrow import narrow, positions, widths
+from nettailor.prune.distillation import Distillation
+from nettailor.prune.narrow import narrow, widths
 from nettailor.prune.statistics import reestimate
+from nettailor.resolve import schedule_of
 from nettailor.session import Session, require_same_task, start_session
-from nettailor.student.mimicry import mean_scales
 from nettailor.student.network import Student
 from nettailor.teacher.target import as_target
 
 PROG = "python -m nettailor.knapsack"
 _STATISTICS_BATCHES = 20
-_SCALE_BATCHES = 5
 
 
 class Whole(NamedTuple):
@@ -142,7 +140,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
     folder = knapsack_folder(session)
     ignored = ["knapsack.of", *TEACHER_KEYS]
     folder.check(None if overwrite else _settings(session), ignored=ignored)
-    if config.knapsack.max_latency_ms is None:
+    if config.budget.max_latency_ms is None:
         network = (
             tailored.network
             if tailored
@@ -151,7 +149,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
         ready_budget(session, place(network, session.accelerator.device))
     say_task(session)
     say_teacher(session)
-    say_stages(session, {"fine-tuning after the cut": config.knapsack.epochs})
+    say_stages(session, {"fine-tuning after the cut": config.prune.epochs})
     say_folder(session, folder, overwrite=overwrite)
 
 
@@ -166,10 +164,10 @@ def _require_same_network(folder: RunFolder, choice: Choice, digest: str) -> Non
 
 def _settings(session: Session) -> dict[str, Any]:
     """What is recorded; the budget by default as if it had been given."""
-    settings = recorded(session.config, "teacher", "knapsack")
-    cost, most = session.config.knapsack.budget
-    settings["knapsack"][f"max_{cost}"] = most
-    return settings
+    config = session.config
+    config = config.model_copy(update={"budget": config.budget.or_half()})
+    cut = ("student.optimizer", "prune.epochs", "prune.lr")
+    return recorded(config, "teacher", *cut, "budget", "knapsack")
 
 
 def _tailored(session: Session) -> Whole:
@@ -235,19 +233,16 @@ def _short_name(session: Session, folder: Path) -> str:
 def knapsack_folder(session: Session) -> RunFolder:
     """Where the run of a session's settings lives."""
     settings = session.config.knapsack
-    details = [session.limit(settings)]
+    details = [session.limit(session.config.budget.or_half())]
     if settings.of != "teacher":
         details.append(f"of-{_short_name(session, Path(settings.of))}")
-    details += ["greedy"] * (settings.solver == "greedy")
     details += [f"by{settings.round_to}"] * (settings.round_to != ROUND_TO)
-    details += ["no-kd"] * (not settings.distill) + ["inner"] * (settings.mimic > 0)
     return RunFolder(session.folder("knapsack", *details), PROG)
 
 
 def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice) -> Narrowed:
     """Cut, re-estimate statistics, and fine-tune everything that is left, or go on with it."""
-    config, settings = session.config, session.config.knapsack
-    device = session.accelerator.device
+    config, device = session.config, session.accelerator.device
     channels = trace_channels(whole.network, config.image_size)
     kept = kept_items(choice, channels, folder.path / CHOICE_FILE)
     network = place(narrow(whole.network, channels, kept), device).requires_grad_(True)
@@ -259,28 +254,10 @@ def _narrowed(session: Session, folder: RunFolder, whole: Whole, choice: Choice)
         f"knapsack: {int(kept.sum())} of {len(kept)} groups of channels stay, {choice.cost:.3f} of "
         f"the cost; validation straight after the cut {straight_after.accuracy:.2f} %"
     )
-    target, of_nodes = as_target(whole.network), []
-    if settings.mimic:
-        nodes = [
-            None if items is None else positions(items, kept).to(device) for items in channels.nodes
-        ]
-        target = on_kept_channels(target, nodes)
-        batches = islice(session.train_loader.epoch(0), _SCALE_BATCHES)
-        room = room_for(config.batch_size, "a pass of the whole network")
-        with session.accelerator.autocast(), room:
-            *of_nodes, _ = mean_scales(
-                "normalized", (target(images.to(device)) for images, _ in batches)
-            )
     session.seed_stage("fine-tuning after the knapsack")
-    objective = InnerDistillation(
-        target,
-        distill=settings.distill,
-        mimic=settings.mimic,
-        scales=of_nodes,
-        label_smoothing=settings.label_smoothing,
-        class_weights=session.class_weights,
-    )
-    fitted = train(session, network, objective, "knapsack", folder, settings)
+    target = as_target(whole.network)
+    objective = Distillation(target, config.label_smoothing, session.class_weights)
+    fitted = train(session, network, objective, "knapsack", folder, schedule_of(config, "prune"))
     return Narrowed(network, whole, choice, straight_after, fitted)
 
 
@@ -327,7 +304,7 @@ def _architecture(network: Backbone | Student, whole: Whole) -> Architecture:
 
 
 def _how(session: Session, narrowed: Narrowed) -> dict[str, Any]:
-    settings, network = session.config.knapsack, narrowed.network
+    config, network = session.config, narrowed.network
     paths = None
     if isinstance(network, Student):
         alpha = network.path_weights().tolist()
@@ -342,11 +319,8 @@ def _how(session: Session, narrowed: Narrowed) -> dict[str, Any]:
             "name": narrowed.whole.name,
             "train_seconds": narrowed.whole.train_seconds,
         },
-        "budget": budget_row(settings),
-        "solver": settings.solver,
-        "round_to": settings.round_to,
-        "distill": settings.distill,
-        "mimic": settings.mimic,
+        "budget": budget_row(config.budget.or_half()),
+        "round_to": config.knapsack.round_to,
         "cost": round(narrowed.choice.cost, 6),
         "value_kept": round(narrowed.choice.value, 6),
         "straight_after": {

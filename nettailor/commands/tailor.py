@@ -89,7 +89,7 @@ def _warn_of_coarse_validation(session: Session, right: bytes) -> None:
     """Say where a cut that differs from the teacher on no image is not within tolerance either."""
     images, tolerance = len(session.task.val), session.config.prune.tolerance
     least = margin(right, right)
-    if tolerance < least and session.config.prune.budget is None:
+    if tolerance < least and session.config.budget.given is None:
         session.screen.say(
             f"warning: {images} validation images do not resolve a tolerance of {tolerance:g} "
             f"points: where no image differs, {least:.2f} may be chance. A cut counts as within "
@@ -100,9 +100,9 @@ def _warn_of_coarse_validation(session: Session, right: bytes) -> None:
 
 def say_stages_of(session: Session) -> None:
     """The stages after the teacher's, each with its epochs."""
-    prune = session.config.prune
-    cut = "each cut that is tried, at most" if prune.budget is None else "the cut that wins"
-    say_stages(session, {"student": session.config.student.epochs, cut: prune.epochs})
+    config = session.config
+    cut = "each cut that is tried, at most" if config.budget.given is None else "the cut that wins"
+    say_stages(session, {"student": config.student.epochs, cut: config.prune.epochs})
 
 
 def outlook(session: Session, *, overwrite: bool) -> None:
@@ -111,7 +111,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
     check_depths(session.config.prune.remove, len(session.stages))
     if overwrite or not folder.finished:
         check_routes(session)
-        if session.config.prune.max_latency_ms is None:
+        if session.config.budget.max_latency_ms is None:
             costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite)
             check_budget(session, costs)
     folder.check(None if overwrite else _settings(session), ignored=TEACHER_KEYS)
@@ -122,7 +122,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
 
 
 def _settings(session: Session) -> dict[str, Any]:
-    return recorded(session.config, "teacher", "student", "prune")
+    return recorded(session.config, "teacher", "student", "budget", "prune")
 
 
 def tailored_folder(session: Session) -> RunFolder:
@@ -132,8 +132,8 @@ def tailored_folder(session: Session) -> RunFolder:
     if prune.by == "rank":
         details.append("rank")
     details.append(f"gamma{session.config.student.gamma:g}")
-    if prune.budget is not None:
-        details.append(session.limit(prune))
+    if session.config.budget.given is not None:
+        details.append(session.limit(session.config.budget))
     return RunFolder(session.folder("tailored", *details), "python -m nettailor.tailor")
 
 
@@ -186,7 +186,7 @@ def _finish(
     all_spent = spent.plus(*(candidate.fitted for candidate in candidates))
     rows = []
     # a budget ends with a race, where tolerance has no say
-    aim = target if config.prune.budget is None else None
+    aim = target if config.budget.given is None else None
     kept, *others = candidates
     for candidate in (*others, kept):
         tailored = candidate is kept
@@ -240,7 +240,7 @@ def _finish(
     if kept.lost:
         session.screen.say(
             f"warning: {kept.name} loses {kept.lost_in_words}: more than ten points of recall on "
-            "validation, and the standard error. Try --class-weights balanced, a larger budget or "
+            "validation, and the standard error. Try --balance loss, a larger budget or "
             "a smaller --gamma"
         )
 

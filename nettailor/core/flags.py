@@ -128,9 +128,9 @@ def _unset(argv: list[str]) -> dict[str, Any]:
 def _set_all_epochs(settings: dict[str, Any], epochs: Any) -> None:
     for stage in STAGES:
         set_key(settings, f"{stage}.epochs", epochs)
-        warmup = settings[stage].get("warmup_epochs")
-        if type(epochs) is type(warmup) is int and warmup >= epochs >= 1:
-            set_key(settings, f"{stage}.warmup_epochs", epochs - 1)
+    warmup = settings["teacher"].get("warmup_epochs")
+    if type(epochs) is type(warmup) is int and warmup >= epochs >= 1:
+        set_key(settings, "teacher.warmup_epochs", epochs - 1)
 
 
 def _unknown_flags(words: Sequence[str], command: str) -> list[str]:

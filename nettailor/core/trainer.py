@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from nettailor.core import ranks
@@ -28,7 +27,7 @@ from nettailor.core.state import latest_state, write_state
 Stop = Callable[[int, Scores], bool]
 
 _STATE_KEYS = (
-    "network", "optimizer", "average", "scaler", "random", "history", "best", "kept", "course",
+    "network", "optimizer", "scaler", "random", "history", "best", "kept", "course",
     "terms", "seconds",
 )  # fmt: skip
 # A state is saved when at least so many seconds have passed, and fifty times what the last one
@@ -137,16 +136,14 @@ def fit(
     if state:
         stage.restore(state)
     ranks.share_state(network)
-    if stage.average is not None:
-        ranks.share_state(stage.average.module)
-    watcher.begin(fitted.history, stage.judged, within=bool(stage.course))
+    watcher.begin(fitted.history, network, within=bool(stage.course))
     for epoch in range(len(fitted.history) + 1, schedule.epochs + 1):
         if stop is not None and fitted.history and stop(epoch - 1, fitted.scores):
             break
         try:
             row = stage.train_epoch(epoch)
             started = time.perf_counter()
-            scores = validate(stage.judged)
+            scores = validate(network)
             val_seconds = time.perf_counter() - started
             if not math.isfinite(scores.loss):
                 raise NotFiniteError(
@@ -165,15 +162,13 @@ def fit(
             }
             with deferred():
                 stage.end_epoch(row, scores, keep)
-                watcher.epoch(row, stage.judged)
+                watcher.epoch(row, network)
         except Interrupted:
             stage.save()
             raise
     stage.end()
     if stage.kept is not None:
         network.load_state_dict(stage.kept)
-    elif stage.average is not None:
-        network.load_state_dict(stage.average.module.state_dict())
     return fitted
 
 
@@ -196,7 +191,7 @@ class _Stage:
         watcher: Watcher,
     ) -> None:
         self.network, self.objective, self.loader = network, objective, loader
-        self.schedule, self.accelerator = schedule, accelerator
+        self.accelerator = accelerator
         self.state_path, self.watcher = state_path, watcher
         self.optimizer = accelerator.prepare_optimizer(make_optimizer(groups, schedule))
         self.gradients = Gradients(network, objective, accelerator, loader.batch_size)
@@ -204,7 +199,6 @@ class _Stage:
         if self.scaler is not None:
             self.scaler.load_state_dict(torch.amp.GradScaler().state_dict())
         self.scheduler = make_scheduler(self.optimizer, schedule, loader.steps_per_epoch)
-        self.average = ModelEmaV3(network, decay=schedule.ema) if schedule.ema else None
         self.fitted = Fitted()
         self.kept: dict[str, Tensor] | None = None
         self.course: list[Tensor] = []
@@ -213,11 +207,6 @@ class _Stage:
         self._unsaved = False
         self._saved = time.perf_counter()
         self._saving = 0.0
-
-    @property
-    def judged(self) -> nn.Module:
-        """What validation looks at: the average of the weights where there is one."""
-        return self.network if self.average is None else self.average.module
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where `save` was called; UserError for the state of another network."""
@@ -232,8 +221,6 @@ class _Stage:
     def _restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
         set_random_state(state["random"])
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
@@ -255,7 +242,6 @@ class _Stage:
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.module.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "random": random_state(),
             "history": self.fitted.history,
@@ -323,12 +309,8 @@ class _Stage:
         images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
         labels = labels.to(device, non_blocking=True)
         self._add_up(self.gradients(images, labels))
-        if self.schedule.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.network.parameters(), self.schedule.clip_norm)
         self.optimizer.step()
         self._unsaved = True
-        if self.average is not None:
-            self.average.update(self.network)
 
     def _add_up(self, loss: Tensor) -> None:
         """Sum a step's loss terms and gradients over the ranks; some parameters have none."""
@@ -344,7 +326,7 @@ class _Stage:
         if keep == "last" or scores.better_than(self.fitted.best):
             self.fitted.best = scores
             if keep == "best":
-                state = self.judged.state_dict()
+                state = self.network.state_dict()
                 self.kept = {name: value.detach().clone() for name, value in state.items()}
         self.course, self._looked_at, self.seconds = [], 0, 0.0
         (due,) = ranks.highest([int(self._due)])
