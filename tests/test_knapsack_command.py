@@ -67,7 +67,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tailored = folder / "digits" / "tailored" / f"{NAME}-{ALONE}-seed0"
         knapsack.main([
             *SMALL, "--out", str(folder), "--of", str(tailored), "--max-params", "0.6",
-            "--solver", "greedy",
         ])  # fmt: skip
     return folder / "digits"
 
@@ -77,7 +76,7 @@ def narrow_teacher(out: Path) -> Path:
 
 
 def narrow_tailored(out: Path) -> Path:
-    return out / "knapsack" / f"{NAME}-params0.6-of-{ALONE}-greedy-seed0"
+    return out / "knapsack" / f"{NAME}-params0.6-of-{ALONE}-seed0"
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -105,7 +104,7 @@ def test_the_summary_says_how(out: Path) -> None:
     seconds = teacher["seconds"]["train"]
     assert how["of"] == {"kind": "teacher", "name": "", "train_seconds": seconds}
     assert how["budget"] == {"cost": "flops", "most": 0.5, "batch": None}
-    assert (how["solver"], how["round_to"], how["distill"], how["mimic"]) == ("exact", 8, 0.5, 0.0)
+    assert how["round_to"] == 8
     assert 0 < how["value_kept"] < 1
     assert 0.49 <= how["cost"] <= 0.5
     assert 0 <= how["straight_after"]["accuracy"] <= 100
@@ -163,7 +162,7 @@ def test_predict_and_compare_take_it_like_any_other(
     compare.main([str(copied)])
     shown = (copied / "comparison" / "comparison.md").read_text(encoding="utf-8")
     assert "| knapsack, FLOPs ≤ 0.5 |" in shown
-    assert f"| knapsack of tailored {ALONE}, params ≤ 0.6, greedy |" in shown
+    assert f"| knapsack of tailored {ALONE}, params ≤ 0.6 |" in shown
     assert str(picture.name) in capsys.readouterr().out
 
 
@@ -258,7 +257,7 @@ def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
     whole = tmp_path / "digits"
     shutil.copytree(out, whole)
     tailored = whole / "tailored" / f"{NAME}-{ALONE}-seed0"
-    argv = [*SMALL, "--out", str(tmp_path), "--max-params", "0.6", "--round-to", "4"]
+    argv = [*SMALL, "--out", str(tmp_path), "--max-params", "0.6"]
     knapsack.main([*argv, "--of", str(tailored)])
     moved = tailored.rename(whole / "tailored" / "elsewhere")
     with pytest.raises(UserError, match="holds no run"):
@@ -365,7 +364,6 @@ def test_milliseconds(out: Path, tmp_path: Path) -> None:
         (["--backbone", "test_convnext"], r"its layer stem\.1 does 'permute'"),
         (["--of", "nowhere"], "holds no run"),
         (["--of", "x" * 300], "File name too long"),
-        (["--solver", "magic"], "solver"),
         (["--round-to", "0"], r"round_to"),
     ],
 )  # fmt: skip
