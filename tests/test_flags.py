@@ -98,6 +98,8 @@ def test_values_are_read_as_yaml() -> None:
             ["--student.gama=1"],
             r"^--student\.gama=1: unknown flag; did you mean '--student\.gamma'",
         ),
+        (["--knapsack.max-flops", "1"], r"unknown flag; did you mean '--budget\.max-flops'\?$"),
+        (["--teacher.weight-decay", "1"], r"unknown flag; did you mean '--weight-decay'\?$"),
         (["--data_dir", "x"], r"^--data_dir: unknown flag; did you mean '--data-dir'\?$"),
         (["--confg", "x"], r"^--confg: unknown flag; did you mean '--config'\?$"),
         (["--epoch", "3"], r"^--epoch: unknown flag; did you mean '--epochs'\?$"),
