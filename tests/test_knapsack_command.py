@@ -118,7 +118,8 @@ def test_only_its_own_runs_record_its_settings(out: Path) -> None:
         for run in (out / kind).iterdir():
             settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
             assert ("knapsack" in settings) == (kind == "knapsack")
-            assert ("student" in settings) == (kind == "tailored")
+            assert ("gamma" in settings.get("student", {})) == (kind == "tailored")
+            assert ("budget" in settings) == ("prune" in settings) == (kind != "teacher")
 
 
 def test_blocks_and_channels_are_both_fitted(out: Path) -> None:
