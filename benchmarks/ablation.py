@@ -28,14 +28,10 @@ LEVERS: dict[str, Mapping[str, Any]] = {
     "no exits": {"student.exits": False},
     "proxies in the place of identities": {"student.identities": False, "student.skips": 1},
     "a proxy beside each block": {"student.skips": 1},
-    "importance: path weights": {"prune.importance": "path-weights"},
-    "start: pretrained blocks": {"student.start": "pretrained"},
     "no distillation": {"student.distill": 0.0},
     "no mimicry": {"student.mimic": 0.0},
-    "mimicry after the cut too": {"prune.mimic": None},
     "no expected complexity": {"student.gamma": 0.0},
-    "expected complexity by reachability": {"student.complexity": "reachability"},
-    "weights averaged after the cut": {"prune.ema": 0.99},
+    "expected complexity as published": {"student.complexity": "published"},
 }
 
 
@@ -78,7 +74,7 @@ def _cut(arguments: argparse.Namespace, lever: str, seed: int, screen: Screen) -
         set_key(settings, key, value)
     teacher = ready_teacher(start_session(validate(settings), screen))
     whole = teacher.figures
-    for key, value in {"prune.max_flops": arguments.max_flops, **LEVERS[lever]}.items():
+    for key, value in {"budget.max_flops": arguments.max_flops, **LEVERS[lever]}.items():
         set_key(settings, key, value)
     set_key(settings, "out", str(out / lever.replace(": ", "-").replace(" ", "-")))
     session = start_session(validate(settings), screen)

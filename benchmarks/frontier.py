@@ -15,8 +15,8 @@ The yardstick, for every number of stages cut off the top:
 `--finetune task` compares with eliminated networks whose blocks are frozen, which share them too.
 `--budgets params=0.0125` adds the network that is tailored to at most that share of the backbone's
 parameters. `--channels flops=0.7 params=0.5` adds each tailored network narrowed by the knapsack to
-at most 0.7 of its FLOPs, and to half of its parameters; `knapsack.epochs` come on top of the whole
-way that the rivals are given.
+at most 0.7 of its FLOPs, and to half of its parameters; `prune.epochs` come once more on top of the
+whole way that the rivals are given.
 Everything trains on the same splits, augmentation and seeds; what is finished is not trained again.
 Writes `frontier.md` and `frontier.csv` into `frontier-<config>-<mode>/` of `--out`.
 """
@@ -145,14 +145,14 @@ def _tailored(
     """The leanest within tolerance, those within budgets, and what the channels leave of each."""
     configs = {TAILORED: session.config}
     for budget in budgets:
-        limit = {f"prune__max_{budget.unit}": budget.most}
-        configs[f"{TAILORED} to {budget.unit}={budget.most:g}"] = changed(session.config, **limit)
+        limited = changed(session.config, budget={f"max_{budget.unit}": budget.most})
+        configs[f"{TAILORED} to {budget.unit}={budget.most:g}"] = limited
     runs = {}
     for name, config in configs.items():
         runs[name] = tailor(start_session(config, session.screen), overwrite=False)
         for choice in channels:
-            limit = {f"knapsack__max_{choice.unit}": choice.most}
-            narrower = changed(config, knapsack__of=str(runs[name].path), **limit)
+            limit = {f"max_{choice.unit}": choice.most}
+            narrower = changed(config, knapsack__of=str(runs[name].path), budget=limit)
             there = start_session(narrower, session.screen)
             run = knapsack(there, overwrite=False)
             runs[f"{name}, channels {choice.unit}={choice.most:g}"] = run
@@ -188,7 +188,7 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     there = start_session(config, session.screen)
     share_teacher(teacher_folder(session), there)
     folder = RunFolder(there.places.run("tailored", config.prune.finetune, f"stages{top}"))
-    folder.open(recorded(config, "student", "prune"), overwrite=False)
+    folder.open(recorded(there.config, "student", "prune"), overwrite=False)
     if folder.finished:
         return folder
     teacher = ready_teacher(there)

@@ -6,7 +6,7 @@ from functools import partial
 from nettailor.core.backbone import create_backbone
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
-from nettailor.core.sections import PruneConfig
+from nettailor.core.sections import BudgetConfig
 from nettailor.latency_budget import WITHIN, keep_by_the_clock
 from nettailor.path_shares import PathCosts
 from nettailor.prune.plan import PrunePlan
@@ -20,17 +20,17 @@ from nettailor.tailoring import Tailoring, grow_student
 def check_budget(session: Session, costs: PathCosts) -> None:
     """Raise UserError, before anything is trained, for a budget that no route meets."""
     config = session.config
-    if config.prune.budget is None:
+    if config.budget.given is None:
         return
     chain = create_backbone(config.backbone, len(session.task.classes))
     student = place(grow_student(config, chain), session.accelerator.device)
     shares = costs.shares(student)
-    most = _budget_share(config.prune, shares)
+    most = _budget_share(config.budget, shares)
     assert most is not None, "there is a budget"
     routes = Routes(student.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed)
     if _best_within(routes, most) is not None:
         return
-    in_ms = config.prune.max_latency_ms is not None
+    in_ms = config.budget.max_latency_ms is not None
     unit, name = (shares.whole, " ms") if in_ms else (1.0, " of the backbone's")
     leanest, dearest = (cost * unit for cost in routes.reach())
     # a budget may be up to 2 % above what is there: three digits, rounded up
@@ -45,11 +45,11 @@ def check_budget(session: Session, costs: PathCosts) -> None:
     )
 
 
-def _budget_share(prune: PruneConfig, shares: PathShares) -> float | None:
+def _budget_share(budget: BudgetConfig, shares: PathShares) -> float | None:
     """The budget as a share of the whole backbone's cost; None where there is none."""
-    if prune.budget is None:
+    if budget.given is None:
         return None
-    cost, most = prune.budget
+    cost, most = budget.given
     return most / shares.whole if cost == "latency_ms" else most
 
 
@@ -59,17 +59,17 @@ def within_budget(work: Tailoring, routes: Routes) -> list[Route]:
     Empty where there is no budget; ends that no such route leads to are left out. A student was
     trained for it by now: where no network keeps a budget of time, the quickest is taken.
     """
-    prune, screen, student = work.config.prune, work.session.screen, work.student
-    most = _budget_share(prune, work.costs.shares(student))
+    budget, screen, student = work.config.budget, work.session.screen, work.student
+    most = _budget_share(budget, work.costs.shares(student))
     if most is None:
         return []
-    if prune.max_latency_ms is None:
+    if budget.max_latency_ms is None:
         found = [_best_within(by_end, most) for by_end in routes.by_end().values()]
         within = [route for route in found if route is not None]
         assert within, "the budget was checked before training"
         return within
 
-    in_ms = prune.max_latency_ms / most
+    in_ms = budget.max_latency_ms / most
 
     def share_of_time(route: Route) -> float:
         plan = PrunePlan.keeping("timed", student.wiring, route.paths)
@@ -81,8 +81,8 @@ def within_budget(work: Tailoring, routes: Routes) -> list[Route]:
     for _, share in timed:
         if share > most:
             screen.say(
-                f"warning: no cut keeps {prune.max_latency_ms:g} ms by the clock; the quickest "
-                f"that was timed takes {share / most * prune.max_latency_ms:.4g} ms and is kept"
+                f"warning: no cut keeps {budget.max_latency_ms:g} ms by the clock; the quickest "
+                f"that was timed takes {share / most * budget.max_latency_ms:.4g} ms and is kept"
             )
     return [route for route, _ in timed]
 

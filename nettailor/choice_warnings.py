@@ -18,7 +18,7 @@ def warn_of_coarse_validation(session: Session, right: bytes) -> None:
     """
     images, tolerance = len(session.task.val), session.config.prune.tolerance
     least = margin(right, right)
-    if tolerance < least and session.config.prune.budget is None:
+    if tolerance < least and session.config.budget.given is None:
         session.screen.say(
             f"warning: {images} validation images do not resolve a tolerance of {tolerance:g} "
             f"points: where no image differs, {least:.2f} may be chance. A cut counts as within "
@@ -61,7 +61,7 @@ def warn_of_the_choice(
     if kept.lost:
         work.say(
             f"warning: {kept.name} loses {kept.lost_in_words}: more than ten points of recall on "
-            "validation, and the standard error. Try --class-weights balanced, a larger budget or "
+            "validation, and the standard error. Try --balance loss, a larger budget or "
             "a smaller --gamma"
         )
 

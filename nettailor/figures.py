@@ -125,12 +125,12 @@ def summary(
     }
 
 
-def budget_row(settings: BudgetConfig) -> dict[str, Any] | None:
+def budget_row(budget: BudgetConfig) -> dict[str, Any] | None:
     """What a summary holds of a budget, None where there is none."""
-    if settings.budget is None:
+    if budget.given is None:
         return None
-    cost, most = settings.budget
-    return {"cost": cost, "most": most, "batch": settings.batch if cost == "latency_ms" else None}
+    cost, most = budget.given
+    return {"cost": cost, "most": most, "batch": budget.batch if cost == "latency_ms" else None}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -21,14 +21,14 @@ from nettailor.core.objective import Objective
 from nettailor.core.printable import printable
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
+from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
-from nettailor.core.sections import ScheduleConfig
 from nettailor.core.training_state import Fitted
 from nettailor.core.weights import WeightsSource
 from nettailor.evidence import gather
 from nettailor.figures import summary
 from nettailor.network import save_network
-from nettailor.session import Session, schedule_of
+from nettailor.session import Session
 from nettailor.stage import train_stage
 from nettailor.teacher.objective import CrossEntropy
 
@@ -58,7 +58,7 @@ class ChainRun:
         folder: where it lives.
         settings: what its `config.yaml` holds.
         ignored: dotted keys in which a run that is there may differ.
-        stage: how it trains.
+        schedule: how it trains.
         make: gives the chain to train, and where its weights came from; called with torch seeded.
         eliminated, scaled, searched: what is cut off the top, what φ made of the family, or how it
             was found, for the summary.
@@ -69,7 +69,7 @@ class ChainRun:
     folder: RunFolder
     settings: Mapping[str, Any]
     ignored: Collection[str]
-    stage: ScheduleConfig
+    schedule: Schedule
     make: Callable[[], tuple[Backbone, WeightsSource]]
     eliminated: Mapping[str, Any] | None = None
     scaled: Mapping[str, Any] | None = None
@@ -94,7 +94,7 @@ def train(
     objective: Objective,
     name: str,
     folder: RunFolder,
-    stage: ScheduleConfig,
+    schedule: Schedule,
     **how: Any,
 ) -> Fitted:
     """Train a network, which is on the device, on a session's images as a stage of a run.
@@ -106,7 +106,7 @@ def train(
         network,
         objective,
         session.loaders.train,
-        schedule_of(stage),
+        schedule,
         folder=folder,
         screen=session.screen,
         accelerator=session.accelerator,
@@ -124,7 +124,7 @@ def finetune(
     Args:
         beside: the teacher, whose latency is measured in turn; None for the teacher itself.
     """
-    kind, folder, stage = run.kind, run.folder, run.stage
+    kind, folder = run.kind, run.folder
     if not overwrite and folder.finished:
         session.open(folder, run.settings, ignored=run.ignored, overwrite=False)
         return folder.read_summary()
@@ -136,8 +136,8 @@ def finetune(
     session.open(folder, run.settings, ignored=run.ignored, overwrite=overwrite)
     session.screen.say(f"{kind}: {folder.path.name}, weights from {source.origin}")
     place(chain, session.accelerator.device)
-    objective = CrossEntropy(stage.label_smoothing, session.loaders.class_weights)
-    fitted = train(session, chain, objective, kind, folder, stage)
+    objective = CrossEntropy(session.config.label_smoothing, session.loaders.class_weights)
+    fitted = train(session, chain, objective, kind, folder, run.schedule)
     _warn_of_missed_classes(session, kind, fitted.scores)
     started = time.perf_counter()
     weights = save_network(folder.path, chain, run.architecture(session, source))
@@ -177,5 +177,5 @@ def _warn_of_missed_classes(session: Session, name: str, scores: Scores) -> None
         shown = ", ".join(repr(printable(one)) for one in missed[:5]) + ", …" * (len(missed) > 5)
         session.screen.say(
             f"warning: {name}: no validation image of class{'es' * (len(missed) > 1)} {shown} is "
-            "taken for it. Try --metric macro-f1, --class-weights balanced or more epochs"
+            "taken for it. Try --metric macro-f1, --balance loss or more epochs"
         )

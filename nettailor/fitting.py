@@ -1,5 +1,6 @@
 """`fit`: train any network of the library on anybody's DataLoader."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -78,12 +79,9 @@ def fit(
     optimizer: str | None = None,
     lr: float | None = None,
     path_lr: float = 0.1,
-    momentum: float = 0.9,
     weight_decay: float = 5e-4,
-    schedule: Literal["cosine", "step", "constant"] = "cosine",
+    schedule: str = "cosine",
     warmup_epochs: int | None = None,
-    clip_norm: float | None = None,
-    ema: float | None = None,
     keep: Literal["best", "last"] | None = None,
     judge: Judge | None = None,
     stop: Stop | None = None,
@@ -107,11 +105,10 @@ def fit(
         optimizer: a name of timm's; None: adamw for a `Student`, else sgd.
         lr: highest learning rate; None: 0.003 for a `Student`, else 0.05.
         path_lr: of a student's path weights.
-        momentum, weight_decay: of the optimizer; biases and norms do not decay.
-        schedule: shape of the learning rate over the steps.
+        weight_decay: biases and norms do not decay.
+        schedule: shape of the learning rate over the steps: cosine, constant, or such as step-20
+            for a tenth of it after each 20 epochs.
         warmup_epochs: of linear warm-up; None: one where the optimizer is sgd.
-        clip_norm: largest gradient norm.
-        ema: decay of the weights' moving average, in (0, 1), which is then what is kept.
         keep: the weights of the best epoch on validation, or of the last; None: the last for a
             student whose paths compete, else the best.
         judge: what "best" goes by; None: accuracy.
@@ -133,6 +130,8 @@ def fit(
     """
     if epochs < 1:
         raise UserError(f"epochs is {epochs}: expected at least 1")
+    if not re.fullmatch(r"cosine|constant|step-[1-9]\d*", schedule):
+        raise UserError(f"schedule is {schedule!r}: expected cosine, constant or such as step-20")
     optimizer = optimizer or ("adamw" if isinstance(network, Student) else "sgd")
     if warmup_epochs is None:
         warmup_epochs = int(optimizer == "sgd" and epochs > 1)
@@ -140,14 +139,9 @@ def fit(
         epochs=epochs,
         optimizer=optimizer,
         lr=lr or (0.003 if isinstance(network, Student) else 0.05),
-        momentum=momentum,
         weight_decay=weight_decay,
         shape=schedule,
-        step_epochs=8,
-        step_factor=0.1,
         warmup_epochs=warmup_epochs,
-        clip_norm=clip_norm,
-        ema=ema,
     )
     accelerator = accelerator_for(device, precision)
     place(network, accelerator.device)

@@ -97,7 +97,7 @@ def _how(work: Tailoring, name: str, network: Student) -> dict[str, Any]:
         "finetune": prune.finetune,
         "cut": prune.by,
         "gamma": work.config.student.gamma,
-        "budget": budget_row(prune),
+        "budget": budget_row(work.config.budget),
         "depth": name,
         "paths": [
             [*path, round(weight, 4)]

@@ -42,7 +42,7 @@ class Loaders:
             train_transform(self.preprocessing, augmentation),
             batch_size=config.batch_size,
             seed=config.seed,
-            balanced=config.sampling == "balanced",
+            balanced=config.balance == "sampling",
             workers=self._workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
@@ -68,7 +68,7 @@ class Loaders:
 
         Balanced, every class weighs the same in an epoch, and a training image 1 in the mean.
         """
-        if self._config.class_weights == "none":
+        if self._config.balance != "loss":
             return None
         labels = torch.tensor(list(self.task.train.labels))
         images = labels.bincount(minlength=len(self.task.classes))

@@ -18,7 +18,6 @@ from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
 from nettailor.latency_budget import WITHIN, keep_by_the_clock
 from nettailor.prune.channels import FIXED, Channels, trace_channels
-from nettailor.prune.knapsack import SOLVERS
 from nettailor.prune.layer_times import measure_times
 from nettailor.prune.narrow import narrow, positions
 from nettailor.prune.taylor import taylor_values
@@ -76,17 +75,19 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
     Raises:
         UserError: its channels cannot be grouped, or no choice meets the budget.
     """
-    config, settings = session.config, session.config.knapsack
+    config, round_to = session.config, session.config.knapsack.round_to
     channels = trace_channels(network, config.image_size)
-    ranges = allowed(channels.families, settings.round_to)
-    cost, most = settings.budget
+    ranges = allowed(channels.families, round_to)
+    given = config.budget.or_half().given
+    assert given is not None, "half, where there was none"
+    cost, most = given
     unit, times = 1.0, KeptRounds(session.places.times, fresh=fresh)
     if cost == "flops":
         costs, name = count_flops(channels), " of the multiply-adds"
     elif cost == "params":
         costs, name = count_parameters(channels, network), " of the parameters"
     else:
-        device, batch = session.accelerator.device, settings.batch
+        device, batch = session.accelerator.device, config.budget.batch
         session.screen.say(f"timing {len(channels.layers)} layers at some widths, {batch} images")
         with session.screen.counting("timing layers") as tell:
             costs, unit = measure_times(
@@ -96,7 +97,7 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
     least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
     if not least <= most / unit * whole < whole:
         lowest = f"{least / whole * unit * 1.005:.3g}"  # rounded up, so that it can be given
-        too_few = most / unit * whole < least and settings.round_to > 1
+        too_few = most / unit * whole < least and round_to > 1
         raise UserError(
             f"no choice of channels costs {most:g}{name}: give a budget from {lowest} to below "
             f"{unit:.4g}{name}{', or --round-to 1' if too_few else ''}"
@@ -115,7 +116,7 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
     Raises:
         UserError: a budget of milliseconds that no network keeps which was timed.
     """
-    settings = session.config.knapsack
+    max_latency_ms, step = session.config.budget.max_latency_ms, session.config.knapsack.round_to
     channels = budget.channels
     batches = islice(session.loaders.train.epoch(0), _VALUE_BATCHES)
     watched = session.screen.each("weighing channels", batches, _VALUE_BATCHES)
@@ -129,16 +130,15 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
     whole = float(budget.costs.of(budget.ranges.most[None])[0])
 
     def within(most: float) -> tuple[Kept, float]:
-        counts = best_widths(worth, budget.costs, budget.ranges, most, SOLVERS[settings.solver])
+        counts = best_widths(worth, budget.costs, budget.ranges, most)
         kept = np.zeros(channels.count, dtype=bool)
         for items, count in zip(ranked, counts, strict=True):
             kept[items[:count]] = True
         return kept, float(budget.costs.of(counts[None])[0]) / whole
 
-    if settings.max_latency_ms is None:
+    if max_latency_ms is None:
         kept, cost = within(budget.most)
         if cost < (1 - WITHIN) * budget.most / whole:
-            step = settings.round_to
             widths = f"multiples of {step}" if step > 1 else "whole channels"
             session.screen.say(
                 f"{widths} leave {cost:.3f} of the cost, where {budget.most / whole:g} is allowed"
@@ -146,9 +146,9 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
     else:
         kept, cost = _by_the_clock(session, network, budget, lambda most: within(most)[0])
         if cost > budget.most:
-            quickest = cost / budget.most * settings.max_latency_ms
+            quickest = cost / budget.most * max_latency_ms
             raise UserError(
-                f"no choice of channels keeps {settings.max_latency_ms:g} ms by the clock: the "
+                f"no choice of channels keeps {max_latency_ms:g} ms by the clock: the "
                 f"quickest network that was timed takes {quickest:.4g} ms; give a budget above that"
             )
     total = float(values.sum())
@@ -165,7 +165,7 @@ def _by_the_clock(
 ) -> tuple[Kept, float]:
     """The choice that keeps a latency budget when the narrow network itself is timed."""
     size, device = session.config.image_size, session.accelerator.device
-    batch = session.config.knapsack.batch
+    batch = session.config.budget.batch
     least = float(budget.costs.of(budget.ranges.least[None])[0])
 
     def share(kept: Kept) -> float:
@@ -174,7 +174,7 @@ def _by_the_clock(
             found = share_of_time(
                 narrowed, network, size, device, batch=batch, keep=budget.times, tell=tell
             )
-        took = found / budget.most * (session.config.knapsack.max_latency_ms or 0)
+        took = found / budget.most * (session.config.budget.max_latency_ms or 0)
         session.screen.say(f"{int(kept.sum())} groups of channels take {took:.4g} ms by the clock")
         return found
 

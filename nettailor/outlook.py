@@ -19,8 +19,10 @@ def start_dry(config: RunConfig, screen: Screen) -> Session:
 
     Raises UserError as `start_session` does, and where data would have to be fetched.
     """
+    as_given = {"download": config.download, "on_bad_image": config.on_bad_image}
     quiet = config.model_copy(update={"download": False, "on_bad_image": "error"})
-    return replace(start_session(quiet, screen), config=config)
+    session = start_session(quiet, screen)
+    return replace(session, config=session.config.model_copy(update=as_given))
 
 
 def say_task(session: Session) -> None:
@@ -38,9 +40,7 @@ def say_task(session: Session) -> None:
         f"one validation image is {100 / len(task.val):.2f} points; an epoch has "
         f"{loader.steps_per_epoch} steps of {loader.batch_size} images"
     )
-    config = session.config
-    balanced = config.class_weights == "balanced" or config.sampling == "balanced"
-    if balanced and config.metric == "accuracy":
+    if session.config.balance != "none" and session.config.metric == "accuracy":
         session.screen.say(
             "warning: classes are balanced in training, and epochs and networks are chosen by "
             "accuracy, in which rare classes hardly count: give --metric macro-f1"

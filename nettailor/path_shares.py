@@ -1,7 +1,6 @@
 """What each path costs as a share of the whole backbone: operations, parameters or time."""
 
 from pathlib import Path as FilePath
-from typing import Literal
 
 from nettailor.core.backbone import create_backbone
 from nettailor.core.device import place
@@ -15,7 +14,7 @@ from nettailor.student.network import Student
 
 
 class PathCosts:
-    """The shares that a run goes by: of what its budget is in, or else of what its loss weighs.
+    """The shares that a run goes by, of `student.cost`, which is in its budget's unit.
 
     Times are measured once and kept in a file of the run: one that goes on must not see others.
     Until there is a run, and for those of other budgets, they are kept beside all runs of the task.
@@ -31,11 +30,7 @@ class PathCosts:
         """
         config = session.config
         self._session, self._file, self._fresh = session, table, fresh
-        cost, prune = config.student.cost, config.prune
-        self._unit: Literal["flops", "params", "latency"] = "flops" if cost == "auto" else cost
-        if prune.budget is not None:
-            budgeted = prune.budget[0]
-            self._unit = "latency" if budgeted == "latency_ms" else budgeted
+        self._unit = config.student.cost
         self._chain = place(
             create_backbone(config.backbone, len(session.task.classes)), session.accelerator.device
         )
@@ -53,7 +48,7 @@ class PathCosts:
         if self._unit != "latency":
             return shares_of(student, self._chain, size, self._unit)
         if self._times is None:
-            screen, batch = self._session.screen, self._session.config.prune.batch
+            screen, batch = self._session.screen, self._session.config.budget.batch
             screen.say(f"timing {len(student.wiring.paths)} paths one by one, {batch} images each")
             with screen.counting("timing paths") as tell:
                 self._times = measure_paths(

@@ -26,7 +26,7 @@ class Places:
         """Where times of parts of networks are kept, which serve runs of any budget."""
         return Path(self.config.out) / self.task / "times"
 
-    def limit(self, settings: BudgetConfig) -> str:
+    def limit(self, budget: BudgetConfig) -> str:
         """A budget as a part of a run's name; milliseconds are those of one kind of device."""
-        timed = settings.max_latency_ms is not None and self.device != "cpu"
-        return f"{settings.limit}-{self.device}" if timed else settings.limit
+        timed = budget.max_latency_ms is not None and self.device != "cpu"
+        return f"{budget.label}-{self.device}" if timed else budget.label

@@ -13,7 +13,6 @@ from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, create_trial
 
 from nettailor.core.architecture import BlockKind, SearchedBlock, SearchedStructure
 from nettailor.core.errors import UserError
-from nettailor.core.side_sections import SearchConfig
 
 # macro F1, parameters, latency
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
@@ -21,9 +20,9 @@ DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.M
 _KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
 _ACTIVATIONS = ("relu", "hard_swish", "silu")
 _KERNELS = (3, 5)
+_MOST_STAGES, _MOST_REPEATS = 5, 3  # and blocks in a stage
 # least, most and step
-_STEM, _HEAD, _EXPANSION = (8, 32, 8), (64, 256, 64), (2, 6, 2)
-_CHANNELS_STEP = 8
+_STEM, _HEAD, _EXPANSION, _CHANNELS = (8, 32, 8), (64, 256, 64), (2, 6, 2), (8, 96, 8)
 _STRIDED_SIDE = 4  # pixels of the smallest node that is still halved
 _RANDOM_TRIALS = 10  # before the sampler learns from what it has seen
 # The best of so many draws is proposed: of optuna's 24, in choices as few as these, it would always
@@ -49,7 +48,6 @@ class SearchSpace:
     No node is smaller than 2 × 2 pixels.
     """
 
-    search: SearchConfig
     image_size: int
 
     def suggest(self, trial: BaseTrial) -> SearchedStructure:
@@ -59,10 +57,9 @@ class SearchSpace:
             return trial.suggest_int(name, least, most, step=step)
 
         stem, head = choose("stem", *_STEM), choose("head", *_HEAD)
-        widest = self.search.max_width // _CHANNELS_STEP * _CHANNELS_STEP
         side = -(-self.image_size // 2)
         blocks = []
-        for stage in range(1, choose("stages", 1, self.search.max_stages) + 1):
+        for stage in range(1, choose("stages", 1, _MOST_STAGES) + 1):
             kind = trial.suggest_categorical(f"kind_{stage}", _KINDS)
             stride = choose(f"stride_{stage}", 1, 2) if side >= _STRIDED_SIDE else 1
             side = -(-side // stride)
@@ -70,12 +67,12 @@ class SearchSpace:
             blocks.append(
                 SearchedBlock(
                     kind=kind,
-                    channels=choose(f"channels_{stage}", _CHANNELS_STEP, widest, _CHANNELS_STEP),
+                    channels=choose(f"channels_{stage}", *_CHANNELS),
                     stride=stride,
                     kernel=trial.suggest_categorical(f"kernel_{stage}", _KERNELS),
                     activation=trial.suggest_categorical(f"activation_{stage}", _ACTIVATIONS),
                     expansion=1 if plain else choose(f"expansion_{stage}", *_EXPANSION),
-                    repeats=choose(f"repeats_{stage}", 1, self.search.max_repeats),
+                    repeats=choose(f"repeats_{stage}", 1, _MOST_REPEATS),
                 )
             )
         return SearchedStructure(stem=stem, blocks=tuple(blocks), head=head)
@@ -137,6 +134,5 @@ def propose(
         study.tell(drawn, _WORST)
     raise UserError(
         f"none of {_ATTEMPTS} networks drawn from the search space is new and costs at most "
-        f"search.max_cost = {space.search.max_cost:g} times the backbone's multiply-adds: raise "
-        "it, change search.max_width, max_repeats or max_stages, or give fewer --trials"
+        "search.max_cost times the backbone's multiply-adds: raise it, or give fewer --trials"
     )

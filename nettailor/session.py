@@ -14,18 +14,17 @@ from nettailor.core.backbone import create_backbone
 from nettailor.core.config import RunConfig, as_settings
 from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
-from nettailor.core.data import Task, resolved
+from nettailor.core.data import Task
 from nettailor.core.device import numbers_of, processor_name, start_accelerator
 from nettailor.core.families import data_defaults
 from nettailor.core.listing import note_images, require_same_images
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.run_folder import LISTING_FILE, RunFolder
-from nettailor.core.schedule import Schedule
-from nettailor.core.sections import ScheduleConfig
 from nettailor.core.seeding import seed_stage
 from nettailor.core.weights import WeightsSource
 from nettailor.loaders import Loaders
 from nettailor.places import Places
+from nettailor.resolve import resolved
 from nettailor.task_images import read_whole, ready_task
 
 # The keys that make the task: a teacher serves every run that agrees on them.
@@ -128,7 +127,7 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     Raises UserError for a device that is absent, a backbone that is unknown or does not fit the
     image size, data that is missing, augmentation that timm does not know.
     """
-    config = config.model_copy(update={"data": resolved(config.data)})
+    config = resolved(config)
     accelerator = start_accelerator(config.device, config.precision)
     if accelerator.device.type == "cuda":
         screen.say(f"{processor_name(accelerator.device)}: {numbers_of(accelerator)}")
@@ -147,20 +146,3 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     session = Session(config, screen, accelerator, task, preprocessing, chain.stages)
     _ = session.loaders.train  # whatever it cannot be made of shows before a run is opened
     return session
-
-
-def schedule_of(stage: ScheduleConfig) -> Schedule:
-    """A stage's settings as plain values."""
-    return Schedule(
-        epochs=stage.epochs,
-        optimizer=stage.optimizer,
-        lr=stage.lr,
-        momentum=stage.momentum,
-        weight_decay=stage.weight_decay,
-        shape=stage.schedule,
-        step_epochs=stage.step_epochs,
-        step_factor=stage.step_factor,
-        warmup_epochs=stage.warmup_epochs,
-        clip_norm=stage.clip_norm,
-        ema=stage.ema,
-    )

@@ -88,7 +88,7 @@ class Study:
         self.settings = recorded(session.config, "teacher", "search")
         self._run = RunFolder(session.places.run("search"), PROG)
         self.folder = self._run.path
-        self._space = SearchSpace(session.config.search, session.config.image_size)
+        self._space = SearchSpace(session.config.image_size)
         if overwrite:
             self._discard_runs(session)
         session.open(self._run, self.settings, ignored=IGNORED, overwrite=overwrite)

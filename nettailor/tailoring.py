@@ -13,19 +13,20 @@ from nettailor.core.judge import Judge
 from nettailor.core.latency import share_of_time
 from nettailor.core.memory import room_for
 from nettailor.core.run_folder import RunFolder
+from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
-from nettailor.core.sections import ScheduleConfig
 from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.core.weights import load_pretrained
 from nettailor.finetune import train
 from nettailor.network import save_network
 from nettailor.path_shares import PathCosts
-from nettailor.prune.importance import by_path_weights, measured_on
+from nettailor.prune.importance import measured_on
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
+from nettailor.resolve import schedule_of
 from nettailor.session import Session
 from nettailor.student.drawing import StudentPictures
 from nettailor.student.loss import TailorLoss
@@ -36,7 +37,7 @@ _IMPORTANCE_BATCHES = 8
 
 
 def grow_student(config: RunConfig, chain: Backbone) -> Student:
-    """The student that the settings ask for; the chain stays as it is."""
+    """The student that the resolved settings ask for; the chain stays as it is."""
     settings, shared = config.student, config.prune.finetune == "task"
     return Student(
         chain,
@@ -44,7 +45,7 @@ def grow_student(config: RunConfig, chain: Backbone) -> Student:
         identities=settings.identities,
         exits=settings.exits,
         batch_norm=settings.batch_norm,
-        adapters=shared if settings.adapters == "auto" else settings.adapters,
+        adapters=settings.adapters is True,
         shared=shared or config.prune.by == "rank",
     )
 
@@ -67,16 +68,14 @@ class Tailoring:
         self.taught = session.loaders.validate(self.teacher)
         self.epochs, self.say = config.prune.epochs, session.screen.say
         # candidates for a budget are compared with each other, not with the teacher
-        self.judge = Judge(config.metric, self.taught, sure=config.prune.budget is None)
+        self.judge = Judge(config.metric, self.taught, sure=config.budget.given is None)
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
         chain, self.source = load_pretrained(
             config.backbone, len(session.task.classes), config.weights
         )
-        start = config.student.start
-        if start == "auto":
-            start = "teacher" if config.prune.finetune == "all" else "pretrained"
-        self.chain = self.teacher if start == "teacher" else chain
+        # blocks that train on begin with the teacher's weights, shared ones stay as pretrained
+        self.chain = self.teacher if config.prune.finetune == "all" else chain
         settings = config.student
         self.loss = TailorLoss(
             self.teacher,
@@ -86,7 +85,7 @@ class Tailoring:
             complexity=settings.complexity,
             mimicry=settings.mimicry,
             costs=lambda student: self.costs.shares(student).paths,
-            label_smoothing=settings.label_smoothing,
+            label_smoothing=config.label_smoothing,
             class_weights=session.loaders.class_weights,
         )
         # shuffled batches: files lie sorted by class, and one class alone varies less
@@ -106,7 +105,7 @@ class Tailoring:
 
     def share_of_time(self, network: Student) -> float:
         """The latency of a network over the backbone's, both measured now."""
-        size, batch = self.config.image_size, self.config.prune.batch
+        size, batch = self.config.image_size, self.config.budget.batch
         keep = self.costs.kept_times()
         with self.session.screen.counting("timing a cut") as tell:
             return share_of_time(
@@ -114,19 +113,19 @@ class Tailoring:
             )
 
     def _fit(
-        self, stage: str, network: Student, settings: ScheduleConfig, loss: TailorLoss, **how: Any
+        self, stage: str, network: Student, schedule: Schedule, loss: TailorLoss, **how: Any
     ) -> Fitted:
         """Train a student by the loss; `how` as for `train`."""
         complexity = loss.expected_cost(network, self.config.image_size)
         # after a cut the path weights hardly move: its start and its end say all
-        drawn = range(settings.epochs + 1) if stage == "student" else (0, settings.epochs)
+        drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
         pictures = StudentPictures(
             self.teacher.stages, drawn, lambda student: complexity(student.path_weights())
         )
         how |= {"validate": self.validate, "pictures": pictures}
         student = self.config.student
-        how["path_lr"] = student.path_lr * settings.lr / student.lr
-        return train(self.session, network, loss, stage, self.folder, settings, **how)
+        how["path_lr"] = student.path_lr * schedule.lr / student.lr
+        return train(self.session, network, loss, stage, self.folder, schedule, **how)
 
     def train_student(self) -> tuple[Fitted, Scores]:
         """Grow the student and train it.
@@ -137,7 +136,8 @@ class Tailoring:
         self.student = student = self.grown()
         self.costs.keep(student)
         self.session.seed_stage("training the student")
-        fitted = self._fit("student", student, self.config.student, self.loss, keep="last")
+        schedule = schedule_of(self.config, "student")
+        fitted = self._fit("student", student, schedule, self.loss, keep="last")
         self._reestimate(student)
         save_network(self.folder.path / "student", student, self.session.architecture(self.source))
         return fitted, self.validate(student)
@@ -145,14 +145,11 @@ class Tailoring:
     def routes(self, student: Student) -> Routes:
         """Every route through the trained student, by what it is worth and what it costs."""
         shares = self.costs.shares(student)
-        if self.config.prune.importance == "path-weights":
-            values = by_path_weights(student.path_weights().tolist())
-        else:
-            batches = list(islice(self.session.loaders.train.epoch(0), _IMPORTANCE_BATCHES))
-            screen = self.session.screen
-            screen.say(f"weighing {len(student.wiring.paths)} paths on {len(batches)} batches each")
-            with screen.counting("weighing paths") as tell:
-                values = measured_on(student, batches, self.session.accelerator, tell)
+        batches = list(islice(self.session.loaders.train.epoch(0), _IMPORTANCE_BATCHES))
+        screen = self.session.screen
+        screen.say(f"weighing {len(student.wiring.paths)} paths on {len(batches)} batches each")
+        with screen.counting("weighing paths") as tell:
+            values = measured_on(student, batches, self.session.accelerator, tell)
         return Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
 
     def _reestimate(self, network: Student) -> None:
@@ -177,11 +174,8 @@ class Tailoring:
         network, straight_after = self.cut(plan)
         if settings.finetune == "all":
             network.finetune_all()
-        loss = self.loss.after_cut(
-            mimic=settings.mimic,
-            distill=settings.distill,
-            label_smoothing=settings.label_smoothing,
-        )
-        fitted = self._fit(plan.name, network, settings, loss, stop=stop)
+        loss = self.loss.after_cut(mimicry=settings.by == "rank")
+        schedule = schedule_of(self.config, "prune")
+        fitted = self._fit(plan.name, network, schedule, loss, stop=stop)
         lost = tuple(self.session.task.classes[one] for one in self.judge.lost(fitted.scores))
         return Candidate(plan, network, straight_after, fitted, settings.epochs, lost)

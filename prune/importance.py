@@ -1,6 +1,5 @@
-"""What each path of a trained student is worth: by its weight, or measured."""
+"""What each path of a trained student is worth, measured."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,11 +13,6 @@ from nettailor.student.loss import expected_cross_entropy
 from nettailor.student.network import Student
 
 _ALONE = 40.0  # a logit above all others by so much leaves them e⁻⁴⁰ of the weight
-
-
-def by_path_weights(alpha: Sequence[float]) -> list[float]:
-    """log α of each path: the sum along a route is the log of the odds of drawing it."""
-    return [math.log(max(weight, 1e-12)) for weight in alpha]
 
 
 def measured_on(

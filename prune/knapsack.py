@@ -6,7 +6,6 @@ Each family offers options, and exactly one of each is taken: maximise Σ V_f(o_
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +27,6 @@ class Options(NamedTuple):
 
 # the option of each family that a budget affords; the budget is at least that of the first options
 Solution = Callable[[int], list[int]]
-Solver = Callable[[Sequence[Options]], Solution]
 
 
 def exact(families: Sequence[Options]) -> Solution:
@@ -62,39 +60,6 @@ def exact(families: Sequence[Options]) -> Solution:
     return solution
 
 
-def greedy(families: Sequence[Options]) -> Solution:
-    """Take the steps of most value per cost first, as long as they fit.
-
-    A family's steps are those of the upper hull of its options, where value per cost falls from
-    step to step (Sinha and Zoltners, 1979). A step that does not fit ends its family.
-    """
-    least, _ = _ends(families)
-    steps = []
-    for family, (values, costs) in enumerate(families):
-        hull = _upper_hull(values, costs)
-        for before, after in pairwise(hull):
-            value, cost = values[after] - values[before], int(costs[after] - costs[before])
-            steps.append((-value / cost if cost else -np.inf, family, after, cost))
-    steps.sort()
-
-    def solution(budget: int) -> list[int]:
-        _require(budget, least)
-        left = budget - least
-        chosen, closed = [0] * len(families), set()
-        for _, family, option, cost in steps:
-            if family in closed or cost > left:
-                closed.add(family)
-            else:
-                chosen[family] = option
-                left -= cost
-        return chosen
-
-    return solution
-
-
-SOLVERS: dict[str, Solver] = {"exact": exact, "greedy": greedy}
-
-
 def _ends(families: Sequence[Options]) -> tuple[int, int]:
     """The costs of the least and of the greatest choice."""
     return (
@@ -106,22 +71,3 @@ def _ends(families: Sequence[Options]) -> tuple[int, int]:
 def _require(budget: int, least: int) -> None:
     if budget < least:
         raise ValueError(f"a budget of {budget} is below the least cost, {least}")
-
-
-def _upper_hull(values: Floats, costs: Ints) -> list[int]:
-    """The options that no mix of two others beats, from the first on."""
-    hull: list[int] = []
-    for point in range(len(values)):
-        if hull and values[point] <= values[hull[-1]]:
-            continue  # dearer, and worth no more
-        while len(hull) > 1 and _slope(values, costs, hull[-2], hull[-1]) <= _slope(
-            values, costs, hull[-2], point
-        ):
-            hull.pop()
-        hull.append(point)
-    return hull
-
-
-def _slope(values: Floats, costs: Ints, one: int, other: int) -> float:
-    cost = costs[other] - costs[one]
-    return float((values[other] - values[one]) / cost) if cost else np.inf

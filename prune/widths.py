@@ -10,7 +10,7 @@ from torch import nn
 
 from nettailor.core.cost import parameters
 from nettailor.prune.channels import FIXED, Channels, Family, Layer
-from nettailor.prune.knapsack import Options, Solver
+from nettailor.prune.knapsack import Options, exact
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -136,9 +136,7 @@ def allowed(families: Sequence[Family], round_to: int) -> Ranges:
     return Ranges(tuple(counts))
 
 
-def best_widths(
-    values: Sequence[Floats], costs: Costs, ranges: Ranges, budget: float, solver: Solver
-) -> Ints:
+def best_widths(values: Sequence[Floats], costs: Costs, ranges: Ranges, budget: float) -> Ints:
     """How many items of each family to keep: the most value found within a hard budget.
 
     A knapsack needs costs that add up; a network's do not. Family f is therefore given the cost
@@ -152,7 +150,6 @@ def best_widths(
         costs: of the network.
         ranges: what may be kept.
         budget: at least the cost of `ranges.least`.
-        solver: of a knapsack.
 
     Returns:
         Counts, shape (families,).
@@ -170,7 +167,7 @@ def best_widths(
     best, seen = ranges.least, set()
     around = ranges.most
     for _ in range(_ROUNDS):
-        found = _solve(sums, costs, ranges, budget, solver, around)
+        found = _solve(sums, costs, ranges, budget, around)
         found = _spend(sums, costs, ranges, budget, found)
         if value(found) > value(best):
             best = found
@@ -190,7 +187,6 @@ def _solve(
     costs: Costs,
     ranges: Ranges,
     budget: float,
-    solver: Solver,
     around: Ints,
 ) -> Ints:
     """The knapsack with costs as they are around some widths, its budget bisected."""
@@ -205,7 +201,7 @@ def _solve(
         Options(total[counts], np.rint((table - table[0]) * steps).astype(np.int64))
         for total, counts, table in zip(sums, ranges.counts, tables, strict=True)
     ]
-    affordable = solver(options)
+    affordable = exact(options)
 
     def counts_for(knapsack: int) -> Ints:
         chosen = affordable(knapsack)

@@ -1,9 +1,9 @@
 """Expected complexity of a student from its path weights: pure tensor arithmetic.
 
 Each form is made once for a wiring and its costs, on their device, and is then a function of the
-path weights: α, shape (paths,) -> E[C], a scalar. `published` and `reachability` take each path as
-open with probability α, independently of the others; `route` takes α as the odds with which a node
-chooses one of its paths.
+path weights: α, shape (paths,) -> E[C], a scalar. `published` takes each path as open with
+probability α, independently of the others; `route` takes α as the odds with which a node chooses
+one of its paths.
 """
 
 from collections.abc import Callable
@@ -53,39 +53,6 @@ def published(cost: Tensor, wiring: Wiring) -> ExpectedComplexity:
     return expected
 
 
-def reachability(cost: Tensor, wiring: Wiring) -> ExpectedComplexity:
-    """E[C] by the odds that a path is open, its source is reached and its target is read.
-
-    R_0 = 1, R_j = 1 - Π_{paths i→j} (1 - α_ij R_i);
-    O = 1 at the logits, O_i = 1 - Π_{paths i→j} (1 - α_ij O_j);
-    E[C] = Σ C_ij α_ij R_i O_j.
-    Exact where no two routes share a path; always within [0, Σ C].
-
-    Args and returns as for `published`.
-    """
-
-    def expected(alpha: Tensor) -> Tensor:
-        weights = alpha.unbind()
-        one = alpha.new_ones(())
-        reached: list[Tensor] = [one]
-        for node in range(1, wiring.depth + 1):
-            missed = one
-            for position in wiring.incoming[node]:
-                missed = missed * (1 - weights[position] * reached[wiring.paths[position].source])
-            reached.append(1 - missed)
-        read: list[Tensor] = [one] * (wiring.depth + 1)
-        for node in range(wiring.depth - 1, -1, -1):
-            missed = one
-            for position in wiring.outgoing[node]:
-                missed = missed * (1 - weights[position] * read[wiring.paths[position].target])
-            read[node] = 1 - missed
-        sources = torch.stack([reached[path.source] for path in wiring.paths])
-        targets = torch.stack([read[path.target] for path in wiring.paths])
-        return (cost * alpha * sources * targets).sum()
-
-    return expected
-
-
 def route(cost: Tensor, wiring: Wiring) -> ExpectedComplexity:
     """E[C] of a route drawn backwards from the logits, where each node takes one path by its α.
 
@@ -126,6 +93,5 @@ def route(cost: Tensor, wiring: Wiring) -> ExpectedComplexity:
 
 FORMS: dict[str, Callable[[Tensor, Wiring], ExpectedComplexity]] = {
     "published": published,
-    "reachability": reachability,
     "route": route,
 }

@@ -12,7 +12,7 @@ from nettailor.core.backbone import Backbone, NetOutput
 from nettailor.core.objective import cross_entropies
 from nettailor.student.complexity import FORMS, ExpectedComplexity
 from nettailor.student.costs import shares_of
-from nettailor.student.mimicry import DEFAULT_MIMIC, MimicryForm, mean_scales, mimicry
+from nettailor.student.mimicry import DEFAULT_MIMIC, MimicryForm, form_for, mean_scales, mimicry
 from nettailor.student.network import Student, StudentOutput
 from nettailor.student.wiring import Wiring
 from nettailor.teacher.target import as_target
@@ -40,7 +40,7 @@ class TailorLoss:
         gamma: float = 0.3,
         distill: float = 0.5,
         mimic: float | None = None,
-        complexity: Literal["route", "reachability", "published"] = "route",
+        complexity: Literal["route", "published"] = "route",
         mimicry: MimicryForm | Literal["auto"] = "auto",
         costs: Callable[[Student], Sequence[float]] | None = None,
         label_smoothing: float = 0.0,
@@ -63,7 +63,7 @@ class TailorLoss:
         """
         self.teacher = as_target(teacher)
         if mimicry == "auto":
-            mimicry = "mean-square" if teacher.family == "resnet" else "normalized"
+            mimicry = form_for(teacher.family)
         self.gamma, self.distill = gamma, distill
         self.mimic = DEFAULT_MIMIC[mimicry] if mimic is None else mimic
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
@@ -97,24 +97,14 @@ class TailorLoss:
             self._expected = student.wiring, FORMS[self._complexity](share, student.wiring)
         return self._expected[1]
 
-    def after_cut(
-        self,
-        *,
-        mimic: float | None = 0.0,
-        distill: float | None = None,
-        label_smoothing: float | None = None,
-    ) -> Self:
+    def after_cut(self, *, mimicry: bool = False) -> Self:
         """The same loss without E[C], for what is left after a cut.
 
-        Args:
-            mimic, distill, label_smoothing: of it; None: as before.
+        mimicry: Ω goes on, as published; after a cut by route it cost accuracy.
         """
         loss = copy(self)
         loss.gamma, loss._expected = 0.0, None
-        loss.mimic = self.mimic if mimic is None else mimic
-        loss.distill = self.distill if distill is None else distill
-        if label_smoothing is not None:
-            loss.label_smoothing = label_smoothing
+        loss.mimic = self.mimic if mimicry else 0.0
         return loss
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -34,9 +34,8 @@ from nettailor.student.network import Student
 # the paper's method; `tailor` does better without any flag
 PUBLISHED = (
     "--prune.by", "rank", "--prune.finetune", "task", "--skips", "3", "--identities", "false",
-    "--exits", "false", "--start", "pretrained", "--student.distill", "0",
-    "--complexity", "reachability", "--batch-norm", "follow", "--adapters", "false",
-    "--prune.mimic", "null",
+    "--exits", "false", "--student.distill", "0", "--complexity", "published",
+    "--batch-norm", "follow", "--adapters", "false",
 )  # fmt: skip
 
 

@@ -26,23 +26,23 @@ _TASK = [
 ]  # fmt: skip
 _PUBLISHED = [
     "--prune.by", "rank", "--prune.finetune", "task", "--skips", "3", "--identities", "false",
-    "--exits", "false", "--start", "pretrained", "--student.distill", "0",
-    "--complexity", "reachability", "--batch-norm", "follow", "--adapters", "false",
+    "--exits", "false", "--student.distill", "0", "--complexity", "published",
+    "--batch-norm", "follow", "--adapters", "false",
     "--prune.remove", "[3, 1]", "--prune.threshold", "0",
 ]  # fmt: skip
 _ELIMINATE = ["--eliminate.top", "[1]", "--eliminate.references", "[head-only]"]
 _SCALE = ["--backbone", "test_efficientnet", "--image-size", "40", "--scale.phi", "[-0.5, 0]"]
 # out of reach, so that a search goes on to its end
-_FAR = ["--prune.tolerance", "0", "--student.ema", "0.9"]
+_FAR = ["--prune.tolerance", "0"]
 
 # by name: the command, and the words after it
 COMMANDS: dict[str, tuple[str, list[str]]] = {
-    "teach": ("teach", [*_TASK, "--teacher.ema", "0.9", "--teacher.clip-norm", "1"]),
-    "tailor, all": ("tailor", [*_TASK, *_FAR, "--prune.optimizer", "adamw"]),
+    "teach": ("teach", _TASK),
+    "tailor, all": ("tailor", [*_TASK, *_FAR]),
     "tailor, task": ("tailor", [*_TASK, *_FAR, "--prune.finetune", "task"]),
     "tailor, rank": ("tailor", [*_TASK, *_PUBLISHED, "--prune.tolerance", "0"]),
     "eliminate": ("eliminate", [*_TASK, *_ELIMINATE]),
-    "knapsack": ("knapsack", [*_TASK, "--knapsack.ema", "0.9"]),
+    "knapsack": ("knapsack", _TASK),
     "scale": ("scale", [*_TASK, *_SCALE]),
     "compare --seeds": ("compare", [*_TASK, *_ELIMINATE, "--seeds", "0", "--modes", "all"]),
 }

@@ -95,11 +95,10 @@ def knapsack(**changes: Any) -> dict[str, Any]:
     """What `knapsack` holds of a teacher at half of its FLOPs."""
     plain = {
         "of": {"kind": "teacher", "name": "", "train_seconds": 60.0},
-        "solver": "exact",
         "round_to": 8,
     }
-    plain |= {"budget": {"cost": "flops", "most": 0.5, "batch": None}, "distill": 0.5}
-    return plain | {"mimic": 0.0, "paths": None} | changes
+    plain |= {"budget": {"cost": "flops", "most": 0.5, "batch": None}}
+    return plain | {"paths": None} | changes
 
 
 def accuracy(val: float, test: float | None) -> dict[str, float | None]:
@@ -123,8 +122,6 @@ def name_of(content: Mapping[str, Any]) -> str:
         detail = content["knapsack"]
         middle = f"-{detail['budget']['cost']}{detail['budget']['most']:g}"
         middle += f"-of-{detail['of']['name']}" if detail["of"]["name"] else ""
-        middle += "-greedy" if detail["solver"] == "greedy" else ""
-        middle += "-inner" if detail["mimic"] else ""
     if detail := content.get("searched"):
         middle = f"-trial{detail['trial']}-{detail['network']}"
     if content["eliminated"]:

@@ -30,8 +30,7 @@ SIDE = 32
 PREPROCESSING = Preprocessing(SIDE, (0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
 AUGMENTATION = Augmentation((0.5, 1.0), (0.8, 1.25), 0.5, 0.2, None, 0.0)
 COSINE = Schedule(
-    epochs=4, optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=1e-3, shape="cosine",
-    step_epochs=2, step_factor=0.1, warmup_epochs=1, clip_norm=None, ema=None,
+    epochs=4, optimizer="sgd", lr=0.05, weight_decay=1e-3, shape="cosine", warmup_epochs=1
 )  # fmt: skip
 PLAIN = replace(COSINE, shape="constant", warmup_epochs=0)
 GOOD = Scores(50.0, 50.0, 1.0)
@@ -115,9 +114,7 @@ def student_and_objective(seed: int) -> tuple[Student, TailorLoss]:
     )
     enliven(student.proxies, seed)
     images = next(batches().epoch(0))[0]
-    objective = TailorLoss(
-        teacher, mimic=1.0, complexity="reachability", mimicry="normalized", label_smoothing=0.1
-    )
+    objective = TailorLoss(teacher, mimic=1.0, mimicry="normalized", label_smoothing=0.1)
     objective.calibrate([images])
     return student, objective
 

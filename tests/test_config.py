@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from nettailor.core.config import RunConfig, as_settings, flat, keys
 from nettailor.core.errors import UserError
 from nettailor.core.families import family
-from nettailor.core.schedule import require_optimizers
+from nettailor.core.schedule import Schedule, require_optimizers
 from nettailor.core.settings import parse_yaml, read_settings, set_key, shipped, validate
+from nettailor.resolve import Stage, resolved, schedule_of
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -45,10 +46,13 @@ def test_shipped_names_reach_the_files() -> None:
 @pytest.mark.parametrize("name", AUTHORS)
 def test_authors_settings(name: str) -> None:
     config = validate(read_settings(name))
-    for stage in (config.teacher, config.student, config.prune):
-        assert (stage.optimizer, stage.momentum, stage.weight_decay) == ("momentum", 0.9, 5e-4)
-        assert stage.schedule == "step"
-    assert (config.teacher.lr, config.student.lr, config.prune.lr) == (0.01, 0.1, 0.01)
+    stages: tuple[Stage, ...] = ("teacher", "student", "prune", "eliminate")
+    schedules = [schedule_of(resolved(config), stage) for stage in stages]
+    for schedule in schedules:
+        assert (schedule.optimizer, schedule.weight_decay) == ("momentum", 5e-4)
+        assert (schedule.shape[:5], schedule.warmup_epochs) == ("step-", 0)
+    assert [schedule.lr for schedule in schedules] == [0.01, 0.1, 0.01, 0.01]
+    assert schedules[0] == schedules[3]
     student = config.student
     assert (student.gamma, student.mimic, student.mimicry) == (0.3, 10, "mean-square")
     assert (student.skips, student.complexity, config.prune.threshold) == (3, "published", 0.05)
@@ -59,30 +63,30 @@ def test_authors_settings(name: str) -> None:
 def published(config: RunConfig) -> None:
     """The search space, the loss and the cut are the paper's."""
     student, prune = config.student, config.prune
-    assert (student.start, student.identities, student.exits) == ("pretrained", False, False)
+    assert (student.identities, student.exits) == (False, False)
     assert (student.distill, student.skips, student.batch_norm) == (0, 3, "follow")
-    assert student.complexity in ("published", "reachability")
+    assert student.complexity == "published"
     assert student.adapters is False
-    assert (prune.by, prune.finetune, prune.budget) == ("rank", "task", None)
-    assert prune.mimic is None  # γ2 as before the cut
+    assert (prune.by, prune.finetune, config.budget.given) == ("rank", "task", None)
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mnist", "folder"])
 def test_the_other_files_leave_the_improved_method_on(name: str) -> None:
     config, default = validate(read_settings(name)), RunConfig()
-    for key in ("start", "skips", "identities", "exits", "adapters", "distill", "batch_norm"):
+    for key in ("skips", "identities", "exits", "adapters", "distill", "batch_norm"):
         assert getattr(config.student, key) == getattr(default.student, key)
-    for key in ("by", "importance", "finetune", "budget"):
+    for key in ("by", "finetune"):
         assert getattr(config.prune, key) == getattr(default.prune, key)
+    assert config.budget == default.budget
 
 
 def test_defaults_of_the_improved_method() -> None:
-    student, prune = RunConfig().student, RunConfig().prune
-    assert (student.start, student.skips, student.adapters) == ("auto", 0, "auto")
+    student, prune, budget = RunConfig().student, RunConfig().prune, RunConfig().budget
+    assert (student.skips, student.adapters) == (0, "auto")
     assert (student.identities, student.exits, student.batch_norm) == (True, True, "train")
-    assert (student.complexity, student.cost, student.gamma) == ("route", "auto", 0.3)
-    assert (student.distill, prune.budget, prune.batch) == (0.5, None, 1)
-    assert (prune.by, prune.importance, prune.finetune) == ("route", "measured", "all")
+    assert (student.complexity, student.cost, student.gamma) == ("route", "flops", 0.3)
+    assert (student.distill, budget.given, budget.batch) == (0.5, None, 1)
+    assert (prune.by, prune.finetune) == ("route", "all")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +98,7 @@ def test_defaults_of_the_improved_method() -> None:
     ],
 )
 def test_a_budget_is_in_one_unit(text: str, budget: tuple[str, float]) -> None:
-    assert validate(parse_yaml(f"prune: {text}")).prune.budget == budget
+    assert validate(parse_yaml(f"budget: {text}")).budget.given == budget
 
 
 def test_the_published_method_on_digits_differs_from_digits_in_nothing_else() -> None:
@@ -102,10 +106,61 @@ def test_the_published_method_on_digits_differs_from_digits_in_nothing_else() ->
     published(theirs)
     mine = flat(as_settings(ours))
     assert {key for key, value in flat(as_settings(theirs)).items() if mine[key] != value} <= {
-        "student.start", "student.skips", "student.identities", "student.exits",
-        "student.adapters", "student.complexity", "student.distill", "student.batch_norm",
-        "prune.by", "prune.threshold", "prune.finetune", "prune.mimic",
+        "student.skips", "student.identities", "student.exits", "student.adapters",
+        "student.complexity", "student.distill", "student.batch_norm", "prune.by",
+        "prune.threshold", "prune.finetune",
     }  # fmt: skip
+
+
+def test_settings_are_few() -> None:
+    assert len(list(keys())) <= 80
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_what_is_left_open_is_resolved_once(name: str) -> None:
+    """To what a run writes down: no `auto`, no null that stands for a number."""
+    given = validate(read_settings(name))
+    config = resolved(given)
+    assert resolved(config) == config
+    left = {key for key, value in flat(as_settings(config)).items() if value in (None, "auto")}
+    assert left <= {
+        "weights", "crop_pct", "device", "precision", "workers", "split.group_by", "limit.train",
+        "limit.test", "augment.auto_augment", "budget.max_flops", "budget.max_params",
+        "budget.max_latency_ms", "prune.remove", "eliminate.top",
+    }  # fmt: skip
+    assert validate(parse_yaml(yaml.safe_dump(as_settings(config)))) == config
+
+
+def test_resolved_settings() -> None:
+    config = resolved(validate({"prune": {"finetune": "task"}, "budget": {"max_params": 0.5}}))
+    student = config.student
+    assert (student.adapters, student.cost) == (True, "params")
+    assert (student.mimicry, student.mimic, config.prune.lr) == ("normalized", 5, 0.003)
+    assert (config.teacher.warmup_epochs, config.eliminate.epochs, config.scale.epochs) == (
+        1,
+        10,
+        10,
+    )
+    assert config.search.trial_epochs == 10
+    config = resolved(validate({"backbone": "resnet18", "teacher": {"epochs": 1}}))
+    assert (config.student.mimicry, config.student.mimic, config.student.adapters) == (
+        "mean-square", 10, False
+    )  # fmt: skip
+    assert (config.teacher.warmup_epochs, config.eliminate.epochs) == (0, 1)
+
+
+def test_schedules_are_composed() -> None:
+    """After a cut the student's, beside the teacher the teacher's, but for epochs and rate."""
+    config = resolved(validate({
+        "schedule": "step-3", "weight_decay": 0.1, "teacher": {"warmup_epochs": 2, "epochs": 7},
+        "student": {"lr": 0.5, "optimizer": "adam"}, "prune": {"epochs": 3},
+        "eliminate": {"epochs": 2},
+    }))  # fmt: skip
+    assert schedule_of(config, "teacher") == Schedule(7, "sgd", 0.05, 0.1, "step-3", 2)
+    assert schedule_of(config, "student") == Schedule(12, "adam", 0.5, 0.1, "step-3", 0)
+    assert schedule_of(config, "prune") == Schedule(3, "adam", 0.5, 0.1, "step-3", 0)
+    assert schedule_of(config, "eliminate") == Schedule(2, "sgd", 0.1, 0.1, "step-3", 1)
+    assert schedule_of(config, "scale") == Schedule(7, "sgd", 0.1, 0.1, "step-3", 2)
 
 
 def test_defaults_alone_are_valid_and_come_back() -> None:
@@ -136,21 +191,27 @@ def test_defaults_alone_are_valid_and_come_back() -> None:
         ("student: {gamma: .nan}", r"student\.gamma = nan: must be finite: a number ≥ 0"),
         ("student: {gamma: .inf}", r"student\.gamma = inf: must be finite: a number ≥ 0"),
         ("student: {skips: -1}", r"student\.skips = -1: must be a whole number ≥ 0, or 'dense'"),
-        ("student: {cost: time}", r"cost = 'time': must be one of auto, flops, params, latency"),
+        ("student: {cost: time}", r"cost = 'time': must be one of flops, params, latency"),
         ("student: {lr: 0}", r"student\.lr = 0: must be a number > 0"),
         ("prune: {tolerance: 101}", r"tolerance = 101: must be a number ≥ 0 and ≤ 100"),
         ("prune: {tolerance: -0.1}", r"tolerance = -0\.1: must be a number ≥ 0 and ≤ 100"),
         ("prune: {by: luck}", r"prune\.by = 'luck': must be one of route, rank"),
-        ("prune: {importance: taylor}", r"importance = 'taylor': .* measured, path-weights"),
-        ("prune: {max_flops: 0}", r"prune\.max_flops = 0: must be a number > 0"),
-        ("prune: {max_latency_ms: .nan}", r"max_latency_ms = nan: must be finite"),
-        ("prune: {batch: 0}", r"prune\.batch = 0: must be a whole number ≥ 1"),
+        ("budget: {max_flops: 0}", r"budget\.max_flops = 0: must be a number > 0"),
+        ("budget: {max_latency_ms: .nan}", r"max_latency_ms = nan: must be finite"),
+        ("budget: {batch: 0}", r"budget\.batch = 0: must be a whole number ≥ 1"),
         (
-            "prune: {max_flops: 0.5, max_params: 0.5}",
-            r"prune: give one of max_flops, max_params and max_latency_ms$",
+            "budget: {max_flops: 0.5, max_params: 0.5}",
+            r"budget: give one of max_flops, max_params and max_latency_ms$",
         ),
-        ("prune: {max_params: 0.5, max_latency_ms: 4}", r"prune: give one of max_flops"),
-        ("prune: {max_latency_ms: 4, by: rank}", r"prune: a budget needs by: route$"),
+        ("budget: {max_params: 0.5, max_latency_ms: 4}", r"budget: give one of max_flops"),
+        ("schedule: step-0", r"schedule = 'step-0': .* cosine, constant, or text such as step-20$"),
+        ("scale: {coefficients: [1, 3, 1]}", r"coefficients = 3: .* of 3, each a number ≥ 1 and"),
+        # gone since earlier versions
+        ("teacher: {weight_decay: 0.1}", r"weight_decay: unknown key; did you mean 'weight_decay'"),
+        ("teacher: {ema: 0.9}", r"teacher\.ema: unknown key"),
+        ("class_weights: balanced", r"class_weights: unknown key"),
+        ("prune: {max_flops: 0.5}", r"max_flops: unknown key; did you mean 'budget\.max_flops'"),
+        ("knapsack: {max_params: 0.5}", r"unknown key; did you mean 'budget\.max_params'"),
         ("prune: {threshold: 1}", r"threshold = 1: must be a number ≥ 0 and < 1"),
         ("prune: {threshold: -1e-3}", r"threshold = -0\.001: must be a number ≥ 0 and < 1"),
         (
@@ -205,7 +266,7 @@ def test_exponents_are_numbers_and_words_with_an_e_stay_text() -> None:
         "a: b: c",
         "? [a]\n: b",
         "seed: 0\nseed: 1",
-        "knapsack: {max_flops: 0.3}\nknapsack:\n  round_to: 8",
+        "knapsack: {of: teacher}\nknapsack:\n  round_to: 8",
     ],
     ids=range(14),
 )
@@ -301,12 +362,6 @@ def test_any_text_is_yaml_or_refused(text: str) -> None:
             assert str(error)  # noqa: PT017
 
 
-def test_sgd_without_momentum_is_refused_and_plain_sgd_is_not() -> None:
-    with pytest.raises(UserError, match=r"teacher: timm's sgd is Nesterov's.*'momentum'"):
-        validate({"teacher": {"momentum": 0.0}})
-    validate({"teacher": {"momentum": 0.0, "optimizer": "momentum"}})
-
-
 def test_optimizers_that_cannot_train_here_are_refused() -> None:
-    with pytest.raises(UserError, match=r"^settings: search\.optimizer = 'fusedadam': no optimi"):
-        require_optimizers(validate({"search": {"optimizer": "fusedadam"}}))
+    with pytest.raises(UserError, match=r"^settings: student\.optimizer = 'fusedadam': no optim"):
+        require_optimizers(validate({"student": {"optimizer": "fusedadam"}}))

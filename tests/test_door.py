@@ -70,14 +70,14 @@ def test_an_answer_without_anything_heavy(tmp_path, module, argv, code, said):
 
 def test_what_only_timm_knows_is_checked_before_anything_is_trained(tmp_path):
     argv = ["--optimizer", "sdg"]
-    names = [f"--{stage}.optimizer" for stage in ("teacher", "prune")]
+    names = [f"--{stage}.optimizer" for stage in ("teacher", "student")]
     words = [word for name in names for word in (name, argv[1])]
     code, shown, packages = answer(tmp_path, "nettailor.teach", *words)
     assert code == 2
     hint = r"no optimizer of timm's that can train here; did you mean 'sgd'[^\n]*"
     assert re.fullmatch(
         rf"error: settings: teacher\.optimizer = 'sdg': {hint}\n"
-        rf"prune\.optimizer = 'sdg': {hint}\n",
+        rf"student\.optimizer = 'sdg': {hint}\n",
         shown,
     )
     assert "timm" in packages  # the list of what is heavy would find it

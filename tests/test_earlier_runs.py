@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from payload import Payload
 from safetensors.torch import save_file
 from shell import DIGITS, Shell, run_of
@@ -33,6 +34,24 @@ def test_run_of_other_settings(taught: Shell) -> None:
     folder = run_of(taught, "digits")
     assert taught(*DIGITS, "--teacher.lr", "0.5", "--overwrite")[0] == 0
     assert "lr: 0.5" in (folder / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_a_run_of_settings_that_there_are_no_more(taught: Shell) -> None:
+    """By its own command and by one that would build on it; only --overwrite discards it."""
+    folder = run_of(taught, "digits")
+    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    older = settings | {"sampling": "natural", "teacher": settings["teacher"] | {"momentum": 0.9}}
+    del older["balance"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(older), encoding="utf-8")
+    for main in (teach.main, tailor.main):
+        shown = taught.refusal(*DIGITS, main=main)
+        assert re.search(
+            r"holds a run of an earlier version, whose settings this one does not have \(sampling, "
+            r"teacher\.momentum\); give another --out, or `python -m nettailor\.teach --overwrite`",
+            shown,
+        )
+    assert taught(*DIGITS, "--overwrite")[0] == 0
+    assert "momentum" not in (folder / "config.yaml").read_text(encoding="utf-8")
 
 
 def test_teacher_of_another_split(taught: Shell) -> None:

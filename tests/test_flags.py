@@ -76,10 +76,10 @@ def test_short_flags_equal_dotted_ones() -> None:
 def test_values_are_read_as_yaml() -> None:
     config = parsed(
         "--prune.remove", "[4, 8]", "--teacher.lr", "1e-3", "--skips", "dense", "--download",
-        "--teacher.clip-norm", "null", "--data", "123",
+        "--teacher.warmup-epochs", "null", "--data", "123",
     )  # fmt: skip
     assert config.prune.remove == (4, 8)
-    assert (config.teacher.lr, config.teacher.clip_norm) == (1e-3, None)
+    assert (config.teacher.lr, config.teacher.warmup_epochs) == (1e-3, None)
     assert (config.student.skips, config.download, config.data) == ("dense", True, "123")
     assert not parsed("--download", "false").download
 
@@ -98,6 +98,8 @@ def test_values_are_read_as_yaml() -> None:
             ["--student.gama=1"],
             r"^--student\.gama=1: unknown flag; did you mean '--student\.gamma'",
         ),
+        (["--knapsack.max-flops", "1"], r"unknown flag; did you mean '--budget\.max-flops'\?$"),
+        (["--teacher.weight-decay", "1"], r"unknown flag; did you mean '--weight-decay'\?$"),
         (["--data_dir", "x"], r"^--data_dir: unknown flag; did you mean '--data-dir'\?$"),
         (["--confg", "x"], r"^--confg: unknown flag; did you mean '--config'\?$"),
         (["--epoch", "3"], r"^--epoch: unknown flag; did you mean '--epochs'\?$"),
@@ -182,11 +184,11 @@ def test_help_shows_the_commands_own_keys_and_help_all_every_key(
         assert {"--config", "--overwrite", "--epochs", "--pick", "--dry-run", "--version"} <= set(
             re.findall(r"--\w[\w-]*", shown)
         )
-    assert "--student.complexity route|reachability|published" in short
+    assert "--student.complexity route|published" in short
     assert "--prune.remove [N, ...]|null" in short
     assert "--student.exits [true|false]" in short
     assert short.index("--data") < short.index("--student.gamma") < short.index("--student.lr")
-    assert not re.search(r"--(teacher|eliminate|search)\.|--student\.momentum|--precision", short)
+    assert not re.search(r"--(teacher|eliminate|search)\.|--weight-decay|--precision", short)
 
 
 def test_help_shows_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +210,7 @@ def test_help_shows_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixt
         found = re.search(rf" {re.escape(flag)} .*?\(default: (.*?)\) (--|\w+: )", shown)
         assert found, flag
         assert found[1] == default
-    assert re.search(r"--teacher\.clip-norm X\|null largest gradient norm --", shown)
+    assert re.search(r"--prune\.lr X\|null [^(]+the student's --", shown)
     with pytest.raises(UserError, match="no file 'nowhere'"):
         parsed("--config", "nowhere", "--help")
 

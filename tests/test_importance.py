@@ -17,7 +17,7 @@ from nettailor.core.console import Screen
 from nettailor.core.flags import parse
 from nettailor.core.run_folder import RunFolder
 from nettailor.path_shares import PathCosts
-from nettailor.prune.importance import by_path_weights, measured
+from nettailor.prune.importance import measured
 from nettailor.prune.routes import Routes
 from nettailor.session import start_session
 from nettailor.student.loss import expected_cross_entropy
@@ -160,12 +160,6 @@ def test_a_nodes_only_path_is_worth_nothing() -> None:
     assert len(calls) == 1 + 6
 
 
-def test_by_path_weights() -> None:
-    values = by_path_weights([1.0, 0.5, 1e-3, 0.0])
-    assert values == pytest.approx([0, -0.6931472, -6.9077553, -27.6310211])
-    assert all(math.isfinite(value) for value in values)
-
-
 def tailoring_of(folder: Path, *flags: str) -> Tailoring:
     config, _ = parse("test", "", [*SETTINGS, *flags, "--out", str(folder)])
     session = start_session(config, Screen())
@@ -214,13 +208,3 @@ def test_routes_are_worth_what_was_measured_on_training_batches(tmp_path: Path) 
     assert [route.paths for route in found] == [route.paths for route in expected]
     assert [route.value for route in found] == pytest.approx([r.value for r in expected], abs=1e-4)
     assert len(found) > 2
-
-
-def test_routes_by_path_weights_take_no_look_at_images(tmp_path: Path) -> None:
-    work = tailoring_of(tmp_path, "--importance", "path-weights")
-    student = work.grown()
-    with torch.no_grad():
-        student.path_weights.logits.normal_()
-    best = work.routes(student).frontier()[-1]
-    alpha = softmax_by_node(student)
-    assert best.value == pytest.approx(sum(math.log(alpha[path]) for path in best.paths))

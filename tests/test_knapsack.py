@@ -1,4 +1,4 @@
-"""The solvers, in plain numbers, and the widths that they lead to."""
+"""The solver, in plain numbers, and the widths that they lead to."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
 from nettailor.prune.channels import Channels, Family, trace_channels
-from nettailor.prune.knapsack import SOLVERS, Options, Solver, exact, greedy
+from nettailor.prune.knapsack import Options, exact
 from nettailor.prune.narrow import narrow
 from nettailor.prune.widths import allowed, best_widths, count_flops, count_parameters
 
@@ -27,29 +27,21 @@ def value_and_cost(families: list[Options], chosen: list[int]) -> tuple[float, i
     )
 
 
-def test_greedy_is_misled_by_a_dense_step_and_exact_is_not() -> None:
+def test_a_dense_step_does_not_mislead() -> None:
     families = [options([0, 3], [0, 2]), options([0, 5], [0, 4])]
-    assert greedy(families)(4) == [1, 0]  # 1.5 a unit first, then 1.25 does not fit
+    # 1.5 a unit first, and 1.25 would not fit any more
     assert exact(families)(4) == [0, 1]
     assert exact(families)(5) == [0, 1]
-    assert exact(families)(6) == greedy(families)(6) == [1, 1]
-    assert exact(families)(100) == greedy(families)(100) == [1, 1]
+    assert exact(families)(6) == [1, 1]
+    assert exact(families)(100) == [1, 1]
 
 
-def test_greedy_leaves_out_options_that_a_mix_beats() -> None:
-    families = [options([0, 1, 10], [0, 5, 6])]
-    assert greedy(families)(5) == [0]
-    assert exact(families)(5) == [1]
-    assert greedy(families)(6) == exact(families)(6) == [2]
-
-
-@pytest.mark.parametrize("solver", [exact, greedy])
-def test_the_least_is_paid_for_first(solver: Solver) -> None:
+def test_the_least_is_paid_for_first() -> None:
     families = [options([2, 4], [3, 5]), options([1, 2], [4, 5])]
-    assert solver(families)(7) == [0, 0]
-    assert solver(families)(8) == [0, 1]
+    assert exact(families)(7) == [0, 0]
+    assert exact(families)(8) == [0, 1]
     with pytest.raises(ValueError, match="below the least cost, 7"):
-        solver(families)(6)
+        exact(families)(6)
 
 
 def test_counts_are_multiples_at_every_place() -> None:
@@ -73,7 +65,7 @@ def problems(draw: st.DrawFn) -> tuple[list[Options], int]:
 
 @settings(deadline=None, max_examples=300)
 @given(problems())
-def test_exact_is_what_trying_everything_finds_and_greedy_is_no_better(
+def test_what_trying_everything_finds(
     problem: tuple[list[Options], int],
 ) -> None:
     families, budget = problem
@@ -83,9 +75,6 @@ def test_exact_is_what_trying_everything_finds_and_greedy_is_no_better(
     value, cost = value_and_cost(families, exact(families)(budget))
     assert cost <= budget
     assert value == best
-    value, cost = value_and_cost(families, greedy(families)(budget))
-    assert cost <= budget
-    assert value <= best
 
 
 def problem_of(chain: Backbone) -> tuple[Channels, list[np.ndarray], list[np.ndarray]]:
@@ -98,10 +87,9 @@ def problem_of(chain: Backbone) -> tuple[Channels, list[np.ndarray], list[np.nda
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "regnety_002"])
 @pytest.mark.parametrize("unit", ["flops", "parameters"])
-@pytest.mark.parametrize("solver", ["exact", "greedy"])
 @pytest.mark.parametrize("share", [0.5, 0.3])
 def test_a_budget_is_met_by_what_is_counted_on_the_narrow_network(
-    backbone: str, unit: str, solver: str, share: float
+    backbone: str, unit: str, share: float
 ) -> None:
     chain = lively_chain(backbone)
     channels, ranked, values = problem_of(chain)
@@ -111,7 +99,7 @@ def test_a_budget_is_met_by_what_is_counted_on_the_narrow_network(
         costs, whole = count_parameters(channels, chain), parameters(chain)
     ranges = allowed(channels.families, 1)
     assert costs.of(ranges.most[None])[0] == whole
-    counts = best_widths(values, costs, ranges, share * whole, SOLVERS[solver])
+    counts = best_widths(values, costs, ranges, share * whole)
     kept = np.zeros(channels.count, dtype=bool)
     for items, count in zip(ranked, counts, strict=True):
         kept[items[:count]] = True
@@ -127,7 +115,7 @@ def test_widths_by_eight() -> None:
     channels, _, values = problem_of(chain)
     costs, ranges = count_flops(channels), allowed(channels.families, 8)
     whole = float(costs.of(ranges.most[None])[0])
-    counts = best_widths(values, costs, ranges, 0.4 * whole, exact)
+    counts = best_widths(values, costs, ranges, 0.4 * whole)
     assert all(count % 8 == 0 for count in counts)
     assert counts.min() == 8
     assert 0.98 * 0.4 <= costs.of(counts[None])[0] / whole <= 0.4
@@ -142,28 +130,10 @@ def test_what_may_be_kept() -> None:
     assert allowed(channels.families, 1).least.min() == 1
 
 
-def test_exact_and_greedy_hardly_differ_where_channels_are_many() -> None:
-    """Value per cost falls from channel to channel: only the last one that fits is a choice."""
-    chain = lively_chain("test_efficientnet")
-    channels, _, values = problem_of(chain)
-    costs, ranges = count_flops(channels), allowed(channels.families, 1)
-    most = 0.4 * float(costs.of(ranges.most[None])[0])
-    found = [
-        sum(
-            float(worth[:count].sum())
-            for worth, count in zip(
-                values, best_widths(values, costs, ranges, most, solver), strict=True
-            )
-        )
-        for solver in (exact, greedy)
-    ]
-    assert found[0] == pytest.approx(found[1], rel=1e-3)
-
-
 def test_a_budget_out_of_reach() -> None:
     channels, _, values = problem_of(lively_chain("test_resnet"))
     costs, ranges = count_flops(channels), allowed(channels.families, 1)
     least = float(costs.of(ranges.least[None])[0])
-    assert (best_widths(values, costs, ranges, least, exact) == ranges.least).all()
+    assert (best_widths(values, costs, ranges, least) == ranges.least).all()
     with pytest.raises(ValueError, match="nothing costs"):
-        best_widths(values, costs, ranges, least - 1, exact)
+        best_widths(values, costs, ranges, least - 1)

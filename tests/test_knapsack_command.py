@@ -26,7 +26,7 @@ from nettailor.core.flags import parse
 from nettailor.core.latency import measure_latency
 from nettailor.loaders import Loaders
 from nettailor.network import load_network
-from nettailor.prune.inner_distillation import InnerDistillation
+from nettailor.prune.distillation import Distillation
 from nettailor.prune.statistics import reestimate
 from nettailor.session import Session, start_session
 from nettailor.student.network import Student
@@ -68,7 +68,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tailored = folder / "digits" / "tailored" / f"{NAME}-{ALONE}-seed0"
         knapsack.main([
             *SMALL, "--out", str(folder), "--of", str(tailored), "--max-params", "0.6",
-            "--solver", "greedy",
         ])  # fmt: skip
     return folder / "digits"
 
@@ -78,7 +77,7 @@ def narrow_teacher(out: Path) -> Path:
 
 
 def narrow_tailored(out: Path) -> Path:
-    return out / "knapsack" / f"{NAME}-params0.6-of-{ALONE}-greedy-seed0"
+    return out / "knapsack" / f"{NAME}-params0.6-of-{ALONE}-seed0"
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def test_the_summary_says_how(out: Path) -> None:
     seconds = teacher["seconds"]["train"]
     assert how["of"] == {"kind": "teacher", "name": "", "train_seconds": seconds}
     assert how["budget"] == {"cost": "flops", "most": 0.5, "batch": None}
-    assert (how["solver"], how["round_to"], how["distill"], how["mimic"]) == ("exact", 8, 0.5, 0.0)
+    assert how["round_to"] == 8
     assert 0 < how["value_kept"] < 1
     assert 0.49 <= how["cost"] <= 0.5
     assert 0 <= how["straight_after"]["accuracy"] <= 100
@@ -120,7 +119,8 @@ def test_only_its_own_runs_record_its_settings(out: Path) -> None:
         for run in (out / kind).iterdir():
             settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
             assert ("knapsack" in settings) == (kind == "knapsack")
-            assert ("student" in settings) == (kind == "tailored")
+            assert ("gamma" in settings.get("student", {})) == (kind == "tailored")
+            assert ("budget" in settings) == ("prune" in settings) == (kind != "teacher")
 
 
 def test_blocks_and_channels_are_both_fitted(out: Path) -> None:
@@ -164,7 +164,7 @@ def test_predict_and_compare_take_it_like_any_other(
     compare.main([str(copied)])
     shown = (copied / "comparison" / "comparison.md").read_text(encoding="utf-8")
     assert "| knapsack, FLOPs ≤ 0.5 |" in shown
-    assert f"| knapsack of tailored {ALONE}, params ≤ 0.6, greedy |" in shown
+    assert f"| knapsack of tailored {ALONE}, params ≤ 0.6 |" in shown
     assert str(picture.name) in capsys.readouterr().out
 
 
@@ -214,12 +214,11 @@ class _Unread:
 def test_what_is_done_in_which_order(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Channels, statistics, scores, fine-tuning with each node's own scale; the test at the end."""
+    """Channels, statistics, scores, fine-tuning; the test at the end."""
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     started: list[Session] = []
     done: list[str] = []
-    given: dict[str, Any] = {}
-    validate, objective = Loaders.validate, InnerDistillation
+    validate = Loaders.validate
 
     def start(config: Any, screen: Any) -> Session:
         session = start_session(config, screen)
@@ -237,10 +236,9 @@ def test_what_is_done_in_which_order(
         done.append("scores")
         return validate(self, network)
 
-    def noting(target: Any, **settings: Any) -> InnerDistillation:
-        given.update(settings, target=target)
+    def noting(*given: Any) -> Distillation:
         done.append("fine-tuning")
-        return objective(target, **settings)
+        return Distillation(*given)
 
     def the_end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -249,20 +247,11 @@ def test_what_is_done_in_which_order(
     monkeypatch.setattr(Session, "check_images", lambda _: None)
     monkeypatch.setattr(Loaders, "validate", scoring)
     monkeypatch.setattr("nettailor.commands.knapsack.reestimate", estimating)
-    monkeypatch.setattr("nettailor.commands.knapsack.InnerDistillation", noting)
+    monkeypatch.setattr("nettailor.commands.knapsack.Distillation", noting)
     monkeypatch.setattr("nettailor.commands.knapsack.gather", the_end)
-    monkeypatch.setattr("nettailor.commands.knapsack._SCALE_BATCHES", 1)
-    weights = ["--knapsack.distill", "0.3", "--knapsack.mimic", "7"]
     with pytest.raises(KeyboardInterrupt):
-        knapsack.main([*SMALL, "--out", str(tmp_path), *weights])
+        knapsack.main([*SMALL, "--out", str(tmp_path)])
     assert done[:3] == ["statistics", "scores", "fine-tuning"]
-    assert (given["distill"], given["mimic"]) == (0.3, 7.0)
-    images, _ = next(iter(started[0].loaders.train.epoch(0)))
-    nodes = given["target"](images).nodes[1:]
-    assert len(given["scales"]) == len(nodes) > 3
-    for scale, node in zip(given["scales"], nodes, strict=True):
-        # the logits count among those that the mean is over
-        assert scale * float(node.var()) * (len(nodes) + 1) == pytest.approx(1, rel=1e-3)
 
 
 def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
@@ -270,7 +259,7 @@ def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
     whole = tmp_path / "digits"
     shutil.copytree(out, whole)
     tailored = whole / "tailored" / f"{NAME}-{ALONE}-seed0"
-    argv = [*SMALL, "--out", str(tmp_path), "--max-params", "0.6", "--solver", "greedy"]
+    argv = [*SMALL, "--out", str(tmp_path), "--max-params", "0.6"]
     knapsack.main([*argv, "--of", str(tailored)])
     moved = tailored.rename(whole / "tailored" / "elsewhere")
     with pytest.raises(UserError, match="holds no run"):
@@ -377,7 +366,6 @@ def test_milliseconds(out: Path, tmp_path: Path) -> None:
         (["--backbone", "test_convnext"], r"its layer stem\.1 does 'permute'"),
         (["--of", "nowhere"], "holds no run"),
         (["--of", "x" * 300], "File name too long"),
-        (["--solver", "magic"], "solver"),
         (["--round-to", "0"], r"round_to"),
     ],
 )  # fmt: skip
@@ -450,11 +438,12 @@ def test_architectures_of_today_are_read(out: Path, tmp_path: Path) -> None:
     assert read_architecture(tmp_path).narrowed is None
 
 
-def test_short_flags_are_the_commands_own() -> None:
-    config, _ = parse(PROG, "", ["--max-flops", "0.3", "--lr", "0.01", "--batch", "4"])
-    assert (config.knapsack.max_flops, config.knapsack.lr, config.knapsack.batch) == (0.3, 0.01, 4)
-    assert config.prune.max_flops is None
+def test_short_flags_are_the_commands_own_and_a_budgets_are_every_commands() -> None:
+    config, _ = parse(PROG, "", ["--max-flops", "0.3", "--round-to", "4", "--batch", "4"])
+    assert (config.budget.given, config.budget.batch, config.knapsack.round_to) == (
+        ("flops", 0.3), 4, 4
+    )  # fmt: skip
     config, _ = parse("python -m nettailor.tailor", "", ["--max-flops", "0.3"])
-    assert (config.knapsack.max_flops, config.prune.max_flops) == (None, 0.3)
+    assert config.budget.given == ("flops", 0.3)
     with pytest.raises(UserError, match=r"--lr: say which one: .*--eliminate\.lr$"):
         parse("python -m nettailor.tailor", "", ["--lr", "0.3"])

@@ -56,14 +56,14 @@ def test_before_anything_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
         f"run folder: {task}/eliminated/{NAME}-stages2-seed0 (new)",
         f"run folder: {task}/scratch/{NAME}-seed0 (new)",
     ]
-    assert dry(knapsack.main, out, *three, "--knapsack.epochs", "5", capsys=capsys) == [
+    assert dry(knapsack.main, out, *three, "--prune.epochs", "5", capsys=capsys) == [
         *TASK,
         *taught,
         "fine-tuning after the cut: 5 epochs, 10 steps",
         f"run folder: {task}/knapsack/{NAME}-flops0.5-seed0 (new)",
     ]
     # a budget of time is not measured for it
-    flags = [*three, "--knapsack.max-latency-ms", "2"]
+    flags = [*three, "--max-latency-ms", "2"]
     assert dry(knapsack.main, out, *flags, capsys=capsys)[-1].endswith(
         "/test_resnet-32px-2ms-batch1-seed0 (new)"
     )

@@ -69,9 +69,9 @@ def test_a_class_that_nobody_finds_is_named(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--class-weights", "balanced"], True),
-        (["--sampling", "balanced"], True),
-        (["--class-weights", "balanced", "--metric", "macro-f1"], False),
+        (["--balance", "loss"], True),
+        (["--balance", "sampling"], True),
+        (["--balance", "loss", "--metric", "macro-f1"], False),
         ([], False),
     ],
 )

@@ -111,13 +111,13 @@ TAILORED = {"kind": "tailored", "name": "all-gamma0.3", "train_seconds": 200.0}
         ),
         (
             "knapsack",
-            knapsack(solver="greedy", round_to=4, mimic=5.0),
-            "knapsack, FLOPs ≤ 0.5, greedy, by 4, inner distillation",
+            knapsack(round_to=4),
+            "knapsack, FLOPs ≤ 0.5, by 4",
         ),
         (
             "knapsack",
-            knapsack(of=TAILORED, paths=PATHS, distill=0.0),
-            "knapsack of tailored all-gamma0.3, FLOPs ≤ 0.5, no distillation",
+            knapsack(of=TAILORED, paths=PATHS),
+            "knapsack of tailored all-gamma0.3, FLOPs ≤ 0.5",
         ),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_run_is_replayed_by_its_own_settings(
 def test_coefficients_and_a_start_from_nothing_are_runs_of_their_own(
     out: Path, argv: list[str]
 ) -> None:
-    own = ["--scale.depth", "1.5", "--scale.pretrained", "false", "--scale.resolution", "1"]
+    own = ["--coefficients", "[1.5, 1.1, 1]", "--scale.pretrained", "false"]
     with Screen() as screen:
         flags = [*argv, *own, "--out", str(out.parent)]
         session = start_session(parse("test", "", flags)[0], screen)
@@ -163,8 +163,8 @@ def test_coefficients_and_a_start_from_nothing_are_runs_of_their_own(
         (["--scale.phi", "[]"], "phi is empty"),
         (["--phi", "nan"], "phi = nan: must be finite"),
         (["--phi", "0.5", "0.50000001"], r"φ 0\.5 and 0\.50000001 would share the run"),
-        (["--scale.depth", "0.5"], r"scale\.depth"),
-        (["--scale.depth", "1", "--scale.width", "1", "--scale.resolution", "1"], "are all 1"),
+        (["--coefficients", "[0.5, 1, 1]"], r"scale\.coefficients = 0\.5: must be a list of 3"),
+        (["--coefficients", "[1, 1, 1]"], "are all 1"),
         (
             ["--phi", "0", "1", "--backbone", "tf_efficientnet_lite0", "--weights", "package"],
             "the package no-such-package .*lite1' is not installed.*--scale.pretrained false",

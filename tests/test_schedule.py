@@ -61,7 +61,7 @@ def test_learning_rates_by_hand() -> None:
     assert [row[1] for row in found] == pytest.approx([2 * rate for rate in cosine])
 
     drops = [0.05] * 6 + [0.005] * 6
-    found = rates(replace(COSINE, shape="step", warmup_epochs=0), 3)
+    found = rates(replace(COSINE, shape="step-2", warmup_epochs=0), 3)
     assert [row[0] for row in found] == pytest.approx(drops)
 
     found = rates(replace(COSINE, shape="constant", warmup_epochs=0), 3)

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial
 
 from nettailor import search_space
 from nettailor.cli import compare, export, predict, search
+from nettailor.commands import search as commands
 from nettailor.commands.search import Search
 from nettailor.core import run_lock
 from nettailor.core.architecture import SearchedStructure
@@ -38,8 +39,7 @@ NAME = "test_resnet-32px"
 SMALL = [
     "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "4",
     "--limit.train", "100", "--limit.test", "50", "--device", "cpu", "--workers", "0",
-    "--batch-size", "16", "--max-stages", "2", "--max-repeats", "1", "--max-width", "16",
-    "--trials", "5",
+    "--batch-size", "16", "--trials", "5",
 ]  # fmt: skip
 RANDOM_TRIALS = 3  # so that the sampler has its say in the others
 FIGURE_SECONDS = 0.02
@@ -57,6 +57,8 @@ from nettailor.session import start_session
 
 measure_latency.__kwdefaults__["seconds"] = {FIGURE_SECONDS}
 search_space._RANDOM_TRIALS = {RANDOM_TRIALS}
+search_space._MOST_STAGES, search_space._MOST_REPEATS = 2, 1
+search_space._CHANNELS = (8, 16, 8)
 run_lock._LOOK_EVERY = 0.1
 config, _ = parse("python -m nettailor.search", "", sys.argv[1:])
 print("up", flush=True)
@@ -71,6 +73,9 @@ def _quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(measure_latency.__kwdefaults__, "seconds", FIGURE_SECONDS)
         patch.setattr(search_space, "_RANDOM_TRIALS", RANDOM_TRIALS)
+        patch.setattr(search_space, "_MOST_STAGES", 2)
+        patch.setattr(search_space, "_MOST_REPEATS", 1)
+        patch.setattr(search_space, "_CHANNELS", (8, 16, 8))
         patch.setattr(run_lock, "_LOOK_EVERY", 0.1)
         yield
 
@@ -312,8 +317,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     ("flags", "differences"),
     [
         (["--search.trial-epochs", "5"], ["trial_epochs 5 must not be above epochs"]),
-        (["--max-width", "24"], ["search.max_width is 16 there and 24 here"]),
-        (["--search.lr", "0.5"], ["search.lr is 0.004 there and 0.5 here"]),
+        (["--max-cost", "0.4"], ["search.max_cost is 0.5 there and 0.4 here"]),
         (["--split.seed", "1"], ["split.seed is 0 there and 1 here"]),
     ],
 )
@@ -366,7 +370,7 @@ def test_overwrite_discards_the_study_and_its_runs(runs: Path) -> None:
     stray, other_seed = (own.with_name(f"{NAME}-trial9-abcdef-seed{seed}") for seed in (0, 1))
     shutil.copytree(own, stray)
     shutil.copytree(own, other_seed)
-    start(runs, "--search.lr", "0.002", "--trials", "2", overwrite=True)
+    start(runs, "--max-cost", "0.4", "--trials", "2", overwrite=True)
     assert len(trials(runs)) == 2
     assert not stray.exists()
     shutil.rmtree(other_seed)
@@ -393,11 +397,12 @@ def test_what_could_not_be_begun_anew_is_not_discarded(
 
 
 def test_training_that_breaks_down_everywhere_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = ["--search.lr", "1e30", "--trials", "2", "--search.optimizer", "sgd"]
-    with pytest.raises(NotFiniteError, match=r"every network broke down: lower search\.lr"):
-        start(tmp_path, *flags)
+    monkeypatch.setattr(commands, "_OPTIMIZER", "sgd")
+    monkeypatch.setattr(commands, "_LR", 1e30)
+    with pytest.raises(NotFiniteError, match=r"every network broke down: look at the images"):
+        start(tmp_path, "--trials", "2")
     assert capsys.readouterr().out.count("broke down: ") == 2
     assert [trial.values[0] for trial in trials(tmp_path)] == [0, 0]
 

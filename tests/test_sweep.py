@@ -112,7 +112,7 @@ def test_the_jobs_of_a_comparison(tmp_path: Path) -> None:
     config = parse("test", "", [*SMALL, "--eliminate.top", "null", "--out", str(tmp_path)])[0]
     session = start_session(config, Screen())
     modes: list[Mode] = ["task", "all"]
-    seeded = list_jobs(session, seeds=[3, 0, 3], gammas=[0.3, 1], modes=modes)
+    seeded = list_jobs(session, config, seeds=[3, 0, 3], gammas=[0.3, 1], modes=modes)
     assert [[job.name for job in jobs] for jobs in seeded] == [
         [
             f"teacher {NAME}-seed{seed}",

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from small_stages import PLAIN, Log, Tiny, batches, fit_tiny
+from small_stages import PLAIN, Log, fit_tiny
 from torch import Tensor, nn
 
 from nettailor.core.scores import Scores
-from nettailor.core.state import read_state
 
 
 def is_state(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
@@ -43,27 +42,6 @@ def test_at_the_same_accuracy_the_lower_loss_is_best(
     assert [is_state(network, state) for state in log.weights] == [False, True, False, False]
 
 
-def test_moving_average_by_hand(tmp_path: Path, accelerator: Accelerator) -> None:
-    """One step: 0.75 of the start and 0.25 of the trained weights; validated and kept is that."""
-    torch.manual_seed(3)
-    start = Tiny().state_dict()
-    log = Log()
-    network, _ = fit_tiny(
-        tmp_path / "state.pt",
-        accelerator,
-        schedule=replace(PLAIN, epochs=1, ema=0.75),
-        loader=batches(8, 8),
-        watcher=log,
-    )
-    trained = read_state(tmp_path / "state.pt")["network"]
-    for name, tensor in network.state_dict().items():
-        by_hand = 0.75 * start[name] + 0.25 * trained[name]
-        assert not torch.equal(start[name], trained[name])
-        torch.testing.assert_close(tensor, by_hand, rtol=0, atol=1e-7)
-        # what a watcher sees is what is judged and kept
-        assert torch.equal(log.weights[0][name], tensor)
-
-
 def test_history_rows(tmp_path: Path, accelerator: Accelerator) -> None:
     """The mean of each term over the epoch; the loss is their sum."""
     values = iter([1.0, 2.0, 3.0, 4.0, 5.0, 9.0])
@@ -90,7 +68,7 @@ def test_the_learning_rate_goes_on_over_the_epochs(
     tmp_path: Path, accelerator: Accelerator
 ) -> None:
     """A drop to a tenth after two epochs; a constant rate beside it does not drop."""
-    schedule = replace(PLAIN, shape="step", step_epochs=2)
+    schedule = replace(PLAIN, shape="step-2")
     _, fitted = fit_tiny(tmp_path / "step.pt", accelerator, schedule=schedule)
     assert [row["lr"] for row in fitted.history] == pytest.approx([0.05, 0.05, 0.005, 0.005])
     _, fitted = fit_tiny(tmp_path / "constant.pt", accelerator)

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
-from nettailor.cli.door import Training
+from nettailor.cli.door import Training, require_a_way_to_cut
+from nettailor.core.config import RunConfig
 from nettailor.core.errors import UserError
 from nettailor.core.flags import CommandFlags
 
 
-def _check(flags: CommandFlags) -> None:
+def _check(config: RunConfig, flags: CommandFlags) -> None:
     own = flags.own
+    if any(own[name] for name in ("seeds", "gammas", "modes")):
+        require_a_way_to_cut(config)
     if flags.overwrite:
         raise UserError("--overwrite: a comparison discards no run; give it to the run's command")
     if own["folders"] and any(own[name] for name in ("seeds", "gammas", "modes")):

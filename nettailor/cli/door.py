@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from nettailor.core.config import RunConfig
+from nettailor.core.errors import UserError
 from nettailor.core.flags import CommandFlags, parse
 from nettailor.core.launch import require_alone
 
@@ -29,12 +31,18 @@ def enter(command: str, *given: object) -> None:
     later("nettailor.core.ranks").leave()
 
 
+def require_a_way_to_cut(config: RunConfig) -> None:
+    """Raise UserError where a student could not be cut as the settings say."""
+    if config.budget.given and config.prune.by == "rank":
+        raise UserError("settings: prune.by = 'rank': a budget needs prune.by: route")
+
+
 @dataclass(frozen=True)
 class Training:
     """The command line of a command that trains by the settings.
 
     own, common, sections, discards: as for `parse`. alone: ranks cannot share the work.
-    check: raises UserError for flags that do not go together.
+    check: raises UserError for settings or flags that do not go together.
     """
 
     name: str
@@ -44,7 +52,7 @@ class Training:
     sections: Sequence[str] = ()
     alone: bool = False
     discards: bool = True
-    check: Callable[[CommandFlags], object] | None = None
+    check: Callable[[RunConfig, CommandFlags], object] | None = None
 
     def __call__(self, argv: Sequence[str]) -> None:
         """Check flags and settings, then run the command; UserError for any fault of them."""
@@ -60,6 +68,6 @@ class Training:
             discards=self.discards,
         )
         if self.check:
-            self.check(flags)
+            self.check(config, flags)
         later("nettailor.core.schedule").require_optimizers(config)
         enter(self.name, config, flags)

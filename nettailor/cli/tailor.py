@@ -1,12 +1,14 @@
 """`python -m nettailor.tailor`: grow a student, train it, cut it, keep the leanest that holds."""
 
-from nettailor.cli.door import COMMON, DRY_RUN, Training
+from nettailor.cli.door import COMMON, DRY_RUN, Training, require_a_way_to_cut
+from nettailor.core.config import RunConfig
 from nettailor.core.errors import UserError
 from nettailor.core.flags import CommandFlags
 from nettailor.share import read_share
 
 
-def _check(flags: CommandFlags) -> None:
+def _check(config: RunConfig, flags: CommandFlags) -> None:
+    require_a_way_to_cut(config)
     if flags.own["pick"] and flags.overwrite:
         raise UserError("--overwrite: a pick discards nothing; leave one of the two out")
     if flags.own["pick"] and flags.own["dry_run"]:
@@ -27,7 +29,7 @@ main = Training(
         },
         **DRY_RUN,
     },
-    common=(*COMMON, "student.gamma", "prune.max_flops", "prune.finetune"),
-    sections=("student", "prune"),
+    common=(*COMMON, "student.gamma", "budget.max_flops", "prune.finetune"),
+    sections=("student", "budget", "prune"),
     check=_check,
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 from nettailor.commands.teach import ready_teacher, say_teacher
 from nettailor.core.backbone import Backbone
-from nettailor.core.config import TEACHER_KEYS, RunConfig, recorded
+from nettailor.core.config import TEACHERS_OWN_KEYS, RunConfig, recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import CommandFlags
@@ -16,6 +16,7 @@ from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, finetune
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.prune.eliminate import eliminate, kept_blocks, units
+from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 
 PROG = "python -m nettailor.eliminate"
@@ -99,14 +100,15 @@ def _run(
         return change(chain), source
 
     settings = recorded(config, "teacher", "eliminate")
-    ignored = [*TEACHER_KEYS]
+    ignored = [*TEACHERS_OWN_KEYS]
     if eliminated is None:
         settings["eliminate"] |= {"top": [], "references": [kind]}
         ignored += [f"eliminate.{key}" for key in ("unit", "replacement", "trainable")]
     else:
         settings["eliminate"] |= {"top": [eliminated["top"]], "references": []}
     folder = RunFolder(session.places.run(kind, *details), PROG)
-    return ChainRun(kind, folder, settings, ignored, config.eliminate, make, eliminated)
+    schedule = schedule_of(config, "eliminate")
+    return ChainRun(kind, folder, settings, ignored, schedule, make, eliminated)
 
 
 def train_beside_teacher(session: Session, run: ChainRun, *, overwrite: bool) -> RunFolder:
@@ -138,7 +140,7 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
         if dry:
             say_task(session)
             say_teacher(session)
-            say_stages(session, {"each run": config.eliminate.epochs})
+            say_stages(session, {"each run": runs[0].schedule.epochs})
             for run in runs:
                 say_folder(session, run.folder, overwrite=flags.overwrite)
             return

@@ -17,7 +17,6 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import sha256_of
 from nettailor.core.flags import CommandFlags
 from nettailor.core.latency import measure_latency
-from nettailor.core.memory import room_for
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
 from nettailor.core.side_sections import ROUND_TO
@@ -37,17 +36,16 @@ from nettailor.narrowing import (
 from nettailor.network import save_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.prune.channels import trace_channels
-from nettailor.prune.inner_distillation import InnerDistillation, on_kept_channels
-from nettailor.prune.narrow import narrow, positions, widths
+from nettailor.prune.distillation import Distillation
+from nettailor.prune.narrow import narrow, widths
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
+from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
-from nettailor.student.mimicry import mean_scales
 from nettailor.student.network import Student
 from nettailor.teacher.target import as_target
 from nettailor.whole import Whole, short_name, tailored_whole
 
 PROG = "python -m nettailor.knapsack"
-_SCALE_BATCHES = 5
 _IGNORED = ("knapsack.of", *TEACHER_KEYS)  # keys in which a run that is there may differ
 
 
@@ -99,15 +97,15 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
 
 def outlook(session: Session, *, overwrite: bool) -> None:
     """Say what `knapsack` would do; UserError where it would refuse, without measuring."""
-    settings = session.config.knapsack
-    tailored = tailored_whole(session) if settings.of != "teacher" else None
+    config = session.config
+    tailored = tailored_whole(session) if config.knapsack.of != "teacher" else None
     folder = knapsack_folder(session)
     folder.check(None if overwrite else _settings(session), ignored=_IGNORED)
-    if settings.max_latency_ms is None:
+    if config.budget.max_latency_ms is None:
         _ready_budget(session, tailored, fresh=False)
     say_task(session)
     say_teacher(session)
-    say_stages(session, {"fine-tuning after the cut": settings.epochs})
+    say_stages(session, {"fine-tuning after the cut": config.prune.epochs})
     say_folder(session, folder, overwrite=overwrite)
 
 
@@ -132,21 +130,19 @@ def _require_same_network(folder: RunFolder, choice: Choice, digest: str) -> Non
 
 def _settings(session: Session) -> dict[str, Any]:
     """What is recorded; the budget by default as if it had been given."""
-    settings = recorded(session.config, "teacher", "knapsack")
-    cost, most = session.config.knapsack.budget
-    settings["knapsack"][f"max_{cost}"] = most
-    return settings
+    config = session.config
+    config = config.model_copy(update={"budget": config.budget.or_half()})
+    cut = ("student.optimizer", "prune.epochs", "prune.lr")
+    return recorded(config, "teacher", *cut, "budget", "knapsack")
 
 
 def knapsack_folder(session: Session) -> RunFolder:
     """Where the run of a session's settings lives."""
     settings = session.config.knapsack
-    details = [session.places.limit(settings)]
+    details = [session.places.limit(session.config.budget.or_half())]
     if settings.of != "teacher":
         details.append(f"of-{short_name(session, Path(settings.of))}")
-    details += ["greedy"] * (settings.solver == "greedy")
     details += [f"by{settings.round_to}"] * (settings.round_to != ROUND_TO)
-    details += ["no-kd"] * (not settings.distill) + ["inner"] * (settings.mimic > 0)
     return RunFolder(session.places.run("knapsack", *details), PROG)
 
 
@@ -154,8 +150,7 @@ def _finetune(
     session: Session, folder: RunFolder, whole: Whole, choice: Choice, teacher: Teacher
 ) -> None:
     """Cut, re-estimate statistics, fine-tune all that is left, or go on with it, and measure."""
-    config, settings = session.config, session.config.knapsack
-    device = session.accelerator.device
+    config, device = session.config, session.accelerator.device
     channels = trace_channels(whole.network, config.image_size)
     kept = kept_items(choice, channels, folder.path / CHOICE_FILE)
     network = place(narrow(whole.network, channels, kept), device).requires_grad_(True)
@@ -166,28 +161,10 @@ def _finetune(
         f"knapsack: {int(kept.sum())} of {len(kept)} groups of channels stay, {choice.cost:.3f} of "
         f"the cost; validation straight after the cut {straight_after.accuracy:.2f} %"
     )
-    target, of_nodes = as_target(whole.network), []
-    if settings.mimic:
-        nodes = [
-            None if items is None else positions(items, kept).to(device) for items in channels.nodes
-        ]
-        target = on_kept_channels(target, nodes)
-        batches = islice(session.loaders.train.epoch(0), _SCALE_BATCHES)
-        room = room_for(config.batch_size, "a pass of the whole network")
-        with session.accelerator.autocast(), room:
-            *of_nodes, _ = mean_scales(
-                "normalized", (target(images.to(device)) for images, _ in batches)
-            )
     session.seed_stage("fine-tuning after the knapsack")
-    objective = InnerDistillation(
-        target,
-        distill=settings.distill,
-        mimic=settings.mimic,
-        scales=of_nodes,
-        label_smoothing=settings.label_smoothing,
-        class_weights=session.loaders.class_weights,
-    )
-    fitted = train(session, network, objective, "knapsack", folder, settings)
+    target = as_target(whole.network)
+    objective = Distillation(target, config.label_smoothing, session.loaders.class_weights)
+    fitted = train(session, network, objective, "knapsack", folder, schedule_of(config, "prune"))
     started = time.perf_counter()
     weights = save_network(folder.path, network, _architecture(network, whole))
     networks: dict[str, nn.Module] = {
@@ -228,7 +205,7 @@ def _how(
     straight_after: Scores,
 ) -> dict[str, Any]:
     """For the summary; `straight_after`: on validation, after re-estimating and before training."""
-    settings, paths = session.config.knapsack, None
+    config, paths = session.config, None
     if isinstance(network, Student):
         alpha = network.path_weights().tolist()
         paths = [
@@ -241,11 +218,8 @@ def _how(
             "name": whole.name,
             "train_seconds": whole.train_seconds,
         },
-        "budget": budget_row(settings),
-        "solver": settings.solver,
-        "round_to": settings.round_to,
-        "distill": settings.distill,
-        "mimic": settings.mimic,
+        "budget": budget_row(config.budget.or_half()),
+        "round_to": config.knapsack.round_to,
         "cost": round(choice.cost, 6),
         "value_kept": round(choice.value, 6),
         "straight_after": {

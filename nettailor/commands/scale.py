@@ -9,7 +9,7 @@ import torch
 from nettailor.commands.teach import ready_teacher
 from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.compound_scaling import PUBLISHED, Coefficients, make_scaled, scaling_of
-from nettailor.core.config import TEACHER_KEYS, RunConfig, recorded
+from nettailor.core.config import TEACHERS_OWN_KEYS, RunConfig, recorded
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.families import data_defaults
@@ -25,6 +25,7 @@ from nettailor.core.weights import (
 )
 from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, finetune
+from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 
 PROG = "python -m nettailor.scale"
@@ -37,7 +38,7 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
         UserError: the backbone is of no family that scales, or φ is out of range.
     """
     config, settings = session.config, session.config.scale
-    coefficients = Coefficients(settings.depth, settings.width, settings.resolution)
+    coefficients = Coefficients(*settings.coefficients)
     scaling = scaling_of(config.backbone, phi, coefficients, config.image_size)
     weights = _weights_of(config, scaling.member)
     start = weights if settings.pretrained else None
@@ -62,8 +63,8 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
         RunFolder(session.places.run("scaled", *details), PROG),
         alone,
         # where there are no weights to start from, nothing was left out
-        [*TEACHER_KEYS, *["scale.pretrained"] * (weights is None)],
-        settings,
+        [*TEACHERS_OWN_KEYS, *["scale.pretrained"] * (weights is None)],
+        schedule_of(config, "scale"),
         make,
         scaled={
             "phi": phi,

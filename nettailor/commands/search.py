@@ -30,6 +30,7 @@ from nettailor.core.flags import CommandFlags
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.run_lock import shared_out
+from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
 from nettailor.core.vocabulary import searched_chain
 from nettailor.core.weights import WeightsSource, universal_digest
@@ -42,6 +43,7 @@ from nettailor.study import IGNORED, PROG, Reached, Study
 from nettailor.teacher.objective import CrossEntropy
 
 _KIND: Kind = "searched"
+_OPTIMIZER, _LR, _WEIGHT_DECAY = "adamw", 0.004, 0.02  # of networks without pretrained weights
 
 
 class _Job(NamedTuple):
@@ -60,6 +62,14 @@ class Search:
     def __init__(self, session: Session) -> None:
         self._session, self._screen = session, session.screen
         self._search = session.config.search
+        self._schedule = Schedule(
+            epochs=self._search.epochs,
+            optimizer=_OPTIMIZER,
+            lr=_LR,
+            weight_decay=_WEIGHT_DECAY,
+            shape=session.config.schedule,
+            warmup_epochs=min(1, self._search.epochs - 1),
+        )
 
     def run(self, *, overwrite: bool) -> dict[int, dict[str, Any]]:
         """Search, or go on with it; returns the summaries of the runs that it ends in, by trial.
@@ -73,7 +83,8 @@ class Search:
         """
         session, search = self._session, self._search
         self._prepare(overwrite)
-        marks = rungs(search.first_epochs, search.epochs)
+        assert search.trial_epochs is not None, "the settings are resolved"
+        marks = rungs(search.trial_epochs, search.epochs)
         going = list(range(search.trials))
         self._share(self._job(number, marks[0], self._try) for number in going)
         for before, epochs in pairwise(marks):
@@ -91,8 +102,8 @@ class Search:
         }
         if not summaries:
             raise NotFiniteError(
-                "the training of every network broke down: lower search.lr, or set "
-                "search.clip_norm (other settings need --overwrite or another --out)"
+                "the training of every network broke down: look at the images, or try another "
+                "--seed or a larger --batch-size"
             )
         return summaries
 
@@ -148,7 +159,7 @@ class Search:
                 structure not in tried and flops(lambda: searched_chain(structure, classes)) <= most
             )
 
-        space = SearchSpace(self._search, config.image_size)
+        space = SearchSpace(config.image_size)
         return propose(space, config.seed, number, finished, fits)
 
     def _try(self, number: int, epochs: int) -> None:
@@ -203,13 +214,15 @@ class Search:
         session.open(folder, study.settings, ignored=IGNORED, overwrite=False)
         chain, _ = self._fresh(number)
         place(chain, session.accelerator.device)
-        objective = CrossEntropy(self._search.label_smoothing, session.loaders.class_weights)
+        objective = CrossEntropy(session.config.label_smoothing, session.loaders.class_weights)
 
         def far_enough(epoch: int, _: Scores) -> bool:
             return epoch >= epochs
 
         try:
-            fitted = train(session, chain, objective, _KIND, folder, self._search, stop=far_enough)
+            fitted = train(
+                session, chain, objective, _KIND, folder, self._schedule, stop=far_enough
+            )
         except NotFiniteError as error:
             self._screen.say(f"trial {number} broke down: {error}")
             return chain, Reached(0.0, 0.0)
@@ -237,7 +250,7 @@ class Search:
             RunFolder(self._session.places.run(_KIND, f"trial{number}-{structure.key}"), PROG),
             study.settings,
             IGNORED,
-            self._search,
+            self._schedule,
             partial(self._fresh, number),
             structure=structure,
             searched=searched,

@@ -15,6 +15,7 @@ from nettailor.core.run_folder import RunFolder
 from nettailor.core.run_lock import shared_out
 from nettailor.core.settings import changed
 from nettailor.finetune import ChainRun
+from nettailor.resolve import resolved
 from nettailor.session import Session, start_session
 
 Mode = Literal["task", "all"]
@@ -52,14 +53,21 @@ class Failure:
 
 
 def list_jobs(
-    session: Session, *, seeds: Iterable[int], gammas: Iterable[float], modes: Iterable[Mode]
+    session: Session,
+    config: RunConfig,
+    *,
+    seeds: Iterable[int],
+    gammas: Iterable[float],
+    modes: Iterable[Mode],
 ) -> list[list[Job]]:
     """Every run of a comparison, a list for each seed, its teacher first, which the others need.
+
+    config: as it was given; the session's is resolved for one mode.
 
     Doubled seeds, gammas and modes count once. Raises UserError when one is out of range.
     """
     gammas, modes = tuple(dict.fromkeys(gammas)), tuple(dict.fromkeys(modes))
-    jobs = [_jobs_of_seed(session, seed, gammas, modes) for seed in dict.fromkeys(seeds)]
+    jobs = [_jobs_of_seed(session, config, seed, gammas, modes) for seed in dict.fromkeys(seeds)]
     places: set[Path] = set()
     for job in (job for of_seed in jobs for job in of_seed):
         if job.place in places:
@@ -72,10 +80,14 @@ def list_jobs(
 
 
 def _jobs_of_seed(
-    session: Session, seed: int, gammas: Iterable[float], modes: Iterable[Mode]
+    session: Session,
+    config: RunConfig,
+    seed: int,
+    gammas: Iterable[float],
+    modes: Iterable[Mode],
 ) -> list[Job]:
     def asking(**changes: object) -> Session:
-        return replace(session, config=changed(session.config, seed=seed, **changes))
+        return replace(session, config=resolved(changed(config, seed=seed, **changes)))
 
     def job(own: Session, folder: RunFolder, train: Callable[[Session], object]) -> Job:
         # a session holds on to the processes that load its images: each job makes one of its own
@@ -127,7 +139,7 @@ def run_sweep(
         NotFiniteError: the same, when this was the first one's reason.
     """
     session = start_session(config, screen)
-    seeded = list_jobs(session, seeds=seeds, gammas=gammas, modes=modes)
+    seeded = list_jobs(session, config, seeds=seeds, gammas=gammas, modes=modes)
     needing = {jobs[0]: jobs[1:] for jobs in seeded}
     every = [job for jobs in seeded for job in jobs]
     failures: list[Failure] = []

@@ -70,7 +70,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     target = target_of(work.judge, config.prune.tolerance)
     candidates, spent = try_cuts(work, target, Seconds(grown.seconds, grown.total_seconds))
     # a budget ends with a race, where tolerance has no say
-    aim = target if config.prune.budget is None else None
+    aim = target if config.budget.given is None else None
     hand_over(
         work, candidates, teacher, spent, kind="tailored", aim=aim, before_cut=before.accuracy
     )
@@ -80,9 +80,9 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
 
 def say_stages_of(session: Session) -> None:
     """The stages after the teacher's, each with its epochs."""
-    prune = session.config.prune
-    cut = "each cut that is tried, at most" if prune.budget is None else "the cut that wins"
-    say_stages(session, {"student": session.config.student.epochs, cut: prune.epochs})
+    config = session.config
+    cut = "each cut that is tried, at most" if config.budget.given is None else "the cut that wins"
+    say_stages(session, {"student": config.student.epochs, cut: config.prune.epochs})
 
 
 def outlook(session: Session, *, overwrite: bool) -> None:
@@ -91,7 +91,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
     check_depths(config.prune.remove, len(session.stages))
     if overwrite or not folder.finished:
         check_routes(config, len(session.task.classes))
-        if config.prune.max_latency_ms is None:
+        if config.budget.max_latency_ms is None:
             check_budget(session, PathCosts(session, folder.path / LATENCY_FILE, fresh=overwrite))
     folder.check(None if overwrite else _settings(session), ignored=TEACHER_KEYS)
     say_task(session)
@@ -101,7 +101,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
 
 
 def _settings(session: Session) -> dict[str, Any]:
-    return recorded(session.config, "teacher", "student", "prune")
+    return recorded(session.config, "teacher", "student", "budget", "prune")
 
 
 def tailored_folder(session: Session) -> RunFolder:
@@ -111,8 +111,8 @@ def tailored_folder(session: Session) -> RunFolder:
     if prune.by == "rank":
         details.append("rank")
     details.append(f"gamma{session.config.student.gamma:g}")
-    if prune.budget is not None:
-        details.append(session.places.limit(prune))
+    if session.config.budget.given is not None:
+        details.append(session.places.limit(session.config.budget))
     return RunFolder(session.places.run("tailored", *details), "python -m nettailor.tailor")
 
 

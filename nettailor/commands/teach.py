@@ -13,6 +13,7 @@ from nettailor.figures import side_by_side
 from nettailor.finetune import ChainRun, Teacher, finetune
 from nettailor.network import load_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
+from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 
 PROG = "python -m nettailor.teach"
@@ -75,7 +76,7 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
         teacher_folder(session),
         recorded(config, "teacher"),
         ignored=(),
-        stage=config.teacher,
+        schedule=schedule_of(config, "teacher"),
         make=make,
     )
     return finetune(session, run, beside=None, overwrite=overwrite)
@@ -86,7 +87,7 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
     with Screen() as screen:
         if flags.own["dry_run"]:
             session = start_dry(config, screen)
-            settings = None if flags.overwrite else recorded(config, "teacher")
+            settings = None if flags.overwrite else recorded(session.config, "teacher")
             teacher_folder(session).check(settings)
             say_task(session)
             say_teacher(session, overwrite=flags.overwrite)

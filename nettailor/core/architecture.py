@@ -18,13 +18,14 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.printable import printable
-from nettailor.core.side_sections import MOST_CHANNELS, MOST_REPEATS, MOST_STAGES
 
 ARCHITECTURE_FILE = "architecture.json"
 WEIGHTS_FILE = "model.safetensors"
 
 # Far beyond what anybody trains, and below what takes gigabytes to say no to.
 MOST_PIXELS_A_SIDE = 4096
+# Of a searched network: far beyond what anybody trains.
+_MOST_CHANNELS, _MOST_STAGES, _MOST_REPEATS = 2048, 16, 16
 _MOST_CLASSES = 65_536
 # Of depth and width over a family's base: beyond these lies no network that anybody trains.
 LEAST_MULTIPLIER, MOST_MULTIPLIER = 0.1, 10.0
@@ -93,12 +94,12 @@ class SearchedBlock(Closed):
     """
 
     kind: BlockKind
-    channels: int = Field(ge=1, le=MOST_CHANNELS)
+    channels: int = Field(ge=1, le=_MOST_CHANNELS)
     stride: Literal[1, 2]
     kernel: Literal[3, 5, 7]
     activation: Literal["relu", "relu6", "hard_swish", "silu"]
     expansion: int = Field(ge=1, le=8)
-    repeats: int = Field(ge=1, le=MOST_REPEATS)
+    repeats: int = Field(ge=1, le=_MOST_REPEATS)
 
 
 class SearchedStructure(Closed):
@@ -108,9 +109,9 @@ class SearchedStructure(Closed):
     convolution after them.
     """
 
-    stem: int = Field(ge=1, le=MOST_CHANNELS)
-    blocks: tuple[SearchedBlock, ...] = Field(min_length=1, max_length=MOST_STAGES)
-    head: int = Field(ge=1, le=MOST_CHANNELS)
+    stem: int = Field(ge=1, le=_MOST_CHANNELS)
+    blocks: tuple[SearchedBlock, ...] = Field(min_length=1, max_length=_MOST_STAGES)
+    head: int = Field(ge=1, le=_MOST_CHANNELS)
 
     @property
     def key(self) -> str:

@@ -8,13 +8,14 @@ from pydantic.fields import FieldInfo
 
 from nettailor.core.sections import (
     AugmentConfig,
+    BudgetConfig,
     LimitConfig,
     Metric,
     Place,
     PruneConfig,
-    ScheduleConfig,
     Section,
     SplitConfig,
+    StepSchedule,
     StudentConfig,
     TeacherConfig,
     Whole,
@@ -66,11 +67,18 @@ class RunConfig(Section):
         description="of validation, by which epochs and networks are chosen; whatever it is, a "
         "tailored network must not lose a class",
     )
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: rare classes weigh more in the loss, each class the same"
+    balance: Literal["none", "loss", "sampling"] = Field(
+        "none",
+        description="all classes count the same: rare ones weigh more in the loss, or an epoch "
+        "draws their images more often",
     )
-    sampling: Literal["natural", "balanced"] = Field(
-        "natural", description="balanced: an epoch draws images of rare classes more often"
+    weight_decay: float = Field(
+        5e-4, ge=0, description="of every stage but a search's; none on biases and norms"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing, of every stage")
+    schedule: Literal["cosine", "constant"] | StepSchedule = Field(
+        "cosine",
+        description="shape of every stage's learning rate; step-20: a tenth after each 20 epochs",
     )
     workers: Whole | None = Field(
         None, description="processes that load images; null: by the machine"
@@ -81,6 +89,7 @@ class RunConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
+    budget: BudgetConfig = BudgetConfig()
     prune: PruneConfig = PruneConfig()
     eliminate: EliminateConfig = EliminateConfig()
     knapsack: KnapsackConfig = KnapsackConfig()
@@ -88,22 +97,28 @@ class RunConfig(Section):
     search: SearchConfig = SearchConfig()
 
 
-# the sections that say how something trains
-STAGES = tuple(
-    name
-    for name, field in RunConfig.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, ScheduleConfig)
-)
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    inner = field.annotation
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
 
 
 def keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every leaf key as (dotted name, field), such as `student.gamma`."""
     for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from keys(inner, f"{prefix}{name}.")
-        else:
+        inner = _section(field)
+        if inner is None:
             yield prefix + name, field
+        else:
+            yield from keys(inner, f"{prefix}{name}.")
+
+
+# The sections that some commands go by and others do not, and those that say how something trains.
+METHODS = tuple(
+    name
+    for name, field in RunConfig.model_fields.items()
+    if _section(field) and name not in ("split", "limit", "augment")
+)
+STAGES = tuple(name.removesuffix(".epochs") for name, _ in keys() if name.endswith(".epochs"))
 
 
 def as_settings(config: RunConfig) -> dict[str, Any]:
@@ -111,15 +126,25 @@ def as_settings(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def recorded(config: RunConfig, *stages: str) -> dict[str, Any]:
-    """What a run writes down: all settings but those of stages that it does not train."""
-    others = set(STAGES) - set(stages)
-    return {name: value for name, value in as_settings(config).items() if name not in others}
+def recorded(config: RunConfig, *counting: str) -> dict[str, Any]:
+    """What a run writes down: of the sections of methods only what counts for it.
+
+    counting: names of these sections, or dotted keys of theirs.
+    """
+    settings = as_settings(config)
+    kept = {name: value for name, value in settings.items() if name not in METHODS}
+    for name in counting:
+        section, _, key = name.partition(".")
+        whole = settings[section]
+        kept[section] = kept.get(section, {}) | ({key: whole[key]} if key else whole)
+    return kept
 
 
 # Where a teacher is there it counts, not the settings with which one would be trained: a run of
 # another road may differ in them.
 TEACHER_KEYS = tuple(f"teacher.{key}" for key in TeacherConfig.model_fields)
+# What trains as the teacher has its optimizer and warm-up.
+TEACHERS_OWN_KEYS = ("teacher.epochs", "teacher.lr")
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

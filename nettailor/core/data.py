@@ -173,7 +173,7 @@ def load_task(
     return Task(found.name, classes, train, val, test, found.left_out, origins, notes)
 
 
-def resolved(data: str) -> str:
+def absolute(data: str) -> str:
     """A folder by its absolute path; what is none, such as the name of a set, as it is."""
     is_folder = data and not _is_name(data) and os.path.isdir(data)
     return os.path.abspath(data) if is_folder else data

@@ -100,8 +100,8 @@ def _in_short(node: Mapping[str, Any]) -> str:
         return f"[{', '.join(_in_short(item) for item in node['prefixItems'])}]"
     if "items" in node:
         return f"[{_in_short(node['items'])}, ...]"
-    words = node.get("enum", [node["const"]] if "const" in node else [_KINDS[node["type"]][1]])
-    return "|".join(words)
+    plain = node.get("examples") or [_KINDS[node["type"]][1]]
+    return "|".join(node.get("enum", [node["const"]] if "const" in node else plain))
 
 
 def _in_words(node: Mapping[str, Any]) -> str:
@@ -113,6 +113,8 @@ def _in_words(node: Mapping[str, Any]) -> str:
     if "const" in node:
         return repr(node["const"])
     kind, _ = _KINDS[node["type"]]
+    if "examples" in node:
+        return f"{kind} such as {node['examples'][0]}"
     if "prefixItems" in node:
         return f"{kind} of {len(node['prefixItems'])}, each {_in_words(node['prefixItems'][0])}"
     if "items" in node:

@@ -128,9 +128,9 @@ def _unset(argv: list[str]) -> dict[str, Any]:
 def _set_all_epochs(settings: dict[str, Any], epochs: Any) -> None:
     for stage in STAGES:
         set_key(settings, f"{stage}.epochs", epochs)
-        warmup = settings[stage].get("warmup_epochs")
-        if type(epochs) is type(warmup) is int and warmup >= epochs >= 1:
-            set_key(settings, f"{stage}.warmup_epochs", epochs - 1)
+    warmup = settings["teacher"].get("warmup_epochs")
+    if type(epochs) is type(warmup) is int and warmup >= epochs >= 1:
+        set_key(settings, "teacher.warmup_epochs", epochs - 1)
 
 
 def _unknown_flags(words: Sequence[str], command: str) -> list[str]:
@@ -156,7 +156,11 @@ def _unknown_flag(word: str, command: str) -> str:
     if sharing:
         return f"{word}: say which one: {', '.join(as_flag(dotted) for dotted in sharing)}"
     names = ["config", "overwrite", "epochs", *short_names(command), *dict(keys())]
-    hint = nearest(flag, map(as_flag, names), count=1)
+    # a key of that name in another section says more than one that is spelled alike
+    leaf = "." + flag[2:].rpartition(".")[2]
+    elsewhere = [as_flag(name) for name in dict(keys()) if as_flag(name).endswith(leaf)]
+    like = elsewhere if len(elsewhere) == 1 else map(as_flag, names)
+    hint = nearest(flag, like, count=1)
     return f"{word}: unknown flag{hint or '; --help-all lists all flags'}"
 
 

@@ -21,7 +21,7 @@ from nettailor.core.modes import evaluating
 
 BATCHES = (1, 64)  # an image at a time, as on a device; many, as on a server
 _WARM_UP, _ROUNDS = 3, 5  # rounds that do not count, and the least that do
-_FEWER = "give the budget of milliseconds a --prune.batch or --knapsack.batch of {fewer}"
+_FEWER = "give the budget of milliseconds a --budget.batch of {fewer}"
 _REPLAYS = 10  # of a CUDA graph between two looks at the clock
 
 

@@ -14,10 +14,8 @@ from typing import Any, NoReturn
 from nettailor.core.config import ROADS, keys
 from nettailor.core.errors import UserError
 from nettailor.core.faults import choices
-from nettailor.core.sections import ScheduleConfig
 
 _WIDEST = 100  # columns
-_SELDOM = set(ScheduleConfig.model_fields) - {"epochs", "optimizer", "lr"}
 _NOTES = """\
 A key whose default is not shown is null. A section's name may be left out where one section alone
 has the key: --gamma for --student.gamma. Lists are written as in YAML: '[4, 8]'; a value that
@@ -109,7 +107,7 @@ def short_names(command: str = "") -> dict[str, str]:
     if command in ROADS:
         own = [dotted for dotted, _ in keys() if dotted.startswith(f"{command}.")]
         short |= {dotted.rpartition(".")[2]: dotted for dotted in own}
-        del short["epochs"]  # `--epochs` is a flag of its own: all stages at once
+        short.pop("epochs", None)  # `--epochs` is a flag of its own: all stages at once
     return short
 
 
@@ -176,13 +174,10 @@ def build_parser(
     )
     groups: dict[str, Any] = {}
     for dotted in declared:
-        section, _, leaf = dotted.rpartition(".")
+        section = dotted.rpartition(".")[0]
         if section not in groups:
             groups[section] = parser.add_argument_group(section or "run")
-        # of what all stages have, several sections in one help show the most important
-        inherited = len(sections) > 1 and leaf in _SELDOM
         if dotted not in common:
-            shown = everything or (section in sections and not inherited)
-            add(dotted, groups[section], shown=shown)
+            add(dotted, groups[section], shown=everything or section in sections)
     parser.add_help_flags("show every key, by section of the settings file")
     return parser

@@ -13,7 +13,7 @@ import yaml
 
 from nettailor.core import ranks
 from nettailor.core.architecture import WEIGHTS_FILE, read_architecture
-from nettailor.core.config import EXECUTION_KEYS, RunConfig, flat
+from nettailor.core.config import EXECUTION_KEYS, RunConfig, flat, keys
 from nettailor.core.errors import UserError
 from nettailor.core.files import (
     is_leftover,
@@ -36,6 +36,7 @@ SUMMARY_FILE = "summary.json"
 LISTING_FILE = "images.csv"
 STUDY_FILE = "study.journal"  # in a folder whose runs are the trials of a search
 _STATE_FOLDER = "state"
+_EARLIER_NAMES = ("class_weights", "sampling")  # that settings of earlier versions had
 
 
 def settings_of(folder: Path) -> Path | None:
@@ -60,7 +61,20 @@ def _settings_of_run(path: Path) -> bool:
 
 
 def _is_settings(content: Mapping[str, Any]) -> bool:
-    return {"data", "backbone"} <= content.keys() <= RunConfig.model_fields.keys()
+    ours = {*RunConfig.model_fields, *_EARLIER_NAMES}
+    return {"data", "backbone"} <= content.keys() <= ours
+
+
+def require_current(settings: Mapping[str, Any], place: Path, remedy: str) -> None:
+    """Raise UserError where the settings of a run have keys that settings no longer have."""
+    known = {name for name, _ in keys()}
+    gone = sorted(key for key in flat(settings) if key not in known)
+    if gone:
+        shown = ", ".join(gone[:3]) + ", …" * (len(gone) > 3)
+        raise UserError(
+            f"{place} holds a run of an earlier version, whose settings this one does not have "
+            f"({shown}); {remedy}"
+        )
 
 
 def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -210,7 +224,13 @@ class RunFolder:
             )
 
     def _differing(self, settings: Mapping[str, Any], counts: Callable[[str], bool]) -> str:
-        """In words, the dotted keys that count and in which the run differs from `settings`."""
+        """In words, the dotted keys that count and in which the run differs from `settings`.
+
+        Raises UserError for a run of an earlier version.
+        """
+        older = self._settings()
+        remedy = f"give another --out, or `{self._overwrite}` to discard that run"
+        require_current(older, self.path, remedy)
         there, here = (
             # runs of earlier versions have written `~` down as it was given
             {
@@ -218,7 +238,7 @@ class RunFolder:
                 for key, value in flat(nested).items()
                 if counts(key)
             }
-            for nested in (self._settings(), settings)
+            for nested in (older, settings)
         )
         return unlike(there, here)
 

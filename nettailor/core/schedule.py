@@ -9,35 +9,45 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
-from nettailor.core.config import STAGES, RunConfig
+from nettailor.core.config import RunConfig
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.faults import shown
 
+MOMENTUM = 0.9  # or the first beta of Adam's kind
+_STEP_FACTOR = 0.1  # of each drop of the shape `step-20`
 # These of timm's need a library of their own, or second derivatives, which no stage computes.
 _UNUSABLE_OPTIMIZERS = ("bnb*", "fused*", "adahessian")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a stage trains; see `nettailor.core.config.ScheduleConfig` for meanings and ranges."""
+    """How a stage trains.
+
+    Attributes:
+        epochs: passes over the training images.
+        optimizer: a name of timm's.
+        lr: the highest learning rate.
+        weight_decay: none on biases and norms.
+        shape: of the learning rate over the steps: cosine, constant, or `step-20` for a tenth of it
+            after each 20 epochs.
+        warmup_epochs: of linear warm-up.
+    """
 
     epochs: int
     optimizer: str
     lr: float
-    momentum: float
     weight_decay: float
     shape: str
-    step_epochs: int
-    step_factor: float
     warmup_epochs: int
-    clip_norm: float | None
-    ema: float | None
 
 
 def require_optimizers(config: RunConfig) -> None:
     """Raise UserError, a line a stage, where an optimizer is none of timm's that can train here."""
     known = list_optimizers(exclude_filters=list(_UNUSABLE_OPTIMIZERS))
-    asked = {f"{stage}.optimizer": getattr(config, stage).optimizer for stage in STAGES}
+    asked = {
+        "teacher.optimizer": config.teacher.optimizer,
+        "student.optimizer": config.student.optimizer,
+    }
     faults = [
         f"{key} = {shown(name)}: no optimizer of timm's that can train here{nearest(name, known)}"
         for key, name in asked.items()
@@ -72,7 +82,7 @@ def make_optimizer(groups: list[dict[str, Any]], schedule: Schedule) -> torch.op
         opt=schedule.optimizer,
         lr=schedule.lr,
         weight_decay=schedule.weight_decay,
-        momentum=schedule.momentum,
+        momentum=MOMENTUM,
     )
     return optimizer
 
@@ -82,16 +92,12 @@ def make_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: 
 
     Each parameter group keeps its own highest rate.
     """
-    if schedule.shape == "constant":
-        shape: dict[str, Any] = {"sched": "step", "decay_epochs": schedule.epochs + 1}
-    elif schedule.shape == "step":
-        shape = {
-            "sched": "step",
-            "decay_epochs": schedule.step_epochs,
-            "decay_rate": schedule.step_factor,
-        }
+    kind, _, every = schedule.shape.partition("-")
+    if kind == "cosine":
+        shape: dict[str, Any] = {"sched": "cosine", "min_lr": 0.0}
     else:
-        shape = {"sched": "cosine", "min_lr": 0.0}
+        decay_epochs = int(every) if kind == "step" else schedule.epochs + 1
+        shape = {"sched": "step", "decay_epochs": decay_epochs, "decay_rate": _STEP_FACTOR}
     scheduler, _ = create_scheduler_v2(
         optimizer,
         num_epochs=schedule.epochs,

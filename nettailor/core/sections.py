@@ -30,12 +30,15 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Budget = tuple[Literal["flops", "params", "latency_ms"], float]
 Range = Annotated[tuple[Positive, Positive], AsTuple]
+StepSchedule = Annotated[str, Field(pattern=r"^step-[1-9][0-9]{0,5}$", examples=["step-20"])]
 
-# keys of every stage, whose defaults differ
+# keys of several stages, whose defaults differ
 Epochs = Annotated[int, Field(ge=1, description="passes over the training images")]
+LikeTeacher = Annotated[
+    Count | None, Field(description="passes over the training images; null: as many as the teacher")
+]
 Optimizer = Annotated[str, Field(description="an optimizer of timm's, such as sgd or adamw")]
 LearningRate = Annotated[float, Field(gt=0, description="highest learning rate")]
-WeightDecay = Annotated[float, Field(ge=0, description="weight decay, none on biases and norms")]
 
 
 class Section(BaseModel):
@@ -119,54 +122,33 @@ class AugmentConfig(Section):
         return value
 
 
-class ScheduleConfig(Section):
-    """How one stage trains."""
+class TeacherConfig(Section):
+    """How the whole pretrained network is fine-tuned, and what stands beside it."""
 
     epochs: Epochs = 10
     optimizer: Optimizer = "sgd"
-    lr: LearningRate = 0.02
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum (first beta of Adam's kind)")
-    weight_decay: WeightDecay = 5e-4
-    schedule: Literal["cosine", "step", "constant"] = Field(
-        "cosine", description="shape of the learning rate over the steps"
+    lr: LearningRate = 0.05
+    warmup_epochs: Whole | None = Field(
+        None, description="epochs of linear warm-up; null: 1 for sgd, else none"
     )
-    step_epochs: Count = Field(8, description="epochs between the drops of schedule 'step'")
-    step_factor: Fraction = Field(0.1, description="factor of each drop of schedule 'step'")
-    warmup_epochs: Whole = Field(0, description="epochs of linear warm-up")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
-    clip_norm: Positive | None = Field(None, description="largest gradient norm")
-    ema: Fraction | None = Field(None, description="decay of the weights' moving average")
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
-        if self.optimizer == "sgd" and self.momentum == 0:
-            raise ValueError("timm's sgd is Nesterov's and needs momentum > 0; or take 'momentum'")
-        return self
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below epochs")
         return self
 
 
-class TeacherConfig(ScheduleConfig):
-    """Fine-tuning of the whole pretrained network."""
+class StudentConfig(Section):
+    """How the student trains, its paths, and its loss: CE + distill KD + gamma E[C] + mimic Ω."""
 
-
-class StudentConfig(ScheduleConfig):
-    """The student's paths and its loss: CE + distill * KD + gamma * E[C] + mimic * Ω."""
-
-    lr: LearningRate = 0.05
+    epochs: Epochs = 12
+    optimizer: Optimizer = "adamw"
+    lr: LearningRate = 0.003
     path_lr: Positive = Field(
         0.1,
         description="highest learning rate of the path weights; after the cut scaled by "
         "prune.lr / student.lr",
-    )
-    start: Literal["auto", "teacher", "pretrained"] = Field(
-        "auto",
-        description="the blocks' first weights; auto: the teacher's where they train too "
-        "(prune.finetune all), else pretrained",
     )
     skips: Whole | Literal["dense"] = Field(
         0, description="proxies into each node, from so many nodes back"
@@ -177,20 +159,20 @@ class StudentConfig(ScheduleConfig):
         "auto", description="a proxy added to each block's output; auto: to shared blocks"
     )
     gamma: NonNegative = Field(0.3, description="weight γ1 of the expected complexity")
-    complexity: Literal["route", "reachability", "published"] = Field(
+    complexity: Literal["route", "published"] = Field(
         "route", description="form of the expected complexity"
     )
-    cost: Literal["auto", "flops", "params", "latency"] = Field(
-        "auto", description="cost of a path where no budget gives a unit; auto: flops"
+    cost: Literal["flops", "params", "latency"] = Field(
+        "flops", description="cost of a path; a budget's unit takes its place"
     )
     distill: NonNegative = Field(0.5, description="weight of distillation from teacher's logits")
     mimic: NonNegative | None = Field(
-        None, description="weight γ2 of the mimicry; null: 5 for normalized, else 10"
+        None, description="weight γ2 of the mimicry; null: 5 for normalized, 10 for mean-square"
     )
-    mimicry: Literal["auto", "squared-norm", "mean-square", "normalized"] = Field(
+    mimicry: Literal["auto", "mean-square", "normalized"] = Field(
         "auto",
-        description="distance to the teacher's activations: the paper's text, its authors' program "
-        "(auto for ResNets), or over the teacher's variance (auto for others)",
+        description="distance to the teacher's activations: as the paper's authors have it (auto "
+        "for ResNets), or over the teacher's variance (auto for others)",
     )
     batch_norm: Literal["train", "follow", "frozen"] = Field(
         "train",
@@ -199,22 +181,24 @@ class StudentConfig(ScheduleConfig):
     )
 
 
-class BudgetConfig(ScheduleConfig):
-    """What a network may cost that is cut to a budget, and the fine-tuning after it."""
+class BudgetConfig(Section):
+    """What a network may cost that is cut by route, or by channels."""
 
     max_flops: Positive | None = Field(
-        None, description="budget: multiply-adds as a share of the uncut network's"
+        None,
+        description="multiply-adds as a share of the uncut network's; knapsack: 0.5 where no "
+        "budget is given",
     )
     max_params: Positive | None = Field(
-        None, description="budget: parameters as a share of the uncut network's"
+        None, description="parameters as a share of the uncut network's"
     )
     max_latency_ms: Positive | None = Field(
-        None, description="budget: milliseconds of a forward pass on the device"
+        None, description="milliseconds of a forward pass on the device"
     )
     batch: Count = Field(1, description="images at a time for max_latency_ms")
 
     @property
-    def budget(self) -> Budget | None:
+    def given(self) -> Budget | None:
         """What is limited, and to how much: a share of the whole network's, or milliseconds."""
         if self.max_flops is not None:
             return "flops", self.max_flops
@@ -223,12 +207,16 @@ class BudgetConfig(ScheduleConfig):
         return None if self.max_latency_ms is None else ("latency_ms", self.max_latency_ms)
 
     @property
-    def limit(self) -> str:
+    def label(self) -> str:
         """The budget as a part of a name, such as `flops0.3` or `4ms-batch1`."""
-        if self.budget is None:
+        if self.given is None:
             return ""
-        cost, most = self.budget
+        cost, most = self.given
         return f"{most:g}ms-batch{self.batch}" if cost == "latency_ms" else f"{cost}{most:g}"
+
+    def or_half(self) -> Self:
+        """Half of the multiply-adds where none is given."""
+        return self if self.given else self.model_copy(update={"max_flops": 0.5})
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -238,18 +226,20 @@ class BudgetConfig(ScheduleConfig):
         return self
 
 
-class PruneConfig(BudgetConfig):
-    """What is cut from the trained student, and the fine-tuning after it."""
+class PruneConfig(Section):
+    """What is cut from the trained student, and the fine-tuning after a cut, of channels as well.
 
+    Optimizer and schedule are the student's.
+    """
+
+    epochs: Epochs = 10
+    lr: LearningRate | None = Field(
+        None, description="highest learning rate after a cut; null: the student's"
+    )
     by: Literal["route", "rank"] = Field(
         "route",
         description="keep the best route; or, as published, blocks by rank and proxies above a "
         "threshold",
-    )
-    importance: Literal["measured", "path-weights"] = Field(
-        "measured",
-        description="worth of a path on a route: the loss with that path alone at its node, or "
-        "the log of its weight",
     )
     threshold: float = Field(0.05, ge=0, lt=1, description="by rank: proxies below this weight go")
     remove: Annotated[tuple[Whole, ...] | None, AsTuple] = Field(
@@ -267,13 +257,3 @@ class PruneConfig(BudgetConfig):
         description="train all weights, for a network that stands alone; or the task's own only, "
         "beside shared blocks",
     )
-    mimic: NonNegative | None = Field(0.0, description="weight γ2 after the cut; null: as before")
-    distill: NonNegative | None = Field(
-        None, description="weight of distillation after the cut; null: as before"
-    )
-
-    @model_validator(mode="after")
-    def _budgets_are_of_routes(self) -> Self:
-        if self.budget is not None and self.by == "rank":
-            raise ValueError("a budget needs by: route")
-        return self

@@ -70,17 +70,15 @@ def fit(
     state = TrainingState(network, objective, loader, groups, schedule, accelerator, state_path)
     state.restore(watcher.warn)
     ranks.share_state(network)
-    if state.average is not None:
-        ranks.share_state(state.average.module)
     fitted = state.fitted
-    watcher.begin(fitted.history, state.judged, within=bool(state.course))
+    watcher.begin(fitted.history, network, within=bool(state.course))
     for epoch in range(len(fitted.history) + 1, schedule.epochs + 1):
         if stop is not None and fitted.history and stop(epoch - 1, fitted.scores):
             break
         try:
             row = _train_epoch(state, loader, schedule, watcher, epoch)
             started = time.perf_counter()
-            scores = validate(state.judged)
+            scores = validate(network)
             val_seconds = time.perf_counter() - started
             require_finite_validation(scores.loss, epoch)
             row |= {
@@ -95,14 +93,15 @@ def fit(
             }
             with deferred():
                 state.end_epoch(row, scores, keep)
-                watcher.epoch(row, state.judged)
+                watcher.epoch(row, network)
         except Interrupted:
             state.save()
             raise
     if state.unsaved:
         with deferred():
             state.save()
-    network.load_state_dict(state.kept or state.judged.state_dict())
+    if state.kept is not None:
+        network.load_state_dict(state.kept)
     return fitted
 
 
@@ -150,9 +149,5 @@ def _step(state: TrainingState, schedule: Schedule, images: Tensor, labels: Tens
     parameters = [one for group in state.optimizer.param_groups for one in group["params"]]
     ranks.add_up([loss, *(one.grad for one in parameters if one.grad is not None)])
     state.course.append(loss)
-    if schedule.clip_norm is not None:
-        state.accelerator.clip_grad_norm_(state.network.parameters(), schedule.clip_norm)
     state.optimizer.step()
     state.unsaved = True
-    if state.average is not None:
-        state.average.update(state.network)

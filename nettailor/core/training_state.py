@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from nettailor.core import ranks
@@ -23,7 +22,7 @@ from nettailor.core.scores import Scores, as_scores
 from nettailor.core.state import latest_state, write_state
 
 _KEYS = (
-    "network", "optimizer", "average", "scaler", "random", "history", "best", "kept", "course",
+    "network", "optimizer", "scaler", "random", "history", "best", "kept", "course",
     "terms", "seconds",
 )  # fmt: skip
 # A state is saved when at least so many seconds have passed, and fifty times what the last one
@@ -63,7 +62,7 @@ class Fitted:
 class TrainingState:
     """A stage where it stands.
 
-    average: moving, of the weights. kept: the weights of the best epoch on validation. course: the
+    kept: the weights of the best epoch on validation. course: the
     loss terms, (terms,), of each of the epoch's steps so far. seconds: spent on them, over all
     sessions. unsaved: whether a step was taken since it was saved.
     """
@@ -86,7 +85,6 @@ class TrainingState:
         if self.scaler is not None:  # as no stage before has left it
             self.scaler.load_state_dict(torch.amp.GradScaler().state_dict())
         self.scheduler = make_scheduler(self.optimizer, schedule, loader.steps_per_epoch)
-        self.average = ModelEmaV3(network, decay=schedule.ema) if schedule.ema else None
         self.fitted = Fitted()
         self.kept: dict[str, Tensor] | None = None
         self.course: list[Tensor] = []
@@ -96,11 +94,6 @@ class TrainingState:
         self._looked_at = 0
         self._saved = time.perf_counter()
         self._saving = 0.0
-
-    @property
-    def judged(self) -> nn.Module:
-        """What validation looks at: the average of the weights where there is one."""
-        return self.network if self.average is None else self.average.module
 
     @property
     def due(self) -> bool:
@@ -123,7 +116,7 @@ class TrainingState:
         if keep == "last" or scores.better_than(self.fitted.best):
             self.fitted.best = scores
             if keep == "best":
-                state = self.judged.state_dict()
+                state = self.network.state_dict()
                 self.kept = {name: value.detach().clone() for name, value in state.items()}
         self.course, self._looked_at, self.seconds = [], 0, 0.0
         (due,) = ranks.highest([int(self.due)])
@@ -144,8 +137,6 @@ class TrainingState:
         try:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
-            if self.average is not None:
-                self.average.module.load_state_dict(state["average"])
             set_random_state(state["random"])
             if self.scaler is not None and state["scaler"] is not None:
                 self.scaler.load_state_dict(state["scaler"])
@@ -172,7 +163,6 @@ class TrainingState:
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.module.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "random": random_state(),
             "history": self.fitted.history,

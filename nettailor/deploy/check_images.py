@@ -12,7 +12,7 @@ from torch import Tensor
 from nettailor.core.architecture import Architecture
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
-from nettailor.core.run_folder import CONFIG_FILE, settings_of
+from nettailor.core.run_folder import CONFIG_FILE, require_current, settings_of
 from nettailor.core.settings import read_settings, set_key, validate
 from nettailor.loaders import Loaders
 from nettailor.session import start_session
@@ -67,6 +67,7 @@ def _loaders(run: Path, architecture: Architecture, screen: Screen) -> Loaders:
     if settings is None:
         raise UserError(f"{run}: holds no {CONFIG_FILE}")
     content = read_settings(str(settings))
+    require_current(content, run, "make it again for its images")
     for key, value in (("device", "cpu"), ("precision", "float32"), ("workers", 0)):
         set_key(content, key, value)
     session = start_session(validate(content), screen)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from nettailor.core.config import EXECUTION_KEYS, STAGES, RunConfig
+from nettailor.core.config import EXECUTION_KEYS, METHODS, RunConfig
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
 from nettailor.core.printable import printable
@@ -29,7 +29,7 @@ _NO_SETTING = {
     "search.trials", *EXECUTION_KEYS,
 }  # fmt: skip
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)")
-_OWN_SECTIONS = tuple(f"{stage}." for stage in STAGES)  # each kind trains by its own
+_OWN_SECTIONS = tuple(f"{name}." for name in METHODS)  # each kind trains by its own
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,10 +138,7 @@ class Knapsack(_Read):
 
     of: MadeNarrower
     budget: Budget
-    solver: Literal["exact", "greedy"]
     round_to: AtLeastOne
-    distill: NonNegative
-    mimic: NonNegative
     paths: Paths | None
 
     @property
@@ -151,10 +148,7 @@ class Knapsack(_Read):
             "knapsack": self.of.kind == "teacher",
             f"knapsack of tailored {self.of.name}": self.of.kind == "tailored",
             self.budget.label: True,
-            "greedy": self.solver == "greedy",
             "any width" if self.round_to == 1 else f"by {self.round_to}": self.round_to != ROUND_TO,
-            "no distillation": not self.distill,
-            "inner distillation": self.mimic,
         }
         return ", ".join(word for word, applies in words.items() if applies)
 

@@ -1,0 +1,66 @@
+"""What settings leave open: every `auto` and null that stands for one value, and each schedule."""
+
+from typing import Literal
+
+from nettailor.core.config import RunConfig
+from nettailor.core.data import absolute
+from nettailor.core.families import family
+from nettailor.core.schedule import Schedule
+from nettailor.student.mimicry import DEFAULT_MIMIC, form_for
+
+Stage = Literal["teacher", "student", "prune", "eliminate", "scale"]
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """The settings as a run goes by them and writes them down; once more changes nothing.
+
+    Two keys stay open, since they mean another thing for each network: `weights: auto`, and a
+    `crop_pct` of null. What became of them is in a network's `architecture.json`.
+
+    Raises UserError for an unknown backbone.
+    """
+    teacher, student = config.teacher, config.student
+    warmup = teacher.warmup_epochs
+    if warmup is None:
+        warmup = int(teacher.optimizer == "sgd" and teacher.epochs > 1)
+    form = form_for(family(config.backbone)) if student.mimicry == "auto" else student.mimicry
+    unit, _ = config.budget.given or (student.cost, None)
+    shared = config.prune.finetune == "task"
+    epochs, quarter = teacher.epochs, -(-config.search.epochs // 4)
+    changes = {
+        "teacher": {"warmup_epochs": warmup},
+        "student": {
+            "adapters": shared if student.adapters == "auto" else student.adapters,
+            "cost": "latency" if unit == "latency_ms" else unit,
+            "mimic": DEFAULT_MIMIC[form] if student.mimic is None else student.mimic,
+            "mimicry": form,
+        },
+        "prune": {"lr": config.prune.lr or student.lr},
+        "eliminate": {"epochs": config.eliminate.epochs or epochs},
+        "scale": {"epochs": config.scale.epochs or epochs},
+        "search": {"trial_epochs": config.search.trial_epochs or quarter},
+    }
+    sections = {
+        section: getattr(config, section).model_copy(update=values)
+        for section, values in changes.items()
+    }
+    return config.model_copy(update={"data": absolute(config.data), **sections})
+
+
+def schedule_of(config: RunConfig, stage: Stage) -> Schedule:
+    """How a stage trains: after a cut as the student, beside the teacher as the teacher.
+
+    config: resolved.
+    """
+    own = getattr(config, stage)
+    cut = stage in ("student", "prune")
+    warmup = config.teacher.warmup_epochs
+    assert warmup is not None, "the settings are resolved"
+    return Schedule(
+        epochs=own.epochs,
+        optimizer=(config.student if cut else config.teacher).optimizer,
+        lr=own.lr,
+        weight_decay=config.weight_decay,
+        shape=config.schedule,
+        warmup_epochs=0 if cut else min(warmup, own.epochs - 1),
+    )
