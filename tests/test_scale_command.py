@@ -139,7 +139,7 @@ def test_a_run_is_replayed_by_its_own_settings(
 def test_coefficients_and_a_start_from_nothing_are_runs_of_their_own(
     out: Path, argv: list[str]
 ) -> None:
-    own = ["--coefficients", "[1.5, 1.1, 1]", "--scale.pretrained", "false"]
+    own = ["--scale.coefficients", "[1.5, 1.1, 1]", "--scale.pretrained", "false"]
     with Screen() as screen:
         flags = [*argv, *own, "--out", str(out.parent)]
         session = start_session(parse("test", "", flags)[0], screen)
