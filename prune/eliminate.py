@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Backbone, node_specs
@@ -83,4 +84,4 @@ def eliminate(chain: Backbone, kept: int, *, replacement: bool) -> Backbone:
         neck, features = fresh_neck(chain, node, HEAD_EXPANSION * node.channels)
         classifier = fresh_classifier(features, chain.classes)
     parts = Parts(chain.family, chain.stem, blocks, activations, neck, classifier, stages)
-    return Backbone(parts)
+    return Backbone(parts, example=torch.empty(1, *chain.example, device="meta"))

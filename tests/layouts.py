@@ -1,7 +1,6 @@
 """Small real networks whose nodes are tokens or (B, H, W, C), cut by hand."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from functools import cache
 
 import timm
@@ -28,7 +27,7 @@ class Tokens(nn.Module):
         x = self.patch_embed(images)
         first = [] if self.cls_token is None else [self.cls_token]
         others = [] if self.reg_token is None else [self.reg_token]
-        tokens = [token.expand(len(x), -1, -1) for token in (*first, *others)]
+        tokens = [token.expand(x.shape[0], -1, -1) for token in (*first, *others)]
         return self.norm_pre(torch.cat([*tokens, x], dim=1) + self.pos_embed)
 
 
@@ -176,15 +175,15 @@ class ToTokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.conv(x)
-        # somebody's own: a view, which the channels-last order does not allow
-        return self.norm(maps.view(len(x), maps.shape[1], -1).transpose(1, 2))
+        return self.norm(maps.view(*maps.shape[:2], -1).transpose(1, 2))
 
 
 def hybrid() -> tuple[nn.Module, nt.Backbone]:
-    """Convolutions first and tokens afterwards, without prefix; a view of its own."""
+    """Convolutions first and tokens afterwards, without prefix."""
     torch.manual_seed(0)
-    stem = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.ReLU())
-    conv = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    stem = nn.Sequential(nn.Conv2d(3, 8, 4, 4, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    filters = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+    conv = nn.Sequential(filters, nn.BatchNorm2d(8), nn.ReLU())
 
     def mlp(channels: int) -> nn.Module:
         layers = nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
@@ -213,8 +212,3 @@ def images_for(backbone: nt.Backbone, count: int = 2) -> Tensor:
 
 
 NETWORKS = {"vit": vit, "swin": swin, "convnext": convnext, "hybrid": hybrid}
-
-
-def shapes(specs: Sequence[object]) -> list[tuple[object, ...]]:
-    """The specs as plain tuples."""
-    return [tuple(spec) for spec in specs]  # type: ignore[arg-type]

@@ -25,7 +25,8 @@ def test_an_exit_of_inverted_residuals_by_hand() -> None:
 def test_an_exit_is_no_wider_than_256_channels() -> None:
     """42 · 6 = 252 and 43 · 6 = 258."""
     chain = create_backbone("test_efficientnet", CLASSES)
-    widths = [exit_from(chain, NodeSpec(channels, 8)).classifier.in_features for channels in (42, 43, 320)]
+    nodes = [NodeSpec(channels, 8) for channels in (42, 43, 320)]
+    widths = [exit_from(chain, node).classifier.in_features for node in nodes]
     assert widths == [252, 256, 256]
 
 

@@ -1,6 +1,6 @@
 """A network as a chain of blocks between a stem and a head, whose every node can be read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from itertools import accumulate, pairwise
@@ -8,10 +8,11 @@ from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.classification import logits_of
-from nettailor.core.errors import UserError
+from nettailor.core.errors import REFUSALS, UserError
 from nettailor.core.families import make_network
 from nettailor.core.layout import NodeSpec, Seen, specs_of
 from nettailor.core.parts import Family, Parts, own_parts, take_apart
@@ -20,8 +21,6 @@ Module = TypeVar("Module", bound=nn.Module)
 
 # A power of two that every supported stride (2 to 32) divides.
 _PROBE = (3, 256, 256)
-# what a network raises that does not take what it is given
-REFUSALS = (RuntimeError, AssertionError, TypeError, ValueError, IndexError)
 
 
 class NetOutput(NamedTuple):
@@ -170,11 +169,16 @@ def meta_copy(module: Module) -> Module:
 
     The module itself is neither run nor changed.
     """
+    return _copy_of(module, lambda tensor: tensor.to("meta"))
+
+
+def _copy_of(module: Module, tensors: Callable[[Tensor], Tensor]) -> Module:
+    """A copy in evaluation mode with other tensors in the place of the module's own."""
     memo: dict[int, object] = {
-        id(parameter): nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        id(parameter): nn.Parameter(tensors(parameter.detach()), parameter.requires_grad)
         for parameter in module.parameters()
     }
-    memo |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    memo |= {id(buffer): tensors(buffer) for buffer in module.buffers()}
     return deepcopy(module, memo).eval()
 
 
@@ -225,13 +229,20 @@ def _empty(chain: Backbone) -> Tensor:
 
 
 def _takes_channels_last(chain: Backbone) -> bool:
-    """Whether no `view` of the network's own asks for the other order."""
-    images = torch.empty(2, *chain.example, device="meta").to(memory_format=torch.channels_last)
-    try:
-        with torch.no_grad():
-            meta_copy(chain).to(memory_format=torch.channels_last)(images)
-    except REFUSALS:
-        return False
+    """Whether no `view` of the network's own asks for the other order; nothing is computed."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def ordered(tensor: Tensor) -> Tensor:
+        copied = fake.from_tensor(tensor)
+        return copied.to(memory_format=torch.channels_last) if copied.ndim == 4 else copied
+
+    copy = _copy_of(chain, ordered)
+    with fake, torch.no_grad():
+        images = torch.empty(2, *chain.example, device=next(copy.parameters()).device)
+        try:
+            copy(images.contiguous(memory_format=torch.channels_last))
+        except REFUSALS:
+            return False
     return True
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nettailor.core.backbone import REFUSALS, Backbone, meta_copy, node_specs
-from nettailor.core.errors import UserError
+from nettailor.core.backbone import Backbone, meta_copy, node_specs
+from nettailor.core.errors import REFUSALS, UserError
 
 
 class Cost(NamedTuple):
