@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Literal, NamedTuple, Self, cast
 
 import torch
+from timm.layers import RmsNorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,7 +20,7 @@ from nettailor.student.wiring import Path, Wiring
 
 BatchNormPolicy = Literal["train", "follow", "frozen"]
 
-_NORMS = (_BatchNorm, nn.LayerNorm)
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.RMSNorm, RmsNorm)
 
 
 class StudentOutput(NamedTuple):

@@ -303,7 +303,7 @@ def test_exported(make: Any) -> None:
         plain = nt.fold(network)
         answer = load_onnx(to_onnx(plain, backbone.example[1], {}))
         with torch.no_grad():
-            close(answer(images), plain(images), 1e-4)
+            close(answer(images).logits, plain(images), 1e-4)
 
 
 def test_the_cut_by_rank_is_of_any_layout() -> None:
@@ -362,7 +362,7 @@ def test_fixed_removal_after_tokens() -> None:
 
 @pytest.mark.parametrize(
     ("make", "layer"),
-    [(vit, "stem"), (swin, "stem"), (convnext, "stem"), (hybrid, "blocks.1")],
+    [(vit, "stem.patch_embed"), (swin, "stem"), (convnext, "stem"), (hybrid, "blocks.1")],
 )
 def test_channels_are_refused_by_the_name_of_a_layer(make: Any, layer: str) -> None:
     with pytest.raises(UserError, match=f"cannot be grouped: its layer {layer} does"):

@@ -9,12 +9,11 @@ from typing import NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.classification import logits_of
 from nettailor.core.errors import REFUSALS, UserError
 from nettailor.core.families import make_network
-from nettailor.core.layout import NodeSpec, Seen, specs_of
+from nettailor.core.layout import NodeSpec, Seen, channel_axis_of, specs_of
 from nettailor.core.parts import Family, Parts, own_parts, take_apart
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -205,12 +204,8 @@ def _seen(chain: Backbone, side: int) -> list[Seen]:
             read.append((args[0], axis % args[0].ndim))
 
     for module in copy.modules():
-        # timm's and torchvision's layer norms of (B, C, H, W) are called LayerNorm2d
-        last = isinstance(module, nn.Linear | nn.LayerNorm | nn.RMSNorm | nn.MultiheadAttention)
-        if last and not type(module).__name__.endswith("2d"):
-            module.register_forward_pre_hook(partial(note, -1))
-        elif last or isinstance(module, nn.Conv2d | nn.GroupNorm | _BatchNorm):
-            module.register_forward_pre_hook(partial(note, 1))
+        if axis := channel_axis_of(module):
+            module.register_forward_pre_hook(partial(note, axis))
     with torch.no_grad():
         nodes = copy.nodes(torch.empty(2, chain.example[0], side, side, device="meta"))
         copy.classifier(copy.neck(nodes[-1]))
@@ -221,6 +216,10 @@ def _seen(chain: Backbone, side: int) -> list[Seen]:
                 "row of the first axis for each image"
             )
     readers = [next((axis for x, axis in read if x is node), None) for node in nodes]
+    if readers[-1] is None and isinstance(chain.classifier, nn.Linear):
+        features = chain.classifier.in_features
+        alike = [axis for axis in range(1, node.ndim) if node.shape[axis] == features]
+        readers[-1] = alike[0] if len(alike) == 1 else None
     return [Seen(tuple(node.shape), axis) for node, axis in zip(nodes, readers, strict=True)]
 
 

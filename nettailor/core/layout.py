@@ -10,7 +10,9 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from timm.layers import RmsNorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.errors import UserError
 
@@ -101,6 +103,14 @@ def features_of(x: Tensor, layout: Layout, prefix: int) -> Tensor:
     if prefix:
         return x[:, 0]
     return x.mean(dim={"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[layout])
+
+
+def channel_axis_of(module: nn.Module) -> int:
+    """The axis that a layer takes for the channels of what it reads: 1, -1, or 0 if it has none."""
+    if isinstance(module, nn.Linear | nn.LayerNorm | nn.RMSNorm | RmsNorm | nn.MultiheadAttention):
+        # layer norms of (B, C, H, W) are called LayerNorm2d in timm and torchvision
+        return 1 if type(module).__name__.endswith("2d") else -1
+    return int(isinstance(module, nn.Conv2d | nn.GroupNorm | _BatchNorm))
 
 
 class Seen(NamedTuple):
