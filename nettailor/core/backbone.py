@@ -91,9 +91,9 @@ class Backbone(nn.Module):
         self.channels_last = True
         if checked:
             _out_of_place(self)
-            _require_chain(self)
-        if blocks is not None:
-            self.stages = _stages(node_specs(self))
+            specs = _require_chain(self)
+            if blocks is not None:
+                self.stages = _stages(specs)
         if self.family == "own":
             self.channels_last = _takes_channels_last(self)
 
@@ -258,8 +258,8 @@ def _out_of_place(network: nn.Module) -> None:
             module.inplace = False  # type: ignore[assignment]
 
 
-def _require_chain(chain: Backbone) -> None:
-    """Raise UserError where the parts do not follow each other from images to logits."""
+def _require_chain(chain: Backbone) -> tuple[NodeSpec, ...]:
+    """The nodes; UserError where the parts do not follow each other from images to logits."""
     copy, where = meta_copy(chain), "the stem"
     _, height, width = chain.example
     if height != width:
@@ -284,7 +284,7 @@ def _require_chain(chain: Backbone) -> None:
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         raise UserError(f"Backbone: the head gives {_shape(logits)}, expected logits (B, classes)")
-    node_specs(chain)
+    return node_specs(chain)
 
 
 def _require_node(node: object, where: str) -> None:
