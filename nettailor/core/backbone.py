@@ -1,10 +1,10 @@
 """A network as a chain of blocks between a stem and a head, whose every node can be read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from nettailor.core.classification import logits_of
 from nettailor.core.errors import REFUSALS, UserError
 from nettailor.core.families import make_network
 from nettailor.core.layout import NodeSpec, Seen, channel_axis_of, specs_of
+from nettailor.core.meta import copy_with
+from nettailor.core.meta import meta_copy as meta_copy
 from nettailor.core.parts import Family, Parts, own_parts, take_apart
-
-Module = TypeVar("Module", bound=nn.Module)
 
 # A power of two that every supported stride (2 to 32) divides.
 _PROBE = (3, 256, 256)
@@ -163,24 +163,6 @@ def create_backbone(name: str, classes: int) -> Backbone:
     return backbone_of(make_network(name, classes))
 
 
-def meta_copy(module: Module) -> Module:
-    """A copy on the meta device in evaluation mode: shapes without values, memory or arithmetic.
-
-    The module itself is neither run nor changed.
-    """
-    return _copy_of(module, lambda tensor: tensor.to("meta"))
-
-
-def _copy_of(module: Module, tensors: Callable[[Tensor], Tensor]) -> Module:
-    """A copy in evaluation mode with other tensors in the place of the module's own."""
-    memo: dict[int, object] = {
-        id(parameter): nn.Parameter(tensors(parameter.detach()), parameter.requires_grad)
-        for parameter in module.parameters()
-    }
-    memo |= {id(buffer): tensors(buffer) for buffer in module.buffers()}
-    return deepcopy(module, memo).eval()
-
-
 def node_specs(chain: Backbone) -> tuple[NodeSpec, ...]:
     """Channels, stride and layout of the L + 1 nodes x_0 … x_L; UserError as in `specs_of`."""
     side = chain.example[1]
@@ -235,7 +217,7 @@ def _takes_channels_last(chain: Backbone) -> bool:
         copied = fake.from_tensor(tensor)
         return copied.to(memory_format=torch.channels_last) if copied.ndim == 4 else copied
 
-    copy = _copy_of(chain, ordered)
+    copy = copy_with(chain, ordered)
     with fake, torch.no_grad():
         images = torch.empty(2, *chain.example, device=next(copy.parameters()).device)
         try:
