@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nettailor as nt
+from nettailor.core.backbone import node_specs
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.layout import (
@@ -180,3 +181,31 @@ def test_a_view_of_ones_own_keeps_the_order() -> None:
         with torch.no_grad():
             expected = nt.fold(student)(images.contiguous())
             torch.testing.assert_close(student(images).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+class Positions(nn.Module):
+    """Tokens of images of 64 pixels and of no others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.positions = nn.Conv2d(3, 12, 16, 16), nn.Parameter(torch.randn(1, 16, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).flatten(2).transpose(1, 2) + self.positions
+
+
+class Mean(nn.Module):
+    """(B, N, C) -> (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1)
+
+
+def test_the_classifier_tells_of_the_last_node() -> None:
+    """Of one size of images, and read by no norm: the axis as long as the classifier is wide."""
+    block, example = nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 20)), torch.zeros(1, 3, 64, 64)
+    head = nn.Sequential(Mean(), nn.Linear(20, 4))
+    found = node_specs(nt.Backbone(Positions(), [block], head, example=example))
+    assert found == (NodeSpec(12, 16, "tokens"), NodeSpec(20, 16, "tokens"))
+    with pytest.raises(UserError, match=r"block 1 gives \(2, 16, 20\), where it cannot be told"):
+        nt.Backbone(Positions(), [block], nn.Sequential(head, nn.Identity()), example=example)

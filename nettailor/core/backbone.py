@@ -1,8 +1,10 @@
 """A network as a chain of blocks between a stem and a head, whose every node can be read."""
 
 from collections.abc import Sequence
+from contextlib import redirect_stderr, suppress
 from copy import deepcopy
 from functools import partial
+from io import StringIO
 from itertools import accumulate, pairwise
 from typing import NamedTuple, Self
 
@@ -168,10 +170,9 @@ def node_specs(chain: Backbone) -> tuple[NodeSpec, ...]:
     side = chain.example[1]
 
     def at_twice() -> list[Seen] | None:
-        try:
+        with suppress(UserError, *REFUSALS), redirect_stderr(StringIO()):  # traced modules print
             return _seen(chain, 2 * side)
-        except (UserError, *REFUSALS):
-            return None
+        return None
 
     return specs_of(side, _seen(chain, side), at_twice)
 
@@ -218,13 +219,11 @@ def _takes_channels_last(chain: Backbone) -> bool:
         return copied.to(memory_format=torch.channels_last) if copied.ndim == 4 else copied
 
     copy = copy_with(chain, ordered)
-    with fake, torch.no_grad():
+    with fake, torch.no_grad(), suppress(*REFUSALS), redirect_stderr(StringIO()):
         images = torch.empty(2, *chain.example, device=next(copy.parameters()).device)
-        try:
-            copy(images.contiguous(memory_format=torch.channels_last))
-        except REFUSALS:
-            return False
-    return True
+        copy(images.contiguous(memory_format=torch.channels_last))
+        return True
+    return False
 
 
 def _stages(specs: Sequence[NodeSpec]) -> tuple[int, ...]:
