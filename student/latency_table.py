@@ -84,7 +84,9 @@ def measure_paths(
     for path in student.wiring.paths:
         if path.kind != "identity":
             parts[path.key] = _module(student, path)
-            inputs[path.key] = _like(nodes[path.source], batch, device)
+            values = torch.randn(batch, *nodes[path.source].shape[1:], device=device)
+            maps = student.specs[path.source].layout == "nchw" and chain.channels_last
+            inputs[path.key] = values.to(memory_format=torch.channels_last) if maps else values
         if path.key in student.adapters:  # which the whole backbone lacks
             parts[_bare(path.key)] = student.blocks[path.key]
             inputs[_bare(path.key)] = inputs[path.key]
@@ -107,12 +109,6 @@ def measure_paths(
 def _bare(key: str) -> str:
     """The name of a block's time without its adapter."""
     return f"{key} alone"
-
-
-def _like(node: Tensor, batch: int, device: torch.device) -> Tensor:
-    """Random values of a node's shape, in the memory order that the network gives it."""
-    values = torch.randn(batch, *node.shape[1:], device=device)
-    return values.to(memory_format=torch.channels_last) if node.ndim == 4 else values
 
 
 def _module(student: Student, path: Path) -> nn.Module:
