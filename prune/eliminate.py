@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Backbone, node_specs
 from nettailor.core.classification import fresh_classifier
+from nettailor.core.errors import UserError
+from nettailor.core.layout import NodeSpec, bring
 from nettailor.core.parts import Parts
 from nettailor.student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
-from nettailor.student.proxy import pool
 
 
 class Replacement(nn.Module):
@@ -18,16 +20,17 @@ class Replacement(nn.Module):
     Max-pooling to the output's resolution, as in a proxy, then a 3×3 convolution and batch norm.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+    def __init__(self, source: NodeSpec, target: NodeSpec) -> None:
         super().__init__()
-        self.stride = stride
-        self.conv = fresh_convolution(channels_in, channels_out, kernel=3)
-        self.norm = nn.BatchNorm2d(channels_out)
+        self.source, self.target = source, target
+        self.conv = fresh_convolution(source.channels, target.channels, kernel=3)
+        self.norm = nn.BatchNorm2d(target.channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))."""
-        out: Tensor = self.norm(self.conv(pool(x, self.stride)))
-        return out
+        """A node like `source` -> one like `target`."""
+        maps = self.target._replace(layout="nchw")
+        out: Tensor = self.norm(self.conv(bring(x, self.source, maps)))
+        return bring(out, maps, self.target)
 
 
 def units(stages: Sequence[int], unit: Literal["stages", "blocks"]) -> int:
@@ -51,8 +54,8 @@ def eliminate(chain: Backbone, kept: int, *, replacement: bool) -> Backbone:
 
     Without a replacement, the head is a fresh one on the channels that are left: for inverted
     residuals a 1×1 convolution to 6 times as many, batch norm and activation, then average pooling
-    and a linear classifier; for ConvNeXt pooling and layer norm; for the others pooling alone. With
-    a replacement, one convolution stands for the removed blocks and the pretrained neck stays.
+    and a linear classifier; the others as in `fresh_neck`. With a replacement, one convolution
+    stands for the removed blocks and the pretrained neck stays.
 
     Args:
         chain: the whole pretrained network, with a classifier for this task.
@@ -60,19 +63,25 @@ def eliminate(chain: Backbone, kept: int, *, replacement: bool) -> Backbone:
 
     Raises:
         ValueError: `kept` is out of range.
+        UserError: a replacement is asked for where tokens are no map.
     """
     if not 1 <= kept < len(chain.blocks):
         raise ValueError(f"cannot keep {kept} of {len(chain.blocks)} blocks")
     specs = node_specs(chain)
-    channels, last = specs[kept].channels, specs[-1]
+    node, last = specs[kept], specs[-1]
     blocks, activations = list(chain.blocks[:kept]), list(chain.activations[:kept])
     stages, neck, classifier = chain.stages[:kept], chain.neck, chain.classifier
     if replacement:
-        blocks.append(Replacement(channels, last.channels, last.stride // specs[kept].stride))
+        if last.prefix or not node.leads_to(last):
+            raise UserError(
+                "a replacement is a convolution, and the tokens after the last block are no map "
+                "of the image alone: leave the replacement out"
+            )
+        blocks.append(Replacement(node, last))
         activations.append(chain.activations[-1])
         stages = (*stages, chain.stages[-1])
     else:
-        neck, features = fresh_neck(chain, channels, HEAD_EXPANSION * channels)
+        neck, features = fresh_neck(chain, node, HEAD_EXPANSION * node.channels)
         classifier = fresh_classifier(features, chain.classes)
     parts = Parts(chain.family, chain.stem, blocks, activations, neck, classifier, stages)
-    return Backbone(parts)
+    return Backbone(parts, example=torch.empty(1, *chain.example, device="meta"))

@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nettailor.core.backbone import Backbone, meta_copy
-from nettailor.prune.plain import Graph, MaxPool, Merged, Scaled, Step, Sum, Widened
+from nettailor.core.layout import Layout
+from nettailor.prune.plain import Brought, Graph, Layer, Merged, Scaled, Step, Sum, Widened
 from nettailor.student.exit import Head
 from nettailor.student.network import Student
 from nettailor.student.proxy import Proxy, ScaledBatchNorm2d
@@ -69,25 +70,28 @@ def _student_steps(student: Student, ends: dict[nn.Module, nn.Conv2d]) -> list[S
     alphas = student.path_weights().tolist()
     steps = [Step("x0", ("images",), student.stem)]
 
-    def pooled(source: int, target: int) -> str:
-        """The name of x_source at the resolution of x_target, pooled where it is not so yet."""
-        stride = student.specs[target].stride // student.specs[source].stride
-        if stride == 1:
-            return f"x{source}"
-        name = f"x{source}_by{stride}"
+    def brought(path: Path) -> str:
+        """The name of a path's source as it is added at its target, brought there where need be."""
+        source, target = student.specs[path.source], student.specs[path.target]
+        if source.places == target.places:
+            return f"x{path.source}"
+        name = f"x{path.source}_by{target.stride // source.stride}"
+        if source.layout != target.layout or source.prefix != target.prefix:
+            name += f"_{target.layout}{target.prefix or ''}"
         if all(step.name != name for step in steps):
-            steps.append(Step(name, (f"x{source}",), MaxPool(stride)))
+            steps.append(Step(name, (f"x{path.source}",), Brought(source, target)))
         return name
 
     def terms(path: Path, alpha: float) -> list[tuple[str, nn.Module]]:
         match path.kind:
             case "proxy":
                 proxy = cast(Proxy, student.proxies[path.key])
-                return [(pooled(path.source, path.target), _plain_proxy(proxy, alpha))]
+                return [(brought(path), _plain_proxy(proxy, alpha))]
             case "identity":
-                missing = student.specs[path.target].channels - student.specs[path.source].channels
-                module: nn.Module = Widened(missing) if missing else nn.Identity()
-                return [(pooled(path.source, path.target), _scaled(module, alpha))]
+                target = student.specs[path.target]
+                missing = target.channels - student.specs[path.source].channels
+                widened = Widened(missing, target.layout) if missing else nn.Identity()
+                return [(brought(path), _scaled(widened, alpha))]
             case "block":
                 block = student.blocks[path.key]
                 if block in ends:
@@ -97,14 +101,17 @@ def _student_steps(student: Student, ends: dict[nn.Module, nn.Conv2d]) -> list[S
                 found = [(f"x{path.source}", block)]
                 if path.key in student.adapters:
                     adapter = cast(Proxy, student.adapters[path.key])
-                    place = pooled(path.source, path.target)
-                    found.append((place, _plain_proxy(adapter, alpha)))
+                    found.append((brought(path), _plain_proxy(adapter, alpha)))
                 return found
             case "head" | "exit":
                 head = cast(Head, student.heads[path.key])
-                _scale(cast(nn.Linear, head.classifier), alpha)
                 parts = OrderedDict(neck=head.neck, classifier=head.classifier)
-                return [(f"x{path.source}", nn.Sequential(parts))]
+                plain: nn.Module = nn.Sequential(parts)
+                if isinstance(head.classifier, nn.Linear):
+                    _scale(head.classifier, alpha)
+                else:
+                    plain = _scaled(plain, alpha)
+                return [(f"x{path.source}", plain)]
 
     for node, incoming in enumerate(student.wiring.incoming):
         found = [
@@ -116,11 +123,11 @@ def _student_steps(student: Student, ends: dict[nn.Module, nn.Conv2d]) -> list[S
         ]
         if not found:
             continue
-        proxies = [term for term in found if isinstance(term[1], nn.Conv2d)]
+        proxies = [(name, module) for name, module in found if isinstance(module, Layer)]
         if len(proxies) > 1:
-            together = Merged([cast(nn.Conv2d, module) for _, module in proxies])
+            together = Merged([module for _, module in proxies])
             steps.append(Step(f"proxies{node}", tuple(name for name, _ in proxies), together))
-            found = [term for term in found if term not in proxies]
+            found = [term for term in found if not isinstance(term[1], Layer)]
             found.append((f"proxies{node}", nn.Identity()))
         sources = tuple(source for source, _ in found)
         modules = [module for _, module in found]
@@ -147,13 +154,25 @@ def _without_identities(steps: Sequence[Step]) -> list[Step]:
 
 
 def _plain_proxy(proxy: Proxy, alpha: float) -> nn.Module:
-    """A proxy's convolutions on what is already pooled; the first is fused before."""
-    last = fuse_conv_bn_eval(proxy.conv, proxy.norm)
-    _scale(last, alpha)
+    """A proxy's layers on what is already pooled; its first norm is fused before."""
+    fused = fuse_conv_bn_eval(proxy.conv, proxy.norm)
+    _scale(fused, alpha)
+    last = _plain_layer(fused, proxy.layout)
     if proxy.squeeze is None:
         return last
     squeeze, _, activation = proxy.squeeze
-    return nn.Sequential(squeeze, activation, last)
+    return nn.Sequential(_plain_layer(cast(nn.Conv2d, squeeze), proxy.layout), activation, last)
+
+
+def _plain_layer(conv: nn.Conv2d, layout: Layout) -> Layer:
+    """A 1×1 convolution, or where the channels come last the linear layer that it is there."""
+    if layout == "nchw":
+        return conv
+    linear = nn.Linear(conv.in_channels, conv.out_channels).to(conv.weight)
+    with torch.no_grad():
+        linear.weight.copy_(conv.weight.flatten(1))
+        linear.bias.copy_(cast(Tensor, conv.bias))
+    return linear
 
 
 def _scaled(module: nn.Module, alpha: float) -> nn.Module:

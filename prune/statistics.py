@@ -31,6 +31,8 @@ def reestimate(
             for module in network.modules()
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
         ]
+        if not norms:
+            return
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()

@@ -7,6 +7,7 @@ from torch import nn
 
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import Cost, chain_costs, module_flops, parameters
+from nettailor.core.layout import bring
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path
 
@@ -25,24 +26,25 @@ def path_costs(student: Student, chain: Backbone, image_size: int) -> tuple[tupl
     costs = chain_costs(chain, image_size)
     specs = student.specs
 
-    def alone(module: nn.Module, path: Path, node: int) -> Cost:
-        side = -(-image_size // specs[node].stride)
-        flops = module_flops(module, (specs[path.source].channels, side, side))
-        return Cost(flops, parameters(module))
+    def alone(module: nn.Module, path: Path) -> Cost:
+        node = costs.nodes[path.source]
+        if path.target < student.wiring.depth:
+            # a proxy pools first, so its convolutions run at the target's resolution
+            node = bring(node, specs[path.source], specs[path.target])
+        return Cost(module_flops(module, tuple(node.shape[1:])), parameters(module))
 
     result = []
     for path in student.wiring.paths:
         if path.kind == "block":
             cost = costs.blocks[path.target - 1]
             if path.key in student.adapters:
-                cost = _sum(cost, alone(student.adapters[path.key], path, path.target))
+                cost = _sum(cost, alone(student.adapters[path.key], path))
         elif path.kind == "head":
             cost = _sum(costs.neck, costs.classifier)
         elif path.kind == "exit":
-            cost = alone(student.heads[path.key], path, path.source)
+            cost = alone(student.heads[path.key], path)
         elif path.kind == "proxy":
-            # a proxy pools first, so its convolutions run at the target's resolution
-            cost = alone(student.proxies[path.key], path, path.target)
+            cost = alone(student.proxies[path.key], path)
         else:
             cost = Cost(0, 0)
         result.append(cost)

@@ -5,11 +5,13 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Backbone, head_activation
+from nettailor.core.backbone import Backbone, head_activation, node_specs
 from nettailor.core.classification import fresh_classifier, logits_of
+from nettailor.core.layout import Layout, NodeSpec, features_of
 
 HEAD_EXPANSION = 6  # channels of an inverted-residual head over those that it reads
 _LEAN_WIDTH = 256  # channels at most of an exit's convolution
+_TOKEN_NORM_EPS = 1e-6  # as in vision transformers and ConvNeXt
 
 
 class Head(nn.Module):
@@ -21,21 +23,44 @@ class Head(nn.Module):
         self.classifier = classifier
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, classes)."""
+        """A node -> logits (B, classes)."""
         return logits_of(self.classifier, self.neck(x))
 
 
-def fresh_neck(chain: Backbone, channels: int, width: int) -> tuple[nn.Module, int]:
-    """A new neck on a node of so many channels, and its number of features.
+class Features(nn.Module):
+    """A node's class token where it has prefix tokens, or the mean of its positions: (B, C)."""
+
+    def __init__(self, layout: Layout, prefix: int) -> None:
+        super().__init__()
+        self.layout: Layout = layout
+        self.prefix = prefix
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `features_of`."""
+        return features_of(x, self.layout, self.prefix)
+
+
+def fresh_neck(chain: Backbone, node: NodeSpec, width: int) -> tuple[nn.Module, int]:
+    """A new neck on a node, and its number of features.
 
     For inverted residuals a 1×1 convolution to `width` channels, batch norm and activation, then
-    average pooling; for ConvNeXt pooling and layer norm; for the others pooling alone.
+    average pooling; for ConvNeXt pooling and layer norm; for others of (B, C, H, W) pooling alone.
+    For tokens and (B, H, W, C) a layer norm, then the class token or the mean; where the node is
+    like the last one, a copy of the pretrained neck, if its weights are those of norms alone.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    features = channels
+    features = node.channels
+    if node.layout != "nchw":
+        neck, classifier = chain.neck, chain.classifier
+        lean = all(weight.ndim <= 1 for weight in neck.parameters())
+        if lean and isinstance(classifier, nn.Linear) and node == node_specs(chain)[-1]:
+            return copy.deepcopy(neck), classifier.in_features
+        layers["norm"] = nn.LayerNorm(features, eps=_TOKEN_NORM_EPS)
+        layers["pool"] = Features(node.layout, node.prefix)
+        return nn.Sequential(layers), features
     if chain.family == "inverted-residual":
         features = width
-        layers["conv"] = fresh_convolution(channels, features, kernel=1)
+        layers["conv"] = fresh_convolution(node.channels, features, kernel=1)
         layers["norm"] = nn.BatchNorm2d(features)
         layers["act"] = copy.deepcopy(head_activation(chain))
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
@@ -45,12 +70,12 @@ def fresh_neck(chain: Backbone, channels: int, width: int) -> tuple[nn.Module, i
     return nn.Sequential(layers), features
 
 
-def exit_from(chain: Backbone, channels: int) -> Head:
-    """An exit that reads a node of so many channels.
+def exit_from(chain: Backbone, node: NodeSpec) -> Head:
+    """An exit that reads a node.
 
     It is the head of fixed removal (ELimNet), no wider than 256 channels.
     """
-    neck, features = fresh_neck(chain, channels, min(HEAD_EXPANSION * channels, _LEAN_WIDTH))
+    neck, features = fresh_neck(chain, node, min(HEAD_EXPANSION * node.channels, _LEAN_WIDTH))
     return Head(neck, fresh_classifier(features, chain.classes))
 
 

@@ -12,17 +12,23 @@ def grown_wiring(
     """Every block, and what may stand in for it; see `Student` for the arguments."""
     blocks = range(1, len(chain.blocks) + 1)
     specs = node_specs(chain)
-    return full_wiring(
+    wiring = full_wiring(
         len(chain.blocks),
         skips,
         identities=[
             node
             for node in blocks
-            if identities and specs[node - 1].channels <= specs[node].channels
+            if identities
+            and specs[node - 1].channels <= specs[node].channels
+            and specs[node - 1].leads_to(specs[node])
         ],
         exits=[
             node
             for node, after in zip(blocks, [*chain.stages[1:], None], strict=True)
             if exits and after != chain.stages[node - 1]
         ],
+    )
+    proxies = wiring.of_kind("proxy")
+    return wiring.without(
+        path for path in proxies if not specs[path.source].leads_to(specs[path.target])
     )

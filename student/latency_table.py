@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import Backbone
 from nettailor.core.console import Tell, untold
+from nettailor.core.cost import chain_costs
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
+from nettailor.core.layout import NodeSpec, bring
 from nettailor.student.network import Student
-from nettailor.student.proxy import pool
 from nettailor.student.wiring import Path
 
 
@@ -29,12 +30,12 @@ class LatencyTable(NamedTuple):
 class _Pooled(nn.Module):
     """A proxy with the pooling before it."""
 
-    def __init__(self, module: nn.Module, stride: int) -> None:
+    def __init__(self, module: nn.Module, source: NodeSpec, target: NodeSpec) -> None:
         super().__init__()
-        self.module, self.stride = module, stride
+        self.module, self.source, self.target = module, source, target
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.module(pool(x, self.stride))
+        out: Tensor = self.module(bring(x, self.source, self.target))
         return out
 
 
@@ -74,18 +75,18 @@ def measure_paths(
         seconds: for all measurements together.
         keep, tell: see `time_in_turn`.
     """
-    specs = student.specs
-
-    def side(node: int) -> int:
-        return -(-image_size // specs[node].stride)
-
     parts: dict[str, nn.Module] = {"whole": chain, "stem": student.stem}
-    image = sample(batch, 3, image_size, device)
+    image = sample(batch, chain.example[0], image_size, device)
+    if not chain.channels_last:
+        image = image.contiguous()
     inputs = {"whole": image, "stem": image}
+    nodes = chain_costs(chain, image_size).nodes
     for path in student.wiring.paths:
         if path.kind != "identity":
             parts[path.key] = _module(student, path)
-            inputs[path.key] = sample(batch, specs[path.source].channels, side(path.source), device)
+            values = torch.randn(batch, *nodes[path.source].shape[1:], device=device)
+            maps = student.specs[path.source].layout == "nchw" and chain.channels_last
+            inputs[path.key] = values.to(memory_format=torch.channels_last) if maps else values
         if path.key in student.adapters:  # which the whole backbone lacks
             parts[_bare(path.key)] = student.blocks[path.key]
             inputs[_bare(path.key)] = inputs[path.key]
@@ -113,10 +114,10 @@ def _bare(key: str) -> str:
 def _module(student: Student, path: Path) -> nn.Module:
     if path.kind in ("head", "exit"):
         return student.heads[path.key]
-    stride = student.specs[path.target].stride // student.specs[path.source].stride
+    ends = student.specs[path.source], student.specs[path.target]
     if path.kind == "proxy":
-        return _Pooled(student.proxies[path.key], stride)
+        return _Pooled(student.proxies[path.key], *ends)
     block = student.blocks[path.key]
     if path.key not in student.adapters:
         return block
-    return _Both(block, _Pooled(student.adapters[path.key], stride))
+    return _Both(block, _Pooled(student.adapters[path.key], *ends))

@@ -5,28 +5,29 @@ from copy import deepcopy
 from typing import Literal, NamedTuple, Self, cast
 
 import torch
-import torch.nn.functional as F
+from timm.layers import RmsNorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.backbone import Backbone, node_specs
+from nettailor.core.layout import Places, bring, widen
 from nettailor.core.parts import proxy_shape
 from nettailor.student.exit import Head, exit_from
 from nettailor.student.grow import grown_wiring
 from nettailor.student.path_weights import PathWeights
-from nettailor.student.proxy import Proxy, pool, scaled_affines
+from nettailor.student.proxy import Proxy, scaled_affines
 from nettailor.student.wiring import Path, Wiring
 
 BatchNormPolicy = Literal["train", "follow", "frozen"]
 
-_NORMS = (_BatchNorm, nn.LayerNorm)
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.RMSNorm, RmsNorm)
 
 
 class StudentOutput(NamedTuple):
     """What a student computes for B images.
 
     logits: (B, classes), the sum of its heads' by their path weights.
-    nodes: x_0 … x_L, each (B, C_l, H_l, W_l); None where a cut network has no such node any more.
+    nodes: x_0 … x_L, each in its layout; None where a cut network has no such node any more.
     by_head: the logits of each head, (B, classes) each, in the wiring's order.
     alpha: the path weights, (paths,), in the wiring's order.
     """
@@ -58,7 +59,7 @@ class Student(nn.Module):
     A path that the wiring lacks takes no part; `prune.remove` also drops its module.
 
     Attributes:
-        wiring: the living paths. specs: channels and stride of the nodes x_0 … x_L. example: see
+        wiring: the living paths. specs: of the nodes x_0 … x_L. example, channels_last: see
             `Backbone`.
     """
 
@@ -95,18 +96,25 @@ class Student(nn.Module):
         self.batch_norm: BatchNormPolicy = batch_norm
         self.finetunes_all = False
         self.specs, self.example = specs, chain.example
+        self.channels_last = chain.channels_last
         self.stem = chain.stem
         self.blocks = nn.ModuleDict(
             {path.key: chain.blocks[path.target - 1] for path in wiring.of_kind("block")}
         )
 
         def proxy(path: Path) -> Proxy:
-            channels = specs[path.source].channels, specs[path.target].channels
-            return Proxy(*channels, proxy_shape(chain.blocks[path.target - 1]))
+            source, target = specs[path.source], specs[path.target]
+            shape = proxy_shape(chain.blocks[path.target - 1])
+            return Proxy(source.channels, target.channels, shape, target.layout)
 
         self.proxies = nn.ModuleDict({path.key: proxy(path) for path in wiring.of_kind("proxy")})
-        adapted = wiring.of_kind("block") if adapters else ()
-        self.adapters = nn.ModuleDict({path.key: proxy(path) for path in adapted})
+        self.adapters = nn.ModuleDict(
+            {
+                path.key: proxy(path)
+                for path in wiring.of_kind("block")
+                if adapters and specs[path.source].leads_to(specs[path.target])
+            }
+        )
         for adapter in self.adapters.values():
             nn.init.zeros_(cast(Proxy, adapter).norm.weight)
         self.activations = nn.ModuleDict(
@@ -120,7 +128,7 @@ class Student(nn.Module):
             {
                 path.key: Head(chain.neck, chain.classifier)
                 if path.kind == "head"
-                else exit_from(chain, specs[path.source].channels)
+                else exit_from(chain, specs[path.source])
                 for position in wiring.incoming[-1]
                 for path in [wiring.paths[position]]
             }
@@ -163,8 +171,10 @@ class Student(nn.Module):
         alpha = self.path_weights() if self.mixes else torch.ones_like(self.path_weights.logits)
         weights = alpha.unbind()
         affines = self._proxy_affines(weights)
-        nodes: list[Tensor | None] = [self.stem(images)]
-        pooled: dict[tuple[int, int], Tensor] = {}
+        nodes: list[Tensor | None] = [
+            self.stem(images if self.channels_last else images.contiguous())
+        ]
+        pooled: dict[tuple[int, Places], Tensor] = {}
         for node in range(1, self.wiring.depth):
             incoming = self.wiring.incoming[node]
             total: Tensor | None = None
@@ -208,7 +218,7 @@ class Student(nn.Module):
         self,
         path: Path,
         nodes: list[Tensor | None],
-        pooled: dict[tuple[int, int], Tensor],
+        pooled: dict[tuple[int, Places], Tensor],
         alpha: Tensor | None,
         affine: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
@@ -217,15 +227,15 @@ class Student(nn.Module):
         adapted = path.key in self.adapters
         small = x
         if adapted or path.kind != "block":
-            stride = self.specs[path.target].stride // self.specs[path.source].stride
-            if (path.source, stride) not in pooled:
-                pooled[path.source, stride] = pool(x, stride)
-            small = pooled[path.source, stride]
+            source, target = self.specs[path.source], self.specs[path.target]
+            key = path.source, target.places
+            if key not in pooled:
+                pooled[key] = bring(x, source, target)
+            small = pooled[key]
         if path.kind == "proxy":
             return cast(Tensor, self.proxies[path.key](small, affine))
         if path.kind == "identity":
-            missing = self.specs[path.target].channels - self.specs[path.source].channels
-            out = F.pad(small, (0, 0, 0, 0, 0, missing)) if missing else small
+            out = widen(small, target.channels - source.channels, target.layout)
         else:
             out = cast(Tensor, self.blocks[path.key](x))
             if adapted:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nettailor.core.layout import Layout, as_maps, from_maps
 from nettailor.core.parts import ProxyShape
 
 
@@ -58,11 +59,15 @@ class Proxy(nn.Module):
     max(C_out / 32, 16) channels between (NetTailor, section 3.1 and the authors' program).
 
     Pooling has kernel s + 1, stride s and padding s // 2 for a stride of s > 1. It is a separate
-    step (`pool`), so that proxies that read the same node at the same stride share its result.
+    step (`bring`), so that proxies that read the same node at the same stride share its result.
+    On tokens and on (B, H, W, C) the convolution is a linear layer.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, shape: ProxyShape) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, shape: ProxyShape, layout: Layout = "nchw"
+    ) -> None:
         super().__init__()
+        self.layout: Layout = layout
         self.squeeze: nn.Sequential | None = None
         width = channels_in
         if shape == "bottleneck":
@@ -74,13 +79,8 @@ class Proxy(nn.Module):
         self.norm = ScaledBatchNorm2d(channels_out)
 
     def forward(self, pooled: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """(B, C_in, H, W) already pooled -> (B, C_out, H, W), times α: see `scaled_affines`."""
+        """A node already pooled, C_in channels -> C_out, times α: see `scaled_affines`."""
+        maps = as_maps(pooled, self.layout)
         if self.squeeze is not None:
-            pooled = self.squeeze(pooled)
-        scaled: Tensor = self.norm(self.conv(pooled), affine)
-        return scaled
-
-
-def pool(x: Tensor, stride: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
-    return x if stride == 1 else F.max_pool2d(x, stride + 1, stride, stride // 2)
+            maps = self.squeeze(maps)
+        return from_maps(self.norm(self.conv(maps), affine), self.layout)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import (
     Backbone,
-    NodeSpec,
     backbone_of,
     create_backbone,
     meta_copy,
@@ -21,6 +20,7 @@ from nettailor.core.backbone import (
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.families import classifier_prefix, data_defaults, family, make_network
+from nettailor.core.layout import NodeSpec
 from nettailor.core.parts import proxy_shape
 
 CLASSES = 7
@@ -150,7 +150,7 @@ def test_node_specs_of_known_networks():
     )
     lite0 = node_specs(create_backbone("tf_efficientnet_lite0", CLASSES))
     assert len(lite0) == 17
-    assert (lite0[0], lite0[1], lite0[-1]) == ((32, 2), (16, 2), (320, 32))
+    assert [(*lite0[node][:2],) for node in (0, 1, -1)] == [(32, 2), (16, 2), (320, 32)]
     convnext = node_specs(create_backbone("convnext_atto", CLASSES))
     assert [spec.stride for spec in convnext] == [4] * 3 + [8] * 2 + [16] * 6 + [32] * 2
 
@@ -160,7 +160,7 @@ def test_node_specs_fit_the_nodes():
     with torch.no_grad():
         nodes = chain.nodes(torch.randn(1, 3, 96, 96))
     assert [(*node.shape[1:],) for node in nodes] == [
-        (channels, 96 // stride, 96 // stride) for channels, stride in node_specs(chain)
+        (channels, 96 // stride, 96 // stride) for channels, stride, *_ in node_specs(chain)
     ]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from nettailor.core.backbone import create_backbone, head_activation
 from nettailor.core.cost import parameters
+from nettailor.core.layout import NodeSpec
 from nettailor.student.exit import HEAD_EXPANSION, Head, exit_from, fresh_convolution, fresh_neck
 
 CLASSES = 5
@@ -16,7 +17,7 @@ CLASSES = 5
 
 def test_an_exit_of_inverted_residuals_by_hand() -> None:
     """24 channels: a convolution to 6 · 24 = 144, batch norm, and a classifier of 144 features."""
-    head = exit_from(create_backbone("test_efficientnet", CLASSES), 24)
+    head = exit_from(create_backbone("test_efficientnet", CLASSES), NodeSpec(24, 8))
     assert parameters(head.neck) == 24 * 144 + 2 * 144
     assert parameters(head.classifier) == 144 * CLASSES + CLASSES
 
@@ -24,7 +25,8 @@ def test_an_exit_of_inverted_residuals_by_hand() -> None:
 def test_an_exit_is_no_wider_than_256_channels() -> None:
     """42 · 6 = 252 and 43 · 6 = 258."""
     chain = create_backbone("test_efficientnet", CLASSES)
-    widths = [exit_from(chain, channels).classifier.in_features for channels in (42, 43, 320)]
+    nodes = [NodeSpec(channels, 8) for channels in (42, 43, 320)]
+    widths = [exit_from(chain, node).classifier.in_features for node in nodes]
     assert widths == [252, 256, 256]
 
 
@@ -34,7 +36,7 @@ def test_an_exit_is_no_wider_than_256_channels() -> None:
 )
 def test_an_exit_of_the_other_families_pools(backbone: str, neck: int) -> None:
     """No convolution: a classifier of the node's own channels; ConvNeXt norms them first."""
-    head = exit_from(create_backbone(backbone, CLASSES), 48)
+    head = exit_from(create_backbone(backbone, CLASSES), NodeSpec(48, 8))
     assert parameters(head.neck) == neck
     assert parameters(head.classifier) == 48 * CLASSES + CLASSES
     x = torch.randn(3, 48, 7, 5)
@@ -50,7 +52,7 @@ def test_an_exit_of_inverted_residuals_computes_its_layers() -> None:
     """1×1 convolution, batch norm, the backbone's activation, mean, linear."""
     chain = create_backbone("test_efficientnet", CLASSES)
     assert isinstance(head_activation(chain), nn.SiLU)
-    head = exit_from(chain, 8).train()
+    head = exit_from(chain, NodeSpec(8, 8)).train()
     x = torch.randn(4, 8, 6, 6)
     weight = head.neck.get_submodule("conv").weight
     with torch.no_grad():
@@ -65,7 +67,7 @@ def test_an_exit_of_inverted_residuals_computes_its_layers() -> None:
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_an_exit_begins_at_the_loss_of_a_guess(backbone: str) -> None:
-    head = exit_from(create_backbone(backbone, CLASSES), 32).train()
+    head = exit_from(create_backbone(backbone, CLASSES), NodeSpec(32, 8)).train()
     labels = torch.arange(10) % CLASSES
     loss = nn.functional.cross_entropy(head(torch.randn(10, 32, 4, 4)), labels)
     assert loss.item() == pytest.approx(log(CLASSES), abs=0.1)
@@ -78,7 +80,7 @@ def test_an_exit_begins_at_the_loss_of_a_guess(backbone: str) -> None:
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_exits_share_nothing(backbone: str) -> None:
     chain = lively_chain(backbone)
-    one, other = exit_from(chain, 32), exit_from(chain, 32)
+    one, other = exit_from(chain, NodeSpec(32, 8)), exit_from(chain, NodeSpec(32, 8))
     for mine, theirs in ((one, other), (one, chain), (other, chain)):
         assert not {id(m) for m in mine.modules()} & {id(m) for m in theirs.modules()}
         pointers = {tensor.data_ptr() for tensor in theirs.state_dict().values()}
@@ -90,7 +92,7 @@ def test_exits_share_nothing(backbone: str) -> None:
 def test_a_fresh_neck_has_the_width_it_is_given(width: int) -> None:
     """Of inverted residuals only: the others pool what there is."""
     for backbone, expected in (("test_efficientnet", width), ("test_resnet", 24)):
-        neck, features = fresh_neck(create_backbone(backbone, CLASSES), 24, width)
+        neck, features = fresh_neck(create_backbone(backbone, CLASSES), NodeSpec(24, 8), width)
         assert features == expected
         assert neck.eval()(torch.randn(2, 24, 3, 3)).shape == (2, expected)
     assert HEAD_EXPANSION == 6

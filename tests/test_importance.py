@@ -15,6 +15,7 @@ from torch import Tensor
 from nettailor.core.backbone import create_backbone
 from nettailor.core.console import Screen
 from nettailor.core.flags import parse
+from nettailor.core.layout import pool
 from nettailor.core.run_folder import RunFolder
 from nettailor.path_shares import PathCosts
 from nettailor.prune.importance import measured
@@ -22,7 +23,6 @@ from nettailor.prune.routes import Routes
 from nettailor.session import start_session
 from nettailor.student.loss import expected_cross_entropy
 from nettailor.student.network import Student
-from nettailor.student.proxy import pool
 from nettailor.student.wiring import Path as Way
 from nettailor.tailoring import Tailoring
 

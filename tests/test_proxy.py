@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from nettailor.core.backbone import create_backbone
 from nettailor.core.cost import chain_costs, module_flops, parameters
+from nettailor.core.layout import pool
 from nettailor.student.costs import path_costs
 from nettailor.student.network import Student
-from nettailor.student.proxy import Proxy, ScaledBatchNorm2d, pool, scaled_affines
+from nettailor.student.proxy import Proxy, ScaledBatchNorm2d, scaled_affines
 
 
 def test_pooling_by_hand() -> None:

@@ -1,19 +1,24 @@
 """A network as a chain of blocks between a stem and a head, whose every node can be read."""
 
 from collections.abc import Sequence
+from contextlib import redirect_stderr, suppress
 from copy import deepcopy
+from functools import partial
+from io import StringIO
 from itertools import accumulate, pairwise
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nettailor.core.classification import logits_of
-from nettailor.core.errors import UserError
+from nettailor.core.errors import REFUSALS, UserError
 from nettailor.core.families import make_network
+from nettailor.core.layout import NodeSpec, Seen, channel_axis_of, specs_of
+from nettailor.core.meta import copy_with
+from nettailor.core.meta import meta_copy as meta_copy
 from nettailor.core.parts import Family, Parts, own_parts, take_apart
-
-Module = TypeVar("Module", bound=nn.Module)
 
 # A power of two that every supported stride (2 to 32) divides.
 _PROBE = (3, 256, 256)
@@ -23,18 +28,11 @@ class NetOutput(NamedTuple):
     """What a network computes for B images.
 
     logits: (B, classes).
-    nodes: x_0 … x_L, each (B, C_l, H_l, W_l); None where a cut network has no such node any more.
+    nodes: x_0 … x_L, each in its layout; None where a cut network has no such node any more.
     """
 
     logits: Tensor
     nodes: list[Tensor | None]
-
-
-class NodeSpec(NamedTuple):
-    """A node's channels and its stride, in input pixels per node pixel."""
-
-    channels: int
-    stride: int
 
 
 class Backbone(nn.Module):
@@ -50,6 +48,7 @@ class Backbone(nn.Module):
     Attributes:
         family: the kind of network. stages: for each block, the stage it belongs to, from 0.
         example: channels, height and width of the images that it is measured with.
+        channels_last: whether it works in that memory order, see `device.place`.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Backbone(nn.Module):
 
         Args:
             network: a whole one; or the stem, where blocks and head are given.
-            blocks: from (B, C, H, W) to (B, C', H', W') each.
+            blocks: from node to node, each (B, C, H, W), (B, H, W, C) or (B, N, C).
             head: from the last node to logits (B, classes).
             example: images (B, C, S, S) as it reads them; None: (1, 3, 256, 256).
 
@@ -91,11 +90,14 @@ class Backbone(nn.Module):
         self.classifier = parts.classifier
         self.stages = parts.stages
         self._resting: tuple[nn.Module, ...] = ()
+        self.channels_last = True
         if checked:
             _out_of_place(self)
-            _require_chain(self)
-        if blocks is not None:
-            self.stages = _stages(node_specs(self))
+            specs = _require_chain(self)
+            if blocks is not None:
+                self.stages = _stages(specs)
+        if self.family == "own":
+            self.channels_last = _takes_channels_last(self)
 
     def freeze(self, parts: Sequence[nn.Module], *, statistics: bool) -> None:
         """Stop parts of the chain from training; what stays of all parameters belongs to the task.
@@ -118,8 +120,8 @@ class Backbone(nn.Module):
         return self
 
     def nodes(self, images: Tensor) -> list[Tensor]:
-        """x_0 … x_L, each (B, C_l, H_l, W_l), for images (B, 3, S, S)."""
-        nodes: list[Tensor] = [self.stem(images)]
+        """x_0 … x_L, each in its layout, for images (B, 3, S, S)."""
+        nodes: list[Tensor] = [self.stem(images if self.channels_last else images.contiguous())]
         for block, activation in zip(self.blocks, self.activations, strict=True):
             nodes.append(activation(block(nodes[-1])))
         return nodes
@@ -163,28 +165,65 @@ def create_backbone(name: str, classes: int) -> Backbone:
     return backbone_of(make_network(name, classes))
 
 
-def meta_copy(module: Module) -> Module:
-    """A copy on the meta device in evaluation mode: shapes without values, memory or arithmetic.
-
-    The module itself is neither run nor changed.
-    """
-    memo: dict[int, object] = {
-        id(parameter): nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-        for parameter in module.parameters()
-    }
-    memo |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
-    return deepcopy(module, memo).eval()
-
-
 def node_specs(chain: Backbone) -> tuple[NodeSpec, ...]:
-    """Channels and stride of the L + 1 nodes x_0 … x_L."""
+    """Channels, stride and layout of the L + 1 nodes x_0 … x_L; UserError as in `specs_of`."""
+    side = chain.example[1]
+
+    def at_twice() -> list[Seen] | None:
+        with suppress(UserError, *REFUSALS), redirect_stderr(StringIO()):  # traced modules print
+            return _seen(chain, 2 * side)
+        return None
+
+    return specs_of(side, _seen(chain, side), at_twice)
+
+
+def _seen(chain: Backbone, side: int) -> list[Seen]:
+    """The nodes of two images of this side, and which axis their readers take for the channels."""
+    copy = meta_copy(chain)
+    read: list[tuple[Tensor, int]] = []  # the tensors are kept, so that none is taken for another
+
+    def note(axis: int, module: nn.Module, args: tuple[object, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            read.append((args[0], axis % args[0].ndim))
+
+    for module in copy.modules():
+        if axis := channel_axis_of(module):
+            module.register_forward_pre_hook(partial(note, axis))
     with torch.no_grad():
-        nodes = meta_copy(chain).nodes(_empty(chain))
-    return tuple(NodeSpec(node.shape[1], chain.example[1] // node.shape[2]) for node in nodes)
+        nodes = copy.nodes(torch.empty(2, chain.example[0], side, side, device="meta"))
+        copy.classifier(copy.neck(nodes[-1]))
+    for number, node in enumerate(nodes):
+        if len(node) != 2:
+            raise UserError(
+                f"Backbone: node {number} is {tuple(node.shape)} for two images: expected one "
+                "row of the first axis for each image"
+            )
+    readers = [next((axis for x, axis in read if x is node), None) for node in nodes]
+    if readers[-1] is None and isinstance(chain.classifier, nn.Linear):
+        features = chain.classifier.in_features
+        alike = [axis for axis in range(1, node.ndim) if node.shape[axis] == features]
+        readers[-1] = alike[0] if len(alike) == 1 else None
+    return [Seen(tuple(node.shape), axis) for node, axis in zip(nodes, readers, strict=True)]
 
 
 def _empty(chain: Backbone) -> Tensor:
     return torch.empty(1, *chain.example, device="meta")
+
+
+def _takes_channels_last(chain: Backbone) -> bool:
+    """Whether no `view` of the network's own asks for the other order; nothing is computed."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def ordered(tensor: Tensor) -> Tensor:
+        copied = fake.from_tensor(tensor)
+        return copied.to(memory_format=torch.channels_last) if copied.ndim == 4 else copied
+
+    copy = copy_with(chain, ordered)
+    with fake, torch.no_grad(), suppress(*REFUSALS), redirect_stderr(StringIO()):
+        images = torch.empty(2, *chain.example, device=next(copy.parameters()).device)
+        copy(images.contiguous(memory_format=torch.channels_last))
+        return True
+    return False
 
 
 def _stages(specs: Sequence[NodeSpec]) -> tuple[int, ...]:
@@ -200,37 +239,40 @@ def _out_of_place(network: nn.Module) -> None:
             module.inplace = False  # type: ignore[assignment]
 
 
-def _require_chain(chain: Backbone) -> None:
-    """Raise UserError where the parts do not follow each other from images to logits."""
+def _require_chain(chain: Backbone) -> tuple[NodeSpec, ...]:
+    """The nodes; UserError where the parts do not follow each other from images to logits."""
     copy, where = meta_copy(chain), "the stem"
-    _, *sides = chain.example
+    _, height, width = chain.example
+    if height != width:
+        raise UserError(
+            f"Backbone: the example's images are {height}×{width}: expected square images of a "
+            "side that each node's divides; give another example"
+        )
     try:
         with torch.no_grad():
             node = copy.stem(_empty(chain))
             for number, block in enumerate(copy.blocks, 1):
-                _require_node(node, where, sides)
+                _require_node(node, where)
                 where = f"block {number}"
                 node = block(node)
-            _require_node(node, where, sides)
+            _require_node(node, where)
             where = "the head"
             logits = copy.classifier(copy.neck(node))
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except REFUSALS as error:
         raise UserError(
             f"Backbone: {where} does not take what comes before it, for images of "
             f"{tuple(chain.example)}: {error}"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         raise UserError(f"Backbone: the head gives {_shape(logits)}, expected logits (B, classes)")
+    return node_specs(chain)
 
 
-def _require_node(node: object, where: str, sides: Sequence[int]) -> None:
-    if not isinstance(node, Tensor) or node.ndim != 4:
-        raise UserError(f"Backbone: {where} gives {_shape(node)}, expected a tensor (B, C, H, W)")
-    if len(set(sides)) > 1 or any(a % b for a, b in zip(sides, node.shape[2:], strict=True)):
+def _require_node(node: object, where: str) -> None:
+    if not isinstance(node, Tensor) or node.ndim not in (3, 4) or len(node) != 1:
         raise UserError(
-            f"Backbone: {where} gives {node.shape[2]}×{node.shape[3]} pixels for images of "
-            f"{sides[0]}×{sides[1]}: expected square images of a side that each node's divides; "
-            "give another example"
+            f"Backbone: {where} gives {_shape(node)}, expected a tensor (B, C, H, W), "
+            "(B, H, W, C) or (B, N, C)"
         )
 
 

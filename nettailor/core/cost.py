@@ -1,7 +1,9 @@
 """What a network costs: multiply-adds, parameters and layers.
 
 FLOPs are multiply-adds, as in the paper, of the convolutions, matrix products and attention on
-one image. Element-wise work, pooling and batch norm count as zero.
+one image. Element-wise work, pooling and norms count as zero. They are counted on the meta device,
+where attention is made of its two matrix products: of a CPU's or GPU's own kernels for attention
+some would not be counted.
 """
 
 from typing import NamedTuple
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nettailor.core.backbone import Backbone, meta_copy, node_specs
-from nettailor.core.errors import UserError
+from nettailor.core.errors import REFUSALS, UserError
 
 
 class Cost(NamedTuple):
@@ -22,12 +24,16 @@ class Cost(NamedTuple):
 
 
 class ChainCosts(NamedTuple):
-    """The cost of each part of a chain on one image; blocks[l - 1] is that of G_l."""
+    """The cost of each part of a chain on one image; blocks[l - 1] is that of G_l.
+
+    nodes: x_0 … x_L of that image, shapes without values.
+    """
 
     stem: Cost
     blocks: tuple[Cost, ...]
     neck: Cost
     classifier: Cost
+    nodes: tuple[Tensor, ...]
 
     @property
     def total(self) -> Cost:
@@ -65,29 +71,34 @@ def layers(module: nn.Module) -> int:
 def chain_costs(chain: Backbone, image_size: int) -> ChainCosts:
     """The cost of each part of a chain on one image of image_size × image_size pixels.
 
-    Raises UserError for an image that is too small for the backbone.
+    Raises UserError for an image that the backbone does not take.
     """
     if image_size < 1:
         raise UserError(f"image size {image_size}: expected a number of pixels, at least 1")
     copy = meta_copy(chain)
-    node = torch.empty(1, chain.example[0], image_size, image_size, device="meta")
+    image = torch.empty(1, chain.example[0], image_size, image_size, device="meta")
     try:
-        node, stem = _measure(copy.stem, node)
-        blocks = []
+        node, stem = _measure(copy.stem, image)
+        nodes, blocks = [node], []
         for block in copy.blocks:
             node, cost = _measure(block, node)
             blocks.append(cost)
+            nodes.append(node)
         features, neck = _measure(copy.neck, node)
         _, classifier = _measure(copy.classifier, features)
-    except RuntimeError as error:
+    except REFUSALS as error:
         stride = max(spec.stride for spec in node_specs(chain))
         if image_size >= stride:
-            raise
+            side = chain.example[1]
+            raise UserError(
+                f"image size {image_size}: this backbone, measured with images of {side}×{side}, "
+                f"does not take it: {error}; use {side} pixels"
+            ) from error
         raise UserError(
             f"image size {image_size} is too small for this backbone, whose nodes are up to "
             f"{stride} times smaller than the image: use at least {stride} pixels"
         ) from error
-    return ChainCosts(stem, tuple(blocks), neck, classifier)
+    return ChainCosts(stem, tuple(blocks), neck, classifier, tuple(nodes))
 
 
 def check_image_size(chain: Backbone, image_size: int) -> None:
@@ -96,12 +107,9 @@ def check_image_size(chain: Backbone, image_size: int) -> None:
     A proxy pools to ceil(size / stride); a backbone that rounds down instead fits only sizes that
     its strides divide.
     """
-    chain_costs(chain, image_size)
-    specs = node_specs(chain)
-    with torch.no_grad():
-        nodes = meta_copy(chain).nodes(torch.empty(1, 3, image_size, image_size, device="meta"))
-    if any(
-        node.shape[2] != -(-image_size // spec.stride)
+    nodes, specs = chain_costs(chain, image_size).nodes, node_specs(chain)
+    if image_size != chain.example[1] and any(
+        spec.side(tuple(node.shape)) != -(-image_size // spec.stride)
         for node, spec in zip(nodes, specs, strict=True)
     ):
         stride = max(spec.stride for spec in specs)

@@ -130,5 +130,9 @@ def worker_count(workers: int | None) -> int:
 
 
 def place(network: Network, device: torch.device) -> Network:
-    """On the device with channels last, the memory order in which convolutions run fastest."""
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    """On the device with channels last, the memory order in which convolutions run fastest.
+
+    A network whose `channels_last` is False keeps its order.
+    """
+    order = torch.channels_last if getattr(network, "channels_last", True) else None
+    return network.to(device=device, memory_format=order)  # type: ignore[call-overload,no-any-return]

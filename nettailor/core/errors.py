@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# what a network raises for an input that it does not take
+REFUSALS = (RuntimeError, AssertionError, TypeError, ValueError, IndexError)
+
 
 class UserError(Exception):
     """A fault in what the user gave: commands print its text and leave with exit code 2.

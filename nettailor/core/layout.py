@@ -1,0 +1,213 @@
+"""The layouts of nodes: where the channels are, and the positions in the image.
+
+All that depends on the layout is here. Work on positions is done on maps (B, C, H, W); a
+permutation leads there and back, and copies nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from math import isqrt
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import RmsNorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nettailor.core.errors import UserError
+
+Layout = Literal["nchw", "nhwc", "tokens"]
+Shape = tuple[int, ...]
+Places = tuple[int, Layout, int]
+
+
+class NodeSpec(NamedTuple):
+    """A node's channels, its stride in input pixels per position, and how it lies in memory.
+
+    layout: "nchw": (B, C, H, W). "nhwc": (B, H, W, C). "tokens": (B, prefix + H·W, C).
+    prefix: tokens before those of the positions, such as a class token and registers.
+    """
+
+    channels: int
+    stride: int
+    layout: Layout = "nchw"
+    prefix: int = 0
+
+    @property
+    def places(self) -> Places:
+        """All but the channels: nodes that agree in it have their positions in common."""
+        return self.stride, self.layout, self.prefix
+
+    def leads_to(self, target: "NodeSpec") -> bool:
+        """Whether `bring` has a meaning.
+
+        Positions can be pooled and not be made finer; prefix tokens can go and not come.
+        """
+        return target.stride % self.stride == 0 and target.prefix in (0, self.prefix)
+
+    def side(self, shape: Shape) -> int:
+        """The positions in a row of such a node (B, …)."""
+        if self.layout == "tokens":
+            return isqrt(shape[1] - self.prefix)
+        return shape[2]
+
+
+def pool(x: Tensor, stride: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
+    return x if stride == 1 else F.max_pool2d(x, stride + 1, stride, stride // 2)
+
+
+def bring(x: Tensor, source: NodeSpec, target: NodeSpec) -> Tensor:
+    """x_source at the positions of x_target and in its layout, max-pooled; the channels stay."""
+    if source.places == target.places:
+        return x
+    prefix, maps = x[:, : source.prefix], x
+    if source.layout == "tokens":
+        positions = x[:, source.prefix :].transpose(1, 2)
+        side = isqrt(positions.shape[2])
+        maps = positions.reshape(*positions.shape[:2], side, side)
+    elif source.layout == "nhwc":
+        maps = x.permute(0, 3, 1, 2)
+    maps = pool(maps, target.stride // source.stride)
+    if target.layout == "nchw":
+        return maps
+    if target.layout == "nhwc":
+        return maps.permute(0, 2, 3, 1)
+    tokens = maps.flatten(2).transpose(1, 2)
+    return torch.cat([prefix, tokens], dim=1) if target.prefix else tokens
+
+
+def as_maps(x: Tensor, layout: Layout) -> Tensor:
+    """A view (B, C, …, …) with all positions; of tokens (B, C, N, 1), prefix tokens included."""
+    if layout == "nchw":
+        return x
+    return x.permute(0, 3, 1, 2) if layout == "nhwc" else x.transpose(1, 2).unsqueeze(3)
+
+
+def from_maps(maps: Tensor, layout: Layout) -> Tensor:
+    """The inverse of `as_maps`."""
+    if layout == "nchw":
+        return maps
+    return maps.permute(0, 2, 3, 1) if layout == "nhwc" else maps.squeeze(3).transpose(1, 2)
+
+
+def widen(x: Tensor, missing: int, layout: Layout) -> Tensor:
+    """The same with so many channels of zeros after its own."""
+    if not missing:
+        return x
+    return F.pad(x, (0, 0, 0, 0, 0, missing) if layout == "nchw" else (0, missing))
+
+
+def features_of(x: Tensor, layout: Layout, prefix: int) -> Tensor:
+    """(B, C): a node's class token, the first of its prefix tokens; else the mean of positions."""
+    if prefix:
+        return x[:, 0]
+    return x.mean(dim={"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[layout])
+
+
+def channel_axis_of(module: nn.Module) -> int:
+    """The axis that a layer takes for the channels of what it reads: 1, -1, or 0 if it has none."""
+    if isinstance(module, nn.Linear | nn.LayerNorm | nn.RMSNorm | RmsNorm | nn.MultiheadAttention):
+        # layer norms of (B, C, H, W) are called LayerNorm2d in timm and torchvision
+        return 1 if type(module).__name__.endswith("2d") else -1
+    return int(isinstance(module, nn.Conv2d | nn.GroupNorm | _BatchNorm))
+
+
+class Seen(NamedTuple):
+    """What a pass showed of a node.
+
+    shape: (B, …). reader: the axis that the first layer which reads the node takes for its
+    channels, such as 2 of a layer norm on tokens; None: it is not known.
+    """
+
+    shape: Shape
+    reader: int | None
+
+
+def specs_of(
+    side: int, nodes: Sequence[Seen], at_twice: Callable[[], Sequence[Seen] | None]
+) -> tuple[NodeSpec, ...]:
+    """What the shapes of the nodes x_0 … x_L say.
+
+    Args:
+        side: of the square images that were seen, in pixels.
+        nodes: what was seen.
+        at_twice: gives the same for images of twice the side, or None where the network does not
+            take them; asked where shapes alone do not tell.
+
+    Raises:
+        UserError: it cannot be told where the channels are, or positions and images do not fit.
+    """
+    readers = {shape: reader for shape, reader in nodes if reader is not None}
+    twice = None if all(_plain_axis(node.shape) for node in nodes) else at_twice()
+    return tuple(
+        _spec_of(
+            f"block {number}" if number else "the stem",
+            side,
+            Seen(shape, readers.get(shape) if reader is None else reader),
+            None if twice is None else twice[number].shape,
+        )
+        for number, (shape, reader) in enumerate(nodes)
+    )
+
+
+def _spec_of(name: str, side: int, seen: Seen, twice: Shape | None) -> NodeSpec:
+    shape = seen.shape
+    axis = _plain_axis(shape) or _grown_axis(shape, twice, seen.reader)
+    layouts: dict[tuple[int, int | None], Layout]
+    layouts = {(4, 1): "nchw", (4, 3): "nhwc", (3, 2): "tokens"}
+    layout = layouts.get((len(shape), axis))
+    if layout is None or axis is None:
+        found = "it cannot be told which axis" if axis is None else f"axis {axis}"
+        raise UserError(
+            f"Backbone: {name} gives {shape}, where {found} holds the channels: expected "
+            "(B, C, H, W), (B, H, W, C) or (B, N, C), read by a norm, a convolution or a linear "
+            "layer; cut the blocks elsewhere"
+        )
+    if layout == "tokens":
+        prefix = _prefix(shape[1], None if twice is None else twice[1])
+        if prefix is None:
+            raise UserError(
+                f"Backbone: {name} gives {shape[1]} tokens, and {twice and twice[1]} for images of "
+                "twice the side: expected prefix tokens and a square of positions"
+            )
+        return NodeSpec(shape[2], max(1, side // isqrt(shape[1] - prefix)), layout, prefix)
+    height, width = shape[2:] if layout == "nchw" else shape[1:3]
+    if height != width or side % height:
+        raise UserError(
+            f"Backbone: {name} gives {height}×{width} pixels for images of {side}×{side}: "
+            "expected square images of a side that each node's divides; give another example"
+        )
+    return NodeSpec(shape[axis], side // height, layout)
+
+
+def _plain_axis(shape: Shape) -> int | None:
+    """The axis of the channels where it is seen at once: the two others are a square."""
+    if len(shape) == 4:
+        _, one, other, last = shape
+        if one != other == last:
+            return 1
+        if one == other != last:
+            return 3
+    return None
+
+
+def _grown_axis(shape: Shape, twice: Shape | None, reader: int | None) -> int | None:
+    """The axis that does not grow with the image; where it is not the only one, the reader's."""
+    if twice is not None and len(twice) == len(shape):
+        still = [axis for axis in range(1, len(shape)) if shape[axis] == twice[axis]]
+        if len(still) <= 1:
+            return still[0] if still else None
+    return reader
+
+
+def _prefix(tokens: int, twice: int | None) -> int | None:
+    """How many tokens stand before a square, as few as fit images of both sizes."""
+    for side in range(isqrt(tokens), 0, -1):
+        prefix = tokens - side**2
+        if twice is None or twice == tokens:
+            return prefix
+        others = isqrt(max(0, twice - prefix))
+        if others // 2 == side and others**2 == twice - prefix:
+            return prefix
+    return None

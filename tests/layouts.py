@@ -1,0 +1,214 @@
+"""Small real networks whose nodes are tokens or (B, H, W, C), cut by hand."""
+
+from collections import OrderedDict
+from functools import cache
+
+import timm
+import torch
+from conftest import enliven
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+import nettailor as nt
+
+CLASSES = 4
+
+
+class Tokens(nn.Module):
+    """What a vision transformer of timm does before its blocks."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.patch_embed, self.norm_pre = network.patch_embed, network.norm_pre
+        self.pos_embed, self.cls_token = network.pos_embed, network.cls_token
+        self.reg_token = network.reg_token
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patch_embed(images)
+        first = [] if self.cls_token is None else [self.cls_token]
+        others = [] if self.reg_token is None else [self.reg_token]
+        tokens = [token.expand(x.shape[0], -1, -1) for token in (*first, *others)]
+        return self.norm_pre(torch.cat([*tokens, x], dim=1) + self.pos_embed)
+
+
+class Branch(nn.Module):
+    """x + scale(layer(norm(x))): the attention or the MLP of a block."""
+
+    def __init__(self, norm: nn.Module, layer: nn.Module, scale: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.layer, self.scale = norm, layer, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale(self.layer(self.norm(x)))
+
+
+class Pool(nn.Module):
+    """Global pooling of timm's vision transformers."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.token, self.prefix = network.global_pool == "token", network.num_prefix_tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0] if self.token else x[:, self.prefix :].mean(dim=1)
+
+
+def branches(network: nn.Module) -> list[nn.Module]:
+    """The residual sums of timm's vision transformer, two a block."""
+    found: list[nn.Module] = []
+    for block in network.blocks:
+        found.append(Branch(block.norm1, block.attn, block.ls1))
+        found.append(Branch(block.norm2, block.mlp, block.ls2))
+    return found
+
+
+@cache
+def _vit(name: str, size: int, reg_tokens: int, class_token: bool) -> nn.Module:
+    torch.manual_seed(0)
+    network = timm.create_model(
+        name, img_size=size, num_classes=CLASSES, depth=3, reg_tokens=reg_tokens,
+        class_token=class_token, global_pool="token" if class_token else "avg",
+        dynamic_img_size=False,
+    )  # fmt: skip
+    return enliven(network).eval()
+
+
+def vit(
+    size: int = 64, reg_tokens: int = 0, *, class_token: bool = True
+) -> tuple[nn.Module, nt.Backbone]:
+    """timm's test_vit of three blocks, and the same in parts; it takes one size of images."""
+    network = _vit("test_vit", size, reg_tokens, class_token)
+    head = nn.Sequential(network.norm, Pool(network), network.fc_norm, network.head)
+    example = torch.zeros(1, 3, size, size)
+    return network, nt.Backbone(Tokens(network), branches(network), head, example=example).eval()
+
+
+class Down(nn.Module):
+    """A downsampling with the block after it."""
+
+    def __init__(self, downsample: nn.Module, block: nn.Module) -> None:
+        super().__init__()
+        self.downsample, self.block = downsample, block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(self.downsample(x))
+
+
+class Mean(nn.Module):
+    """(B, H, W, C) -> (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(1, 2))
+
+
+@cache
+def _swin() -> nn.Module:
+    torch.manual_seed(0)
+    network = SwinTransformer(
+        img_size=64, window_size=4, embed_dim=16, depths=(2, 2), num_heads=(2, 4),
+        num_classes=CLASSES,
+    )  # fmt: skip
+    return enliven(network).eval()
+
+
+def swin() -> tuple[nn.Module, nt.Backbone]:
+    """A small Swin transformer, nodes (B, H, W, C), with a downsampling between its stages."""
+    network = _swin()
+    blocks: list[nn.Module] = []
+    for stage in network.layers:
+        first, *others = stage.blocks
+        plain = isinstance(stage.downsample, nn.Identity)
+        blocks += [first if plain else Down(stage.downsample, first), *others]
+    head = nn.Sequential(network.norm, Mean(), network.head.fc)
+    example = torch.zeros(1, 3, 64, 64)
+    return network, nt.Backbone(network.patch_embed, blocks, head, example=example).eval()
+
+
+class Mixed(nn.Module):
+    """A ConvNeXt block on (B, H, W, C), by hand."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        filtered = self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + self.mlp(self.norm(filtered))
+
+
+class ChannelsLast(nn.Module):
+    """A convolution whose output is (B, H, W, C)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, first: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, stride, stride)
+        self.norm = nn.LayerNorm(channels_out)
+        self.first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.first else x.permute(0, 3, 1, 2)
+        return self.norm(self.conv(x).permute(0, 2, 3, 1))
+
+
+def convnext() -> tuple[nn.Module, nt.Backbone]:
+    """A ConvNeXt of (B, H, W, C) made by hand; it takes any size of images."""
+    torch.manual_seed(0)
+    stem = ChannelsLast(3, 8, 4, True)
+    blocks = [Mixed(8), Mixed(8), Down(ChannelsLast(8, 16, 2, False), Mixed(16)), Mixed(16)]
+    head = nn.Sequential(nn.LayerNorm(16), Mean(), nn.Linear(16, CLASSES))
+    network = enliven(nn.Sequential(stem, *blocks, head)).eval()
+    example = torch.zeros(1, 3, 64, 64)
+    return network, nt.Backbone(stem, blocks, head, example=example).eval()
+
+
+class ToTokens(nn.Module):
+    """(B, C, H, W) -> (B, H·W, C'), and then a norm."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 2, 2)
+        self.norm = nn.LayerNorm(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        return self.norm(maps.view(*maps.shape[:2], -1).transpose(1, 2))
+
+
+def hybrid() -> tuple[nn.Module, nt.Backbone]:
+    """Convolutions first and tokens afterwards, without prefix."""
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 8, 4, 4, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    filters = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+    conv = nn.Sequential(filters, nn.BatchNorm2d(8), nn.ReLU())
+
+    def mlp(channels: int) -> nn.Module:
+        layers = nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
+        return Branch(nn.LayerNorm(channels), nn.Sequential(*layers), nn.Identity())
+
+    blocks = [conv, ToTokens(8, 12), mlp(12), mlp(12)]
+    head = nn.Sequential(
+        OrderedDict(norm=nn.LayerNorm(12), pool=TokenMean(), fc=nn.Linear(12, CLASSES))
+    )
+    network = enliven(nn.Sequential(stem, *blocks, head)).eval()
+    example = torch.zeros(1, 3, 32, 32)
+    return network, nt.Backbone(stem, blocks, head, example=example).eval()
+
+
+class TokenMean(nn.Module):
+    """(B, N, C) -> (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1)
+
+
+def images_for(backbone: nt.Backbone, count: int = 2) -> Tensor:
+    """Random images of the size that a backbone was measured with."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(count, *backbone.example, generator=generator)
+
+
+NETWORKS = {"vit": vit, "swin": swin, "convnext": convnext, "hybrid": hybrid}

@@ -1,0 +1,398 @@
+"""Networks of tokens and of (B, H, W, C) from the parts to the folded network."""
+
+import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from conftest import enliven
+from layouts import CLASSES, NETWORKS, convnext, hybrid, images_for, swin, vit
+from test_api import digits
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+
+import nettailor as nt
+from nettailor.core.backbone import NetOutput, meta_copy, node_specs
+from nettailor.core.cost import chain_costs, check_image_size, module_flops, parameters
+from nettailor.core.device import place
+from nettailor.core.errors import UserError
+from nettailor.core.files import load_exactly, read_weights, write_weights
+from nettailor.core.layout import NodeSpec
+from nettailor.deploy.onnx_file import load_onnx, to_onnx
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.eliminate import eliminate
+from nettailor.prune.plan import PrunePlan, decide
+from nettailor.prune.statistics import reestimate
+from nettailor.student.costs import path_costs, shares_of
+from nettailor.student.drawing import architecture, heat_map
+from nettailor.student.exit import exit_from
+from nettailor.student.latency_table import measure_paths
+from nettailor.student.mimicry import mimicry, node_scales
+from nettailor.student.wiring import Path as Way
+
+every = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+CPU = torch.device("cpu")
+
+
+def close(mine: Tensor, theirs: Tensor, relative: float = 1e-5) -> None:
+    """Relative to the largest number."""
+    assert (mine - theirs).abs().max() <= relative * theirs.abs().max()
+
+
+@every
+def test_the_parts_are_the_network(make: Any) -> None:
+    """So is a student with all weight on the pretrained paths, and both in channels-last order."""
+    network, backbone = make()
+    images = images_for(backbone)
+    student = nt.Student(backbone, skips=2, adapters=True).eval()
+    with torch.no_grad():
+        for path, logit in zip(student.wiring.paths, student.path_weights.logits, strict=True):
+            logit.fill_(100.0 if path.kind in ("block", "head") else -100.0)
+        expected = network(images)
+        assert (expected[0] - expected[1]).abs().max() > 1e-3, "the check needs images that differ"
+        close(backbone(images).logits, expected)
+        close(student(images).logits, expected)
+        last = images.contiguous(memory_format=torch.channels_last)
+        close(place(student, CPU)(last).logits, expected)
+
+
+def test_the_nodes_that_are_found() -> None:
+    assert node_specs(vit()[1]) == (NodeSpec(64, 16, "tokens", 1),) * 7
+    assert node_specs(vit(96, 2)[1])[0] == NodeSpec(64, 16, "tokens", 3)
+    assert node_specs(vit(class_token=False)[1])[0] == NodeSpec(64, 16, "tokens")
+    for make in (swin, convnext):
+        narrow, wide = {swin: (16, 32), convnext: (8, 16)}[make]
+        found = (NodeSpec(narrow, 4, "nhwc"),) * 3 + (NodeSpec(wide, 8, "nhwc"),) * 2
+        assert node_specs(make()[1]) == found
+        assert make()[1].stages == (0, 0, 1, 1)
+    maps, tokens = NodeSpec(8, 4), NodeSpec(12, 8, "tokens")
+    assert node_specs(hybrid()[1]) == (maps, maps, tokens, tokens, tokens)
+
+
+@every
+def test_costs_add_up(make: Any) -> None:
+    """The parts to the whole network, which torch counts as well; FLOPs are two multiply-adds."""
+    network, backbone = make()
+    images = torch.empty(1, *backbone.example, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        meta_copy(network)(images)
+    costs = chain_costs(backbone, backbone.example[1])
+    assert costs.total == (counter.get_total_flops() // 2, parameters(network))
+    student = nt.Student(backbone, skips=2)
+    paths, total = path_costs(student, backbone, backbone.example[1])
+    own = [
+        cost
+        for path, cost in zip(student.wiring.paths, paths, strict=True)
+        if path.kind in ("block", "head")
+    ]
+    assert total == costs.total
+    assert sum(cost.flops for cost in own) == total.flops - costs.stem.flops
+    for path, cost in zip(student.wiring.paths, paths, strict=True):
+        if path.kind == "proxy":
+            source, target = student.specs[path.source], student.specs[path.target]
+            side = backbone.example[1] // target.stride
+            positions = target.prefix + side**2
+            assert cost.flops == positions * source.channels * target.channels
+            assert cost.parameters == source.channels * target.channels + 2 * target.channels
+
+
+def test_attention_by_hand() -> None:
+    """17 tokens of 64 channels: keys, queries, values and output, and the two products."""
+    costs = chain_costs(vit()[1], 64)
+    attention = 17 * 64 * 4 * 64 + 2 * 17 * 17 * 64
+    assert [cost.flops for cost in costs.blocks] == [attention, 17 * 2 * 64 * 192] * 3
+    assert costs.neck.flops == 0
+    # windows of 4×4 in Swin: 16 of them in the first stage, 16 channels in two heads of 8
+    swins = chain_costs(swin()[1], 64).blocks[0].flops
+    windows = 16 * (16 * 16 * 4 * 16 + 2 * 16 * 16 * 16)
+    assert swins == windows + 256 * 2 * 16 * 64 + 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto", "resnet18"],
+)
+def test_whole_networks_as_torch_counts_them(name: str) -> None:
+    """Published: 1.26, 4.5, 0.55 and 1.82 thousand million multiply-adds (3 % for rounding)."""
+    published = {"vit": 1.26e9, "swin": 4.5e9, "convnext": 0.55e9, "resnet18": 1.82e9}
+    network = timm.create_model(name)
+    flops = module_flops(network, (3, 224, 224))
+    assert flops == pytest.approx(published[name.split("_")[0]], rel=0.03)
+
+
+def routed(student: nt.Student, generator: random.Random) -> PrunePlan:
+    """A route drawn backwards from the logits."""
+    node, paths = student.wiring.depth, []
+    while node:
+        path = student.wiring.paths[generator.choice(student.wiring.incoming[node])]
+        paths.append(path)
+        node = path.source
+    return PrunePlan.keeping("route", student.wiring, paths)
+
+
+@every
+def test_random_routes_cut_saved_loaded_and_folded(make: Any, tmp_path: Path) -> None:
+    _, backbone = make()
+    images, generator = images_for(backbone), random.Random(1)
+    student = enliven(nt.Student(backbone, skips=2)).eval()
+    with torch.no_grad():
+        close(nt.fold(student)(images), student(images).logits, 1e-4)
+        for number in range(4):
+            plan = routed(student, generator)
+            small = nt.cut(student, plan)
+            expected = small(images).logits
+            file = tmp_path / f"{number}.safetensors"
+            write_weights(file, small)
+            again = nt.Student(backbone, wiring=plan.kept).eval()
+            load_exactly(again, read_weights(file), file)
+            assert torch.equal(again(images).logits, expected)
+            folded = nt.fold(again)
+            assert isinstance(folded, nn.Sequential)
+            close(folded(images), expected, 1e-4)
+
+
+@every
+def test_what_a_step_moves(make: Any) -> None:
+    """All that can say something; with `shared` what is the task's alone."""
+    _, backbone = make()
+    images, labels = images_for(backbone, 4), torch.arange(4)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    for shared in (False, True):
+        student = nt.Student(backbone, skips=2, shared=shared).train()
+        start = {name: value.clone() for name, value in student.named_parameters()}
+        loss = nt.TailorLoss(backbone, gamma=0.3)
+        optimizer = torch.optim.SGD([p for p in student.parameters() if p.requires_grad], lr=0.1)
+        terms = loss(student, images, labels)
+        assert set(terms) == {"cross_entropy", "distillation", "complexity", "mimicry"}
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        moved = {n for n, value in student.named_parameters() if not torch.equal(value, start[n])}
+        norms = {
+            f"{name}.{key}"
+            for name, module in student.named_modules()
+            if isinstance(module, nn.LayerNorm | nn.BatchNorm2d)
+            for key, _ in module.named_parameters(recurse=False)
+        }
+        tasks = {n for n in start if n.startswith(("proxies", "heads", "path_weights"))}
+        still = start.keys() - moved
+        if shared:
+            assert moved <= norms | tasks
+            assert (norms | tasks) - moved == set()
+        else:
+            assert still == set()
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+def test_paths_between_layouts_by_hand() -> None:
+    """Maps of 8×8 and 8 channels, then 4×4 tokens of 12: pooled, padded with zeros, or 1×1."""
+    _, backbone = hybrid()
+    student = enliven(nt.Student(backbone, skips=2)).eval()
+    images = images_for(backbone)
+    with torch.no_grad():
+        alpha = dict(zip(student.wiring.paths, student.path_weights().tolist(), strict=True))
+        nodes = [node for node in student(images).nodes if node is not None]
+        tokens = F.max_pool2d(nodes[1], 3, 2, 1).flatten(2).transpose(1, 2)
+        expected = alpha[Way(1, 2, "block")] * backbone.blocks[1](nodes[1])
+        expected = expected + alpha[Way(1, 2, "identity")] * F.pad(tokens, (0, 4))
+        for source in (0, 1):
+            pooled = F.max_pool2d(nodes[source], 3, 2, 1).flatten(2).transpose(1, 2)
+            proxy = student.proxies[f"proxy-{source}-2"]
+            linear = pooled @ proxy.conv.weight.flatten(1).T
+            norm = proxy.norm
+            scaled = (linear - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+            term = scaled * norm.weight + norm.bias
+            expected = expected + alpha[Way(source, 2, "proxy")] * term
+        torch.testing.assert_close(nodes[2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_paths_without_a_meaning_are_not_there() -> None:
+    """A class token cannot be made of maps: neither by a proxy nor by the identity."""
+
+    class WithClass(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(8, 8, 1), nn.LayerNorm(8)
+            self.token = nn.Parameter(torch.randn(1, 1, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.conv(x).flatten(2).transpose(1, 2)
+            return self.norm(torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], dim=1))
+
+    stem, tokens = nn.Conv2d(3, 8, 4, 4), WithClass()
+    head = nn.Linear(8, CLASSES)
+
+    class First(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, 0]
+
+    parts = stem, [nn.Conv2d(8, 8, 3, padding=1), tokens, nn.LayerNorm(8)]
+    example = torch.zeros(1, 3, 32, 32)
+    backbone = nt.Backbone(*parts, nn.Sequential(First(), head), example=example)
+    assert node_specs(backbone)[2:] == (NodeSpec(8, 4, "tokens", 1),) * 2
+    paths = nt.Student(backbone, skips="dense", adapters=True).wiring.paths
+    assert {(path.source, path.target) for path in paths if path.kind == "proxy"} == {
+        (0, 1), (2, 3),
+    }  # fmt: skip
+    assert {path.target for path in paths if path.kind == "identity"} == {1, 3}
+    assert set(nt.Student(backbone, adapters=True).adapters) == {"block-0-1", "block-2-3"}
+
+
+def test_exits_by_hand() -> None:
+    """Norm, class token or mean, linear; the pretrained neck where the node is like the last."""
+    x = torch.randn(2, 17, 64)
+    _, backbone = vit()
+    like = exit_from(backbone, NodeSpec(64, 16, "tokens", 1))
+    norm = backbone.neck[0]
+    with torch.no_grad():
+        expected = like.classifier(F.layer_norm(x, (64,), norm.weight, norm.bias, norm.eps)[:, 0])
+        torch.testing.assert_close(like(x), expected)
+        for spec, read in (
+            (NodeSpec(32, 16, "tokens", 2), lambda y: y[:, 0]),
+            (NodeSpec(32, 16, "tokens"), lambda y: y.mean(1)),
+        ):
+            other, y = exit_from(backbone, spec), torch.randn(2, 18, 32)
+            normed = F.layer_norm(y, (32,), eps=1e-6)
+            torch.testing.assert_close(other(y), other.classifier(read(normed)))
+        stage, z = exit_from(swin()[1], NodeSpec(16, 4, "nhwc")), torch.randn(2, 4, 4, 16)
+        means = F.layer_norm(z, (16,), eps=1e-6).mean((1, 2))
+        torch.testing.assert_close(stage(z), stage.classifier(means))
+    pointers = {weight.data_ptr() for weight in backbone.parameters()}
+    assert not pointers & {weight.data_ptr() for weight in like.parameters()}, "shared weights"
+
+
+def test_mimicry_by_hand() -> None:
+    """Tokens off by 2 everywhere, (B, H, W, C) by 3: the mean over images, positions, channels."""
+    stem, tokens, maps = torch.randn(4, 5, 8), torch.randn(4, 5, 8), torch.randn(4, 2, 2, 8)
+    teacher = NetOutput(torch.randn(4, 3), [stem, tokens, maps])
+    student = NetOutput(teacher.logits, [stem, tokens + 2, maps + 3])
+    scales = torch.tensor(node_scales("normalized", teacher))
+    by_hand = (4 / float(tokens.var()) + 9 / float(maps.var())) / 3
+    assert float(mimicry(student, teacher, scales)) == pytest.approx(by_hand)
+
+
+def test_tailored_at_once() -> None:
+    """timm's test_vit in parts, from a teacher to the folded network, on real digits."""
+    train, val = (DataLoader(one, batch_size=40, shuffle=True) for one in digits())
+    _, parts = vit(32)
+    head = nn.Sequential(*parts.neck, nn.Linear(64, 10))
+    backbone = nt.Backbone(parts.stem, parts.blocks, head, example=torch.zeros(1, 3, 32, 32))
+    small = nt.tailor(
+        backbone, train, val, max_flops=0.6, teacher_epochs=2, student_epochs=2,
+        finetune_epochs=2, verbose=False,
+    )  # fmt: skip
+    share = module_flops(small, (3, 32, 32)) / chain_costs(backbone, 32).total.flops
+    assert 0.3 < share <= 0.6
+    images = next(iter(val))[0]
+    with torch.no_grad():
+        assert small(images).shape == (40, 10)
+
+
+@pytest.mark.parametrize(("make", "whole"), [(vit, False), (swin, True), (hybrid, True)])
+def test_exported(make: Any, whole: bool) -> None:
+    """The folded student with all of its paths, proxies included, or a route of it."""
+    _, backbone = make()
+    student = enliven(nt.Student(backbone, skips=2)).eval()
+    if not whole:
+        student = nt.cut(student, routed(student, random.Random(2)))
+    plain, images = nt.fold(student), images_for(backbone, 3)
+    answer = load_onnx(to_onnx(plain, backbone.example[1], {}))
+    with torch.no_grad():
+        close(answer(images).logits, plain(images), 1e-4)
+
+
+def test_the_cut_by_rank_is_of_any_layout() -> None:
+    _, backbone = swin()
+    student = enliven(nt.Student(backbone, skips=2)).eval()
+    plan = decide(student.wiring, student.path_weights().tolist(), threshold=0.01, remove=2)
+    assert len(plan.kept.of_kind("block")) == 2
+    small = nt.cut(student, plan)
+    with torch.no_grad():
+        close(nt.fold(small)(images_for(backbone)), small(images_for(backbone)).logits, 1e-4)
+
+
+def test_best_route_of_tokens() -> None:
+    _, backbone = vit()
+    images = torch.randn(8, 3, 64, 64)
+    loader = DataLoader(TensorDataset(images, torch.arange(8) % CLASSES), batch_size=4)
+    student = nt.Student(backbone)
+    plan = nt.best_route(student, backbone, loader, max_flops=0.5, device="cpu")
+    shares = shares_of(student, backbone, 64, "flops")
+    assert shares.of(student, plan.kept.paths) <= 0.5
+    assert all(one.target == other.source for one, other in pairwise(plan.kept.paths))
+
+
+def test_statistics_of_networks_without_any(accelerator: Accelerator) -> None:
+    """No batch is read where no norm has running statistics; those of proxies are averaged."""
+    _, backbone = vit()
+    student = nt.Student(backbone)
+    reestimate(student, iter([None]), accelerator)  # type: ignore[list-item]
+    with_proxies = nt.Student(backbone, skips=1)
+    before = with_proxies.proxies["proxy-0-1"].norm.running_mean.clone()
+    reestimate(with_proxies, [(images_for(backbone), torch.zeros(2))], accelerator)
+    assert not torch.equal(with_proxies.proxies["proxy-0-1"].norm.running_mean, before)
+
+
+def test_fixed_removal_after_tokens() -> None:
+    """The pretrained neck is copied where nodes are alike; a class token is no map."""
+    images = torch.randn(2, 3, 64, 64)
+    _, backbone = vit()
+    with torch.no_grad():
+        node = backbone(images).nodes[3]
+        expected = backbone.neck(node)
+        rest = eliminate(backbone, 3, replacement=False)
+        close(rest(images).logits, rest.classifier(expected))
+    assert rest.classifier.out_features == CLASSES
+    with pytest.raises(UserError, match="the tokens after the last block are no map"):
+        eliminate(vit()[1], 3, replacement=True)
+    replaced = enliven(eliminate(swin()[1], 2, replacement=True)).eval()
+    with torch.no_grad():
+        output = replaced(images)
+        assert [tuple(node.shape) for node in output.nodes[2:]] == [(2, 16, 16, 16), (2, 8, 8, 32)]
+        maps = F.max_pool2d(output.nodes[2].permute(0, 3, 1, 2), 3, 2, 1)
+        last = replaced.blocks[-1]
+        torch.testing.assert_close(output.nodes[3], last.norm(last.conv(maps)).permute(0, 2, 3, 1))
+        close(nt.fold(replaced)(images), output.logits, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [(vit, "stem.patch_embed"), (swin, "stem"), (convnext, "stem"), (hybrid, "blocks.1")],
+)
+def test_channels_are_refused_by_the_name_of_a_layer(make: Any, layer: str) -> None:
+    with pytest.raises(UserError, match=f"cannot be grouped: its layer {layer} does"):
+        trace_channels(make()[1], make()[1].example[1])
+
+
+@pytest.mark.parametrize("make", [vit, swin])
+def test_pictures_and_times(make: Any) -> None:
+    _, backbone = make()
+    student = nt.Student(backbone, skips=2, adapters=True)
+    alpha = student.path_weights().tolist()
+    for figure in (
+        heat_map(student.wiring, alpha),
+        architecture(student.wiring, alpha, stages=backbone.stages),
+    ):
+        assert figure.axes
+    table = measure_paths(student, backbone, 64, CPU, batch=2, seconds=0.02)
+    assert table.paths.keys() == {path.key for path in student.wiring.paths}
+    assert all(
+        (table.paths[path.key] > 0) == (path.kind != "identity") for path in student.wiring.paths
+    )
+
+
+def test_sizes_of_images() -> None:
+    _, backbone = vit()
+    check_image_size(backbone, 64)
+    with pytest.raises(UserError, match=r"image size 80: .* with images of 64×64, does not take"):
+        chain_costs(backbone, 80)
+    _, free = convnext()
+    check_image_size(free, 96)
+    assert chain_costs(free, 96).total.flops > 2 * chain_costs(free, 64).total.flops
+    with pytest.raises(UserError, match="needs a multiple of 8 pixels, such as 96"):
+        check_image_size(free, 99)
