@@ -5,11 +5,13 @@ from typing import NamedTuple
 import timm
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import nn
+from torchvision.models import get_model
 
 from nettailor.core.classification import start_small
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.parts import SUPPORTED, Family
 
+TORCHVISION = "torchvision:"
 # The module of timm that makes a backbone tells its family without building it.
 _FAMILY_OF_MODULE: dict[str, Family] = {
     "timm.models.resnet": "resnet",
@@ -85,6 +87,18 @@ def make_network(backbone: str, classes: int) -> nn.Module:
         raise UserError(f"a classifier of {classes} classes was asked for: expected at least 1")
     network: nn.Module = timm.create_model(backbone, num_classes=classes)
     start_small(network.get_classifier())  # type: ignore[operator]
+    return network
+
+
+def bare_network(backbone: str, classes: int) -> nn.Module:
+    """The network of a name of timm's, or of torchvision's as `torchvision:NAME`."""
+    if backbone.startswith(TORCHVISION):
+        name = backbone.removeprefix(TORCHVISION)
+        # the second classifiers of these work in training only
+        auxiliary = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+        made: nn.Module = get_model(name, weights=None, num_classes=classes, **auxiliary)
+        return made
+    network: nn.Module = timm.create_model(backbone, num_classes=classes)
     return network
 
 
