@@ -46,11 +46,20 @@ class Row(NamedTuple):
 
 
 def names() -> list[str]:
-    """All architectures, torchvision's as `torchvision:NAME`; those of many weights first."""
+    """All architectures, torchvision's as `torchvision:NAME`.
+
+    timm's: from each module in turn, and those of many weights first.
+    """
     found = torchvision.models.list_models(module=torchvision.models)
     weights = Counter(name.split(".")[0] for name in timm.list_pretrained())
-    of_timm = sorted(timm.list_models(), key=lambda name: -weights[name])
-    return [*(f"torchvision:{name}" for name in found), *of_timm]
+    turn: Counter[str] = Counter()
+    rank = {}
+    for name in sorted(timm.list_models(), key=lambda name: (-weights[name], name)):
+        module = model_entrypoint(name).__module__
+        rank[name] = not weights[name], turn[module]
+        turn[module] += 1
+    of_torchvision = (f"torchvision:{name}" for name in found)
+    return [*sorted(rank, key=rank.__getitem__), *of_torchvision]
 
 
 def measure(name: str) -> Row:
@@ -65,7 +74,10 @@ def measure(name: str) -> Row:
         pretrained = len(timm.list_pretrained(f"{name}.*"))
     counts, share, refusal = (0, 0), 0.0, ""
     try:
-        with init_empty_weights():
+        try:
+            with init_empty_weights():
+                network = bare_network(name, 10)
+        except (RuntimeError, NotImplementedError):  # it computes with its weights
             network = bare_network(name, 10)
         chain = chain_of(network)
         counts = len(chain.blocks), sum(chain.skippable)

@@ -56,18 +56,18 @@ def chain_of(network: nn.Module, example: Sequence[int] | None = None) -> Chain:
         if getattr(module, "inplace", False) is True:  # several paths read a node
             module.inplace = False  # type: ignore[assignment]
     shape = _example(copy, example)
-    graph, found = _graph(copy, shape)
+    try:
+        graph, found = _graph(copy, shape)
+    except UserError as error:
+        raise _refusal(copy.eval(), shape) or error from error
     blocks = _blocks(found)
     if len(blocks) < 2:
         largest = max(found, key=lambda one: one.flops, default=None)
         start = largest.source if largest else next(iter(graph.nodes))
-        raise UserError(
-            f"{type(network).__name__} is no chain of blocks: from {second_value(graph, copy, start)} on "
-            f"it needs several values at once; {_BY_HAND}"
-        )
-    nodes = list(graph.nodes)
-    (result,) = nodes[-1].args
-    assert isinstance(result, fx.Node)
+        layer = second_value(graph, copy, start)
+        why = f"from {layer} on it needs several values at once" if layer else "it is one block"
+        raise UserError(f"{type(network).__name__} is no chain of blocks: {why}; {_BY_HAND}")
+    nodes, result = list(graph.nodes), _result(graph)
     images, first, last = nodes[0], blocks[0].source, blocks[-1].target
     classifier, features = _classifier(copy, result)
     between = nodes[nodes.index(last) + 1 : nodes.index(features) + 1]
@@ -92,29 +92,35 @@ def chain_of(network: nn.Module, example: Sequence[int] | None = None) -> Chain:
 
 
 def _example(copy: nn.Module, given: Sequence[int] | None) -> tuple[int, ...]:
-    """The images (C, H, W) that a meta copy takes and gives logits for."""
-    first = next((part for part in copy.modules() if isinstance(part, nn.Conv2d)), None)
-    channels = first.in_channels if first else 3
-    config = getattr(copy, "pretrained_cfg", None) or {}
-    embedding = getattr(getattr(copy, "patch_embed", None), "img_size", None)
+    """The images (C, H, W) that a meta copy takes: given, its own or the first that it runs on."""
     if given is not None:
-        told = tuple(given)
-    elif embedding is not None:
-        told = (channels, *embedding)
-    else:
-        told = (channels, *config.get("input_size", (3, _SIDES[0], _SIDES[0]))[1:])
-    failure = _failure(copy, told)
+        return tuple(given)
+    config = getattr(copy, "pretrained_cfg", None)
+    if config:
+        side = getattr(getattr(copy, "patch_embed", None), "img_size", None)
+        channels, *sides = config["input_size"]
+        return (channels, *(side or sides))
+    return _other(copy) or (3, _SIDES[0], _SIDES[0])
+
+
+def _other(copy: nn.Module) -> tuple[int, ...] | None:
+    """Images of the first of some sizes that a network takes."""
+    first = next((part.in_channels for part in copy.modules() if isinstance(part, nn.Conv2d)), 3)
+    sizes = [(channels, side, side) for channels in (first, 3) for side in _SIDES]
+    return next((size for size in sizes if _failure(copy, size) is None), None)
+
+
+def _refusal(copy: nn.Module, shape: Sequence[int]) -> UserError | None:
+    """What is wrong where a network does not even run on these images."""
+    failure = _failure(copy, shape)
     if failure is None:
-        return told
-    sizes = [(channels, side, side) for side in _SIDES]
-    other = next((size for size in sizes if _failure(copy, size) is None), None)
+        return None
+    name, other = type(copy).__name__, _other(copy)
     if other is None:
-        raise UserError(f"{type(copy).__name__}: images {told}: {failure}; {_BY_HAND}")
-    if given is None and not config:
-        return other
-    raise UserError(
-        f"{type(copy).__name__} does not take images of {told} (channels, height, width): "
-        f"{failure}; it takes {other}: give an example of that size"
+        return UserError(f"{name}: for images {tuple(shape)} {failure}; {_BY_HAND}")
+    return UserError(
+        f"{name} does not take images of {tuple(shape)} (channels, height, width): {failure}; "
+        f"it takes {other}: give an example of that size"
     )
 
 
@@ -125,7 +131,7 @@ def _failure(copy: nn.Module, shape: Sequence[int]) -> str | None:
             logits = copy(torch.empty(2, *shape, device="meta"))
     # a network fails in any way on what it does not take
     except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"it fails with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         return f"its output is {found}, expected logits (B, classes)"
@@ -137,9 +143,8 @@ def _graph(copy: nn.Module, shape: Sequence[int]) -> tuple[fx.Graph, list[Segmen
     closed: set[str] = set()
     whole = trace(copy, shape, BATCHES[0], closed.__contains__)
     _, opened = segments(whole, copy)
-    (result,) = list(whole.nodes)[-1].args
-    # the task has a linear layer of its own in the place of this one
-    opened.update(value_of(result).owners if _classifier(copy, result)[0] else ())
+    # the task has a linear layer of its own in the place of the last one
+    opened.update(value_of(_result(whole)).owners if _classifier(copy, _result(whole))[0] else ())
     while True:
 
         def is_leaf(name: str) -> bool:
@@ -169,6 +174,15 @@ def _difference(one: fx.Graph, other: fx.Graph) -> str | None:
             owners = [value_of(node).owners for node in (mine, theirs) if node.op != "output"]
             return next((names[-1] for names in owners if names), "")
     return None
+
+
+def _result(graph: fx.Graph) -> fx.Node:
+    """The logits (B, classes); UserError where the output is something else."""
+    (result,) = graph.output_node().args
+    shape = value_of(result).shape if isinstance(result, fx.Node) else None
+    if not isinstance(result, fx.Node) or shape is None or len(shape) != 2:
+        raise UserError(f"the output is {shape or type(result)}, expected logits (B, classes)")
+    return result
 
 
 def _blocks(found: Sequence[Segment]) -> list[Segment]:

@@ -1,9 +1,10 @@
 """Copies on the meta device: shapes without values, memory or arithmetic."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -13,9 +14,14 @@ def meta_copy(module: Module) -> Module:
 
     The module itself is neither run nor changed.
     """
+    return copy_with(module, lambda tensor: tensor.to("meta"))
+
+
+def copy_with(module: Module, tensors: Callable[[Tensor], Tensor]) -> Module:
+    """A copy in evaluation mode with other tensors in the place of the module's own."""
     memo: dict[int, object] = {
-        id(parameter): nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        id(parameter): nn.Parameter(tensors(parameter.detach()), parameter.requires_grad)
         for parameter in module.parameters()
     }
-    memo |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    memo |= {id(buffer): tensors(buffer) for buffer in module.buffers()}
     return deepcopy(module, memo).eval()

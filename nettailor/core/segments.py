@@ -15,10 +15,11 @@ from nettailor.core.trace import image_nodes, value_of
 
 # Segments with less of the multiply-adds are a part of a neighbour.
 _CHEAP = 0.001
-# A module is opened for segments that hold so much of its multiply-adds and can be skipped. Where it
-# can be skipped as a whole, there are two of them, the second so large beside the first. A
-# `Sequential` is also opened for two segments of several layers each.
-_WORTH, _SECOND = 0.25, 0.25
+# A module is opened for segments that hold so much of its multiply-adds and can be skipped: those
+# of several layers, or all together. Where it can be skipped as a whole, there are two of several
+# layers, the second so large beside the first. A `Sequential` is also opened for two of several
+# layers that cannot be skipped.
+_WORTH, _WORTH_SINGLE, _SECOND = 0.25, 0.5, 0.1
 
 
 Span = tuple[int, int]  # numbers of the cut points before and at the end
@@ -66,20 +67,22 @@ def segments(graph: fx.Graph, network: nn.Module) -> tuple[list[Segment], set[st
     return found, search.opened
 
 
-def second_value(graph: fx.Graph, network: nn.Module, after: fx.Node) -> str:
+def second_value(graph: fx.Graph, network: nn.Module, after: fx.Node) -> str | None:
     """The first layer after a node during which a second value of the images is still needed."""
     search = _Search(graph, network)
     start = search.nodes.index(after)
-    place = next(
-        (place for place in range(start, len(search.nodes)) if search.alive[place] > 1), start
-    )
-    node = search.nodes[place]
+    places = range(start, len(search.nodes))
+    node = next((search.nodes[place] for place in places if search.alive[place] > 1), None)
+    if node is None:
+        return None
     owners = value_of(node).owners
     return str(node.target) if node.op == "call_module" else (owners[-1] if owners else node.name)
 
 
 def _weighty(node: fx.Node, network: nn.Module) -> int:
     """How many layers with weights a call makes use of."""
+    if max((value_of(node).shape or (0, 0, 0))[2:], default=0) == 1:
+        return 0  # of pooled values, such as squeeze-and-excitation
     if node.op != "call_module":
         return sum(one.op == "get_attr" for one in node.all_input_nodes)
     return sum(
@@ -159,7 +162,10 @@ class _Search:
             if end in self.cuts:
                 bounds.append(end)
         if depth:
-            return self._merged(first - 1, bounds)
+            # cheap segments at the start of a module may belong to what comes before
+            head = [bound for bound in bounds if self.flops(first - 1, bound) <= self.cheap]
+            head = head if first - 1 in self.cuts else []
+            return [*head, *self._merged([first - 1, *head][-1], bounds[len(head) :])]
         ends = [end for start, end in pairwise([0, *bounds]) if self.flops(start, end) > self.cheap]
         tail = [bound for bound in bounds if ends and bound > ends[-1]]
         return [*self._merged(0, bounds[: len(bounds) - len(tail)]), *tail]
@@ -172,11 +178,13 @@ class _Search:
         """Whether a module from one node to another is opened for the cut points inside it."""
         whole = self.flops(start, end)
         spans = list(pairwise([start, *inner, end]))
-        parts = [self.flops(*span) for span in spans if self.skippable(*span)]
+        skips = [span for span in spans if self.skippable(*span)]
+        parts = [self.flops(*span) for span in skips]
         if start in self.cuts and self.skippable(start, end):
-            parts = sorted(parts)
+            parts = sorted(self.flops(*span) for span in skips if self.compound(*span))
             return len(parts) > 1 and parts[-2] >= _SECOND * parts[-1] > 0
-        if sum(parts) >= _WORTH * whole > 0:
+        blocks = sum(self.flops(*span) for span in skips if self.compound(*span))
+        if whole and (blocks >= _WORTH * whole or sum(parts) >= _WORTH_SINGLE * whole):
             return True
         container = isinstance(self.network.get_submodule(name), nn.Sequential)
         return container and sum(self.compound(*span) for span in spans) > 1

@@ -1,4 +1,4 @@
-"""A whole chain's tensors under timm's names, and back."""
+"""A whole chain's tensors under the names of timm's or torchvision's network, and back."""
 
 from collections.abc import Mapping
 
@@ -30,5 +30,8 @@ def to_timm(backbone: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def to_chain(backbone: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of a timm model under the chain's names; those that it does not know keep theirs."""
-    names = {timm: own for own, timm in timm_names(backbone).items()}
-    return {names.get(name, name): tensor for name, tensor in tensors.items()}
+    names = timm_names(backbone)
+    known = set(names.values())
+    # two parts of a chain may share a tensor
+    found = {own: tensors[timm] for own, timm in names.items() if timm in tensors}
+    return found | {name: tensor for name, tensor in tensors.items() if name not in known}

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from nettailor.core.errors import UserError
@@ -43,7 +43,7 @@ class Value(NamedTuple):
     owners: tuple[str, ...]
 
 
-class _Opaque(Exception):
+class _OpaqueError(Exception):
     """A call that cannot be written down; the module that makes it can be called as a whole."""
 
 
@@ -94,7 +94,7 @@ class Quick(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _MultiplyAdds(TorchDispatchMode):
+class _MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts them, as torch's `FlopCounterMode` does and without its record of modules."""
 
     total = 0
@@ -136,7 +136,7 @@ class _Recorder(Quick):
         """The graph of a run on images (B, C, H, W) of the meta device."""
         self.images = self._node("placeholder", "images")
         self._bind(images, self.images)
-        self.counter = _MultiplyAdds()
+        self.counter = _MultiplyAdds()  # type: ignore[no-untyped-call]
         _, *modules = self.network.modules()
         hooks = [one.register_forward_pre_hook(self._enter, with_kwargs=True) for one in modules]
         hooks += [one.register_forward_hook(self._leave, with_kwargs=True) for one in modules]
@@ -163,7 +163,7 @@ class _Recorder(Quick):
         if self.depth:
             return super().__torch_function__(func, types, args, kwargs)
         if func in (torch._C._set_grad_enabled, torch.amp.autocast_mode._enter_autocast):
-            raise _Opaque("it switches gradients or autocast")
+            raise _OpaqueError("it switches gradients or autocast")
         before = [(t, t._version) for t in _tensors((args, kwargs))]
         output = super().__torch_function__(func, types, args, kwargs)
         written = any(tensor._version != version for tensor, version in before)
@@ -233,13 +233,15 @@ class _Recorder(Quick):
         elif isinstance(output, list | tuple):
             for position, item in enumerate(output):
                 if _tensors(item):
-                    self._bind(item, self._node("call_function", operator.getitem, (node, position)))
+                    self._bind(
+                        item, self._node("call_function", operator.getitem, (node, position))
+                    )
         elif isinstance(output, dict):
             for key, item in output.items():
                 if _tensors(item):
                     self._bind(item, self._node("call_function", operator.getitem, (node, key)))
         elif output is not None and not isinstance(output, int | float | str):
-            raise _Opaque(f"it gives a {type(output).__name__}")
+            raise _OpaqueError(f"it gives a {type(output).__name__}")
 
     def _argument(self, value: Any) -> Any:
         """What stands for a value in the graph."""
@@ -261,7 +263,7 @@ class _Recorder(Quick):
         plain = (int, float, complex, str, torch.dtype, torch.device, torch.layout)
         if value is None or value is ... or isinstance(value, (*plain, torch.memory_format)):
             return value
-        raise _Opaque(f"it passes a {type(value).__name__}")
+        raise _OpaqueError(f"it passes a {type(value).__name__}")
 
     def _scalar(self, what: int | str) -> fx.Node:
         """A multiple of the number of images, or the images' device: no tensor."""
@@ -279,7 +281,7 @@ class _Recorder(Quick):
     def _node_of(self, tensor: Tensor) -> fx.Node:
         if id(tensor) not in self.nodes:
             if id(tensor) not in self.tensors:
-                raise _Opaque("it reads a tensor of unknown origin")
+                raise _OpaqueError("it reads a tensor of unknown origin")
             self._bind(tensor, self._node("get_attr", self.tensors[id(tensor)]))
         return self.nodes[id(tensor)][1]
 
