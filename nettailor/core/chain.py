@@ -97,9 +97,9 @@ def _example(copy: nn.Module, given: Sequence[int] | None) -> tuple[int, ...]:
         return tuple(given)
     config = getattr(copy, "pretrained_cfg", None)
     if config:
-        side = getattr(getattr(copy, "patch_embed", None), "img_size", None)
         channels, *sides = config["input_size"]
-        return (channels, *(side or sides))
+        made_for = (getattr(part, "img_size", None) for part in copy.modules())
+        return (channels, *next(filter(None, made_for), sides))
     return _other(copy) or (3, _SIDES[0], _SIDES[0])
 
 

@@ -80,11 +80,14 @@ def second_value(graph: fx.Graph, network: nn.Module, after: fx.Node) -> str | N
 
 
 def _weighty(node: fx.Node, network: nn.Module) -> int:
-    """How many layers with weights a call makes use of."""
+    """How many layers with weights a call makes use of; a sum of values counts as one."""
     if max((value_of(node).shape or (0, 0, 0))[2:], default=0) == 1:
         return 0  # of pooled values, such as squeeze-and-excitation
     if node.op != "call_module":
-        return sum(one.op == "get_attr" for one in node.all_input_nodes)
+        name = node.target if isinstance(node.target, str) else node.target.__name__
+        terms = sum(value_of(one).of_image for one in node.all_input_nodes)
+        weights = sum(one.op == "get_attr" for one in node.all_input_nodes)
+        return int(terms > 1) if name.strip("_") in ("add", "iadd", "radd") else weights
     return sum(
         any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
         for module in network.get_submodule(str(node.target)).modules()
@@ -126,7 +129,8 @@ class _Search:
                     self.cuts.add(number)
         # of several changes of the layout in a row only the last gives a node
         changes = [False, *(_relays(*pair) for pair in pairwise(nodes))]
-        self.cuts -= {n for n, (one, other) in enumerate(pairwise(changes)) if one and other}
+        between = {n for n, (one, other) in enumerate(pairwise(changes)) if one and other}
+        self.cuts -= {number for number in between if len(nodes[number].users) == 1}
         self.sums, self.layers = [0], [0]
         for node in nodes:
             self.sums.append(self.sums[-1] + value_of(node).flops)

@@ -7,6 +7,8 @@ of a prime number of images: a number that is a multiple of it was computed from
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from inspect import signature
 from types import MethodDescriptorType, WrapperDescriptorType
 from typing import Any, NamedTuple, cast
 
@@ -170,7 +172,15 @@ class _Recorder(Quick):
         if not written and not _tensors(output):
             return output
         kind, target, given = _call_of(func, args)
-        node = self._node(kind, target, self._argument(given), self._argument(kwargs))
+        position, named = _place_of_mode(func), self._argument(kwargs)
+        given = self._argument(given)
+        # what a function is told of the mode, such as dropout, it is told in every run anew
+        if position is not None and position < len(given):
+            if given[position] is self.network.training:
+                given = (*given[:position], self._scalar("training"), *given[position + 1 :])
+        elif position is not None and named.get("training") is self.network.training:
+            named["training"] = self._scalar("training")
+        node = self._node(kind, target, given, named)
         node.meta["writes"] = written
         if not written:
             output = self._apart(output, [tensor for tensor, _ in before])
@@ -266,9 +276,11 @@ class _Recorder(Quick):
         raise _OpaqueError(f"it passes a {type(value).__name__}")
 
     def _scalar(self, what: int | str) -> fx.Node:
-        """A multiple of the number of images, or the images' device: no tensor."""
+        """A multiple of the number of images, their device, or the mode: no tensor."""
         if what not in self.scalars:
-            if what == "device":
+            if what == "training":
+                node = self._node("get_attr", "training")
+            elif what == "device":
                 node = self._node("call_function", getattr, (self.images, "device"))
             elif what == 1:
                 node = self._node("call_method", "size", (self.images, 0))
@@ -284,6 +296,15 @@ class _Recorder(Quick):
                 raise _OpaqueError("it reads a tensor of unknown origin")
             self._bind(tensor, self._node("get_attr", self.tensors[id(tensor)]))
         return self.nodes[id(tensor)][1]
+
+
+@cache
+def _place_of_mode(func: Callable[..., Any]) -> int | None:
+    """The position of the argument `training` of a function of torch's."""
+    if getattr(func, "__module__", None) != F.__name__:
+        return None
+    names = list(signature(func).parameters)
+    return names.index("training") if "training" in names else None
 
 
 def _tensors(tree: Any) -> list[Tensor]:
