@@ -224,7 +224,7 @@ def test_classifier_prefixes(backbone: str, prefix: str) -> None:
 
 def test_data_defaults() -> None:
     lite0 = data_defaults("tf_efficientnet_lite0")
-    assert lite0 == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 0.875)
+    assert lite0 == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 0.875, 224)
     assert data_defaults("resnet34").mean == (0.485, 0.456, 0.406)
 
 

@@ -112,7 +112,7 @@ def data_defaults(backbone: str) -> DataDefaults:
         mean=tuple(config.mean),
         std=tuple(config.std),
         interpolation=config.interpolation,
-        crop_pct=config.crop_pct,
+        crop_pct=min(config.crop_pct, 1.0),  # a few widen small images by a black frame
         image_size=config.input_size[-1],
     )
 

@@ -233,10 +233,11 @@ def _by_order(state: Mapping[str, Tensor], network: nn.Module, package: str) -> 
 def _hub_state(backbone: str, network: nn.Module) -> tuple[dict[str, Tensor], str]:
     if is_torchvisions(backbone):
         entry = torchvision_weights(backbone)
-        place, origin = entry.url, f"torchvision {backbone.removeprefix(TORCHVISION)} {entry.name}"
+        place, file = entry.url, "the file"
+        origin = f"torchvision {backbone.removeprefix(TORCHVISION)} {entry.name}"
     else:
         config = get_pretrained_cfg(backbone)
-        place = config.hf_hub_id or config.url
+        place, file = config.hf_hub_id or config.url, "its model.safetensors"
         origin = f"timm hub {config.architecture}.{config.tag}"
         if not config.has_weights:
             raise UserError(
@@ -251,7 +252,7 @@ def _hub_state(backbone: str, network: nn.Module) -> tuple[dict[str, Tensor], st
         raise UserError(
             f"the weights of {backbone!r} could not be downloaded ({type(error).__name__}) and are "
             f"not in the local cache: check the connection, download {place} elsewhere and give "
-            "the file by --weights PATH, or use --backbone tf_efficientnet_lite0, "
+            f"{file} by --weights PATH, or use --backbone tf_efficientnet_lite0, "
             f"whose weights come with {_PACKAGES['tf_efficientnet_lite0']}, or --weights none"
         ) from error
     return pretrained.state_dict(), origin
