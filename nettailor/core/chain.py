@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from nettailor.core.errors import UserError
-from nettailor.core.meta import meta_copy
+from nettailor.core.meta import Quick, meta_copy
 from nettailor.core.segments import Segment, second_value, segments
-from nettailor.core.trace import BATCHES, Quick, trace, value_of
+from nettailor.core.trace import BATCHES, trace, value_of
 
 _BY_HAND = "give its parts by hand as Backbone(stem, blocks, head)"
 # Sides of square images, tried in turn where nobody says which a network takes.

@@ -15,17 +15,13 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from nettailor.core.errors import UserError
+from nettailor.core.meta import MultiplyAdds, Quick
 
 # No network has a multiple of these for a number of channels or tokens.
 BATCHES = (1009, 1013)
-# Their meta kernels are slow, and the shape is that of their input.
-_KEEP_SHAPE = {F.batch_norm, F.layer_norm, F.group_norm, F.gelu, F.silu}
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -81,36 +77,6 @@ def trace(
             closed.add(type(network.get_submodule(recorder.owners[-1])))
 
 
-class Quick(TorchFunctionMode):
-    """A run on the meta device that passes over what is slow there and changes no shape."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func in _KEEP_SHAPE and args:
-            return torch.empty_like(args[0])
-        return func(*args, **(kwargs or {}))
-
-
-class _MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts them, as torch's `FlopCounterMode` does and without its record of modules."""
-
-    total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=output) // 2
-        return output
-
-
 class _Recorder(Quick):
     """Writes down the calls of one run."""
 
@@ -138,7 +104,7 @@ class _Recorder(Quick):
         """The graph of a run on images (B, C, H, W) of the meta device."""
         self.images = self._node("placeholder", "images")
         self._bind(images, self.images)
-        self.counter = _MultiplyAdds()  # type: ignore[no-untyped-call]
+        self.counter = MultiplyAdds()  # type: ignore[no-untyped-call]
         _, *modules = self.network.modules()
         hooks = [one.register_forward_pre_hook(self._enter, with_kwargs=True) for one in modules]
         hooks += [one.register_forward_hook(self._leave, with_kwargs=True) for one in modules]
@@ -164,28 +130,32 @@ class _Recorder(Quick):
         kwargs = kwargs or {}
         if self.depth:
             return super().__torch_function__(func, types, args, kwargs)
-        if func in (torch._C._set_grad_enabled, torch.amp.autocast_mode._enter_autocast):
-            raise _OpaqueError("it switches gradients or autocast")
+        if func is torch._C._set_grad_enabled:
+            raise _OpaqueError("it switches gradients")
         before = [(t, t._version) for t in _tensors((args, kwargs))]
         output = super().__torch_function__(func, types, args, kwargs)
         written = any(tensor._version != version for tensor, version in before)
         if not written and not _tensors(output):
             return output
         kind, target, given = _call_of(func, args)
-        position, named = _place_of_mode(func), self._argument(kwargs)
-        given = self._argument(given)
-        # what a function is told of the mode, such as dropout, it is told in every run anew
-        if position is not None and position < len(given):
-            if given[position] is self.network.training:
-                given = (*given[:position], self._scalar("training"), *given[position + 1 :])
-        elif position is not None and named.get("training") is self.network.training:
-            named["training"] = self._scalar("training")
-        node = self._node(kind, target, given, named)
+        given, named = self._argument(given), self._argument(kwargs)
+        node = self._node(kind, target, *self._with_mode(func, given, named))
         node.meta["writes"] = written
         if not written:
             output = self._apart(output, [tensor for tensor, _ in before])
         self._bind(output, node)
         return output
+
+    def _with_mode(
+        self, func: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What a function is told of the mode, such as dropout, it is told in every run anew."""
+        position, mode = _place_of_mode(func), self.network.training
+        if position is not None and given[position : position + 1] == (mode,):
+            given = (*given[:position], self._scalar("training"), *given[position + 1 :])
+        elif position is not None and named.get("training") is mode:
+            named = {**named, "training": self._scalar("training")}
+        return given, named
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self.depth:

@@ -16,7 +16,6 @@ from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.checkpoint import Checkpoint, read_checkpoint, require_finite
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.families import (
-    TORCHVISION,
     bare_network,
     classifier_prefixes,
     is_torchvisions,
@@ -233,26 +232,24 @@ def _by_order(state: Mapping[str, Tensor], network: nn.Module, package: str) -> 
 def _hub_state(backbone: str, network: nn.Module) -> tuple[dict[str, Tensor], str]:
     if is_torchvisions(backbone):
         entry = torchvision_weights(backbone)
-        place, file = entry.url, "the file"
-        origin = f"torchvision {backbone.removeprefix(TORCHVISION)} {entry.name}"
+        place, origin = f"{entry.url} elsewhere and give it", f"torchvision {entry}"
     else:
         config = get_pretrained_cfg(backbone)
-        place, file = config.hf_hub_id or config.url, "its model.safetensors"
+        place = f"{config.hf_hub_id or config.url} elsewhere and give its model.safetensors"
         origin = f"timm hub {config.architecture}.{config.tag}"
         if not config.has_weights:
             raise UserError(
                 f"timm publishes no weights of {backbone!r}: use weights 'none' or a file's path, "
                 "or another backbone"
             )
-    # timm fits weights to the size of the images that a network was made for
-    side = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    side = getattr(getattr(network, "patch_embed", None), "img_size", None)  # timm fits them to it
     try:
         pretrained = bare_network(backbone, None, side and side[0], pretrained=True)
     except OSError as error:
         raise UserError(
             f"the weights of {backbone!r} could not be downloaded ({type(error).__name__}) and are "
-            f"not in the local cache: check the connection, download {place} elsewhere and give "
-            f"{file} by --weights PATH, or use --backbone tf_efficientnet_lite0, "
+            f"not in the local cache: check the connection, download {place} by "
+            "--weights PATH, or use --backbone tf_efficientnet_lite0, "
             f"whose weights come with {_PACKAGES['tf_efficientnet_lite0']}, or --weights none"
         ) from error
     return pretrained.state_dict(), origin
