@@ -89,7 +89,7 @@ def check_routes(session: Session) -> None:
     if config.prune.by != "rank" or asked is None:
         return
     wiring = grow_student(
-        config, create_backbone(config.backbone, len(session.task.classes))
+        config, create_backbone(config.backbone, len(session.task.classes), config.image_size)
     ).wiring
     blocks, needed = len(wiring.of_kind("block")), fewest_blocks(wiring)
     if max(asked) > blocks - needed:

@@ -37,7 +37,8 @@ class PathCosts:
             budgeted = prune.budget[0]
             self._unit = "latency" if budgeted == "latency_ms" else budgeted
         self._chain = place(
-            create_backbone(config.backbone, len(session.task.classes)), session.accelerator.device
+            create_backbone(config.backbone, len(session.task.classes), config.image_size),
+            session.accelerator.device,
         )
         self._times: LatencyTable | None = None
         if self._unit == "latency" and table.exists() and not fresh:

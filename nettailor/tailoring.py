@@ -67,7 +67,7 @@ class Tailoring:
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
         chain, self.source = load_pretrained(
-            config.backbone, len(session.task.classes), config.weights
+            config.backbone, len(session.task.classes), config.weights, config.image_size
         )
         start = config.student.start
         if start == "auto":

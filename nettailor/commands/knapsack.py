@@ -105,7 +105,7 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
     if not chosen:
         if tailored is None:
             network: Backbone | Student = create_backbone(
-                config.backbone, len(session.task.classes)
+                config.backbone, len(session.task.classes), config.image_size
             )
         else:
             network = tailored.network
@@ -146,7 +146,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
         network = (
             tailored.network
             if tailored
-            else create_backbone(config.backbone, len(session.task.classes))
+            else create_backbone(config.backbone, len(session.task.classes), config.image_size)
         )
         ready_budget(session, place(network, session.accelerator.device))
     say_task(session)
