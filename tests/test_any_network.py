@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 
 from nettailor.core.backbone import Backbone, backbone_of, create_backbone
@@ -16,6 +18,7 @@ from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
 from nettailor.core.families import classifier_prefixes, data_defaults, family, make_network
 from nettailor.core.timm_names import timm_names, to_chain, to_timm
+from nettailor.core.weights import load_pretrained
 
 CLASSES = 5
 Make = Callable[[], nn.Module]
@@ -238,6 +241,27 @@ def test_a_network_of_one_size_is_made_for_another() -> None:
     with torch.no_grad():
         assert chain(torch.randn(2, 3, 96, 96)).logits.shape == (2, CLASSES)
     assert create_backbone("test_vit", CLASSES).example == (3, 160, 160)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"), [("torchvision:googlenet", None), ("test_vit3", 96), ("test_vit", None)]
+)
+def test_files_of_weights_go_in(tmp_path: Path, name: str, image_size: int | None) -> None:
+    torch.manual_seed(0)
+    *_, architecture = name.split(":")
+    whole = (
+        torchvision.models.get_model(architecture, init_weights=False)
+        if name.startswith("torchvision")
+        else timm.create_model(name)
+    )
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    chain, source = load_pretrained(name, CLASSES, f"{tmp_path}/weights.safetensors", image_size)
+    assert source.origin == f"file {tmp_path}/weights.safetensors"
+    assert chain.classes == CLASSES
+    given = whole.state_dict()
+    for own, theirs in timm_names(name, image_size).items():
+        if not own.startswith("classifier.") and "pos_embed" not in theirs:
+            assert torch.equal(chain.state_dict()[own], given[theirs]), theirs
 
 
 # Refusals
