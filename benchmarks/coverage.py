@@ -150,7 +150,7 @@ def page(rows: dict[str, Row]) -> str:
     ]
     missing = len(set(names()) - rows.keys())
     if missing:
-        lines[3] = f"\n{missing:,} networks are not measured yet; from each module some are."
+        lines[3] = f"\n{missing:,} networks are not measured yet."
     modules = defaultdict(list)
     for row in rows.values():
         modules[row.module].append(row)
