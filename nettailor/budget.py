@@ -22,7 +22,7 @@ def check_budget(session: Session, costs: PathCosts) -> None:
     config = session.config
     if config.budget.given is None:
         return
-    chain = create_backbone(config.backbone, len(session.task.classes))
+    chain = create_backbone(config.backbone, len(session.task.classes), config.image_size)
     student = place(grow_student(config, chain), session.accelerator.device)
     shares = costs.shares(student)
     most = _budget_share(config.budget, shares)

@@ -94,7 +94,9 @@ def check_routes(config: RunConfig, classes: int) -> None:
     asked = config.prune.remove
     if config.prune.by != "rank" or asked is None:
         return
-    wiring = grow_student(config, create_backbone(config.backbone, classes)).wiring
+    wiring = grow_student(
+        config, create_backbone(config.backbone, classes, config.image_size)
+    ).wiring
     blocks, needed = len(wiring.of_kind("block")), fewest_blocks(wiring)
     if max(asked) > blocks - needed:
         raise UserError(

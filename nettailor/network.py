@@ -79,7 +79,7 @@ def load_network(folder: Path) -> tuple[Backbone | Student, Architecture]:
         shapes = _bare(architecture, file).state_dict()
     tensors = read_weights(weights)
     if architecture.kind is None and tensors.keys() != shapes.keys():
-        tensors = to_chain(architecture.backbone, tensors)
+        tensors = to_chain(architecture.backbone, tensors, architecture.preprocessing.image_size)
     require_exactly(shapes, tensors, weights)
     network = _bare(architecture, file)
     load_exactly(network, tensors, weights)
@@ -109,7 +109,7 @@ def _full_width(architecture: Architecture, file: Path) -> Backbone | Student:
             return backbone_of(
                 make_scaled(backbone, classes, depth=scaled.depth, width=scaled.width)
             )
-        chain = create_backbone(backbone, classes)
+        chain = create_backbone(backbone, classes, architecture.preprocessing.image_size)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     if architecture.eliminated is not None:

@@ -115,7 +115,12 @@ def _pretrained(settings: Path, architecture: Architecture) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         # random weights are those of the run's teacher
         seed_stage(_setting(settings, "seed", int), "teacher")
-        chain, source = load_pretrained(architecture.backbone, len(architecture.classes), weights)
+        chain, source = load_pretrained(
+            architecture.backbone,
+            len(architecture.classes),
+            weights,
+            architecture.preprocessing.image_size,
+        )
     if source.digest != architecture.weights_digest:
         raise UserError(
             f"{settings}: weights {weights!r} are no longer those that the run was made from "

@@ -32,7 +32,8 @@ class PathCosts:
         self._session, self._file, self._fresh = session, table, fresh
         self._unit = config.student.cost
         self._chain = place(
-            create_backbone(config.backbone, len(session.task.classes)), session.accelerator.device
+            create_backbone(config.backbone, len(session.task.classes), config.image_size),
+            session.accelerator.device,
         )
         self._times: LatencyTable | None = None
         if self._unit == "latency" and table.exists() and not fresh:

@@ -141,7 +141,7 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     )
     task = ready_task(config, screen)
     with torch.device("meta"):
-        chain = create_backbone(config.backbone, len(task.classes))
+        chain = create_backbone(config.backbone, len(task.classes), config.image_size)
     check_image_size(chain, config.image_size)
     session = Session(config, screen, accelerator, task, preprocessing, chain.stages)
     _ = session.loaders.train  # whatever it cannot be made of shows before a run is opened

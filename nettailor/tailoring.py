@@ -72,7 +72,7 @@ class Tailoring:
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
         chain, self.source = load_pretrained(
-            config.backbone, len(session.task.classes), config.weights
+            config.backbone, len(session.task.classes), config.weights, config.image_size
         )
         # blocks that train on begin with the teacher's weights, shared ones stay as pretrained
         self.chain = self.teacher if config.prune.finetune == "all" else chain

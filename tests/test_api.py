@@ -215,7 +215,7 @@ def refusal(*arguments: Any, **settings: Any) -> str:
 
 def test_networks_that_are_no_chain() -> None:
     linear = nn.Linear(3, 3)
-    assert "Linear is not a chain that can be cut" in refusal(linear)
+    assert "Linear: for images (3, 256, 256) it fails" in refusal(linear)
     example = torch.zeros(1, 3, SIDE, SIDE)
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, CLASSES))
     assert "all of stem, blocks and head" in refusal(Block(3, 8), [Block(8, 16)])

@@ -54,7 +54,7 @@ def pictures(tmp_path: Path) -> Path:
     [
         (["--gama", "1"], r"--gama: unknown flag; did you mean '--gamma'"),
         (["--backbone", "resnet34x"], r"unknown backbone 'resnet34x'.*did you mean 'resnet34"),
-        (["--backbone", "vit_tiny_patch16_224"], r"not a chain that can be cut: expected one of"),
+        (["--backbone", "torchvision:resnet81"], r"torchvision has no such .* mean 'resnet18'"),
         (["--backbone", "resnet34.nope"], r"unknown weights tag in 'resnet34\.nope': timm has"),
         (["--gamma=-1"], r"student\.gamma = -1: must be a number ≥ 0"),
         (["--data", "no/such/folder"], r"'no/such/folder', expected 'digits', the path"),

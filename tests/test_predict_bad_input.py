@@ -153,7 +153,7 @@ def test_no_images_named():
     ("argv", "text"),
     [
         (["--backbone", "resnet1"], "unknown backbone 'resnet1'"),
-        (["--backbone", "vit_tiny_patch16_224"], "is not a chain that can be cut"),
+        (["--backbone", "torchvision:resnet81"], "torchvision has no such classification network"),
         (["--weights", "none"], "never trained predicts nothing"),
         (["--weights", "pakage"], "did you mean 'package'?"),
         (["--weights", "."], "weights '.' is a folder"),

@@ -96,7 +96,9 @@ def _run(
     weights = "none" if kind == "scratch" else config.weights
 
     def make() -> tuple[Backbone, WeightsSource]:
-        chain, source = load_pretrained(config.backbone, len(session.task.classes), weights)
+        chain, source = load_pretrained(
+            config.backbone, len(session.task.classes), weights, config.image_size
+        )
         return change(chain), source
 
     settings = recorded(config, "teacher", "eliminate")

@@ -172,7 +172,14 @@ def _unfolded(network: Backbone | Student, architecture: Architecture) -> _Expor
     with tempfile.TemporaryDirectory() as folder:
         file = save_network(Path(folder), network, architecture)
         if architecture.kind is None:
-            write_tensors(file, to_timm(architecture.backbone, network.state_dict()))
+            write_tensors(
+                file,
+                to_timm(
+                    architecture.backbone,
+                    network.state_dict(),
+                    architecture.preprocessing.image_size,
+                ),
+            )
         return _Export(file.read_bytes(), load_network(Path(folder))[0])
 
 

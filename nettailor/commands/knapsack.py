@@ -113,7 +113,8 @@ def _ready_budget(session: Session, tailored: Whole | None, *, fresh: bool) -> B
     """The budget of the network that is to lose channels; a teacher needs no weights for it."""
     network: Backbone | Student
     if tailored is None:
-        network = create_backbone(session.config.backbone, len(session.task.classes))
+        config, classes = session.config, len(session.task.classes)
+        network = create_backbone(config.backbone, classes, config.image_size)
     else:
         network = tailored.network
     return ready_budget(session, place(network, session.accelerator.device), fresh=fresh)

@@ -69,7 +69,9 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
     config = session.config
 
     def make() -> tuple[Backbone, WeightsSource]:
-        return load_pretrained(config.backbone, len(session.task.classes), config.weights)
+        return load_pretrained(
+            config.backbone, len(session.task.classes), config.weights, config.image_size
+        )
 
     run = ChainRun(
         "teacher",

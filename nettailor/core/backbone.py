@@ -42,7 +42,7 @@ class Backbone(nn.Module):
     after the last block, global pooling included; it gives the classifier (B, features).
     The activations never work in place, so that a node's sum can be read after them.
 
-        Backbone(network)                # of timm's or torchvision's, see `families.take_apart`
+        Backbone(network)                # any, see `parts.take_apart`
         Backbone(stem, blocks, head)     # anybody's: images -> stem -> blocks -> head -> logits
 
     Attributes:
@@ -65,23 +65,25 @@ class Backbone(nn.Module):
             network: a whole one; or the stem, where blocks and head are given.
             blocks: from node to node, each (B, C, H, W), (B, H, W, C) or (B, N, C).
             head: from the last node to logits (B, classes).
-            example: images (B, C, S, S) as it reads them; None: (1, 3, 256, 256).
+            example: images (B, C, S, S) as it reads them; None: as a whole network's own
+                configuration says, else (1, 3, 256, 256).
 
         Raises:
-            UserError: the network is of no class that can be taken apart, or the parts do not fit
-                the example's images.
+            UserError: the network cannot be taken apart, see `chain.chain_of`, or the parts do not
+                fit the example's images.
         """
         super().__init__()
         checked = not isinstance(network, Parts)
+        told = None if example is None else tuple(example.shape[1:])
         if isinstance(network, Parts):
             parts = network
         elif blocks is None or head is None:
             if blocks is not None or head is not None:
                 raise UserError("Backbone: give a network, or all of stem, blocks and head")
-            parts = take_apart(deepcopy(network))
+            parts = take_apart(deepcopy(network), told)
         else:
             parts = own_parts(*deepcopy((network, list(blocks), head)))
-        self.example = _PROBE if example is None else tuple(example.shape[1:])
+        self.example = told or parts.example or _PROBE
         self.family: Family = parts.family
         self.stem = parts.stem
         self.blocks = nn.ModuleList(parts.blocks)
@@ -152,17 +154,19 @@ def head_activation(chain: Backbone) -> nn.Module:
     return nn.ReLU6()
 
 
-def backbone_of(network: nn.Module) -> Backbone:
+def backbone_of(network: nn.Module, image_size: int | None = None) -> Backbone:
     """The network's own modules as a backbone, not copied: do not use the network afterwards.
+
+    image_size: the side of its images in pixels; None: as its configuration says.
 
     Raises UserError as `Backbone` does.
     """
-    return Backbone(take_apart(network))
+    return Backbone(take_apart(network, (3, image_size, image_size) if image_size else None))
 
 
-def create_backbone(name: str, classes: int) -> Backbone:
-    """The timm model of this name with random weights; UserError as in `make_network`."""
-    return backbone_of(make_network(name, classes))
+def create_backbone(name: str, classes: int, image_size: int | None = None) -> Backbone:
+    """The network of this name with random weights; UserError as in `make_network`."""
+    return backbone_of(make_network(name, classes, image_size), image_size)
 
 
 def node_specs(chain: Backbone) -> tuple[NodeSpec, ...]:

@@ -34,9 +34,10 @@ def fresh_classifier(features: int, classes: int) -> nn.Linear:
     return classifier
 
 
-def start_small(classifier: nn.Linear) -> None:
+def start_small(classifier: nn.Linear | nn.Conv2d) -> None:
     """Fresh weights for a classifier, in place: training starts at a loss of log(classes)."""
     # timm's EfficientNets draw from ±1/√classes: logits of ±10, whose first gradients tear the
     # pretrained blocks apart (a cosine of 0.47 with the stem's own filters was measured)
     nn.init.trunc_normal_(classifier.weight, std=_CLASSIFIER_STD)
-    nn.init.zeros_(classifier.bias)
+    if classifier.bias is not None:
+        nn.init.zeros_(classifier.bias)

@@ -127,6 +127,7 @@ def _measure(part: nn.Module, sample: Tensor) -> tuple[Tensor, Cost]:
 
 def _run(part: nn.Module, sample: Tensor) -> tuple[Tensor, int]:
     """A meta module's output and its multiply-adds: torch counts each of them as two."""
+    part.requires_grad_(False)  # the counter follows gradients, and fails on a parameter as input
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         output: Tensor = part(sample)
     return output, counter.get_total_flops() // 2

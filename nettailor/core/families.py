@@ -1,16 +1,24 @@
-"""timm's networks by name: which family one is of, what its weights expect, how it is made."""
+"""timm's and torchvision's networks by name: family, what the weights expect, how one is made.
 
-from typing import NamedTuple
+A name is timm's, such as `resnet18.a1_in1k`, or torchvision's as `torchvision:resnet18` or, with a
+tag of its weights, `torchvision:resnet18.IMAGENET1K_V1`.
+"""
+
+from typing import Any, NamedTuple, cast
 
 import timm
+import torchvision
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import nn
+from torchvision.models import get_model, get_model_weights
 
 from nettailor.core.classification import start_small
 from nettailor.core.errors import UserError, nearest
-from nettailor.core.parts import SUPPORTED, Family
+from nettailor.core.parts import Family
 
-# The module of timm that makes a backbone tells its family without building it.
+TORCHVISION = "torchvision:"
+# The module of timm that makes a backbone tells its family without building it; all others are
+# taken apart by tracing.
 _FAMILY_OF_MODULE: dict[str, Family] = {
     "timm.models.resnet": "resnet",
     "timm.models.efficientnet": "inverted-residual",
@@ -26,24 +34,34 @@ class DataDefaults(NamedTuple):
 
     mean, std: per RGB channel of images in [0, 1]. interpolation: timm's name, such as "bicubic".
     crop_pct: the part of the resized image's side that a centre crop keeps, in (0, 1].
+    image_size: the side of that crop in pixels.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
     crop_pct: float
+    image_size: int
+
+
+def is_torchvisions(backbone: str) -> bool:
+    """Whether a name is one of torchvision's."""
+    return backbone.startswith(TORCHVISION)
 
 
 def family(backbone: str) -> Family:
-    """The family of a timm model name, with or without a weights tag; nothing is built.
+    """The family of a network by name, with or without a weights tag; nothing is built.
 
-    Raises UserError for a name or tag that timm does not know and for a network that cannot be
-    taken as a chain of blocks.
+    Raises UserError for a name or tag that timm, or torchvision, does not know.
     """
+    if is_torchvisions(backbone):
+        torchvision_weights(backbone)
+        return "own"
     if not timm.is_model(backbone):
         raise UserError(
             f"unknown backbone {backbone!r}: expected the name of a timm model"
-            f"{nearest(backbone, timm.list_models())}"
+            f"{nearest(backbone, timm.list_models())}, or one of torchvision's as "
+            f"'{TORCHVISION}resnet18'"
         )
     try:
         get_pretrained_cfg(backbone)
@@ -54,41 +72,111 @@ def family(backbone: str) -> Family:
             f"unknown weights tag in {backbone!r}: timm has {', '.join(tags) or 'none'}; "
             f"{architecture!r} alone takes timm's default"
         ) from error
-    module = model_entrypoint(backbone).__module__
-    if module not in _FAMILY_OF_MODULE:
+    return _FAMILY_OF_MODULE.get(model_entrypoint(backbone).__module__, "own")
+
+
+def torchvision_weights(backbone: str) -> Any:
+    """The entry of torchvision's weights that a name means; UserError for one it does not know."""
+    name, _, tag = backbone.removeprefix(TORCHVISION).partition(".")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
         raise UserError(
-            f"backbone {backbone!r} is not a chain that can be cut: "
-            f"expected one of timm's {SUPPORTED}"
+            f"unknown backbone {backbone!r}: torchvision has no such classification network"
+            f"{nearest(name, known)}"
         )
-    return _FAMILY_OF_MODULE[module]
+    weights = get_model_weights(name)
+    tags = [entry.name for entry in weights]
+    if tag and tag not in tags:
+        raise UserError(
+            f"unknown weights tag in {backbone!r}: torchvision has {', '.join(tags)}; "
+            f"'{TORCHVISION}{name}' alone takes its default"
+        )
+    return weights[tag] if tag else weights.DEFAULT
 
 
 def data_defaults(backbone: str) -> DataDefaults:
     """How the backbone's pretrained weights expect their images; UserError as in `family`."""
     family(backbone)
+    if is_torchvisions(backbone):
+        how = torchvision_weights(backbone).transforms()
+        side = how.crop_size[0]
+        return DataDefaults(
+            tuple(how.mean),
+            tuple(how.std),
+            how.interpolation.value,
+            side / how.resize_size[0],
+            side,
+        )
     config = get_pretrained_cfg(backbone)
     return DataDefaults(
         mean=tuple(config.mean),
         std=tuple(config.std),
         interpolation=config.interpolation,
-        crop_pct=config.crop_pct,
+        crop_pct=min(config.crop_pct, 1.0),  # a few widen small images by a black frame
+        image_size=config.input_size[-1],
     )
 
 
-def make_network(backbone: str, classes: int) -> nn.Module:
-    """The timm model as timm makes it, with random weights, ready for `take_apart`.
+def make_network(backbone: str, classes: int, image_size: int | None = None) -> nn.Module:
+    """The network as timm or torchvision makes it, with random weights, ready for `take_apart`.
 
-    Raises UserError for an unknown or unsupported backbone and for fewer than 1 class.
+    image_size: the side of its images in pixels, for networks that take one size alone; None: as
+    its pretrained weights do.
+
+    Raises UserError for an unknown backbone, for fewer than 1 class and for a size that it cannot
+    be made for.
     """
     family(backbone)
     if classes < 1:
         raise UserError(f"a classifier of {classes} classes was asked for: expected at least 1")
-    network: nn.Module = timm.create_model(backbone, num_classes=classes)
-    start_small(network.get_classifier())  # type: ignore[operator]
+    network = bare_network(backbone, classes, image_size)
+    for layer in _classifiers(network):
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            start_small(layer)
     return network
 
 
-def classifier_prefix(network: nn.Module) -> str:
-    """How the names of the classifier's tensors start in a timm model, such as "head.fc."."""
-    classifier = network.get_classifier()  # type: ignore[operator]
-    return next(f"{name}." for name, module in network.named_modules() if module is classifier)
+def bare_network(
+    backbone: str, classes: int | None, image_size: int | None = None, *, pretrained: bool = False
+) -> nn.Module:
+    """The network of a name that `family` knows; classes: None: those of its weights."""
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if is_torchvisions(backbone):
+        weights = torchvision_weights(backbone)
+        name = backbone.removeprefix(TORCHVISION).partition(".")[0]
+        # the second classifiers of these work in training only
+        options |= {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+        options |= {"image_size": image_size} if image_size and name.startswith("vit_") else {}
+        return cast(nn.Module, get_model(name, weights=weights if pretrained else None, **options))
+    config = get_pretrained_cfg(backbone)
+    if image_size and config.fixed_input_size and config.input_size[-1] != image_size:
+        options["img_size"] = image_size
+    try:
+        return cast(nn.Module, timm.create_model(backbone, pretrained=pretrained, **options))
+    except (TypeError, ValueError, AssertionError) as error:
+        if "img_size" not in options:
+            raise
+        raise UserError(
+            f"backbone {backbone!r} cannot be made for images of {image_size} pixels: {error}; use "
+            f"{config.input_size[-1]} pixels"
+        ) from error
+
+
+def classifier_prefixes(network: nn.Module) -> tuple[str, ...]:
+    """How the names of the classifier's tensors start in a network, such as "head.fc."."""
+    layers = _classifiers(network)
+    return tuple(
+        f"{name}."
+        for name, module in network.named_modules()
+        if any(module is layer for layer in layers)
+    )
+
+
+def _classifiers(network: nn.Module) -> list[nn.Module]:
+    """The layers that end a network: those that timm names, else its last linear layer."""
+    if hasattr(network, "get_classifier"):
+        found = network.get_classifier()  # type: ignore[operator]
+        return list(found) if isinstance(found, tuple | list) else [found]
+    kinds = nn.Linear, nn.Conv2d
+    layers: list[nn.Module] = [part for part in network.modules() if isinstance(part, kinds)]
+    return layers[-1:]

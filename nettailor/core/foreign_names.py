@@ -6,6 +6,8 @@ from inspect import signature
 
 from torch import Tensor, nn
 
+from nettailor.core.families import classifier_prefixes, is_torchvisions
+
 # torchvision has the same networks under other names, in the same order. Its MobileNetV3,
 # EfficientNetV2 and the larger EfficientNets compute something else.
 _TORCHVISION_ORDER = (
@@ -13,16 +15,26 @@ _TORCHVISION_ORDER = (
     "efficientnet_b3", "efficientnet_b4",
 )  # fmt: skip
 
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
 
 def under_timms_names(
     state: dict[str, Tensor], network: nn.Module, architecture: str
 ) -> dict[str, Tensor]:
-    """A state under timm's names, where its own are torchvision's or the authors'.
+    """A state under the network's names, where its own are torchvision's or the authors'.
 
-    Names that nobody knows stay as they are.
+    What timm fits to the size of the images, such as position embeddings, is fitted. Names that
+    nobody knows stay as they are.
     """
     own = {name: t for name, t in network.state_dict().items() if not is_counter(name)}
-    if own.keys() <= state.keys():
+    if is_torchvisions(architecture):
+        # second classifiers, which work in training only
+        return {name: t for name, t in state.items() if not name.startswith(_AUXILIARY)}
+    classifier = classifier_prefixes(network)
+    if all(
+        name in state and (name.startswith(classifier) or state[name].shape == tensor.shape)
+        for name, tensor in own.items()
+    ):
         return state
     module = sys.modules[type(network).__module__]
     convert = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)

@@ -6,15 +6,20 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg
 
 from nettailor.core.errors import UserError
-from nettailor.core.families import data_defaults, family
+from nettailor.core.families import (
+    data_defaults,
+    family,
+    is_torchvisions,
+    torchvision_weights,
+)
 from nettailor.core.preprocessing import Preprocessing
 
 
 def pretrained_preprocessing(backbone: str) -> Preprocessing:
-    """How timm evaluates a backbone's pretrained weights; UserError as in `family`."""
+    """How a backbone's pretrained weights are evaluated; UserError as in `family`."""
     defaults = data_defaults(backbone)
     return Preprocessing(
-        image_size=get_pretrained_cfg(backbone).input_size[-1],
+        image_size=defaults.image_size,
         mean=defaults.mean,
         std=defaults.std,
         interpolation=defaults.interpolation,
@@ -30,6 +35,8 @@ def pretrained_labels(backbone: str) -> tuple[str, ...]:
     Raises UserError as in `family`, and for a classifier of something else than ImageNet.
     """
     family(backbone)
+    if is_torchvisions(backbone):
+        return tuple(torchvision_weights(backbone).meta["categories"])
     config = get_pretrained_cfg(backbone)
     subset = infer_imagenet_subset(config)
     if subset is None:

@@ -1,6 +1,6 @@
 """Networks of timm, of torchvision and of one's own, taken apart: stem, blocks, neck, classifier.
 
-Nothing else knows their classes.
+Nothing else knows their classes; `nettailor.core.chain` takes apart what is of none of them.
 """
 
 from collections import OrderedDict
@@ -16,26 +16,22 @@ from timm.models.mobilenetv3 import MobileNetV3
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import resnet as torchvision_resnet
-from torchvision.models.efficientnet import EfficientNet as TorchvisionEfficientNet
-from torchvision.models.mobilenetv2 import MobileNetV2 as TorchvisionMobileNetV2
-from torchvision.models.mobilenetv3 import MobileNetV3 as TorchvisionMobileNetV3
 
-from nettailor.core.errors import UserError
+from nettailor.core.chain import chain_of
 
 Family = Literal["resnet", "inverted-residual", "convnext", "regnet", "own"]
 ProxyShape = Literal["basic", "bottleneck"]
 
-SUPPORTED = (
-    "ResNet (wide, ResNeXt, SE and d variants too), EfficientNet, MobileNet, MnasNet, ConvNeXt "
-    "and RegNet"
-)
 # The TensorFlow originals of some networks carry 0.01, with which the running statistics of a few
 # hundred steps never arrive at the task's.
 _BATCH_NORM_MOMENTUM = 0.1
 
 
 class Parts(NamedTuple):
-    """A network taken apart: see `nettailor.core.backbone.Backbone`, which is made of them."""
+    """A network taken apart: see `nettailor.core.backbone.Backbone`, which is made of them.
+
+    example: channels, height and width of the images that it was traced with; None: of any size.
+    """
 
     family: Family
     stem: nn.Module
@@ -44,12 +40,16 @@ class Parts(NamedTuple):
     neck: nn.Module
     classifier: nn.Module
     stages: tuple[int, ...]
+    example: tuple[int, ...] | None = None
 
 
-def take_apart(network: nn.Module) -> Parts:
-    """The parts of a network of timm's or torchvision's; they are moved, do not use it afterwards.
+def take_apart(network: nn.Module, example: Sequence[int] | None = None) -> Parts:
+    """The parts of a network; they are moved, do not use it afterwards.
 
-    Raises UserError for a network of a class that is not supported.
+    Some of timm's families are known by class, so that the last activation of a block comes after
+    the sum with what stands in for it; all others are traced with images of `example` (C, H, W).
+
+    Raises UserError as `chain_of` does.
     """
     for module in network.modules():
         if isinstance(module, _BatchNorm):
@@ -66,14 +66,17 @@ def take_apart(network: nn.Module) -> Parts:
             return _cut_convnext(network)
         case timm_regnet.RegNet():
             return _cut_regnet(network)
-        case torchvision_resnet.ResNet():
-            return _cut_torchvision_resnet(network)
-        case TorchvisionMobileNetV2() | TorchvisionMobileNetV3() | TorchvisionEfficientNet():
-            return _cut_torchvision_features(network)
-    raise UserError(
-        f"{type(network).__name__} is not a chain that can be cut: "
-        f"expected one of timm's {SUPPORTED}, torchvision's ResNets, MobileNets or EfficientNets, "
-        "or your own as Backbone(stem, blocks, head)"
+    chain = chain_of(network, example)
+    resnet = isinstance(network, torchvision_resnet.ResNet)
+    return Parts(
+        "resnet" if resnet else "own",
+        chain.stem,
+        chain.blocks,
+        [nn.Identity() for _ in chain.blocks],
+        chain.neck,
+        chain.classifier,
+        chain.stages,
+        chain.example,
     )
 
 
@@ -183,41 +186,6 @@ def _convnext_blocks(stage: nn.Module) -> list[nn.Module]:
     if isinstance(downsample, nn.Identity):
         return [first, *others]
     return [nn.Sequential(OrderedDict(downsample=downsample, block=first)), *others]
-
-
-def _cut_torchvision_resnet(network: nn.Module) -> Parts:
-    # its blocks share one ReLU each between their convolutions and their end: it stays inside
-    stages = [list(network.get_submodule(f"layer{stage}").children()) for stage in (1, 2, 3, 4)]
-    blocks = [block for stage in stages for block in stage]
-    return Parts(
-        "resnet",
-        _named(network, ("conv1", "bn1", "relu", "maxpool")),
-        blocks,
-        [nn.Identity() for _ in blocks],
-        nn.Sequential(OrderedDict(avgpool=network.avgpool, flatten=nn.Flatten(1))),  # type: ignore[arg-type]
-        network.get_submodule("fc"),
-        tuple(number for number, stage in enumerate(stages) for _ in stage),
-    )
-
-
-def _cut_torchvision_features(network: nn.Module) -> Parts:
-    """Networks whose `features` are a stem, stages or blocks, and a last convolution."""
-    stem, *stages, last = network.get_submodule("features").children()
-    split = [
-        list(stage.children()) if type(stage) is nn.Sequential else [stage] for stage in stages
-    ]
-    blocks = [block for stage in split for block in stage]
-    before, classifier = _head_parts(network.get_submodule("classifier"))
-    neck = OrderedDict(last=last, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1))
-    return Parts(
-        "own",
-        stem,
-        blocks,
-        [nn.Identity() for _ in blocks],
-        nn.Sequential(neck | {"before": before}),
-        classifier,
-        tuple(number for number, stage in enumerate(split) for _ in stage),
-    )
 
 
 def _head_parts(head: nn.Module) -> tuple[nn.Module, nn.Module]:

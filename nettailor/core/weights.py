@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeGuard, get_args
 
-import timm
 import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
@@ -16,7 +15,13 @@ from nettailor.core.architecture import ARCHITECTURE_FILE, WEIGHTS_FILE
 from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.checkpoint import Checkpoint, read_checkpoint, require_finite
 from nettailor.core.errors import UserError, nearest
-from nettailor.core.families import classifier_prefix, make_network
+from nettailor.core.families import (
+    bare_network,
+    classifier_prefixes,
+    is_torchvisions,
+    make_network,
+    torchvision_weights,
+)
 from nettailor.core.files import read_json
 from nettailor.core.foreign_names import is_counter, kind_of, under_timms_names
 from nettailor.core.printable import printable
@@ -51,8 +56,10 @@ class WeightsSource(NamedTuple):
     digest: str
 
 
-def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Backbone, WeightsSource]:
-    """The chain of a timm model name with pretrained stem, blocks and neck.
+def load_pretrained(
+    backbone: str, classes: int, weights: str, image_size: int | None = None
+) -> tuple[Backbone, WeightsSource]:
+    """The chain of a network's name with pretrained stem, blocks and neck.
 
     The classifier is always fresh: that of the source answers another task.
 
@@ -60,17 +67,17 @@ def load_pretrained(backbone: str, classes: int, weights: str) -> tuple[Backbone
     download or its cache), "auto" (the package where the backbone has one, else the hub), "none"
     (random initialisation), the path of a file that `read_checkpoint` reads, with timm's names or
     those that timm converts, the clone of a hub's repository, or the folder of a teacher that
-    NetTailor trained on another task. Code in a file never runs.
+    NetTailor trained on another task. Code in a file never runs. image_size: see `make_network`.
 
     Raises UserError when the source is missing, out of reach, damaged, holds more than tensors or
     belongs to another backbone.
     """
-    network = make_network(backbone, classes)
+    network = make_network(backbone, classes, image_size)
     if weights == "none":
-        return untrained(backbone_of(network))
+        return untrained(backbone_of(network, image_size))
     state, origin = _pretrained_state(backbone, network, weights)
-    _load(network, state, origin, leave_out=classifier_prefix(network))
-    return _with_source(backbone_of(network), origin)
+    _load(network, state, origin, leave_out=classifier_prefixes(network))
+    return _with_source(backbone_of(network, image_size), origin)
 
 
 def load_with_classifier(
@@ -108,7 +115,7 @@ def is_source(weights: str) -> TypeGuard[Source]:
 def has_weights(backbone: str, source: Source) -> bool:
     """Whether a source publishes weights of a timm model name; nothing is fetched."""
     packaged = backbone.split(".")[0] in _PACKAGES
-    published: bool = get_pretrained_cfg(backbone).has_weights
+    published: bool = is_torchvisions(backbone) or get_pretrained_cfg(backbone).has_weights
     return {
         "auto": packaged or published, "package": packaged, "hub": published, "none": False,
     }[source]  # fmt: skip
@@ -158,7 +165,7 @@ def _pretrained_state(
         case "package":
             return _package_state(architecture, network)
         case "hub":
-            return _hub_state(backbone)
+            return _hub_state(backbone, network)
         case path if not Path(path).is_dir():
             checkpoint, origin = _file_state(Path(path)), f"file {path}"
         case folder if _is_clone(Path(folder)):
@@ -222,24 +229,30 @@ def _by_order(state: Mapping[str, Tensor], network: nn.Module, package: str) -> 
     return dict(zip(own, state.values(), strict=True))
 
 
-def _hub_state(backbone: str) -> tuple[dict[str, Tensor], str]:
-    config = get_pretrained_cfg(backbone)
-    if not config.has_weights:
-        raise UserError(
-            f"timm publishes no weights of {backbone!r}: use weights 'none' or a file's path, "
-            "or another backbone"
-        )
+def _hub_state(backbone: str, network: nn.Module) -> tuple[dict[str, Tensor], str]:
+    if is_torchvisions(backbone):
+        entry = torchvision_weights(backbone)
+        place, origin = f"{entry.url} elsewhere and give it", f"torchvision {entry}"
+    else:
+        config = get_pretrained_cfg(backbone)
+        place = f"{config.hf_hub_id or config.url} elsewhere and give its model.safetensors"
+        origin = f"timm hub {config.architecture}.{config.tag}"
+        if not config.has_weights:
+            raise UserError(
+                f"timm publishes no weights of {backbone!r}: use weights 'none' or a file's path, "
+                "or another backbone"
+            )
+    side = getattr(getattr(network, "patch_embed", None), "img_size", None)  # timm fits them to it
     try:
-        network = timm.create_model(backbone, pretrained=True)
+        pretrained = bare_network(backbone, None, side and side[0], pretrained=True)
     except OSError as error:
-        place = config.hf_hub_id or config.url
         raise UserError(
             f"the weights of {backbone!r} could not be downloaded ({type(error).__name__}) and are "
-            f"not in the local cache: check the connection, download {place} elsewhere and give "
-            "its model.safetensors by --weights PATH, or use --backbone tf_efficientnet_lite0, "
+            f"not in the local cache: check the connection, download {place} by "
+            "--weights PATH, or use --backbone tf_efficientnet_lite0, "
             f"whose weights come with {_PACKAGES['tf_efficientnet_lite0']}, or --weights none"
         ) from error
-    return network.state_dict(), f"timm hub {config.architecture}.{config.tag}"
+    return pretrained.state_dict(), origin
 
 
 def _file_state(path: Path) -> Checkpoint:
@@ -253,9 +266,13 @@ def _file_state(path: Path) -> Checkpoint:
 
 
 def _load(
-    network: nn.Module, state: Mapping[str, Tensor], origin: str, *, leave_out: str | None
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    origin: str,
+    *,
+    leave_out: tuple[str, ...] | None,
 ) -> None:
-    """Copies all but the names that start with `leave_out`; UserError unless all of that fits."""
+    """Copies all but names that start with one of `leave_out`; UserError unless all of it fits."""
     own = {name: t for name, t in network.state_dict().items() if _binds(name, leave_out)}
     given = {name: tensor for name, tensor in state.items() if _binds(name, leave_out)}
     offenders = [f"{name} is missing" for name in own if name not in given]
@@ -277,7 +294,7 @@ def _load(
     network.load_state_dict(given, strict=False)
 
 
-def _binds(name: str, leave_out: str | None) -> bool:
+def _binds(name: str, leave_out: tuple[str, ...] | None) -> bool:
     """Whether a checkpoint must hold this tensor, and in this shape."""
     left_out = leave_out is not None and name.startswith(leave_out)
     return not left_out and not is_counter(name)
