@@ -379,9 +379,9 @@ def test_the_ends_of_the_range_that_is_told_are_budgets(
     [
         (["--max-flops", "0.6", "--max-params", "0.5"], "give one of max_flops, max_params and"),
         (["--max-flops", "0.6", "--max-latency-ms", "4"], "give one of max_flops, max_params and"),
-        ([*PUBLISHED, "--max-flops", "0.6"], "a budget needs by: route"),
+        ([*PUBLISHED, "--max-flops", "0.6"], r"a budget needs prune\.by: route"),
         (["--max-latency-ms", "0"], r"max_latency_ms = 0: must be a number > 0"),
-        (["--max-flops", "0.6", "--batch", "0"], r"prune\.batch = 0: must be a whole number ≥ 1"),
+        (["--max-flops", "0.6", "--batch", "0"], r"budget\.batch = 0: must be a whole number ≥ 1"),
     ],
 )
 def test_budgets_that_make_no_sense(

@@ -34,13 +34,13 @@ class Large(nn.Module):
     def __init__(self, most: int) -> None:
         super().__init__()
         self.most = most
-        self.conv = nn.Conv2d(3, 2, 1)
+        self.conv, self.norm = nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)
         self.classifier = nn.Linear(2, 5)
 
     def forward(self, images: Tensor) -> NetOutput:
         if len(images) > self.most:
             raise torch.OutOfMemoryError(SAID_BY_A_GPU)
-        node = self.conv(images)
+        node = self.norm(self.conv(images))
         return NetOutput(self.classifier(node.mean((2, 3))), [node])
 
 
@@ -65,7 +65,7 @@ def test_too_many_images_at_once(place, accelerator):
     assert text.startswith(f"not enough memory for 64 images at once in {place}; ")
     assert "go on with --device cpu" in text
     if place != "a forward pass":
-        assert re.search(r"--(batch-size|knapsack\.batch of) 32\b", text)
+        assert re.search(r"--(batch-size|budget\.batch of) 32\b", text)
     PLACES[place](Large(64), accelerator)
 
 

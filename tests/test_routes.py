@@ -312,7 +312,7 @@ def test_a_route_costs_what_the_student_cut_to_it_computes(backbone, side):
     assert by_path[wiring.of_kind("identity")[0]] == (0, 0)
     shares = [cost.flops / total.flops for cost in costs]
     seen: set[Path] = set()
-    for seed in range(4):
+    for seed in range(6):
         random = Random(seed)
         value = [random.uniform(-1, 0) for _ in wiring.paths]
         frontier = Routes(wiring, value, shares, fixed=stem.flops / total.flops).frontier()
