@@ -17,7 +17,8 @@ from nettailor.core.compound_scaling import make_scaled
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, require_exactly, write_weights
-from nettailor.core.run_folder import CONFIG_FILE, SUMMARY_FILE
+from nettailor.core.run_folder import SUMMARY_FILE
+from nettailor.core.run_settings import CONFIG_FILE
 from nettailor.core.timm_names import to_chain
 from nettailor.core.vocabulary import searched_chain
 from nettailor.prune.eliminate import eliminate

@@ -10,7 +10,7 @@ from torch import Tensor
 from nettailor.core.architecture import Architecture, read_architecture
 from nettailor.core.backbone import Backbone
 from nettailor.core.errors import UserError
-from nettailor.core.run_folder import CONFIG_FILE, settings_of
+from nettailor.core.run_settings import CONFIG_FILE, settings_of
 from nettailor.core.seeding import seed_stage
 from nettailor.core.settings import parse_yaml
 from nettailor.core.weights import load_pretrained

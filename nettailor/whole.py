@@ -9,7 +9,8 @@ from nettailor.core.architecture import WEIGHTS_FILE, Architecture, read_checked
 from nettailor.core.backbone import Backbone
 from nettailor.core.errors import UserError
 from nettailor.core.files import sha256_of
-from nettailor.core.run_folder import SUMMARY_FILE, RunFolder, settings_of
+from nettailor.core.run_folder import SUMMARY_FILE, RunFolder
+from nettailor.core.run_settings import settings_of
 from nettailor.network import load_network
 from nettailor.report.summary import Seconds
 from nettailor.session import Session

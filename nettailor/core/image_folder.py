@@ -11,7 +11,7 @@ from nettailor.core.images import FileImages, ImageSet
 from nettailor.core.part_names import parts_of
 from nettailor.core.printable import printable
 from nettailor.core.reading import is_picture
-from nettailor.core.run_folder import holds_runs
+from nettailor.core.run_settings import holds_runs
 
 
 def read_folder(folder: Path, out: Path | None = None) -> ImageSet:

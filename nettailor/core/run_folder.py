@@ -13,7 +13,7 @@ import yaml
 
 from nettailor.core import ranks
 from nettailor.core.architecture import WEIGHTS_FILE, read_architecture
-from nettailor.core.config import EXECUTION_KEYS, RunConfig, flat, keys
+from nettailor.core.config import EXECUTION_KEYS, flat
 from nettailor.core.errors import UserError
 from nettailor.core.files import (
     is_leftover,
@@ -23,6 +23,7 @@ from nettailor.core.files import (
     write_text,
 )
 from nettailor.core.run_lock import hold, let_go, require_free
+from nettailor.core.run_settings import CONFIG_FILE, is_settings, require_current, unlike
 from nettailor.core.settings import parse_yaml
 
 Kind = Literal[
@@ -30,63 +31,11 @@ Kind = Literal[
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "summary.json"
 LISTING_FILE = "images.csv"
 STUDY_FILE = "study.journal"  # in a folder whose runs are the trials of a search
 _STATE_FOLDER = "state"
-_EARLIER_NAMES = ("class_weights", "sampling")  # that settings of earlier versions had
-
-
-def settings_of(folder: Path) -> Path | None:
-    """The `config.yaml` of the run that a folder is, or lies in as `candidates/<cut>` does."""
-    places = (folder, *folder.resolve().parents[:2])
-    return next((path for place in places if (path := place / CONFIG_FILE).is_file()), None)
-
-
-def holds_runs(folder: Path) -> bool:
-    """Whether a folder is a run, or holds some as `<out>`, `<out>/<task>` and `<kind>` do."""
-    settings = (path for depth in range(4) for path in folder.glob("*/" * depth + CONFIG_FILE))
-    return any(_settings_of_run(path) for path in settings)
-
-
-def _settings_of_run(path: Path) -> bool:
-    """Whether a `config.yaml` is NetTailor's: it has keys of the settings, and no others."""
-    try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    return isinstance(content, dict) and _is_settings(content)
-
-
-def _is_settings(content: Mapping[str, Any]) -> bool:
-    ours = {*RunConfig.model_fields, *_EARLIER_NAMES}
-    return {"data", "backbone"} <= content.keys() <= ours
-
-
-def require_current(settings: Mapping[str, Any], place: Path, remedy: str) -> None:
-    """Raise UserError where the settings of a run have keys that settings no longer have."""
-    known = {name for name, _ in keys()}
-    gone = sorted(key for key in flat(settings) if key not in known)
-    if gone:
-        shown = ", ".join(gone[:3]) + ", …" * (len(gone) > 3)
-        raise UserError(
-            f"{place} holds a run of an earlier version, whose settings this one does not have "
-            f"({shown}); {remedy}"
-        )
-
-
-def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """In words, the keys in which two flat settings differ; nothing where they are the same.
-
-    A key that an earlier version did not have is the same as one that is None, which sets nothing.
-    """
-    return "; ".join(
-        f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
-    )
 
 
 class RunFolder:
@@ -171,7 +120,7 @@ class RunFolder:
 
     def _is_run(self) -> bool:
         """Whether `config.yaml` is NetTailor's."""
-        return _is_settings(self._settings())
+        return is_settings(self._settings())
 
     def discard(self) -> None:
         """Remove the run; UserError where it is a link, or the system refuses."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from nettailor.core.architecture import Architecture
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
-from nettailor.core.run_folder import CONFIG_FILE, require_current, settings_of
+from nettailor.core.run_settings import CONFIG_FILE, require_current, settings_of
 from nettailor.core.settings import read_settings, set_key, validate
 from nettailor.loaders import Loaders
 from nettailor.session import start_session

@@ -14,7 +14,8 @@ import yaml
 from nettailor.core.config import RunConfig, as_settings, flat
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
-from nettailor.core.run_folder import CONFIG_FILE, METRICS_FILE, STUDY_FILE, RunFolder
+from nettailor.core.run_folder import METRICS_FILE, STUDY_FILE, RunFolder
+from nettailor.core.run_settings import CONFIG_FILE
 from nettailor.core.settings import parse_yaml
 from nettailor.core.torchvision_sets import SET_NAMES
 from nettailor.evidence import PREDICTIONS_FILE

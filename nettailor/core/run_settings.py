@@ -1,0 +1,65 @@
+"""The settings of a run as its `config.yaml` holds them: where it lies, and whether it is ours."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nettailor.core.config import RunConfig, flat, keys
+from nettailor.core.errors import UserError
+from nettailor.core.settings import parse_yaml
+
+CONFIG_FILE = "config.yaml"
+_EARLIER_NAMES = ("class_weights", "sampling")  # that settings of earlier versions had
+
+
+def settings_of(folder: Path) -> Path | None:
+    """The `config.yaml` of the run that a folder is, or lies in as `candidates/<cut>` does."""
+    places = (folder, *folder.resolve().parents[:2])
+    return next((path for place in places if (path := place / CONFIG_FILE).is_file()), None)
+
+
+def holds_runs(folder: Path) -> bool:
+    """Whether a folder is a run, or holds some as `<out>`, `<out>/<task>` and `<kind>` do."""
+    settings = (path for depth in range(4) for path in folder.glob("*/" * depth + CONFIG_FILE))
+    return any(_settings_of_run(path) for path in settings)
+
+
+def _settings_of_run(path: Path) -> bool:
+    """Whether a `config.yaml` is NetTailor's: it has keys of the settings, and no others."""
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and is_settings(content)
+
+
+def is_settings(content: Mapping[str, Any]) -> bool:
+    """Whether a mapping has keys of the settings, of this version or an earlier one, alone."""
+    ours = {*RunConfig.model_fields, *_EARLIER_NAMES}
+    return {"data", "backbone"} <= content.keys() <= ours
+
+
+def require_current(settings: Mapping[str, Any], place: Path, remedy: str) -> None:
+    """Raise UserError where the settings of a run have keys that settings no longer have."""
+    known = {name for name, _ in keys()}
+    gone = sorted(key for key in flat(settings) if key not in known)
+    if gone:
+        shown = ", ".join(gone[:3]) + ", …" * (len(gone) > 3)
+        raise UserError(
+            f"{place} holds a run of an earlier version, whose settings this one does not have "
+            f"({shown}); {remedy}"
+        )
+
+
+def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In words, the keys in which two flat settings differ; nothing where they are the same.
+
+    A key that an earlier version did not have is the same as one that is None, which sets nothing.
+    """
+    return "; ".join(
+        f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    )
