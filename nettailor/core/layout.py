@@ -61,7 +61,7 @@ def bring(x: Tensor, source: NodeSpec, target: NodeSpec) -> Tensor:
     """x_source at the positions of x_target and in its layout, max-pooled; the channels stay."""
     if source.places == target.places:
         return x
-    prefix, maps = x[:, : source.prefix], x
+    maps = x
     if source.layout == "tokens":
         positions = x[:, source.prefix :].transpose(1, 2)
         side = isqrt(positions.shape[2])
@@ -74,7 +74,7 @@ def bring(x: Tensor, source: NodeSpec, target: NodeSpec) -> Tensor:
     if target.layout == "nhwc":
         return maps.permute(0, 2, 3, 1)
     tokens = maps.flatten(2).transpose(1, 2)
-    return torch.cat([prefix, tokens], dim=1) if target.prefix else tokens
+    return torch.cat([x[:, : source.prefix], tokens], dim=1) if target.prefix else tokens
 
 
 def as_maps(x: Tensor, layout: Layout) -> Tensor:
