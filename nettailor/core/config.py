@@ -44,7 +44,9 @@ class RunConfig(Section):
         "error",
         description="an image that cannot be read stops the command, or is left out and listed",
     )
-    backbone: str = Field("tf_efficientnet_lite0", description="a timm network")
+    backbone: str = Field(
+        "tf_efficientnet_lite0", description="a network of timm, or torchvision:NAME"
+    )
     weights: Place = Field(
         "auto",
         description="auto, package, hub, none, a .safetensors, .pth or .ckpt file, a hub "
