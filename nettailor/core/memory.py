@@ -5,9 +5,16 @@ from contextlib import contextmanager
 
 from nettailor.core.errors import UserError
 
-# torch's own class for one of the ways in which a GPU says it has the first of these in its texts,
-# and there is none for the CPU's
-_SIGNS = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
+# torch's own class for one of the ways in which a GPU says it has the first of these in its texts
+_SIGNS_OF_GPU = ("out of memory", "_STATUS_ALLOC_FAILED")
+# torch has no class for the CPU's; the last two are oneDNN's, whose "primitive descriptor" that
+# cannot be created is a layer that it does not know
+_SIGNS_OF_CPU = (
+    "can't allocate memory",
+    "could not create a memory object",
+    "could not create a primitive",
+)
+_UNKNOWN_LAYER = "could not create a primitive descriptor"
 _FEWER_A_STEP = "begin anew with --batch-size {fewer} --overwrite"
 
 
@@ -15,7 +22,9 @@ def is_out_of_memory(fault: BaseException) -> bool:
     """Whether an error says that a GPU, or this machine, has not enough memory."""
     if isinstance(fault, MemoryError):
         return True
-    return isinstance(fault, RuntimeError) and any(sign in str(fault) for sign in _SIGNS)
+    if not isinstance(fault, RuntimeError) or _UNKNOWN_LAYER in str(fault):
+        return False
+    return any(sign in str(fault) for sign in (*_SIGNS_OF_GPU, *_SIGNS_OF_CPU))
 
 
 @contextmanager
@@ -32,7 +41,7 @@ def room_for(images: int, task: str, fewer: str = _FEWER_A_STEP) -> Iterator[Non
     except (RuntimeError, MemoryError) as fault:
         if not is_out_of_memory(fault):
             raise
-        on_cpu = isinstance(fault, MemoryError) or "CPUAllocator" in str(fault)
+        on_cpu = not any(sign in str(fault) for sign in _SIGNS_OF_GPU)
         ways = [] if on_cpu else ["go on with --device cpu"]
         if fewer:
             ways.append(fewer.format(fewer=max(2, images // 2)))
