@@ -1,6 +1,9 @@
 """Imports run one way: core below the method, the method below the commands."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,14 @@ def test_parts_build_on_each_other(module: str, row: tuple[str, ...]) -> None:
     names = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     above = {f"nettailor.{other}" for other in row[row.index(module) :]}
     assert not names & above
+
+
+def test_pictures_leave_the_backend_of_matplotlib() -> None:
+    """A notebook's own stays."""
+    code = (
+        "import matplotlib, nettailor.student.drawing, nettailor.report.plots\n"
+        "print(matplotlib.get_backend())"
+    )
+    env = {**os.environ, "MPLBACKEND": "svg"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "svg"

@@ -80,7 +80,8 @@ class RunConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing, of every stage")
     schedule: Literal["cosine", "constant"] | StepSchedule = Field(
         "cosine",
-        description="shape of every stage's learning rate; step-20: a tenth after each 20 epochs",
+        description="shape of every stage's learning rate: cosine, constant, or such as step-20, "
+        "a tenth after each 20 epochs",
     )
     workers: Whole | None = Field(
         None, description="processes that load images; null: by the machine"

@@ -66,7 +66,7 @@ class Grouping:
         if alone == sizes.total():
             example = printable(self._below(parts["train"].files[0]))
             raise UserError(
-                f"split.group_by {self.pattern!r} matches none of the {alone:,} images, such as "
+                f"split.group_by '{printable(self.pattern)}' matches none of the {alone:,} images, such as "
                 f"{example}: give a regular expression that finds what a group shares"
             )
         lines = [

@@ -8,10 +8,6 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pandas as pd
 from matplotlib.axis import Axis

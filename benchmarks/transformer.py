@@ -1,0 +1,169 @@
+"""A small vision transformer of its own weights, tailored to another task, beside fewer blocks.
+
+    python benchmarks/transformer.py --pretrain CIFAR/train --task FLOWERS --out runs/transformer
+
+The network is pretrained on the images of `--pretrain` (a folder a class) at 32 px, once: `--out`
+keeps its state. For each seed the images of `--task` are split 60 : 20 : 20 into train, validation
+and test; a teacher is fine-tuned, a student grown and trained, and cut to each budget. Beside them
+stand the first blocks of the same pretrained network under a fresh head, as many as fit the
+budget, trained for all the epochs that the tailored network had, its teacher's included. Teacher
+and rival have the best on validation of three learning rates. The test is read once, at the end.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, random_split
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+import nettailor as nt
+from nettailor.core.cost import chain_costs
+from nettailor.core.scores import classify
+from nettailor.fitting import accelerator_for, seeded
+from nettailor.prune.eliminate import eliminate
+from nettailor.student.costs import shares_of
+
+SIZE, EPOCHS, RATES, BUDGETS = 32, (10, 12, 10), (3e-4, 1e-3, 3e-3), (0.6, 0.4)
+SMALL = v2.Compose([v2.ToImage(), v2.Resize(SIZE, antialias=True), v2.CenterCrop(SIZE)])
+SCALED = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)]
+VARIED = v2.Compose([v2.RandomCrop(SIZE, padding=4), v2.RandomHorizontalFlip(), *SCALED])
+
+
+class Varied(Dataset[tuple[Tensor, int]]):
+    """Small uint8 images in memory, scaled as they are asked for, or varied and scaled."""
+
+    def __init__(self, images: Any, transform: Callable[[Tensor], Tensor]) -> None:
+        self.images, self.transform = [images[one] for one in range(len(images))], transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.images[index]
+        return self.transform(image), label
+
+
+def loaders(
+    folder: Path, shares: tuple[float, ...], seed: int
+) -> tuple[list[DataLoader[Any]], int]:
+    """Loaders of train, validation and, where there is a third share, test; how many classes."""
+    images = ImageFolder(folder, SMALL)
+    parts = random_split(images, shares, torch.Generator().manual_seed(seed))
+    plain = v2.Compose(SCALED)
+    train = DataLoader(Varied(parts[0], VARIED), 128, shuffle=True)
+    return [train, *(DataLoader(Varied(one, plain), 256) for one in parts[1:])], len(images.classes)
+
+
+def network(classes: int) -> VisionTransformer:
+    """96 wide, 9 layers, 64 patches of 4 px: 1.0 M parameters."""
+    return VisionTransformer(
+        img_size=SIZE, patch_size=4, embed_dim=96, depth=9, num_heads=3, num_classes=classes
+    )
+
+
+def pretrained(folder: Path, out: Path, epochs: int) -> dict[str, Tensor]:
+    """The weights without the classifier's; trained where `out` has none."""
+    file = out / "pretrained.safetensors"
+    if not file.is_file():
+        (train, val), classes = loaders(folder, (0.95, 0.05), seed=0)
+        with seeded(0, "network"):
+            vit = network(classes)
+        run = nt.Run(out / "pretraining")
+        how = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "keep": "last", "run": run}
+        done = nt.fit(vit, nt.CrossEntropy(), train, val, epochs=epochs, warmup_epochs=1, **how)
+        print(f"pretrained: {done.scores.accuracy:.2f} % of 5 % that were held out")
+        state = {name: value.contiguous() for name, value in vit.state_dict().items()}
+        save_file(state, file)
+    return {name: value for name, value in load_file(file).items() if not name.startswith("head.")}
+
+
+def best(makes: Callable[[], nn.Module], train: Callable[..., Any]) -> nn.Module:
+    """The network that is best on validation of one trained at each learning rate."""
+    trained = [(train(one := makes(), lr=rate).scores.accuracy, one) for rate in RATES]
+    return max(trained, key=lambda pair: pair[0])[1]
+
+
+def compare(weights: dict[str, Tensor], folder: Path, seed: int) -> list[dict[str, Any]]:
+    """A row for the teacher, and for each budget one of each network."""
+    (train, val, test), classes = loaders(folder, (0.6, 0.2, 0.2), seed)
+    with seeded(seed, "network"):
+        vit = network(classes)
+    vit.load_state_dict(weights, strict=False)
+    start = nt.Backbone(vit)
+    fit = partial(nt.fit, train_loader=train, val_loader=val, seed=seed, verbose=False)
+    usual = partial(fit, loss=nt.CrossEntropy(), optimizer="adamw", weight_decay=0.05)
+    teacher = best(lambda: deepcopy(start), partial(usual, epochs=EPOCHS[0]))
+    with seeded(seed, "student"):
+        student = nt.Student(teacher)
+    loss = nt.TailorLoss(teacher)
+    fit(student, loss, epochs=EPOCHS[1])
+    costs = chain_costs(start, SIZE)
+    found = [("teacher", 1.0, 1.0, len(start.blocks), teacher)]
+    for most in BUDGETS:
+        plan = nt.best_route(student, teacher, train, max_flops=most, seed=seed)
+        small = nt.cut(student, plan, train, seed=seed)
+        fit(small, loss.after_cut(), epochs=EPOCHS[2])
+        shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
+        kept = [one.of(small, small.wiring.paths) for one in shares]
+        found.append((f"tailored to {most:g}", *kept, len(small.wiring.of_kind("block")), small))
+
+        blocks = max(
+            one for one in range(1, len(start.blocks)) if share_of(shorter(start, one, seed)) <= most
+        )
+        makes = partial(shorter, start, blocks, seed)
+        rival = best(makes, partial(usual, epochs=sum(EPOCHS)))
+        found.append((f"first blocks, {most:g}", *share_of(rival), blocks, rival))
+    cpu = accelerator_for("auto", "auto")
+    score = [
+        [classify(one[-1], loader, cpu).scores().accuracy for loader in (val, test)]
+        for one in found
+    ]
+    keys = ("network", "flops", "params", "blocks", "val", "test")
+    return [
+        dict(zip(keys, (*one[:-1], *two), strict=True))
+        for one, two in zip(found, score, strict=True)
+    ]
+
+
+def main() -> None:
+    """Pretrain where that is not done, compare every seed, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pretrain", type=Path, required=True)
+    parser.add_argument("--task", type=Path)
+    parser.add_argument("--epochs", type=int, default=10, help="of pretraining")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/transformer"))
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    weights = pretrained(given.pretrain, given.out, given.epochs)
+    if given.task is None:
+        return
+    seeds = []
+    for seed in given.seeds:
+        file = given.out / f"{given.task.name}-{seed}.json"
+        if not file.is_file():
+            file.write_text(json.dumps(compare(weights, given.task, seed)), encoding="utf-8")
+        seeds.append(json.loads(file.read_text(encoding="utf-8")))
+    print("| network | FLOPs | params | blocks | val % | test % |\n|---|---|---|---|---|---|")
+    for rows in zip(*seeds, strict=True):
+        cells = [rows[0]["network"]]
+        for key, digits in (("flops", 2), ("params", 2), ("blocks", 0), ("val", 1), ("test", 1)):
+            values = [row[key] for row in rows]
+            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.{digits}f}{spread}")
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
