@@ -94,6 +94,22 @@ def best(makes: Callable[[], nn.Module], train: Callable[..., Any]) -> nn.Module
     return max(trained, key=lambda pair: pair[0])[1]
 
 
+def shorter(start: nt.Backbone, blocks: int, seed: int) -> nt.Backbone:
+    """The first blocks under a fresh head."""
+    with seeded(seed, "shorter"):
+        return eliminate(deepcopy(start), blocks, replacement=False)
+
+
+def longest(start: nt.Backbone, most: float, seed: int) -> tuple[int, tuple[float, float]]:
+    """How many first blocks cost at most a share of the FLOPs; their FLOPs and parameters."""
+    whole = chain_costs(start, SIZE).total
+    for blocks in range(len(start.blocks) - 1, 0, -1):
+        cost = chain_costs(shorter(start, blocks, seed), SIZE).total
+        if cost.flops <= most * whole.flops:
+            break
+    return blocks, (cost.flops / whole.flops, cost.parameters / whole.parameters)
+
+
 def compare(weights: dict[str, Tensor], folder: Path, seed: int) -> list[dict[str, Any]]:
     """A row for the teacher, and for each budget one of each network."""
     (train, val, test), classes = loaders(folder, (0.6, 0.2, 0.2), seed)
@@ -108,7 +124,6 @@ def compare(weights: dict[str, Tensor], folder: Path, seed: int) -> list[dict[st
         student = nt.Student(teacher)
     loss = nt.TailorLoss(teacher)
     fit(student, loss, epochs=EPOCHS[1])
-    costs = chain_costs(start, SIZE)
     found = [("teacher", 1.0, 1.0, len(start.blocks), teacher)]
     for most in BUDGETS:
         plan = nt.best_route(student, teacher, train, max_flops=most, seed=seed)
@@ -118,12 +133,10 @@ def compare(weights: dict[str, Tensor], folder: Path, seed: int) -> list[dict[st
         kept = [one.of(small, small.wiring.paths) for one in shares]
         found.append((f"tailored to {most:g}", *kept, len(small.wiring.of_kind("block")), small))
 
-        blocks = max(
-            one for one in range(1, len(start.blocks)) if share_of(shorter(start, one, seed)) <= most
-        )
+        blocks, shares_kept = longest(start, most, seed)
         makes = partial(shorter, start, blocks, seed)
         rival = best(makes, partial(usual, epochs=sum(EPOCHS)))
-        found.append((f"first blocks, {most:g}", *share_of(rival), blocks, rival))
+        found.append((f"first blocks, {most:g}", *shares_kept, blocks, rival))
     cpu = accelerator_for("auto", "auto")
     score = [
         [classify(one[-1], loader, cpu).scores().accuracy for loader in (val, test)]

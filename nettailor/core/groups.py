@@ -66,8 +66,8 @@ class Grouping:
         if alone == sizes.total():
             example = printable(self._below(parts["train"].files[0]))
             raise UserError(
-                f"split.group_by '{printable(self.pattern)}' matches none of the {alone:,} images, such as "
-                f"{example}: give a regular expression that finds what a group shares"
+                f"split.group_by '{printable(self.pattern)}' matches none of the {alone:,} images, "
+                f"such as {example}: give a regular expression that finds what a group shares"
             )
         lines = [
             f"group-by: {sizes.total():,} images in {len(sizes):,} groups, {alone:,} match nothing"

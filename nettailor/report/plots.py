@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axis import Axis
