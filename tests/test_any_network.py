@@ -93,6 +93,8 @@ NETWORKS: dict[str, Make] = {
     "mobilenet_v2": of_torchvision("mobilenet_v2"),
     "shufflenet": of_torchvision("shufflenet_v2_x0_5"),
     "squeezenet": of_torchvision("squeezenet1_1"),
+    "alexnet": of_torchvision("alexnet"),
+    "efficientvit": of_timm("efficientvit_m0", embed_dim=(16, 32, 32), img_size=64),
     "mixed": Mixed,
 }
 
