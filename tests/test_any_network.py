@@ -237,6 +237,13 @@ def test_names_of_torchvision() -> None:
         family("torchvision:resnet18.V9")
 
 
+def test_a_network_that_computes_with_values_is_made_without_any() -> None:
+    with torch.device("meta"):
+        network = make_network("torchvision:regnet_y_400mf", CLASSES)
+    assert all(tensor.is_meta for tensor in network.state_dict().values())
+    assert chain_of(network).shapes[-1] == (440, 8, 8)
+
+
 def test_a_network_of_one_size_is_made_for_another() -> None:
     chain = create_backbone("test_vit", CLASSES, 96)
     assert chain.example == (3, 96, 96)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import timm
+import torch
 import torchvision
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import nn
@@ -158,7 +159,13 @@ def bare_network(
     if sized:
         options[sized] = image_size
     try:
-        return cast(nn.Module, make(**options))
+        try:
+            return cast(nn.Module, make(**options))
+        except RuntimeError:  # a few compute with values, which the meta device has not
+            if torch.get_default_device().type != "meta":
+                raise
+            with torch.device("cpu"):
+                return cast(nn.Module, make(**options).to("meta"))
     except (TypeError, ValueError, AssertionError) as error:
         if not sized:
             raise
