@@ -5,8 +5,9 @@
 Every architecture of timm, pretrained or not, and every classification network of torchvision is
 traced on the meta device: no weights, no memory. One line a network is appended to the CSV file;
 networks that are in it are left out, so that an interrupted run goes on. `--only` takes a pattern
-such as `vit*` or `torchvision:*`, `--page` writes the table, `--refused` tries those again that
-were refused. A name of timm's pretrained weights counts as its architecture does.
+such as `vit*` or `torchvision:*`, `--page` writes the table, `--again` measures those once more
+that were refused or have little to skip. A name of timm's pretrained weights counts as its
+architecture does.
 """
 
 import argparse
@@ -17,23 +18,27 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from itertools import pairwise
+from operator import ne
 from pathlib import Path
 from typing import NamedTuple
 
 import timm
+import torch
 import torchvision
-from accelerate import init_empty_weights
 from timm.models import model_entrypoint
+from torch import nn
 
-from nettailor.core.chain import chain_of
+from nettailor.core.chain import Chain, chain_of, tangles_of
 from nettailor.core.errors import UserError
 from nettailor.core.families import bare_network
 
 ENOUGH = 0.3  # of the multiply-adds in blocks that can be skipped
+TOLD = 0.05  # of the multiply-adds: less is not worth a word
 
 
 class Row(NamedTuple):
-    """What became of a network: its blocks, or why it was refused."""
+    """What became of a network: its blocks, or why it was refused or has little to skip."""
 
     name: str
     module: str
@@ -43,6 +48,7 @@ class Row(NamedTuple):
     share: float
     seconds: float
     refusal: str
+    little: str = ""
 
 
 def names() -> list[str]:
@@ -72,24 +78,54 @@ def measure(name: str) -> Row:
     else:
         module = model_entrypoint(name).__module__.rsplit(".", 1)[-1]
         pretrained = len(timm.list_pretrained(f"{name}.*"))
-    counts, share, refusal = (0, 0), 0.0, ""
+    counts, share, refusal, little = (0, 0), 0.0, "", ""
     try:
-        try:
-            with init_empty_weights():
-                network = bare_network(name, 10)
-        except (RuntimeError, NotImplementedError):  # it computes with its weights
+        with torch.device("meta"):
             network = bare_network(name, 10)
         chain = chain_of(network)
         counts = len(chain.blocks), sum(chain.skippable)
         share = sum(
             flops for flops, skips in zip(chain.flops, chain.skippable, strict=True) if skips
         ) / max(chain.total, 1)
+        if share < ENOUGH:
+            little = why_little(network, chain)
     except UserError as error:
         refusal = str(error)
     except Exception as error:  # a network that cannot even be made
         refusal = f"! {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     seconds = round(time.process_time() - started, 1)
-    return Row(name, module, pretrained, *counts, round(share, 3), seconds, refusal)
+    return Row(name, module, pretrained, *counts, round(share, 3), seconds, refusal, little)
+
+
+def why_little(network: nn.Module, chain: Chain) -> str:
+    """Where a network's multiply-adds are that cannot be skipped."""
+    wider = changing = 0
+    for flops, (one, other) in zip(chain.flops, pairwise(chain.shapes), strict=True):
+        grows = [after > before for before, after in zip(one, other, strict=False)]
+        if len(one) == len(other) and sum(grows) == 1 == sum(map(ne, one, other)):
+            wider += flops
+        elif one != other:
+            changing += flops
+    tangled = [
+        one
+        for one in tangles_of(network, chain.example)
+        if one.sums > 1 and one.flops > TOLD * chain.total
+    ]
+    places = {
+        "in blocks that add channels": wider,
+        "in blocks that change the shape": changing,
+        "outside the blocks": chain.total - sum(chain.flops),
+    }
+    words = [
+        f"{percent(flops, chain.total)} {where}"
+        for where, flops in places.items()
+        if flops > TOLD * chain.total
+    ]
+    if tangled:
+        most = max(tangled, key=lambda one: one.flops)
+        share = percent(sum(one.flops for one in tangled), chain.total)
+        words.append(f"several values at once in {share}, as from {most.first} to {most.last}")
+    return "; ".join(words)
 
 
 def read(path: Path) -> dict[str, Row]:
@@ -100,7 +136,7 @@ def read(path: Path) -> dict[str, Row]:
         return {
             line[0]: Row(
                 line[0], line[1], int(line[2]), int(line[3]), int(line[4]), float(line[5]),
-                float(line[6]), line[7],
+                float(line[6]), *line[7:],
             )
             for line in csv.reader(file)
         }  # fmt: skip
@@ -166,6 +202,20 @@ def page(rows: dict[str, Row]) -> str:
         span = f"{blocks[0]}–{blocks[-1]}" if taken else "–"
         middle = f"{shares[len(shares) // 2]:.0%}" if taken else "–"
         lines.append(f"| {module} | {len(members)} | {len(taken)} | {span} | {middle} | {why} |")
+    lines += [
+        "",
+        "## Little to skip",
+        "",
+        f"Networks with less than {ENOUGH:.0%}, by module: their number, their shares and, of one, "
+        "where the rest of the multiply-adds is. In the place of a block that adds channels the "
+        "identity can stand with zeros for these, which is not counted.",
+        "",
+    ]
+    for module, members in sorted(modules.items()):
+        few = sorted((row.share, row.name, row.little) for row in members if row.little)
+        if few:
+            span = f"{few[0][0]:.0%} to {few[-1][0]:.0%}" if len(few) > 1 else f"{few[0][0]:.0%}"
+            lines.append(f"- **{module}**: {len(few)}, {span}. {few[0][1]}: {few[0][2]}")
     lines += ["", "## All", "", "Blocks, and the share to skip.", ""]
     for module, members in sorted(modules.items()):
         listed = ", ".join(
@@ -182,14 +232,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("coverage.csv"))
     parser.add_argument("--page", type=Path)
     parser.add_argument("--only", default="*")
-    parser.add_argument("--refused", action="store_true")
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     known = read(options.out)
     with options.out.open("a", newline="") as file:
         writer = csv.writer(file)
         for name in names():
-            again = options.refused and name in known and known[name].refusal
+            again = options.again and name in known and known[name].share < ENOUGH
             if not fnmatch(name, options.only) or (name in known and not again):
                 continue
             row = measure(name)

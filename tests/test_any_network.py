@@ -93,6 +93,8 @@ NETWORKS: dict[str, Make] = {
     "mobilenet_v2": of_torchvision("mobilenet_v2"),
     "shufflenet": of_torchvision("shufflenet_v2_x0_5"),
     "squeezenet": of_torchvision("squeezenet1_1"),
+    "alexnet": of_torchvision("alexnet"),
+    "efficientvit": of_timm("efficientvit_m0", embed_dim=(16, 32, 32), img_size=64),
     "mixed": Mixed,
 }
 
@@ -233,6 +235,13 @@ def test_names_of_torchvision() -> None:
         family("torchvision:resnet81")
     with pytest.raises(UserError, match=r"unknown weights tag .*IMAGENET1K_V1"):
         family("torchvision:resnet18.V9")
+
+
+def test_a_network_that_computes_with_values_is_made_without_any() -> None:
+    with torch.device("meta"):
+        network = make_network("torchvision:regnet_y_400mf", CLASSES)
+    assert all(tensor.is_meta for tensor in network.state_dict().values())
+    assert chain_of(network).shapes[-1] == (440, 8, 8)
 
 
 def test_a_network_of_one_size_is_made_for_another() -> None:

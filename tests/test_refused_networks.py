@@ -1,11 +1,13 @@
 """Networks that are no chain are refused in one line; modules that ask for the mode stay closed."""
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
 import timm
 import torch
+from shell import DIGITS, Shell
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Backbone, backbone_of
@@ -46,7 +48,10 @@ def pooled(x: Tensor, network: nn.Module) -> Tensor:
 
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
-    "two branches": (TwoBranches(), "TwoBranches is no chain of blocks: from left on it needs"),
+    "two branches": (
+        TwoBranches(),
+        "TwoBranches is no chain of blocks: from left to the logits it needs several values",
+    ),
     "a tuple": (
         Gives(lambda x, network: (pooled(x, network), x)),
         r"its output is a tuple, expected logits \(B, classes\)",
@@ -76,10 +81,55 @@ def test_refusals_are_one_line_that_says_why(name: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_another_size_is_named() -> None:
-    text = r"does not take images of \(3, 100, 100\) .*it takes \(3, 256, 256\): give an example"
+def sized() -> nn.Module:
+    """Made for 96 pixels, as it says, and for no other size."""
+    network = nn.Sequential(*Gives(pooled).body, nn.Flatten(), nn.Linear(4 * 96 * 96, CLASSES))
+    network.img_size = 96
+    return network
+
+
+def halved() -> nn.Module:
+    """Its nodes are 18, 9 and 5 pixels wide for images of 36."""
+    blocks = [nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1)) for _ in "ab"]
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), *blocks, *head)
+
+
+@pytest.mark.parametrize(
+    ("network", "side", "text"),
+    [
+        (
+            timm.create_model("test_vit"),
+            100,
+            r"does not take images of \(3, 100, 100\) .*it takes \(3, 160, 160\): give an example",
+        ),
+        (sized(), 64, r"does not take images of \(3, 64, 64\) .*it takes \(3, 96, 96\)"),
+        (halved(), 36, r"gives 5×5 pixels for images of 36×36: .*divides, such as 64×64$"),
+        (Gives(lambda x, network: x), 32, r"for images \(3, 256, 256\) its output is \(2, 4, 256"),
+    ],
+)
+def test_another_size_is_named(network: nn.Module, side: int, text: str) -> None:
     with pytest.raises(UserError, match=text):
-        Backbone(timm.create_model("test_vit"), example=torch.zeros(1, 3, 100, 100))
+        Backbone(network, example=torch.zeros(1, 3, side, side))
+
+
+def test_the_size_that_a_network_says_is_its_example() -> None:
+    assert Backbone(sized()).example == (3, 96, 96)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "text"),
+    [
+        ("crossvit_9_240", 240, r"from patch_embed\.0\.proj to the logits it needs several values"),
+        ("qwen3_vit_88m_enc", 100, r"its output is \(2, 576, 1024\), expected logits"),
+        ("torchvision:alexnet", 32, r"does not work on images of 32×32 .*weights have 224×224"),
+        ("torchvision:vit_b_16", 100, r"does not work on images of 100×100 .*weights have 224×224"),
+    ],
+)
+def test_commands_refuse_in_one_line(shell: Shell, name: str, side: int, text: str) -> None:
+    flags = ("--backbone", name, "--image-size", str(side), "--dry-run")
+    assert re.search(text, shell.refusal(*DIGITS, *flags))
+    assert not shell.out.exists()
 
 
 def test_a_module_that_asks_for_the_mode_is_not_opened() -> None:

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nettailor.core.classification import logits_of
 from nettailor.core.errors import REFUSALS, UserError
-from nettailor.core.families import make_network
+from nettailor.core.families import data_defaults, make_network
 from nettailor.core.layout import NodeSpec, Seen, channel_axis_of, specs_of
 from nettailor.core.meta import copy_with
 from nettailor.core.meta import meta_copy as meta_copy
@@ -165,8 +165,18 @@ def backbone_of(network: nn.Module, image_size: int | None = None) -> Backbone:
 
 
 def create_backbone(name: str, classes: int, image_size: int | None = None) -> Backbone:
-    """The network of this name with random weights; UserError as in `make_network`."""
-    return backbone_of(make_network(name, classes, image_size), image_size)
+    """The network of this name with random weights; UserError as in `make_network`, `Backbone`."""
+    try:
+        return backbone_of(make_network(name, classes, image_size), image_size)
+    except UserError as error:
+        usual = data_defaults(name).image_size
+        if image_size in (None, usual):
+            raise
+        backbone_of(make_network(name, classes))  # what is refused there is refused at any size
+        raise UserError(
+            f"backbone {name!r} does not work on images of {image_size}×{image_size} pixels, those "
+            f"of its weights have {usual}×{usual}: give that image size"
+        ) from error
 
 
 def node_specs(chain: Backbone) -> tuple[NodeSpec, ...]:

@@ -13,10 +13,11 @@ from torch import Tensor, fx, nn
 
 from nettailor.core.errors import UserError
 from nettailor.core.meta import Quick, meta_copy
-from nettailor.core.segments import Segment, second_value, segments
+from nettailor.core.segments import Segment, Tangle, segments, tangles
 from nettailor.core.trace import BATCHES, trace, value_of
 
 _BY_HAND = "give its parts by hand as Backbone(stem, blocks, head)"
+_OUTPUT = "its output"
 # Sides of square images, tried in turn where nobody says which a network takes.
 _SIDES = (256, 224, 288, 384, 448, 128, 64, 32, 28)
 
@@ -24,8 +25,9 @@ _SIDES = (256, 224, 288, 384, 448, 128, 64, 32, 28)
 class Chain(NamedTuple):
     """A network in parts. stages: of each block; a new one begins where its output's shape changes.
 
-    example: channels, height and width of its images. skippable: of each block, whether its input
-    and output have one shape. flops: multiply-adds of each block on one image; total: of all.
+    example: channels, height and width of its images. shapes: of the nodes before, between and
+    behind the blocks, without the batch. flops: multiply-adds of each block on one image; total:
+    of all.
     """
 
     stem: nn.Module
@@ -34,9 +36,14 @@ class Chain(NamedTuple):
     classifier: nn.Module
     stages: tuple[int, ...]
     example: tuple[int, ...]
-    skippable: tuple[bool, ...]
+    shapes: tuple[tuple[int, ...], ...]
     flops: tuple[int, ...]
     total: int
+
+    @property
+    def skippable(self) -> tuple[bool, ...]:
+        """Of each block, whether its input and output have one shape."""
+        return tuple(one == other for one, other in pairwise(self.shapes))
 
 
 def chain_of(network: nn.Module, example: Sequence[int] | None = None) -> Chain:
@@ -47,14 +54,10 @@ def chain_of(network: nn.Module, example: Sequence[int] | None = None) -> Chain:
     Raises UserError where the network takes no such images, gives no logits (B, classes), cannot
     be traced, or is no chain of at least two blocks.
     """
-    copy = meta_copy(network).requires_grad_(False)
-    for module in copy.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor):  # neither a parameter nor a buffer
-                setattr(module, name, value.to("meta"))
-    for module in (*network.modules(), *copy.modules()):
+    for module in network.modules():
         if getattr(module, "inplace", False) is True:  # several paths read a node
             module.inplace = False  # type: ignore[assignment]
+    copy = _bare_copy(network)
     shape = _example(copy, example)
     try:
         graph, found = _graph(copy, shape)
@@ -62,10 +65,10 @@ def chain_of(network: nn.Module, example: Sequence[int] | None = None) -> Chain:
         raise _refusal(copy.eval(), shape) or error from error
     blocks = _blocks(found)
     if len(blocks) < 2:
-        largest = max(found, key=lambda one: one.flops, default=None)
-        start = largest.source if largest else next(iter(graph.nodes))
-        layer = second_value(graph, copy, start)
-        why = f"from {layer} on it needs several values at once" if layer else "it is one block"
+        why = "it is one block"
+        if tangled := tangles_of(network, shape):
+            most = max(tangled, key=lambda one: one.flops)
+            why = f"from {most.first} to {most.last} it needs several values at once"
         raise UserError(f"{type(network).__name__} is no chain of blocks: {why}; {_BY_HAND}")
     nodes, result = list(graph.nodes), _result(graph)
     images, first, last = nodes[0], blocks[0].source, blocks[-1].target
@@ -77,37 +80,63 @@ def chain_of(network: nn.Module, example: Sequence[int] | None = None) -> Chain:
         behind = [*between, *behind]
     elif between:
         neck = _module(network, last, between)
-    outputs = [value_of(block.target).shape for block in blocks]
+    ends = [first, *(block.target for block in blocks)]
+    shapes = tuple((value_of(node).shape or ())[1:] for node in ends)
     return Chain(
         _module(network, images, nodes[1 : nodes.index(first) + 1]),
         [_module(network, block.source, block.nodes) for block in blocks],
         neck,
         network.get_submodule(classifier) if classifier else _module(network, last, behind),
-        tuple(accumulate((one != other for one, other in pairwise(outputs)), initial=0)),
+        tuple(accumulate((one != other for one, other in pairwise(shapes[1:])), initial=0)),
         shape,
-        tuple(block.skippable for block in blocks),
+        shapes,
         tuple(block.flops for block in blocks),
         sum(value_of(node).flops for node in nodes[:-1]),
     )
+
+
+def tangles_of(network: nn.Module, example: Sequence[int]) -> list[Tangle]:
+    """Where a network needs several values of its images (C, H, W) at once; it stays as it is."""
+    copy = _bare_copy(network)
+    return tangles(trace(copy, example, BATCHES[0], lambda name: False), copy)
+
+
+def _bare_copy(network: nn.Module) -> nn.Module:
+    """A copy on the meta device, without gradients and work in place."""
+    copy = meta_copy(network).requires_grad_(False)
+    for module in copy.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):  # neither a parameter nor a buffer
+                setattr(module, name, value.to("meta"))
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+    return copy
 
 
 def _example(copy: nn.Module, given: Sequence[int] | None) -> tuple[int, ...]:
     """The images (C, H, W) that a meta copy takes: given, its own or the first that it runs on."""
     if given is not None:
         return tuple(given)
+    sizes = _sizes(copy)
+    if getattr(copy, "pretrained_cfg", None):
+        return sizes[0]
+    return next((size for size in sizes if _failure(copy, size) is None), (3, _SIDES[0], _SIDES[0]))
+
+
+def _sizes(copy: nn.Module) -> list[tuple[int, ...]]:
+    """Images that a network may take: those that it was made for, of its configuration, others."""
     config = getattr(copy, "pretrained_cfg", None)
-    if config:
-        channels, *sides = config["input_size"]
-        made_for = (getattr(part, "img_size", None) for part in copy.modules())
-        return (channels, *next(filter(None, made_for), sides))
-    return _other(copy) or (3, _SIDES[0], _SIDES[0])
-
-
-def _other(copy: nn.Module) -> tuple[int, ...] | None:
-    """Images of the first of some sizes that a network takes."""
     first = next((part.in_channels for part in copy.modules() if isinstance(part, nn.Conv2d)), 3)
-    sizes = [(channels, side, side) for channels in (first, 3) for side in _SIDES]
-    return next((size for size in sizes if _failure(copy, size) is None), None)
+    channels, *sides = config["input_size"] if config else (first,)
+    found = [(channels, *sides)] if config else []
+    for part in copy.modules():
+        size = getattr(part, "img_size", None) or getattr(part, "image_size", None)
+        made_for = (size, size) if isinstance(size, int) else size
+        if isinstance(made_for, tuple | list) and len(made_for) == 2:
+            found.insert(0, (channels, *made_for))
+            break
+    found += [(channels, side, side) for side in _SIDES]
+    return found if channels == 3 else found + [(3, side, side) for side in _SIDES]
 
 
 def _refusal(copy: nn.Module, shape: Sequence[int]) -> UserError | None:
@@ -115,13 +144,18 @@ def _refusal(copy: nn.Module, shape: Sequence[int]) -> UserError | None:
     failure = _failure(copy, shape)
     if failure is None:
         return None
-    name, other = type(copy).__name__, _other(copy)
-    if other is None:
-        return UserError(f"{name}: for images {tuple(shape)} {failure}; {_BY_HAND}")
-    return UserError(
-        f"{name} does not take images of {tuple(shape)} (channels, height, width): {failure}; "
-        f"it takes {other}: give an example of that size"
-    )
+    name = type(copy).__name__
+    for size in _sizes(copy):
+        other = _failure(copy, size)
+        if other is None:
+            return UserError(
+                f"{name} does not take images of {tuple(shape)} (channels, height, width): "
+                f"{failure}; it takes {size}: give an example of that size"
+            )
+        if other.startswith(_OUTPUT):  # no size helps
+            shape, failure = size, other
+            break
+    return UserError(f"{name}: for images {tuple(shape)} {failure}; {_BY_HAND}")
 
 
 def _failure(copy: nn.Module, shape: Sequence[int]) -> str | None:
@@ -134,7 +168,7 @@ def _failure(copy: nn.Module, shape: Sequence[int]) -> str | None:
         return f"it fails with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        return f"its output is {found}, expected logits (B, classes)"
+        return f"{_OUTPUT} is {found}, expected logits (B, classes)"
     return None
 
 

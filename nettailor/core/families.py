@@ -4,9 +4,11 @@ A name is timm's, such as `resnet18.a1_in1k`, or torchvision's as `torchvision:r
 tag of its weights, `torchvision:resnet18.IMAGENET1K_V1`.
 """
 
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import timm
+import torch
 import torchvision
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import nn
@@ -140,25 +142,36 @@ def bare_network(
     backbone: str, classes: int | None, image_size: int | None = None, *, pretrained: bool = False
 ) -> nn.Module:
     """The network of a name that `family` knows; classes: None: those of its weights."""
+    usual = data_defaults(backbone).image_size
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if is_torchvisions(backbone):
         weights = torchvision_weights(backbone)
         name = backbone.removeprefix(TORCHVISION).partition(".")[0]
-        # the second classifiers of these work in training only
-        options |= {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
-        options |= {"image_size": image_size} if image_size and name.startswith("vit_") else {}
-        return cast(nn.Module, get_model(name, weights=weights if pretrained else None, **options))
-    config = get_pretrained_cfg(backbone)
-    if image_size and config.fixed_input_size and config.input_size[-1] != image_size:
-        options["img_size"] = image_size
+        make = partial(get_model, name, weights=weights if pretrained else None)
+        if name in ("googlenet", "inception_v3"):
+            # the second classifier works in training only; values of their own take long to draw
+            options |= {"aux_logits": False, "init_weights": False}
+        sized = "image_size" if image_size and name.startswith("vit_") else ""
+    else:
+        make = partial(timm.create_model, backbone, pretrained=pretrained)
+        fixed = get_pretrained_cfg(backbone).fixed_input_size
+        sized = "img_size" if fixed and image_size not in (None, usual) else ""
+    if sized:
+        options[sized] = image_size
     try:
-        return cast(nn.Module, timm.create_model(backbone, pretrained=pretrained, **options))
+        try:
+            return cast(nn.Module, make(**options))
+        except RuntimeError:  # a few compute with values, which the meta device has not
+            if torch.get_default_device().type != "meta":
+                raise
+            with torch.device("cpu"):
+                return cast(nn.Module, make(**options).to("meta"))
     except (TypeError, ValueError, AssertionError) as error:
-        if "img_size" not in options:
+        if not sized:
             raise
         raise UserError(
             f"backbone {backbone!r} cannot be made for images of {image_size} pixels: {error}; use "
-            f"{config.input_size[-1]} pixels"
+            f"{usual} pixels"
         ) from error
 
 

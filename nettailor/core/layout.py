@@ -174,9 +174,11 @@ def _spec_of(name: str, side: int, seen: Seen, twice: Shape | None) -> NodeSpec:
         return NodeSpec(shape[2], max(1, side // isqrt(shape[1] - prefix)), layout, prefix)
     height, width = shape[2:] if layout == "nchw" else shape[1:3]
     if height != width or side % height:
+        other = -(-side // 32) * 32
+        hint = f"such as {other}×{other}" if other != side else "or other parts"
         raise UserError(
             f"Backbone: {name} gives {height}×{width} pixels for images of {side}×{side}: "
-            "expected square images of a side that each node's divides; give another example"
+            f"expected square images of a side that each node's divides, {hint}"
         )
     return NodeSpec(shape[axis], side // height, layout)
 

@@ -18,8 +18,10 @@ _CHEAP = 0.001
 # A module is opened for segments that hold so much of its multiply-adds and can be skipped: those
 # of several layers, or all together. Where it can be skipped as a whole, there are two of several
 # layers, the second so large beside the first. A `Sequential` is also opened for two of several
-# layers that cannot be skipped.
+# layers that cannot be skipped, and for any that can be where it holds half of what the network
+# does before it pools.
 _WORTH, _WORTH_SINGLE, _SECOND = 0.25, 0.5, 0.1
+_SUMS = ("add", "iadd", "radd")
 
 
 Span = tuple[int, int]  # numbers of the cut points before and at the end
@@ -67,16 +69,49 @@ def segments(graph: fx.Graph, network: nn.Module) -> tuple[list[Segment], set[st
     return found, search.opened
 
 
-def second_value(graph: fx.Graph, network: nn.Module, after: fx.Node) -> str | None:
-    """The first layer after a node during which a second value of the images is still needed."""
+class Tangle(NamedTuple):
+    """A stretch of calls during which several values of the images are needed at once.
+
+    first, last: the layer from which on a second value is needed, and the one that ends it.
+    sums: how often values are added or concatenated, once in a residual block. flops:
+    multiply-adds on one image.
+    """
+
+    first: str
+    last: str
+    sums: int
+    flops: int
+
+
+def tangles(graph: fx.Graph, network: nn.Module) -> list[Tangle]:
+    """The stretches between neighbouring cut points in which there is a second value."""
     search = _Search(graph, network)
-    start = search.nodes.index(after)
-    places = range(start, len(search.nodes))
-    node = next((search.nodes[place] for place in places if search.alive[place] > 1), None)
-    if node is None:
-        return None
+    found = []
+    for start, end in pairwise(sorted({0, *search.cuts, len(search.nodes) - 1})):
+        several = [number for number in range(start, end) if search.alive[number] > 1]
+        if several:
+            sums = sum(_joins(node) for node in search.nodes[start + 1 : end + 1])
+            first, last = (_layer(search.nodes[number]) for number in (several[0], end))
+            found.append(Tangle(first, last, sums, search.flops(start, end)))
+    return found
+
+
+def _joins(node: fx.Node) -> bool:
+    """Whether a call adds or concatenates values of the images."""
+    terms = sum(value_of(one).of_image for one in node.all_input_nodes)
+    return terms > 1 and _name_of(node) in (*_SUMS, "cat", "concat")
+
+
+def _layer(node: fx.Node) -> str:
+    """The module that a call is, or that makes it."""
+    if node.op == "output":
+        return "the logits"
     owners = value_of(node).owners
     return str(node.target) if node.op == "call_module" else (owners[-1] if owners else node.name)
+
+
+def _name_of(node: fx.Node) -> str:
+    return str(getattr(node.target, "__name__", node.target)).strip("_")
 
 
 def _weighty(node: fx.Node, network: nn.Module) -> int:
@@ -84,10 +119,8 @@ def _weighty(node: fx.Node, network: nn.Module) -> int:
     if max((value_of(node).shape or (0, 0, 0))[2:], default=0) == 1:
         return 0  # of pooled values, such as squeeze-and-excitation
     if node.op != "call_module":
-        name = node.target if isinstance(node.target, str) else node.target.__name__
-        terms = sum(value_of(one).of_image for one in node.all_input_nodes)
         weights = sum(one.op == "get_attr" for one in node.all_input_nodes)
-        return int(terms > 1) if name.strip("_") in ("add", "iadd", "radd") else weights
+        return int(_joins(node)) if _name_of(node) in _SUMS else weights
     return sum(
         any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
         for module in network.get_submodule(str(node.target)).modules()
@@ -136,6 +169,8 @@ class _Search:
             self.sums.append(self.sums[-1] + value_of(node).flops)
             self.layers.append(self.layers[-1] + _weighty(node, network))
         self.cheap = _CHEAP * self.sums[-1]
+        values = map(value_of, nodes)
+        self.placed = sum(value.flops for value in values if len(value.shape or ()) > 2)
 
     def flops(self, start: int, end: int) -> int:
         """Multiply-adds after one node up to another, that one included."""
@@ -190,8 +225,10 @@ class _Search:
         blocks = sum(self.flops(*span) for span in skips if self.compound(*span))
         if whole and (blocks >= _WORTH * whole or sum(parts) >= _WORTH_SINGLE * whole):
             return True
-        container = isinstance(self.network.get_submodule(name), nn.Sequential)
-        return container and sum(self.compound(*span) for span in spans) > 1
+        if not isinstance(self.network.get_submodule(name), nn.Sequential):
+            return False
+        most = whole >= _WORTH_SINGLE * self.placed
+        return sum(self.compound(*span) for span in spans) > 1 or (most and sum(parts) > self.cheap)
 
     def _merged(self, start: int, bounds: Sequence[int]) -> list[int]:
         """Without the cut points that part cheap segments from their neighbours.
