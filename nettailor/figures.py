@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from nettailor.core.backbone import Backbone
+from nettailor.core.backbone import Backbone, meta_copy
+from nettailor.core.branches import fuse_branches
 from nettailor.core.cost import layers, module_flops, parameters
 from nettailor.core.data import images_of
 from nettailor.core.device import processor_name
@@ -36,13 +37,14 @@ def versions() -> dict[str, str]:
 
 
 def structure(network: Network, image_size: int) -> dict[str, Any]:
-    """Parameters, FLOPs (multiply-adds), layers and blocks of a network.
+    """Parameters, FLOPs (multiply-adds), layers and blocks of a network, its branches fused.
 
     Universal parameters are those that do not train, and so are shared with other tasks: frozen
     blocks, stem and neck. Once a network was fine-tuned as a whole, none are. Running statistics
     are no parameters and are not counted, though those that follow the task are its own.
     """
-    total = parameters(network)
+    deployed = fuse_branches(meta_copy(network))
+    total = parameters(deployed)
     if isinstance(network, Student):
         blocks = {
             "universal": len(network.wiring.of_kind("block")),
@@ -52,12 +54,12 @@ def structure(network: Network, image_size: int) -> dict[str, Any]:
         fresh = sum(isinstance(block, Replacement) for block in network.blocks)
         blocks = {"universal": len(network.blocks) - fresh, "proxy": 0}
     universal = sum(
-        parameter.numel() for parameter in network.parameters() if not parameter.requires_grad
+        parameter.numel() for parameter in deployed.parameters() if not parameter.requires_grad
     )
     return {
         "params": {"total": total, "universal": universal, "task": total - universal},
-        "flops": module_flops(network, (3, image_size, image_size)),
-        "layers": layers(network),
+        "flops": module_flops(deployed, (3, image_size, image_size)),
+        "layers": layers(deployed),
         "blocks": blocks,
     }
 

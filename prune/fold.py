@@ -1,4 +1,4 @@
-"""The plain network inside a trained one: norms and path weights folded into the convolutions."""
+"""The plain network inside a trained one: branches, norms and path weights in its convolutions."""
 
 import copy
 from collections import OrderedDict
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nettailor.core.backbone import Backbone, meta_copy
+from nettailor.core.branches import fuse_branches
 from nettailor.core.layout import Layout
 from nettailor.prune.plain import Brought, Graph, Layer, Merged, Scaled, Step, Sum, Widened
 from nettailor.student.exit import Head
@@ -25,7 +26,8 @@ from nettailor.student.wiring import Path
 def fold(network: Backbone | Student) -> nn.Module:
     """The plain network that computes what a trained one does in eval mode: images to logits.
 
-    A batch norm that follows a convolution is folded into it. So is the path weight α: of a block
+    Branches that answer as one layer become it, see `fuse_branches`. A batch norm that follows a
+    convolution is folded into it. So is the path weight α: of a block
     into its last convolution where that ends it, of a proxy, an adapter or a head likewise; a block
     that ends in a sum of its own is scaled instead. Proxies of one convolution that lead into the
     same node become one. There is nothing in it to train.
@@ -37,7 +39,7 @@ def fold(network: Backbone | Student) -> nn.Module:
         A module from normalised images (B, 3, S, S) to logits (B, classes), on the network's
         device, in eval mode: an `nn.Sequential` where no node is a sum of paths.
     """
-    copied = copy.deepcopy(network).eval()
+    copied = fuse_branches(copy.deepcopy(network).eval())
     ends = _fuse(copied)
     _pool_by_means(copied)
     steps = _student_steps(copied, ends) if isinstance(copied, Student) else _chain_steps(copied)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from nettailor.core.backbone import Backbone
-from nettailor.core.cost import Cost, chain_costs, module_flops, parameters
+from nettailor.core.cost import Cost, chain_costs, module_cost
 from nettailor.core.layout import bring
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path
@@ -31,7 +31,7 @@ def path_costs(student: Student, chain: Backbone, image_size: int) -> tuple[tupl
         if path.target < student.wiring.depth:
             # a proxy pools first, so its convolutions run at the target's resolution
             node = bring(node, specs[path.source], specs[path.target])
-        return Cost(module_flops(module, tuple(node.shape[1:])), parameters(module))
+        return module_cost(module, tuple(node.shape[1:]))
 
     result = []
     for path in student.wiring.paths:

@@ -4,7 +4,10 @@ from copy import deepcopy
 
 import pytest
 import torch
-from torch import nn
+from timm import create_model
+from timm.layers import Attention
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
 
 from nettailor.core.backbone import create_backbone
 from nettailor.core.cost import Cost, chain_costs, layers, module_flops, parameters
@@ -26,6 +29,82 @@ from nettailor.core.errors import UserError
 def test_counts_made_by_hand(module, shape, flops, numbers):
     assert module_flops(module, shape) == flops
     assert parameters(module) == numbers
+
+
+class Einsum(nn.Module):
+    """Attention of tokens (B, 10, 16) to themselves, in one head and without weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = torch.einsum("bic,bjc->bij", x, x).softmax(dim=-1)
+        return torch.einsum("bij,bjc->bic", weights, x)
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """torch's own, which has a fast path that is one operator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+def fused_or_not(fused: bool) -> nn.Module:
+    attention = Attention(16, num_heads=4)
+    attention.fused_attn = fused
+    return attention
+
+
+PRODUCTS = 2 * 10 * 10 * 16  # of queries and keys, and of what they weigh, over all heads
+FOUR = 4 * 10 * 16 * 16  # layers: queries, keys, values, output
+
+
+@pytest.mark.parametrize(
+    ("module", "flops"),
+    [
+        (Einsum(), PRODUCTS),
+        (fused_or_not(True), PRODUCTS + FOUR),
+        (fused_or_not(False), PRODUCTS + FOUR),
+        (SelfAttention(16, 4, batch_first=True), PRODUCTS + FOUR),
+        (
+            nn.TransformerEncoderLayer(16, 4, dim_feedforward=32, batch_first=True),
+            PRODUCTS + FOUR + 2 * 10 * 16 * 32,
+        ),
+    ],
+    ids=["einsum", "timm fused", "timm", "torch", "torch's layer"],
+)
+def test_attention_of_ten_tokens_by_hand(module, flops):
+    """16 channels, 4 heads."""
+    assert module_flops(module.eval(), (10, 16)) == flops
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "resnet50", "vit_b_16", "swin_v2_t", "maxvit_t", "convnext_tiny"]
+)
+def test_as_torchvision_counts_its_networks(name):
+    """It gives thousand millions of multiply-adds, attention's included, in three decimals."""
+    weights = get_model_weights(name).DEFAULT
+    side = weights.transforms().crop_size[0]
+    with torch.device("meta"):
+        network = get_model(name)
+    assert parameters(network) == weights.meta["num_params"]
+    counted = module_flops(network, (3, side, side)) / 1e9
+    assert counted == pytest.approx(weights.meta["_ops"], rel=0.002, abs=0.0005)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("eva02_tiny_patch14_224", 1697.71),
+        ("fastvit_t8", 685.16),
+        ("levit_128s", 304.66),
+        ("mobilevit_s", 2000.83),
+        ("repvgg_a0", 1361.45),
+    ],
+)
+def test_as_fvcore_counts_networks_of_timm(name, millions):
+    """Its convolutions, linear layers and matrix products, branches fused; by version 0.1.5."""
+    with torch.device("meta"):
+        network = create_model(name, num_classes=1000)
+    side = network.pretrained_cfg["input_size"][1]
+    assert module_flops(network, (3, side, side)) / 1e6 == pytest.approx(millions, abs=0.01)
 
 
 def test_resnet18_at_224_pixels():

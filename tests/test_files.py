@@ -219,3 +219,11 @@ def test_temporary_names_are_of_this_process(tmp_path):
 
     write_atomically(tmp_path / "a", write)
     assert seen == [f".a.{os.getpid()}.tmp"]
+
+
+def test_a_tensor_of_two_names_is_written_under_both(tmp_path):
+    layer = nn.Linear(3, 2)
+    write_weights(tmp_path / "tied", nn.Sequential(layer, nn.ReLU(), layer))
+    found = read_weights(tmp_path / "tied")
+    assert found.keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert torch.equal(found["2.weight"], layer.weight)

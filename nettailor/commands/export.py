@@ -119,12 +119,12 @@ def export(
         times = measure_latency(
             networks, size, torch.device("cpu"), batches=(1,), seconds=seconds, tell=tell
         )
-    weights = 4 * parameters(network)
+    stored = {name: network if name == WEIGHTS_FILE else plain for name in made}
     written = [
         Written(
             name,
             len(one.content),
-            len(one.content) / weights,
+            len(one.content) / (4 * parameters(stored[name])),
             parity.get(name),
             times[name]["1"]["median"],
             accuracy if name == _INT8_FILE else None,

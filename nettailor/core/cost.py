@@ -1,7 +1,8 @@
 """What a network costs: multiply-adds, parameters and layers.
 
 FLOPs are multiply-adds, as in the paper, of the convolutions, matrix products and attention on
-one image. Element-wise work, pooling and norms count as zero. They are counted on the meta device,
+one image. Element-wise work, pooling and norms count as zero. Costs are those of the network as it
+is deployed, its branches fused (`fuse_branches`). They are counted on the meta device,
 where attention is made of its two matrix products: of a CPU's or GPU's own kernels for attention
 some would not be counted.
 """
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nettailor.core.backbone import Backbone, meta_copy, node_specs
+from nettailor.core.branches import fuse_branches
 from nettailor.core.errors import REFUSALS, UserError
+from nettailor.core.meta import Module
 
 
 class Cost(NamedTuple):
@@ -47,11 +50,19 @@ def module_flops(module: nn.Module, input_shape: tuple[int, ...]) -> int:
 
     The module must take one tensor; it is counted on a meta copy and is neither run nor changed.
     """
-    return _run(meta_copy(module), torch.empty(1, *input_shape, device="meta"))[1]
+    return module_cost(module, input_shape).flops
+
+
+def module_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+    """The cost of a module on one input, as `module_flops` takes it."""
+    return _measure(_deployed(module), torch.empty(1, *input_shape, device="meta"))[1]
 
 
 def parameters(module: nn.Module) -> int:
-    """How many numbers the parameters hold: each parameter once, frozen ones too, no buffers."""
+    """How many numbers the parameters hold: each parameter once, frozen ones too, no buffers.
+
+    They are those of the module as it is, branches included.
+    """
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -75,7 +86,7 @@ def chain_costs(chain: Backbone, image_size: int) -> ChainCosts:
     """
     if image_size < 1:
         raise UserError(f"image size {image_size}: expected a number of pixels, at least 1")
-    copy = meta_copy(chain)
+    copy = _deployed(chain)
     image = torch.empty(1, chain.example[0], image_size, image_size, device="meta")
     try:
         node, stem = _measure(copy.stem, image)
@@ -118,6 +129,10 @@ def check_image_size(chain: Backbone, image_size: int) -> None:
             f"image size {image_size}: this backbone needs a multiple of {stride} pixels, such as "
             f"{nearest}"
         )
+
+
+def _deployed(module: Module) -> Module:
+    return fuse_branches(meta_copy(module))
 
 
 def _measure(part: nn.Module, sample: Tensor) -> tuple[Tensor, Cost]:

@@ -14,10 +14,17 @@ def timm_names(backbone: str, image_size: int | None = None) -> dict[str, str]:
 
     Raises UserError for an unknown or unsupported backbone.
     """
+    return {own: theirs[-1] for own, theirs in _all_names(backbone, image_size).items()}
+
+
+def _all_names(backbone: str, image_size: int | None) -> dict[str, list[str]]:
+    """All names of each tensor: one that several layers share has several."""
     with torch.device("meta"):
         network = make_network(backbone, 2, image_size)
     # taken apart, the network keeps its tensors themselves
-    names = {id(tensor): name for name, tensor in network.state_dict(keep_vars=True).items()}
+    names: dict[int, list[str]] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
     tensors = backbone_of(network, image_size).state_dict(keep_vars=True)
     return {name: names[id(tensor)] for name, tensor in tensors.items()}
 
@@ -26,16 +33,17 @@ def to_timm(
     backbone: str, tensors: Mapping[str, Tensor], image_size: int | None = None
 ) -> dict[str, Tensor]:
     """Tensors of a chain under timm's names; those that it does not know keep theirs."""
-    names = timm_names(backbone, image_size)
-    return {names.get(name, name): tensor for name, tensor in tensors.items()}
+    names = _all_names(backbone, image_size)
+    return {theirs: tensors[own] for own in tensors for theirs in names.get(own, [own])}
 
 
 def to_chain(
     backbone: str, tensors: Mapping[str, Tensor], image_size: int | None = None
 ) -> dict[str, Tensor]:
     """Tensors of a timm model under the chain's names; those that it does not know keep theirs."""
-    names = timm_names(backbone, image_size)
-    known = set(names.values())
-    # two parts of a chain may share a tensor
-    found = {own: tensors[timm] for own, timm in names.items() if timm in tensors}
+    names = _all_names(backbone, image_size)
+    known = {timm for theirs in names.values() for timm in theirs}
+    found = {
+        own: tensors[timm] for own, theirs in names.items() for timm in theirs if timm in tensors
+    }
     return found | {name: tensor for name, tensor in tensors.items() if name not in known}

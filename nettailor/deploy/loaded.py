@@ -14,6 +14,7 @@ class Loaded(nn.Module):
         """`answer` takes normalised images (B, 3, S, S) on the CPU to logits (B, classes)."""
         super().__init__()
         self._answer = answer
+        self.eval()  # so that nobody puts what answers back into training mode
 
     def forward(self, images: Tensor) -> NetOutput:
         """The logits; a file has no nodes."""
