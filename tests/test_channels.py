@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from nettailor.core.backbone import NetOutput
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
-from nettailor.prune.channels import FIXED, Channels, trace_channels
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.items import FIXED, Channels
 
 NETWORKS = (
     "test_resnet", "resnet18d", "seresnet18", "test_efficientnet", "tf_efficientnet_lite0",
