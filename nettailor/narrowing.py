@@ -18,7 +18,7 @@ from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
 from nettailor.latency_budget import WITHIN, keep_by_the_clock
 from nettailor.prune.channels import trace_channels
-from nettailor.prune.items import FIXED, Channels
+from nettailor.prune.items import ATTENTION, FIXED, Channels
 from nettailor.prune.layer_times import measure_times
 from nettailor.prune.narrow import narrow, positions
 from nettailor.prune.taylor import taylor_values
@@ -109,13 +109,13 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
 
 
 def _staying(channels: Channels) -> str:
-    layers, most = channels.stays, 3
-    named = [f"{layer} ({operator})" for layer, operator in islice(layers.items(), most)]
-    more = f" and {len(layers) - most} more" if len(layers) > most else ""
+    stays = channels.stays
+    layer = next((name for name, does in stays.items() if does == ATTENTION), next(iter(stays)))
     heads = sum(len(set(items.tolist()) - {FIXED}) for items in channels.heads.values())
     return (
-        f"{channels.count} groups of channels can go, {heads} of them heads of attention; what "
-        f"meets an operator that is not followed stays: {', '.join(named)}{more}"
+        f"{channels.count} groups of channels can go, {heads} of them heads of attention; channels "
+        f"that meet what is not followed stay, in {len(stays)} layers: such as {layer} "
+        f"({stays[layer]})"
     )
 
 

@@ -9,17 +9,18 @@ import torch
 from einops import rearrange, repeat
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from timm.layers import GluMlp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.module_tracker import ModuleTracker
 
-from nettailor.core.backbone import meta_copy
+from nettailor.core.backbone import NetOutput, meta_copy
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
 from nettailor.prune.attention import TABLE, head_tensors, heads_of
-from nettailor.prune.items import FIXED, Channels, Ints, Layer
+from nettailor.prune.items import ATTENTION, FIXED, Channels, Ints, Layer
 from nettailor.prune.operators import Seen, passed
 
 _IMAGES = 2  # in the traced batch: 1 could be mistaken for a channel
@@ -48,7 +49,7 @@ def trace_channels(network: nn.Module, image_size: int) -> Channels:
     trace = _Trace(copy, images)
     with torch.no_grad(), trace.tracker, trace:
         output = copy(images)
-    channels = trace.solve(output.nodes, flops)
+    channels = trace.solve(output, flops)
     if not channels.count:
         layer, operator = next(iter(channels.stays.items()))
         raise UserError(
@@ -70,6 +71,7 @@ class _Trace(TorchDispatchMode):
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tracker = ModuleTracker()
+        self._network = network
         self._root = type(network).__name__
         self._slots = 1
         self._places: dict[tuple[str, int], Ints] = {}
@@ -129,9 +131,18 @@ class _Trace(TorchDispatchMode):
                 name, weight = self._weights[tensor]
                 tied = [self._place(name, dim, weight.shape[dim]) for dim in (0, 1)]
             self._edges += [(slots, np.zeros_like(slots)) for slots in tied]
+        self._stays.setdefault(self._at_work or "the network itself", operator)
+
+    @property
+    def _halves(self) -> bool:
+        """Whether what splits asks for halves; elsewhere it may ask for a number of channels."""
+        return isinstance(self._network.get_submodule(self._at_work), GluMlp)
+
+    @property
+    def _at_work(self) -> str:
         # the deepest of the modules that are at work has the longest name
         name = max(self.tracker.parents - {"Global"}, key=len, default=self._root)
-        self._stays.setdefault(name.partition(".")[2] or "the network itself", operator)
+        return name.partition(".")[2]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -172,6 +183,8 @@ class _Trace(TorchDispatchMode):
             return False
         if operator == "constant_pad_nd" and args[0] in self._seen:
             return self._pad(args, out)
+        if operator.startswith("split") and out.ndim > 1 and not self._halves:
+            return False
         found = passed(operator, args, tensors, results, self._seen)
         if found is None:
             return False
@@ -182,6 +195,8 @@ class _Trace(TorchDispatchMode):
     def _product(self, one: Tensor, other: Tensor) -> None:
         """Count a matrix product of an attention layer: that of all its heads."""
         working = {name.partition(".")[2] for name in self.tracker.parents}
+        if not working & self._heads.keys():
+            self._stays[self._at_work or "the network itself"] = ATTENTION
         for name in working & self._heads.keys():
             slots = self._heads[name]
             windows = len(one) // (_IMAGES * len(slots))
@@ -256,8 +271,11 @@ class _Trace(TorchDispatchMode):
         self._seen[out] = Seen(slots, axis)
         return True
 
-    def solve(self, nodes: Sequence[Tensor | None], flops: int) -> Channels:
+    def solve(self, output: NetOutput, flops: int) -> Channels:
         """The items: what the edges tie together."""
+        nodes = [None if node is None else self._seen.get(node) for node in output.nodes]
+        if logits := self._seen.get(output.logits):
+            self._edges.append((logits.slots, np.zeros_like(logits.slots)))
         ends = [np.concatenate(side) for side in zip(*self._edges, strict=True)]
         graph = coo_array((np.ones(len(ends[0]), bool), tuple(ends)), (self._slots, self._slots))
         _, component = connected_components(graph, directed=False)
@@ -273,9 +291,7 @@ class _Trace(TorchDispatchMode):
                 one._replace(out=item[one.out], read=None if one.read is None else item[one.read])
                 for one in (*self._layers, *self._products.values())
             ),
-            nodes=tuple(
-                item[self._seen[node].slots] if node in self._seen else None for node in nodes
-            ),
+            nodes=tuple(None if one is None else item[one.slots] for one in nodes),
             count=len(order) - 1,
             heads={name: item[slots] for name, slots in self._heads.items()},
             stays=self._stays,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 FIXED = -1  # the item of a channel that has to stay
+ATTENTION = "attention of another class"  # what a layer does whose heads cannot go
 
 
 class Layer(NamedTuple):

@@ -65,9 +65,10 @@ def passed(
         return None
     slots, axis = seen[operands[0]]
     if operator in ("split", "split_with_sizes"):
-        if (*args, 0)[2] % operands[0].ndim != axis:
-            return Passed([Seen(slots, axis)] * len(results))
-        return _parted(slots, axis, [one.shape[axis] for one in results], operator)
+        parts = [slots] * len(results)
+        if (*args, 0)[2] % operands[0].ndim == axis:
+            parts = np.split(slots, np.cumsum([one.shape[axis] for one in results])[:-1])
+        return Passed([Seen(part, axis) for part in parts])
     if operator in _VIEWS:
         return _viewed(slots, operands[0].shape, axis, results[0].shape)
     if operator == "mean" and len(args) > 1 and args[1]:
@@ -102,17 +103,6 @@ def _joined(parts: Sequence[Seen | None], dim: int) -> Passed | None:
     if len(known) < len(parts):
         return None
     return Passed([Seen(np.concatenate([one.slots for one in known]), dim)])
-
-
-def _parted(slots: Ints, axis: int, sizes: Sequence[int], operator: str) -> Passed | None:
-    """Equal parts lose their channels together, so that they can be told by their number alone."""
-    parts = np.split(slots, np.cumsum(sizes)[:-1])
-    found = [Seen(part, axis) for part in parts]
-    if axis == 0:  # weights of several norms in a row, whose sizes are asked for
-        return Passed(found)
-    if operator == "split" and len(set(sizes)) == 1:
-        return Passed(found, [(parts[0], part) for part in parts])
-    return None
 
 
 def _viewed(slots: Ints, shape: Sequence[int], axis: int, out: Sequence[int]) -> Passed | None:

@@ -363,7 +363,7 @@ def test_milliseconds(out: Path, tmp_path: Path) -> None:
         (["--max-params", "0.00001"], "of the parameters: give a budget from"),
         (["--max-latency-ms", "0.0000001"], r"give a budget from \S+ to below \S+ ms"),
         (["--max-flops", "0.5", "--max-params", "0.5"], "give one of max_flops"),
-        (["--backbone", "test_convnext"], r"its layer stem\.1 does 'permute'"),
+        (["--backbone", "nf_resnet26"], r"its layer stem\.conv does 'view'"),
         (["--of", "nowhere"], "holds no run"),
         (["--of", "x" * 300], "File name too long"),
         (["--round-to", "0"], r"round_to"),

@@ -48,7 +48,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     name: chain(name)
     for name in (
         "test_resnet", "seresnet18", "resnet18d", "test_efficientnet", "tf_efficientnet_lite0",
-        "mobilenetv3_small_050", "mnasnet_small", "regnety_002",
+        "mobilenetv3_small_050", "mnasnet_small", "regnety_002", "ecaresnet26t", "res2net50_26w_4s",
     )
 } | {"route": route, "mixed": mixed}  # fmt: skip
 
