@@ -48,7 +48,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     name: chain(name)
     for name in (
         "test_resnet", "seresnet18", "resnet18d", "test_efficientnet", "tf_efficientnet_lite0",
-        "mobilenetv3_small_050", "mnasnet_small", "regnety_002", "ecaresnet26t", "res2net50_26w_4s",
+        "mobilenetv3_small_050", "mnasnet_small", "regnety_002", "ecaresnet26t",
     )
 } | {"route": route, "mixed": mixed}  # fmt: skip
 
@@ -89,9 +89,9 @@ def test_dead_channels_can_go(name):
     assert (whole.logits - dead.logits).abs().max() > 1e-3 * scale  # what went did matter
     assert (plain - mine.logits).abs().max() < 1e-9 * scale
     for one, other, items in zip(mine.nodes, dead.nodes, channels.nodes, strict=True):
-        assert (one is None) == (items is None)
-        if one is not None:
-            torch.testing.assert_close(one, other[:, positions(items, kept)], rtol=1e-6, atol=1e-6)
+        if items is not None:
+            other = other[:, positions(items, kept)]
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
     assert parameters(small) < 0.8 * parameters(network)
     for key, value in network.state_dict().items():
         assert torch.equal(value, before[key])
