@@ -1,6 +1,7 @@
 """Attention layers whose heads can go: which tensors hold a head, and the layer without it."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ _BIASES = frozenset({"q_bias", "k_bias", "v_bias"})
 _NO_NORM = (nn.Identity, type(None))
 
 
-class _FewerEva(EvaAttention):
+class _FewerEva(EvaAttention):  # type: ignore[misc]
     """EVA's, whose own forward pass takes for granted that the heads are as wide as its input."""
 
     def forward(
@@ -31,8 +32,9 @@ class _FewerEva(EvaAttention):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
+        parts: Sequence[Tensor]
         if self.qkv is None:
-            parts = [self.q_proj(x), self.k_proj(x), self.v_proj(x)]
+            parts = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         else:
             parts = _qkv(self, x)
         q, k, v = (rearrange(one, "b n (h d) -> b h n d", h=self.num_heads) for one in parts)
@@ -48,7 +50,7 @@ class _FewerEva(EvaAttention):
         return torch.cat([x[:, :, :first], turned], dim=2)
 
 
-class _FewerBeit(BeitAttention):
+class _FewerBeit(BeitAttention):  # type: ignore[misc]
     """BEiT's, likewise."""
 
     def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:
@@ -109,7 +111,7 @@ def head_tensors(attention: nn.Module) -> dict[str, tuple[int, Ints]]:
     Each with the dimension along which they lie, and the number of the head of each place there.
     """
     heads = np.arange(heads_of(attention) or 0)
-    width = attention.get_submodule("proj").in_features  # type: ignore[union-attr]
+    width = cast(nn.Linear, attention.get_submodule("proj")).in_features
     of_channel = np.repeat(heads, width // len(heads))
     found: dict[str, tuple[int, Ints]] = {}
     for name, tensor in (*attention.named_parameters(), *attention.named_buffers()):

@@ -362,7 +362,12 @@ def test_fixed_removal_after_tokens() -> None:
 
 @pytest.mark.parametrize(
     ("make", "layer", "heads"),
-    [(vit, "stem.patch_embed", 6), (swin, "stem", 12), (convnext, "stem", 0), (hybrid, "blocks.1", 2)],
+    [
+        (vit, "stem.patch_embed", 6),
+        (swin, "stem", 12),
+        (convnext, "stem", 0),
+        (hybrid, "blocks.1", 2),
+    ],
 )
 def test_channels_of_layers_and_heads_can_go(make: Any, layer: str, heads: int) -> None:
     channels = trace_channels(make()[1], make()[1].example[1])
