@@ -17,7 +17,8 @@ from nettailor.core.files import write_json
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
 from nettailor.latency_budget import WITHIN, keep_by_the_clock
-from nettailor.prune.channels import FIXED, Channels, trace_channels
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.items import ATTENTION, FIXED, Channels
 from nettailor.prune.layer_times import measure_times
 from nettailor.prune.narrow import narrow, positions
 from nettailor.prune.taylor import taylor_values
@@ -77,6 +78,8 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
     """
     config, round_to = session.config, session.config.knapsack.round_to
     channels = trace_channels(network, config.image_size)
+    if channels.stays:
+        session.screen.say(_staying(channels))
     ranges = allowed(channels.families, round_to)
     given = config.budget.or_half().given
     assert given is not None, "half, where there was none"
@@ -103,6 +106,17 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
             f"{unit:.4g}{name}{', or --round-to 1' if too_few else ''}"
         )
     return Budget(channels, costs, ranges, most / unit * whole, times)
+
+
+def _staying(channels: Channels) -> str:
+    stays = channels.stays
+    layer = next((name for name, does in stays.items() if does == ATTENTION), next(iter(stays)))
+    heads = sum(len(set(items.tolist()) - {FIXED}) for items in channels.heads.values())
+    return (
+        f"{channels.count} groups of channels can go, {heads} of them heads of attention; channels "
+        f"that meet what is not followed stay, in {len(stays)} layers: such as {layer} "
+        f"({stays[layer]})"
+    )
 
 
 def choose(session: Session, network: nn.Module, budget: Budget, digest: str) -> Choice:

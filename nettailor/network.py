@@ -93,7 +93,7 @@ def _bare(architecture: Architecture, file: Path) -> Backbone | Student:
     if architecture.narrowed is not None:
         left = architecture.narrowed
         try:
-            resize(network, left.layers, left.nodes)
+            resize(network, left.layers, left.nodes, architecture.preprocessing.image_size)
         except ValueError as error:
             raise UserError(f"{file}: narrowed: {error}") from error
     return network

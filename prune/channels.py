@@ -1,97 +1,29 @@
-"""Which channels of a network go together: found in one traced pass, exact or refused."""
+"""Which channels of a network go together: one traced pass; what it cannot follow stays."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from timm.layers import GluMlp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.module_tracker import ModuleTracker
 
-from nettailor.core.backbone import meta_copy
+from nettailor.core.backbone import NetOutput, meta_copy
+from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
-
-Ints = NDArray[np.int64]
-FIXED = -1  # the item of a channel that has to stay
+from nettailor.prune.attention import TABLE, head_tensors, heads_of
+from nettailor.prune.items import ATTENTION, FIXED, Channels, Ints, Layer
+from nettailor.prune.operators import Seen, passed
 
 _IMAGES = 2  # in the traced batch: 1 could be mistaken for a channel
-# each value of the result depends on the values at its own channel only, in all operands
-_BY_CHANNEL = frozenset({
-    "add", "sub", "mul", "div", "relu", "hardtanh", "silu", "sigmoid", "hardswish", "hardsigmoid",
-    "gelu", "elu", "leaky_relu", "tanh", "clamp", "clamp_min", "clamp_max", "mish", "softplus",
-    "exp", "clone", "detach", "alias", "copy", "_to_copy", "avg_pool2d", "_adaptive_avg_pool2d",
-    "max_pool2d_with_indices", "adaptive_max_pool2d", "native_batch_norm", "cudnn_batch_norm",
-    "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_no_update",
-})  # fmt: skip
-_RESHAPES = frozenset({"mean", "view", "_unsafe_view", "reshape", "flatten"})
-
-
-class Layer(NamedTuple):
-    """A convolution or a linear layer as the pass saw it.
-
-    name: of the module. out: the item of each output channel. read: the item of each input
-    channel; None where the input's channels are not chosen apart from the outputs': in a grouped
-    convolution, and where the layer reads the images. weights: numbers that each output channel
-    takes of each input channel, or, where `read` is None, of all. positions: outputs per channel.
-    sides: height and width of its input; nothing for a linear layer.
-    """
-
-    name: str
-    out: Ints
-    read: Ints | None
-    weights: int
-    positions: int
-    sides: tuple[int, ...]
-
-
-class Family(NamedTuple):
-    """Items that are in the same places of a network, so that only their number has a cost.
-
-    items: sorted. places: for each place (a tensor's dimension), how many channels an item has.
-    """
-
-    items: Ints
-    places: Mapping[int, int]
-
-
-@dataclass(frozen=True)
-class Channels:
-    """The channels of a network as items: those of one item stay or go together.
-
-    Attributes:
-        places: for each (tensor name, dimension) of the network's state that has channels, the
-            item of each of its channels, `FIXED` for those that have to stay.
-        layers: the convolutions and linear layers, in the order of the pass.
-        nodes: the item of each channel of each node; None where there is no such node.
-        count: how many items there are; they are numbered from 0.
-    """
-
-    places: Mapping[tuple[str, int], Ints]
-    layers: tuple[Layer, ...]
-    nodes: tuple[Ints | None, ...]
-    count: int
-
-    @cached_property
-    def families(self) -> tuple[Family, ...]:
-        """The items by the places that they are in."""
-        of_item: list[dict[int, int]] = [{} for _ in range(self.count)]
-        for place, items in enumerate(self.places.values()):
-            for item, channels in zip(*np.unique(items, return_counts=True), strict=True):
-                if item != FIXED:
-                    of_item[item][place] = int(channels)
-        members: dict[tuple[tuple[int, int], ...], list[int]] = {}
-        for item, places in enumerate(of_item):
-            members.setdefault(tuple(places.items()), []).append(item)
-        return tuple(Family(np.array(items), dict(places)) for places, items in members.items())
 
 
 def trace_channels(network: nn.Module, image_size: int) -> Channels:
@@ -99,69 +31,118 @@ def trace_channels(network: nn.Module, image_size: int) -> Channels:
 
     One pass over a meta copy follows every operator: channels that meet in a sum, a product (as in
     squeeze-and-excitation), a batch norm or a depthwise convolution are one item, and so are all
-    that enter and leave a group of a grouped convolution. The images' channels, and what linear
-    layers called `classifier` give, have to stay.
+    that enter and leave a group of a grouped convolution, and those of a head of an attention layer
+    of a known class. What meets an operator that is not followed has to stay, and so have the
+    images' channels and what linear layers called `classifier` give.
 
     Args:
         network: a `Backbone` or a `Student`, for its logits and nodes; neither run nor changed.
         image_size: side of the input in pixels.
 
     Raises:
-        UserError: names the layer whose operator cannot be followed.
+        UserError: nothing can go; it names the first layer that is not followed.
     """
-    copy = meta_copy(network)
+    flops = module_flops(meta_copy(network).float(), (3, image_size, image_size))
+    copy = meta_copy(network).eval()
     dtype = next(copy.parameters()).dtype
     images = torch.empty(_IMAGES, 3, image_size, image_size, dtype=dtype, device="meta")
-    trace = _Trace(copy)
+    trace = _Trace(copy, images)
     with torch.no_grad(), trace.tracker, trace:
         output = copy(images)
-    return trace.solve(output.nodes)
+    channels = trace.solve(output, flops)
+    if not channels.count:
+        layer, operator = next(iter(channels.stays.items()))
+        raise UserError(
+            f"the channels of this network cannot be grouped: its layer {layer} does "
+            f"{operator!r}, which is not followed, and none are left that can go; give a ResNet, "
+            "an EfficientNet, a MobileNet or a vision transformer of timm"
+        )
+    return channels
 
 
 class _Trace(TorchDispatchMode):
     """Follows channels through operators.
 
-    Every channel of every parameter has a number, its slot; slot 0 is what has to stay. A tensor
-    in the pass carries the slots of its channels; where two meet, an edge ties them.
+    Every channel of every parameter has a number, its slot, and so has every head; slot 0 is what
+    has to stay. A tensor in the pass carries the slots of its channels; where two meet, an edge
+    ties them.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tracker = ModuleTracker()
+        self._network = network
         self._root = type(network).__name__
         self._slots = 1
         self._places: dict[tuple[str, int], Ints] = {}
         self._edges: list[tuple[Ints, Ints]] = []
         self._layers: list[Layer] = []  # with slots for items
-        self._channels: dict[Tensor, Ints] = {}
+        self._seen: dict[Tensor, Seen] = {}
+        self._of_images = {images}  # every tensor that depends on them
         self._weights: dict[Tensor, tuple[str, Tensor]] = {}  # names; also of what transposes them
+        self._heads: dict[str, Ints] = {}  # slots, by attention layer
+        self._products: dict[str, Layer] = {}  # by attention layer
+        self._stays: dict[str, str] = {}
         for name, module in network.named_modules():
+            if heads := heads_of(module):
+                self._attention(name, module, heads)
             if not isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm):
                 continue
             for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers()):
                 if tensor.ndim == 1:
-                    self._channels[tensor] = self._place(f"{name}.{key}", 0, len(tensor))
+                    self._seen[tensor] = Seen(self._place(f"{name}.{key}", 0, len(tensor)), 0)
                 elif tensor.ndim > 1:
                     self._weights[tensor] = f"{name}.{key}", tensor
                     fixed = name.rpartition(".")[2] == "classifier"
                     self._place(f"{name}.{key}", 0, 0 if fixed else len(tensor))
 
+    def _attention(self, name: str, module: nn.Module, heads: int) -> None:
+        """One slot for each head, in all tensors that hold it."""
+        self._heads[name] = slots = np.arange(self._slots, self._slots + heads)
+        self._slots += heads
+        for key, (dim, of_head) in head_tensors(module).items():
+            if key != TABLE:  # a column for each head, which says nothing of its width
+                self._places[f"{name}.{key}", dim] = slots[of_head]
+        module.register_forward_pre_hook(partial(self._enter, name), with_kwargs=True)
+
+    def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
+        """Heads stay where another module gives the layer a tensor that has a part for each."""
+        heads, given = self._heads[name], tree_leaves((args[1:], kwargs))
+        windows = hasattr(module, "window_area")  # their masks are (windows, tokens, tokens)
+        parts = [one.shape[-3] for one in given if isinstance(one, Tensor) and one.ndim > 2]
+        if len(heads) in parts and len(heads) > 1 and not windows:
+            self._edges.append((heads, np.zeros_like(heads)))
+            self._stays[name] = "addition of a tensor for each head"
+
     def _place(self, name: str, dim: int, channels: int) -> Ints:
+        if (name, dim) in self._places:
+            return self._places[name, dim]
         slots = np.arange(self._slots, self._slots + channels)
         self._slots += channels
         if channels:
             self._places[name, dim] = slots
         return slots
 
-    def _stop(self, operator: str) -> UserError:
+    def _stay(self, operator: str, tensors: Sequence[Tensor]) -> None:
+        """All channels of these tensors have to stay."""
+        for tensor in tensors:
+            tied = [self._seen[tensor].slots] if tensor in self._seen else []
+            if tensor in self._weights:
+                name, weight = self._weights[tensor]
+                tied = [self._place(name, dim, weight.shape[dim]) for dim in (0, 1)]
+            self._edges += [(slots, np.zeros_like(slots)) for slots in tied]
+        self._stays.setdefault(self._at_work or "the network itself", operator)
+
+    @property
+    def _halves(self) -> bool:
+        """Whether what splits asks for halves; elsewhere it may ask for a number of channels."""
+        return isinstance(self._network.get_submodule(self._at_work), GluMlp)
+
+    @property
+    def _at_work(self) -> str:
         # the deepest of the modules that are at work has the longest name
         name = max(self.tracker.parents - {"Global"}, key=len, default=self._root)
-        layer = name.partition(".")[2] or "the network itself"
-        return UserError(
-            f"the channels of this network cannot be grouped: its layer {layer} does "
-            f"{operator!r}, which is not followed; give a ResNet, an EfficientNet or a MobileNet "
-            "of plain convolutions and batch norms"
-        )
+        return name.partition(".")[2]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -169,114 +150,132 @@ class _Trace(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         operator = func._schema.name.removeprefix("aten::").removesuffix("_")
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if not any(one in self._channels or one in self._weights for one in tensors):
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if any(one in self._of_images for one in tensors):
+            self._of_images.update(results)
+        if operator == "bmm":
+            self._product(*args)
+        if not any(one in self._seen or one in self._weights for one in tensors):
             return result
-        first = result[0] if isinstance(result, list | tuple) else result
-        if operator == "convolution":
-            self._convolution(args, first)
-        elif operator in ("addmm", "mm"):
-            self._linear(operator, args, first)
-        elif operator == "t" and args[0] in self._weights:
-            self._weights[first] = self._weights[args[0]]
-        elif any(one in self._weights for one in tensors):
-            raise self._stop(operator)
-        elif operator in _BY_CHANNEL:
-            self._by_channel(operator, tensors, first)
-        elif operator in _RESHAPES:
-            self._reshape(operator, args[0], first)
-        elif operator == "constant_pad_nd":
-            self._pad(operator, args, first)
-        elif operator == "cat" and first.ndim == 1:
-            # the weights of several norms in a row, to be scaled together
-            self._channels[first] = np.concatenate([self._channels[one] for one in args[0]])
-        elif operator == "split_with_sizes" and args[0].ndim == 1:
-            slots = np.split(self._channels[args[0]], np.cumsum(args[1])[:-1])
-            self._channels.update(zip(result, slots, strict=True))
-        else:
-            raise self._stop(operator)
+        if operator == "t" and args[0] in self._weights:
+            self._weights[result] = self._weights[args[0]]
+        elif not self._follow(operator, args, tensors, results):
+            self._stay(operator, tensors)
         return result
 
-    def _convolution(self, args: tuple[Any, ...], out: Tensor) -> None:
+    def _follow(
+        self,
+        operator: str,
+        args: tuple[Any, ...],
+        tensors: Sequence[Tensor],
+        results: Sequence[Tensor],
+    ) -> bool:
+        """Note what an operator does to the channels; False where that is not known."""
+        out = results[0]
+        if operator == "convolution":
+            return self._convolution(args, out)
+        if operator in ("addmm", "mm"):
+            *bias, x, weight = args
+            rows = len(x) // _IMAGES
+            sides = (rows,) if rows > 1 else ()
+            return self._layer(x, weight, bias[0] if bias else None, out, sides)
+        if any(one in self._weights for one in tensors):
+            return False
+        if operator == "constant_pad_nd" and args[0] in self._seen:
+            return self._pad(args, out)
+        if operator.startswith("split") and out.ndim > 1 and not self._halves:
+            return False
+        found = passed(operator, args, tensors, results, self._seen)
+        if found is None:
+            return False
+        self._edges += found.ties
+        self._seen.update(zip(results, found.results, strict=False))  # of a norm only the first
+        return True
+
+    def _product(self, one: Tensor, other: Tensor) -> None:
+        """Count a matrix product of an attention layer: that of all its heads."""
+        working = {name.partition(".")[2] for name in self.tracker.parents}
+        if not working & self._heads.keys():
+            self._stays[self._at_work or "the network itself"] = ATTENTION
+        for name in working & self._heads.keys():
+            slots = self._heads[name]
+            windows = len(one) // (_IMAGES * len(slots))
+            before = self._products.get(name, Layer(name, slots, None, 0, 1, ()))
+            flops = before.weights + windows * one[0].numel() * other.shape[2]
+            # the last product is AV
+            sides = (windows, *other.shape[1:])
+            self._products[name] = before._replace(weights=flops, sides=sides)
+
+    def _convolution(self, args: tuple[Any, ...], out: Tensor) -> bool:
         x, weight, bias, *_, transposed, _, groups = args
-        if weight not in self._weights or transposed or (groups > 1 and x not in self._channels):
-            raise self._stop("convolution")
-        if groups > 1:
+        seen = self._seen.get(x)
+        if weight not in self._weights or transposed or (groups > 1 and seen is None):
+            return False
+        if groups > 1 and seen:
             # a group goes as a whole: all that enters it and leaves it is tied to its first output
             made = self._places[self._weights[weight][0], 0]
             firsts = rearrange(made, "(g c) -> g c", g=groups)[:, 0]
-            for tied in (self._channels[x], made):
+            for tied in (seen.slots, made):
                 self._edges.append((repeat(firsts, "g -> (g c)", c=len(tied) // groups), tied))
-        known = self._channels.get(x) if groups == 1 else None
-        self._layer(weight, known, bias, out, out[0, 0].numel(), tuple(x.shape[2:]))
-
-    def _linear(self, operator: str, args: tuple[Any, ...], out: Tensor) -> None:
-        *bias, x, transposed = args
-        if transposed not in self._weights or x in self._weights:
-            raise self._stop(operator)
-        known = self._channels.get(x)
-        self._layer(transposed, known, bias[0] if bias else None, out, 1, ())
+        return self._layer(x, weight, bias, out, tuple(x.shape[2:]), grouped=groups > 1)
 
     def _layer(
         self,
+        x: Tensor,
         tensor: Tensor,
-        known: Ints | None,
         bias: Tensor | None,
         out: Tensor,
-        positions: int,
         sides: tuple[int, ...],
-    ) -> None:
-        """Note a layer; `known`: the slots of its input where these are chosen by themselves."""
+        *,
+        grouped: bool = False,
+    ) -> bool:
+        """Note a layer; grouped: its inputs are not chosen by themselves."""
+        seen = self._seen.get(x)
+        if tensor not in self._weights or x not in self._of_images or (seen and seen.axis != 1):
+            return False
         name, weight = self._weights[tensor]
+        owner = name.rpartition(".")[0]
+        attention = owner.rpartition(".")[0] in self._heads
+        gives_heads = attention and not owner.endswith(".proj")
+        if seen and f"{self._root}.{owner}" not in self.tracker.parents:
+            return False  # what a channel is worth is measured where its own module reads it
+        if not (bias is None or bias in self._seen or gives_heads):
+            return False
         fixed = (name, 0) not in self._places
         made = np.zeros(len(weight), np.int64) if fixed else self._places[name, 0]
         read, weights = None, weight[0].numel()
-        if known is not None:
-            if (name, 1) not in self._places:
-                self._place(name, 1, weight.shape[1])
-            read, weights = self._places[name, 1], weight[0, 0].numel()
-            self._edges.append((read, known))
-        if bias is not None:
-            self._edges.append((self._channels[bias], made))
-        owner = name.rpartition(".")[0]
+        if not grouped:
+            read, weights = self._place(name, 1, weight.shape[1]), weight[0, 0].numel()
+            if seen or not attention or gives_heads:
+                self._edges.append((read, seen.slots if seen else np.zeros_like(read)))
+        if bias in self._seen:
+            self._edges.append((self._seen[bias].slots, made))
+        positions = out.numel() // (_IMAGES * out.shape[1])
         self._layers.append(Layer(owner, made, read, weights, positions, sides))
-        if not fixed:
-            self._channels[out] = made
+        if not fixed and not gives_heads:
+            self._seen[out] = Seen(made, 1)
+        return True
 
-    def _by_channel(self, operator: str, tensors: Sequence[Tensor], out: Tensor) -> None:
-        known = [self._channels.get(one) for one in tensors]
-        slots = next(one for one in known if one is not None)
-        for tensor, other in zip(tensors, known, strict=True):
-            if other is not None and len(other) == len(slots):
-                self._edges.append((slots, other))
-            elif other is not None or (tensor.numel() > 1 and out.ndim > 1):
-                raise self._stop(operator)
-        self._channels[out] = slots
-
-    def _reshape(self, operator: str, x: Tensor, out: Tensor) -> None:
-        slots = self._channels[x]
-        if x.ndim < 2 or out.ndim < 2 or out.shape[0] != x.shape[0]:
-            raise self._stop(operator)
-        if out.shape[1] != x.shape[1]:
-            if out.ndim > 2 or out.numel() != x.numel():
-                raise self._stop(operator)
-            # flattened: each channel's positions come one after the other
-            slots = np.repeat(slots, x[0, 0].numel())
-        self._channels[out] = slots
-
-    def _pad(self, operator: str, args: tuple[Any, ...], out: Tensor) -> None:
+    def _pad(self, args: tuple[Any, ...], out: Tensor) -> bool:
         x, widths, *_ = args
-        slots = self._channels[x]
+        slots, axis = self._seen[x]
         before, after = (*widths, 0, 0, 0, 0, 0, 0)[4:6]
+        if axis != 1 or x.ndim != 4:
+            return False
         if before or after:
             # channels of zeros, such as follow an identity; only the student itself can have fewer
-            if before or x.ndim != 4 or self.tracker.parents - {"Global", self._root}:
-                raise self._stop(operator)
+            if before or self.tracker.parents - {"Global", self._root}:
+                return False
             zeros = self._place(f"zeros {len(self._places)}", 0, after)
             slots = np.concatenate([slots, zeros])
-        self._channels[out] = slots
+        self._seen[out] = Seen(slots, axis)
+        return True
 
-    def solve(self, nodes: Sequence[Tensor | None]) -> Channels:
+    def solve(self, output: NetOutput, flops: int) -> Channels:
         """The items: what the edges tie together."""
+        nodes = [None if node is None else self._seen.get(node) for node in output.nodes]
+        if logits := self._seen.get(output.logits):
+            self._edges.append((logits.slots, np.zeros_like(logits.slots)))
         ends = [np.concatenate(side) for side in zip(*self._edges, strict=True)]
         graph = coo_array((np.ones(len(ends[0]), bool), tuple(ends)), (self._slots, self._slots))
         _, component = connected_components(graph, directed=False)
@@ -290,8 +289,11 @@ class _Trace(TorchDispatchMode):
             places={place: item[slots] for place, slots in self._places.items()},
             layers=tuple(
                 one._replace(out=item[one.out], read=None if one.read is None else item[one.read])
-                for one in self._layers
+                for one in (*self._layers, *self._products.values())
             ),
-            nodes=tuple(None if node is None else item[self._channels[node]] for node in nodes),
+            nodes=tuple(None if one is None else item[one.slots] for one in nodes),
             count=len(order) - 1,
+            heads={name: item[slots] for name, slots in self._heads.items()},
+            stays=self._stays,
+            flops=flops,
         )

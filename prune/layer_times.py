@@ -7,6 +7,7 @@ from statistics import median
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.interpolate import RegularGridInterpolator
 from torch import nn
 
@@ -14,7 +15,8 @@ from nettailor.core.console import Tell, untold
 from nettailor.core.device import place
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
-from nettailor.prune.channels import Channels, Layer
+from nettailor.prune.attention import heads_of
+from nettailor.prune.items import FIXED, Channels, Ints, Layer
 from nettailor.prune.narrow import take
 from nettailor.prune.widths import Costs, Floats
 
@@ -35,9 +37,9 @@ def measure_times(
     """The time of a network by its widths, as a share of what it takes whole.
 
     Every convolution is timed with one, a quarter, half, three quarters and all of its channels on
-    each side, with the batch norm and activation that follow in these networks; linear layers
-    likewise, alone. What is between is interpolated. All of them take turns with the network
-    itself, and are scaled so that its layers add up to 1.
+    each side, with the batch norm and activation that follow in these networks; linear layers and
+    the products of attention likewise, alone. What is between is interpolated. All of them take
+    turns with the network itself, and are scaled so that its layers add up to 1.
 
     Args:
         network: on the device.
@@ -57,14 +59,14 @@ def measure_times(
     for number, layer in enumerate(channels.layers):
         module = network.get_submodule(layer.name)
         outs = _grid(layer, module)
-        reads = [1] if layer.read is None else _some(len(layer.read))
+        reads = [1] if layer.read is None else _some(layer.read)
         grids.append((outs, reads))
         for out, read in product(outs, reads):
             key = f"{number} {out} {read}"
             modules[key] = place(_part(module, out, None if layer.read is None else read), device)
             # one for all that read the same shape: of each its own, a batch of large images would
             # take gigabytes
-            inputs[key] = shared(_shape(modules[key], layer, batch))
+            inputs[key] = shared(_shape(modules[key], layer, batch, out))
     times = {
         name: median(measured)
         for name, measured in time_in_turn(
@@ -90,19 +92,22 @@ def measure_times(
     return Costs(channels, channels.layers, price), times["whole"]
 
 
-def _some(channels: int) -> list[int]:
-    return sorted({1, *(max(1, round(share * channels)) for share in _SHARES)})
+def _some(items: Ints) -> list[int]:
+    if (items == FIXED).all():
+        return [len(items)]
+    return sorted({1, *(max(1, round(share * len(items))) for share in _SHARES)})
 
 
 def _grid(layer: Layer, module: nn.Module) -> list[int]:
     """Numbers of output channels; of a grouped convolution whole groups."""
     groups = getattr(module, "groups", 1)
-    if groups == 1:
-        return _some(len(layer.out))
-    return [len(layer.out) // groups * number for number in _some(groups)]
+    each = len(layer.out) // groups if groups > 1 else 1
+    return [each * number for number in _some(layer.out[::each])]
 
 
 def _part(module: nn.Module, out: int, read: int | None) -> nn.Module:
+    if heads_of(module):
+        return _Products()
     part = copy.deepcopy(module)
     take(part, torch.arange(out), None if read is None else torch.arange(read))
     if isinstance(part, nn.Linear):
@@ -110,17 +115,27 @@ def _part(module: nn.Module, out: int, read: int | None) -> nn.Module:
     return nn.Sequential(part, nn.BatchNorm2d(out), nn.ReLU6())
 
 
-def _shape(part: nn.Module, layer: Layer, batch: int) -> tuple[int, ...]:
+class _Products(nn.Module):
+    """What attention does between its linear layers, to (windows, heads, tokens, width)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+def _shape(part: nn.Module, layer: Layer, batch: int, out: int) -> tuple[int, ...]:
     """Of what a part reads."""
+    if isinstance(part, _Products):
+        windows, *tokens = layer.sides
+        return batch * windows, out, *tokens
     first = next(module for module in part.modules() if isinstance(module, nn.Conv2d | nn.Linear))
     if isinstance(first, nn.Linear):
-        return batch, first.in_features
+        return batch, *layer.sides, first.in_features
     return batch, first.in_channels, *layer.sides
 
 
 def _activations(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
     x = torch.randn(shape, device=device)
-    return x if x.ndim == 2 else x.to(memory_format=torch.channels_last)
+    return x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _interpolated(outs: list[int], reads: list[int], table: Floats) -> RegularGridInterpolator:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.backbone import meta_copy
-from nettailor.prune.channels import FIXED, Channels
+from nettailor.prune.attention import heads_of, take_heads
+from nettailor.prune.items import FIXED, Channels
 from nettailor.student.network import Student
 
 Network = TypeVar("Network", bound=nn.Module)
 Kept = NDArray[np.bool_]
-_PROBE_PIXELS = 64
 
 
 def narrow(network: Network, channels: Channels, kept: Kept) -> Network:
@@ -32,7 +32,9 @@ def narrow(network: Network, channels: Channels, kept: Kept) -> Network:
     """
     narrowed = copy.deepcopy(network)
     for name, module in narrowed.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm):
+        if name in channels.heads:
+            take_heads(module, positions(channels.heads[name], kept))
+        elif isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm):
             counted = "running_mean" if isinstance(module, _BatchNorm) else "weight"
             out = channels.places.get((f"{name}.{counted}", 0))
             read = channels.places.get((f"{name}.weight", 1))
@@ -56,7 +58,10 @@ def _positions(items: NDArray[np.int64] | None, kept: Kept) -> Tensor | None:
 
 
 def widths(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The channels of each layer by name: (out, in), or (channels,) of a batch norm."""
+    """The channels of each layer by name.
+
+    (out, in), (channels,) of a batch norm, (heads,) of an attention layer whose heads can go.
+    """
     found: dict[str, tuple[int, ...]] = {}
     for name, module in network.named_modules():
         match module:
@@ -66,11 +71,16 @@ def widths(network: nn.Module) -> dict[str, tuple[int, ...]]:
                 found[name] = (module.out_features, module.in_features)
             case _BatchNorm():
                 found[name] = (module.num_features,)
+            case _ if heads := heads_of(module):
+                found[name] = (heads,)
     return found
 
 
 def resize(
-    network: nn.Module, layers: Mapping[str, Sequence[int]], nodes: Sequence[int] | None
+    network: nn.Module,
+    layers: Mapping[str, Sequence[int]],
+    nodes: Sequence[int] | None,
+    image_size: int,
 ) -> None:
     """Give layers of a network the widths that they had in another, in place; values mean nothing.
 
@@ -78,6 +88,7 @@ def resize(
         network: a `Backbone` or a `Student` of full width.
         layers: names with widths as `widths` gives them.
         nodes: channels of each node of a student; None for a chain.
+        image_size: side in pixels of images that the network takes.
 
     Raises:
         ValueError: a name or a width that there is not, or layers that do not fit together.
@@ -109,7 +120,7 @@ def resize(
         _set_nodes(network, nodes)
     try:
         with torch.no_grad():
-            meta_copy(network)(torch.empty(1, 3, _PROBE_PIXELS, _PROBE_PIXELS, device="meta"))
+            meta_copy(network)(torch.empty(1, 3, image_size, image_size, device="meta"))
     except RuntimeError as error:
         raise ValueError("the layers do not fit together") from error
 
@@ -121,15 +132,19 @@ def _set_nodes(student: Student, channels: Sequence[int]) -> None:
 
 
 def take(module: nn.Module, out: Tensor | None, read: Tensor | None) -> None:
-    """Keep some of a layer's channels, in place; None keeps all.
+    """Keep some of a layer's channels, or an attention layer's heads, in place; None keeps all.
 
     Of a grouped convolution whole groups are kept: their inputs follow from their outputs.
     """
+    if heads_of(module):
+        if out is not None:
+            take_heads(module, out)
+        return
     for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers()):
         left = tensor.detach()
         if out is not None and tensor.ndim > 0:
             left = left.index_select(0, out.to(tensor.device))
-        if read is not None and tensor.ndim > 1:
+        if read is not None and key == "weight":
             left = left.index_select(1, read.to(tensor.device))
         if isinstance(tensor, nn.Parameter):
             left = nn.Parameter(left, tensor.requires_grad)

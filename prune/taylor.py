@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nettailor.core.memory import room_for
 from nettailor.core.modes import evaluating
-from nettailor.prune.channels import FIXED, Channels
+from nettailor.prune.items import FIXED, Channels
 
 
 def taylor_values(
@@ -31,9 +31,10 @@ def taylor_values(
             = 1/N Σ_images | Σ_c Σ_positions a_c · ∂L/∂a_c |
 
     of each image's cross-entropy L and the activations a (Molchanov and others, 2017 and 2019): all
-    that one item feeds is summed before the absolute value, so that tied channels are judged
-    together. The network is in eval mode, with its running statistics, and computes in float32:
-    gradients in half precision can be too small to be told from nothing.
+    that one item feeds is summed before the absolute value, so that tied channels, and those of a
+    head of attention, are judged together. The network is in eval mode, with its running
+    statistics, and computes in float32: gradients in half precision can be too small to be told
+    from nothing.
 
     Args:
         network: on the accelerator's device; it stays as it is.
@@ -47,14 +48,17 @@ def taylor_values(
         UserError: there is not enough memory for a batch.
     """
     device = accelerator.device
-    # gates (B, C, 1, 1) or (B, C), which of their channels can go, and the items of these
+    # gates (rows, C) beside axes of 1, which of their channels can go, and the items of these
     gates: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def gate(
         places: Tensor, items: Tensor, module: nn.Module, args: tuple[Any, ...]
     ) -> tuple[Any, ...]:
         x, *others = args
-        ones = x.new_ones(x.shape[:2] + (1,) * (x.ndim - 2), requires_grad=True)
+        shape = [len(x)] + [1] * (x.ndim - 1)
+        axis = -1 if isinstance(module, nn.Linear) else 1
+        shape[axis] = x.shape[axis]
+        ones = x.new_ones(shape, requires_grad=True)
         gates.append((ones, places, items))
         return x * ones, *others
 
@@ -63,7 +67,7 @@ def taylor_values(
     hooks = []
     try:
         for layer in channels.layers:
-            if layer.read is not None:
+            if layer.read is not None and (layer.read != FIXED).any():
                 (places,) = np.nonzero(layer.read != FIXED)
                 chosen = (places, layer.read[places])
                 at, items = (torch.as_tensor(numbers, device=device) for numbers in chosen)
@@ -78,7 +82,9 @@ def taylor_values(
                     found = torch.autograd.grad(loss, [ones for ones, _, _ in gates])
                     by_item = loss.new_zeros(len(images), channels.count)
                     for gradient, (_, at, items) in zip(found, gates, strict=True):
-                        by_item.index_add_(1, items, gradient.flatten(1)[:, at])
+                        # windows and the like are rows of their own, an image's one by one
+                        each = gradient.reshape(len(images), -1, gradient[0].numel()).sum(dim=1)
+                        by_item.index_add_(1, items, each[:, at])
                     total += by_item.abs().sum(dim=0)
                 seen += len(images)
                 gates.clear()

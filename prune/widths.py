@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nettailor.core.cost import parameters
-from nettailor.prune.channels import FIXED, Channels, Family, Layer
+from nettailor.prune.attention import TABLE
+from nettailor.prune.items import FIXED, Channels, Family, Layer
 from nettailor.prune.knapsack import Options, exact
 
 Floats = NDArray[np.float64]
@@ -56,32 +57,43 @@ class Costs:
 
 def count_flops(channels: Channels) -> Costs:
     """Multiply-adds on one image, as `nettailor.core.cost.module_flops` counts them."""
-    return _products(
-        channels, channels.layers, [layer.weights * layer.positions for layer in channels.layers]
-    )
+    each = [layer.weights * layer.positions for layer in channels.layers]
+    return _products(channels, channels.layers, each, whole=channels.flops)
 
 
 def count_parameters(channels: Channels, network: nn.Module) -> Costs:
     """Parameters of a network, as `nettailor.core.cost.parameters` counts them."""
-    weights = {f"{layer.name}.weight" for layer in channels.layers}
+    sizes = {name: tensor.shape for name, tensor in network.named_parameters()}
+    layers = [layer for layer in channels.layers if layer.name not in channels.heads]
+    weights = {f"{layer.name}.weight" for layer in layers}
     vectors = [
         Layer(name, items, None, 1, 1, ())
         for (name, _), items in channels.places.items()
-        if name.endswith((".weight", ".bias")) and name not in weights
+        if name in sizes and name not in weights
     ]
-    layers = [*channels.layers, *vectors]
-    weights_each = [layer.weights for layer in layers]
-    whole = np.array([[len(family.items) for family in channels.families]])
-    counted = float(_products(channels, layers, weights_each).of(whole)[0])
-    return _products(channels, layers, weights_each, rest=parameters(network) - counted)
+    tables = [
+        Layer(name, items, None, sizes[f"{name}.{TABLE}"][0], 1, ())
+        for name, items in channels.heads.items()
+        if f"{name}.{TABLE}" in sizes
+    ]
+    layers += vectors + tables
+    each = [layer.weights for layer in layers]
+    return _products(channels, layers, each, whole=parameters(network))
 
 
 def _products(
-    channels: Channels, layers: Sequence[Layer], factors: Sequence[int], *, rest: float = 0.0
+    channels: Channels, layers: Sequence[Layer], factors: Sequence[int], *, whole: int
 ) -> Costs:
-    """Costs that are products of the layers' channels."""
+    """Costs that are products of the layers' channels; whole: of the network with all of them."""
     each = np.array(factors, dtype=float)
-    return Costs(channels, layers, lambda out, read: (each * out * read).sum(axis=1), rest=rest)
+
+    def price(out: Floats, read: Floats) -> Floats:
+        total: Floats = (each * out * read).sum(axis=1)
+        return total
+
+    most = np.array([[len(family.items) for family in channels.families]])
+    counted = float(Costs(channels, layers, price).of(most)[0])
+    return Costs(channels, layers, price, rest=whole - counted)
 
 
 def _counters(families: Sequence[Family], places: Sequence[Ints]) -> tuple[Floats, Floats]:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import timm
 import torch
 from conftest import enliven, lively_chain
 from torch import Tensor
@@ -20,6 +21,29 @@ from nettailor.student.wiring import Path, Wiring
 BACKBONES = (
     "test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnety_002", "test_convnext",
 )  # fmt: skip
+# of each kind of attention and MLP a small one, for images of 64 px: one bias for q, k and v;
+# windows; q, k and v apart, gated units in one layer; a bias of q and of v; a relative position
+# bias, scaled branches; registers
+TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "test_vit": ("test_vit", {"depth": 2}),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {"window_size": 4, "embed_dim": 16, "depths": (2, 1), "num_heads": (2, 4)},
+    ),
+    "eva02": (
+        "eva02_tiny_patch14_224",
+        {"patch_size": 16, "depth": 2, "embed_dim": 48, "num_heads": 3},
+    ),
+    "eva_giant": (
+        "eva_giant_patch14_224",
+        {"patch_size": 16, "depth": 2, "embed_dim": 32, "num_heads": 2},
+    ),
+    "beit": ("beit_base_patch16_224", {"depth": 2, "embed_dim": 32, "num_heads": 4}),
+    "dinov2": (
+        "vit_giant_patch14_reg4_dinov2",
+        {"patch_size": 16, "depth": 2, "embed_dim": 32, "num_heads": 2},
+    ),
+}
 FOLLOW: dict[str, Any] = {"batch_norm": "follow", "shared": True}
 
 
@@ -27,6 +51,15 @@ def images(count: int = 4, side: int = 32, dtype: torch.dtype = torch.float32) -
     """Noise of unit variance, (count, 3, side, side), the same at every call."""
     generator = torch.Generator().manual_seed(3)
     return torch.randn(count, 3, side, side, generator=generator).to(dtype)
+
+
+def transformer(name: str) -> Backbone:
+    """A lively one of `TRANSFORMERS` in eval mode, of five classes."""
+    backbone, settings = TRANSFORMERS[name]
+    network = timm.create_model(backbone, img_size=64, num_classes=5, **settings)
+    chain = Backbone(network)
+    enliven(chain)
+    return chain.eval()
 
 
 def student_of(

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from nettailor.core.backbone import NetOutput
 from nettailor.core.cost import module_flops
 from nettailor.core.errors import UserError
-from nettailor.prune.channels import FIXED, Channels, trace_channels
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.items import FIXED, Channels
 
 NETWORKS = (
     "test_resnet", "resnet18d", "seresnet18", "test_efficientnet", "tf_efficientnet_lite0",
@@ -165,18 +166,21 @@ def test_zeros_beside_an_identity_are_tied_to_what_they_are_added_to():
 
 
 @pytest.mark.parametrize(
-    ("backbone", "layer"),
+    ("backbone", "layer", "operator"),
     [
-        ("test_convnext", r"stem\.1 does 'permute'"),
-        ("test_efficientnet_gn", r"stem\.bn1 does 'native_group_norm'"),
-        ("mixnet_s", r"blocks\.1\.conv_pw does 'split_with_sizes'"),
-        ("ecaresnet26t", r"blocks\.0\.se does 'view'"),
-        ("resnetblur18", r"stem\.maxpool\.1 does 'reflection_pad2d'"),
+        ("test_convnext", "stem.1", "permute"),
+        ("test_efficientnet_gn", "stem.bn1", "native_group_norm"),
+        ("mixnet_s", "blocks.1.conv_pw", "split_with_sizes"),
+        ("skresnet18", "blocks.0.conv1", "split"),
+        ("ecaresnet26t", "blocks.0.se.conv", "convolution"),
+        ("resnetblur18", "stem.maxpool.1", "reflection_pad2d"),
     ],
 )
-def test_the_layer_that_stops_it_is_named(backbone, layer):
-    with pytest.raises(UserError, match=f"cannot be grouped: its layer {layer}"):
-        trace_channels(lively_chain(backbone), 64)
+def test_what_is_not_followed_is_named_and_stays(backbone, layer, operator):
+    channels = trace_channels(lively_chain(backbone), 64)
+    assert next(iter(channels.stays.items())) == (layer, operator)
+    assert channels.count
+    assert any((items == FIXED).all() for items in channels.places.values())
 
 
 class Shuffled(Net):

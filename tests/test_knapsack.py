@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
-from nettailor.prune.channels import Channels, Family, trace_channels
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.items import Channels, Family
 from nettailor.prune.knapsack import Options, exact
 from nettailor.prune.narrow import narrow
 from nettailor.prune.widths import allowed, best_widths, count_flops, count_parameters

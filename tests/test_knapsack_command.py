@@ -154,6 +154,26 @@ def test_exported_files_answer_as_the_network(which: Any, out: Path, tmp_path: P
     assert (tmp_path / "to" / "model.onnx").stat().st_size > 0
 
 
+def test_a_transformer_loses_heads_and_hidden_units(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*SMALL, "--backbone", "test_vit", "--image-size", "64", "--limit.train", "100"]
+    knapsack.main([*argv, "--teacher.epochs", "1", "--out", str(tmp_path), "--max-flops", "0.7"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "12 of them heads of attention" in shown
+    assert "such as stem.patch_embed (permute)" in shown
+    run = tmp_path / "digits" / "knapsack" / "test_vit-64px-flops0.7-seed0"
+    teacher = run.parents[1] / "teacher" / "test_vit-64px-seed0"
+    mine, whole = summary_of(run), summary_of(teacher)
+    assert 0.68 <= mine["flops"] / whole["flops"] <= 0.7
+    network, architecture = load_network(run)
+    assert module_flops(network, (3, 64, 64)) == mine["flops"]
+    assert architecture.narrowed is not None
+    changed = {name.rpartition(".")[2] for name in architecture.narrowed.layers}
+    assert {"fc1", "fc2"} <= changed <= {"fc1", "fc2", "attn", "qkv", "proj"}
+    export.main(["--run", str(run), "--format", "onnx", "--to", str(tmp_path / "to")])
+
+
 def test_predict_and_compare_take_it_like_any_other(
     out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -363,7 +383,7 @@ def test_milliseconds(out: Path, tmp_path: Path) -> None:
         (["--max-params", "0.00001"], "of the parameters: give a budget from"),
         (["--max-latency-ms", "0.0000001"], r"give a budget from \S+ to below \S+ ms"),
         (["--max-flops", "0.5", "--max-params", "0.5"], "give one of max_flops"),
-        (["--backbone", "test_convnext"], r"its layer stem\.1 does 'permute'"),
+        (["--backbone", "nf_resnet26"], r"grouped: its layer stem\.conv does '"),
         (["--of", "nowhere"], "holds no run"),
         (["--of", "x" * 300], "File name too long"),
         (["--round-to", "0"], r"round_to"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import lively_chain
+from networks import transformer
 
 from nettailor.core.device import place
 from nettailor.prune import layer_times
@@ -30,10 +31,10 @@ def test_layers_that_read_one_shape_read_one_batch(monkeypatch):
     assert len(batches) == len(shapes) < len(seen) / 4
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "regnety_002"])
+@pytest.mark.parametrize("backbone", ["test_resnet", "regnety_002", "swin"])
 def test_shares_of_the_whole_networks_time(backbone):
     cpu = torch.device("cpu")
-    network = place(lively_chain(backbone), cpu)
+    network = place((transformer if backbone == "swin" else lively_chain)(backbone), cpu)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     channels = trace_channels(network, 64)
     costs, whole = measure_times(network, channels, 64, cpu, batch=16, seconds=0.5)

@@ -361,12 +361,19 @@ def test_fixed_removal_after_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "layer"),
-    [(vit, "stem.patch_embed"), (swin, "stem"), (convnext, "stem"), (hybrid, "blocks.1")],
+    ("make", "layer", "heads"),
+    [
+        (vit, "stem.patch_embed", 6),
+        (swin, "stem", 12),
+        (convnext, "stem", 0),
+        (hybrid, "blocks.1", 0),
+    ],
 )
-def test_channels_are_refused_by_the_name_of_a_layer(make: Any, layer: str) -> None:
-    with pytest.raises(UserError, match=f"cannot be grouped: its layer {layer} does"):
-        trace_channels(make()[1], make()[1].example[1])
+def test_channels_of_layers_and_heads_can_go(make: Any, layer: str, heads: int) -> None:
+    channels = trace_channels(make()[1], make()[1].example[1])
+    assert next(iter(channels.stays)) == layer
+    assert sum(map(len, channels.heads.values())) == heads
+    assert channels.count > heads
 
 
 @pytest.mark.parametrize("make", [vit, swin])

@@ -21,7 +21,7 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
 from nettailor.narrowing import Budget, choose, kept_items, ready_budget
-from nettailor.prune.channels import FIXED, Channels
+from nettailor.prune.items import FIXED, Channels
 from nettailor.session import Session, start_session
 
 SMALL = [

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import lively_chain
+from networks import TRANSFORMERS, transformer
 from torch import Tensor, nn
 
 from nettailor.core.backbone import NetOutput
@@ -43,15 +44,17 @@ def test_by_hand(accelerator):
     assert values == pytest.approx([(abs(first - 1) * 1 + second * 3) / 2, 0], abs=1e-6)
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "eva02", "swin"])
 def test_the_slope_of_the_loss_of_each_image(backbone, accelerator):
     """A thousandth of what each layer reads of an item goes, instead of all of it."""
-    network = lively_chain(backbone).double()
-    channels = trace_channels(network, 32)
-    images, labels = torch.randn(1, 3, 32, 32, dtype=torch.float64), torch.tensor([2])
+    make = transformer if backbone in TRANSFORMERS else lively_chain
+    network, side = make(backbone).double(), 64
+    channels = trace_channels(network, side)
+    images, labels = torch.randn(1, 3, side, side, dtype=torch.float64), torch.tensor([2])
     values = taylor_values(network, channels, [(images, labels)], accelerator)
     assert values.min() >= 0
     chosen = np.random.default_rng(0).choice(channels.count, 12, replace=False)
+    chosen[:2] = [items[-1] for items in channels.heads.values()][:2] or chosen[:2]
     step = 1e-5
     for item in chosen:
         losses = []
@@ -67,10 +70,12 @@ def test_the_slope_of_the_loss_of_each_image(backbone, accelerator):
         assert values[item] == pytest.approx(slope, rel=1e-3, abs=1e-6)
 
 
-def test_batches_count_by_their_images_and_nothing_moves(accelerator):
-    network = lively_chain("test_efficientnet").train().requires_grad_(False)
-    channels = trace_channels(network, 32)
-    images, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 5
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "swin"])
+def test_batches_count_by_their_images_and_nothing_moves(backbone, accelerator):
+    make = transformer if backbone in TRANSFORMERS else lively_chain
+    network = make(backbone).train().requires_grad_(False)
+    channels = trace_channels(network, 64)
+    images, labels = torch.randn(6, 3, 64, 64), torch.arange(6) % 5
     before = {name: value.clone() for name, value in network.state_dict().items()}
     together = taylor_values(network, channels, [(images, labels)], accelerator)
     parted = taylor_values(
