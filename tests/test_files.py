@@ -169,6 +169,15 @@ def test_weights_come_back_exactly(tmp_path):
         assert torch.equal(other.state_dict()[name], tensor), name
 
 
+def test_weights_that_layers_have_in_common_come_back(tmp_path):
+    shared = nn.Linear(2, 2)
+    network = nn.ModuleList([shared, nn.Linear(2, 2), shared])
+    write_weights(tmp_path / "w.safetensors", network)
+    tensors = read_weights(tmp_path / "w.safetensors")
+    assert tensors.keys() == network.state_dict().keys()
+    assert torch.equal(tensors["2.weight"], shared.weight)
+
+
 @pytest.mark.parametrize("keep", [0, 4, 60, -1])
 def test_truncated_weights(tmp_path, keep):
     path = tmp_path / "w.safetensors"

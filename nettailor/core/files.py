@@ -109,8 +109,14 @@ def write_weights(path: Path, network: nn.Module) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name as safetensors, atomically."""
-    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    """Write tensors by name as safetensors, atomically; one of several names under each of them."""
+    plain: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, tensor in tensors.items():
+        whole = tensor.detach().contiguous()
+        place = whole.untyped_storage().data_ptr()
+        plain[name] = whole.clone() if place in written else whole
+        written.add(place)
     # not safetensors' own writer, whose files nobody else may read
     write_bytes(path, save(plain))
 
