@@ -207,7 +207,8 @@ def _fuse(network: Backbone | Student) -> dict[nn.Module, nn.Conv2d]:
     return {
         network.get_submodule(block): fused[norm]
         for block, norm in seen.ending.items()
-        if norm in fused
+        # a weight does not go through an activation
+        if norm in fused and isinstance(network.get_submodule(norm), nn.Identity)
     }
 
 

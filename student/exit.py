@@ -3,11 +3,13 @@
 import copy
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Backbone, head_activation, node_specs
 from nettailor.core.classification import fresh_classifier, logits_of
 from nettailor.core.layout import Layout, NodeSpec, features_of
+from nettailor.core.meta import copy_with, meta_copy
 
 HEAD_EXPANSION = 6  # channels of an inverted-residual head over those that it reads
 _LEAN_WIDTH = 256  # channels at most of an exit's convolution
@@ -28,16 +30,16 @@ class Head(nn.Module):
 
 
 class Features(nn.Module):
-    """A node's class token where it has prefix tokens, or the mean of its positions: (B, C)."""
+    """A node's class token, the first of its tokens, or the mean of its positions: (B, C)."""
 
-    def __init__(self, layout: Layout, prefix: int) -> None:
+    def __init__(self, node: NodeSpec, *, class_token: bool) -> None:
         super().__init__()
-        self.layout: Layout = layout
-        self.prefix = prefix
+        self.layout: Layout = node.layout
+        self.prefix, self.class_token = node.prefix, class_token
 
     def forward(self, x: Tensor) -> Tensor:
-        """See `features_of`."""
-        return features_of(x, self.layout, self.prefix)
+        """A node -> its features."""
+        return x[:, 0] if self.class_token else features_of(x, self.layout, self.prefix)
 
 
 def fresh_neck(chain: Backbone, node: NodeSpec, width: int) -> tuple[nn.Module, int]:
@@ -45,8 +47,9 @@ def fresh_neck(chain: Backbone, node: NodeSpec, width: int) -> tuple[nn.Module, 
 
     For inverted residuals a 1×1 convolution to `width` channels, batch norm and activation, then
     average pooling; for ConvNeXt pooling and layer norm; for others of (B, C, H, W) pooling alone.
-    For tokens and (B, H, W, C) a layer norm, then the class token or the mean; where the node is
-    like the last one, a copy of the pretrained neck, if its weights are those of norms alone.
+    For tokens and (B, H, W, C) a layer norm, then the class token, if the pretrained head reads no
+    position, or the mean; where the node is like the last one, a copy of the pretrained neck, if
+    its weights are those of norms alone.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     features = node.channels
@@ -55,8 +58,9 @@ def fresh_neck(chain: Backbone, node: NodeSpec, width: int) -> tuple[nn.Module, 
         lean = all(weight.ndim <= 1 for weight in neck.parameters())
         if lean and isinstance(classifier, nn.Linear) and node == node_specs(chain)[-1]:
             return copy.deepcopy(neck), classifier.in_features
+        class_token = node.prefix > 0 and not _reads_positions(chain)
         layers["norm"] = nn.LayerNorm(features, eps=_TOKEN_NORM_EPS)
-        layers["pool"] = Features(node.layout, node.prefix)
+        layers["pool"] = Features(node, class_token=class_token)
         return nn.Sequential(layers), features
     if chain.family == "inverted-residual":
         features = width
@@ -68,6 +72,26 @@ def fresh_neck(chain: Backbone, node: NodeSpec, width: int) -> tuple[nn.Module, 
     if chain.family == "convnext":
         layers["norm"] = nn.LayerNorm(features)
     return nn.Sequential(layers), features
+
+
+def _reads_positions(chain: Backbone) -> bool:
+    """Whether the pretrained head reads positions of the last node, or prefix tokens alone.
+
+    Registers and class tokens that no head reads say nothing of the class. Where a position is not
+    a number, neither are the logits that depend on it, whatever the weights.
+    """
+    device = next(chain.parameters()).device
+    device = torch.device("cpu") if device.type == "meta" else device
+    last = node_specs(chain)[-1]
+    with torch.no_grad():
+        shape = meta_copy(chain)(torch.empty(1, *chain.example, device="meta")).nodes[-1].shape
+        node = torch.zeros(shape, device=device)
+        (node[:, last.prefix :] if last.layout == "tokens" else node).fill_(torch.nan)
+        head = copy_with(
+            nn.Sequential(chain.neck, chain.classifier),
+            lambda tensor: torch.full_like(tensor, tensor.is_floating_point(), device=device),
+        )
+        return bool(head(node).isnan().any())
 
 
 def exit_from(chain: Backbone, node: NodeSpec) -> Head:

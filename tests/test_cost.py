@@ -9,7 +9,7 @@ from timm.layers import Attention
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from nettailor.core.backbone import create_backbone
+from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.cost import Cost, chain_costs, layers, module_flops, parameters
 from nettailor.core.errors import UserError
 
@@ -147,6 +147,18 @@ def test_parameters_count_once_and_frozen():
     linear.requires_grad_(False)
     assert parameters(nn.ModuleList([linear, linear])) == 8
     assert parameters(nn.BatchNorm2d(5)) == 10
+
+
+def test_what_blocks_share_counts_with_the_first_of_them():
+    """CoaT's blocks have their positional encodings in common: 8 channels of 3×3 weights, bias."""
+    shared = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    blocks = [nn.Sequential(shared, nn.Conv2d(8, 8, 1)) for _ in range(2)]
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    chain = Backbone(nn.Conv2d(3, 8, 1), blocks, head)
+    costs = chain_costs(chain, 32)
+    assert [cost.parameters for cost in costs.blocks] == [8 * 9 + 8 + 72, 72]
+    assert [cost.flops for cost in costs.blocks] == [32**2 * (72 + 64)] * 2
+    assert costs.total.parameters == parameters(chain)
 
 
 def test_layers():

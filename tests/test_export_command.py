@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import pytest
+import timm
 import torch
 from conftest import lively_chain, quick_latency
 from networks import architecture_of, refused
@@ -21,7 +22,7 @@ from nettailor.cli import export, predict, teach
 from nettailor.core.architecture import EliminatedStructure
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
-from nettailor.deploy.model_card import licence_of
+from nettailor.deploy.model_card import hub_config, licence_of
 from nettailor.deploy.pt2_file import load_pt2
 from nettailor.network import load_network, save_network
 from nettailor.prune.eliminate import eliminate
@@ -90,6 +91,14 @@ def test_timing_has_a_bar_only_on_a_terminal(bare, tmp_path, monkeypatch, capsys
     quick_latency(monkeypatch, 2.5)  # of which a fifth here; a bar is drawn ten times a second
     export.main([*argv, str(tmp_path / "seen")])
     assert re.search(r"timing .*\d+/\d+", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("tag", ["", ".IMAGENET1K_V1"])
+def test_what_timm_is_told_of_a_network_of_torchvision(tag):
+    hub = hub_config(architecture_of(f"torchvision:resnet18{tag}"))
+    assert hub["architecture"] == hub["backbone"] == "torchvision:resnet18"
+    assert not timm.is_model(hub["architecture"])
+    assert hub["pretrained_cfg"]["classifier"] is None
 
 
 def test_the_licence_of_packaged_weights_is_told():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import enliven, lively_chain
 from networks import images, student_along, student_of
+from timm.layers import ConvNormAct
 from timm.models.regnet import RegNet, RegNetCfg
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -374,6 +375,16 @@ def test_a_node_that_others_read_keeps_its_value():
     stem = next(iter(plain.parts))
     assert torch.equal(stem(doubles(2, 32)), student.stem(doubles(2, 32)))
     assert "norm1" in {name.split(".")[-1] for name in norms(plain)}
+
+
+@torch.no_grad()
+def test_a_path_weight_does_not_go_through_an_activation():
+    """α · silu(x) is not silu(α · x): blocks that end in a norm with its activation are scaled."""
+    stem, *blocks = (ConvNormAct(n, 8, 3, act_layer=nn.SiLU) for n in (3, 8, 8))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
+    student = enliven(Student(Backbone(stem, blocks, head))).eval()
+    expected = student(images()).logits
+    torch.testing.assert_close(fold(student)(images()), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -93,7 +93,7 @@ def test_features_by_hand() -> None:
     for layout, x in FORMS.items():
         assert torch.equal(features_of(x, layout, 0), means)
     tokens = torch.cat([PREFIX, FORMS["tokens"]], dim=1)
-    assert torch.equal(features_of(tokens, "tokens", 2), torch.full((2, 3), -1.0))
+    assert torch.equal(features_of(tokens, "tokens", 2), means)
 
 
 def specs(

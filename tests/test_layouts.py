@@ -266,6 +266,20 @@ def test_exits_by_hand() -> None:
     assert not pointers & {weight.data_ptr() for weight in like.parameters()}, "shared weights"
 
 
+@pytest.mark.parametrize("registers", [0, 2])
+@pytest.mark.parametrize("class_token", [True, False])
+def test_fresh_exits_read_what_the_head_reads(registers: int, class_token: bool) -> None:
+    """The class token is the first where there is one; registers say nothing of the class."""
+    _, backbone = vit(96, registers, class_token=class_token)
+    node = node_specs(backbone)[-1]._replace(channels=32)
+    assert node.prefix == registers + class_token
+    fresh, x = exit_from(backbone, node), torch.randn(2, node.prefix + 36, 32)
+    normed = F.layer_norm(x, (32,), eps=1e-6)
+    read = normed[:, 0] if class_token else normed[:, node.prefix :].mean(1)
+    with torch.no_grad():
+        torch.testing.assert_close(fresh(x), fresh.classifier(read))
+
+
 def test_mimicry_by_hand() -> None:
     """Tokens off by 2 everywhere, (B, H, W, C) by 3: the mean over images, positions, channels."""
     stem, tokens, maps = torch.randn(4, 5, 8), torch.randn(4, 5, 8), torch.randn(4, 2, 2, 8)

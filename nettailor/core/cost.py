@@ -82,21 +82,24 @@ def layers(module: nn.Module) -> int:
 def chain_costs(chain: Backbone, image_size: int) -> ChainCosts:
     """The cost of each part of a chain on one image of image_size × image_size pixels.
 
+    A parameter that parts have in common is counted with the first of them.
+
     Raises UserError for an image that the backbone does not take.
     """
     if image_size < 1:
         raise UserError(f"image size {image_size}: expected a number of pixels, at least 1")
     copy = _deployed(chain)
     image = torch.empty(1, chain.example[0], image_size, image_size, device="meta")
+    counted: set[nn.Parameter] = set()
     try:
-        node, stem = _measure(copy.stem, image)
+        node, stem = _measure(copy.stem, image, counted)
         nodes, blocks = [node], []
         for block in copy.blocks:
-            node, cost = _measure(block, node)
+            node, cost = _measure(block, node, counted)
             blocks.append(cost)
             nodes.append(node)
-        features, neck = _measure(copy.neck, node)
-        _, classifier = _measure(copy.classifier, features)
+        features, neck = _measure(copy.neck, node, counted)
+        _, classifier = _measure(copy.classifier, features, counted)
     except REFUSALS as error:
         stride = max(spec.stride for spec in node_specs(chain))
         if image_size >= stride:
@@ -135,9 +138,12 @@ def _deployed(module: Module) -> Module:
     return fuse_branches(meta_copy(module))
 
 
-def _measure(part: nn.Module, sample: Tensor) -> tuple[Tensor, Cost]:
+def _measure(part: nn.Module, sample: Tensor, counted: set[nn.Parameter]) -> tuple[Tensor, Cost]:
+    """A part's output and cost; a parameter of several parts is counted with the first of them."""
     output, flops = _run(part, sample)
-    return output, Cost(flops, parameters(part))
+    own = set(part.parameters()) - counted
+    counted |= own
+    return output, Cost(flops, sum(parameter.numel() for parameter in own))
 
 
 def _run(part: nn.Module, sample: Tensor) -> tuple[Tensor, int]:

@@ -99,10 +99,9 @@ def widen(x: Tensor, missing: int, layout: Layout) -> Tensor:
 
 
 def features_of(x: Tensor, layout: Layout, prefix: int) -> Tensor:
-    """(B, C): a node's class token, the first of its prefix tokens; else the mean of positions."""
-    if prefix:
-        return x[:, 0]
-    return x.mean(dim={"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[layout])
+    """(B, C): the mean of a node's positions, without its prefix tokens."""
+    positions = x[:, prefix:] if prefix else x
+    return positions.mean(dim={"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[layout])
 
 
 def channel_axis_of(module: nn.Module) -> int:

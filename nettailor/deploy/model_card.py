@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from timm.models import get_pretrained_cfg
 
 from nettailor.core.architecture import Architecture
+from nettailor.core.families import is_torchvisions
 from nettailor.deploy.written import Written
 from nettailor.report.formatting import accuracy
 
@@ -93,13 +94,14 @@ def _hub_name(architecture: Architecture) -> str:
 def hub_config(architecture: Architecture) -> dict[str, Any]:
     """`config.json` under timm's keys.
 
-    A whole backbone is timm's model of that name. Any other network bears a name that timm does
-    not know, and so refuses.
+    A whole backbone of timm's is its model of that name. Any other network bears a name that timm
+    does not know, and so refuses.
     """
     preprocessing = architecture.preprocessing
     size = preprocessing.image_size
-    published = get_pretrained_cfg(architecture.backbone)
-    name = architecture.backbone.split(".")[0]
+    backbone = architecture.backbone
+    published = None if is_torchvisions(backbone) else get_pretrained_cfg(backbone)
+    name = backbone.split(".")[0]
     return {
         "architecture": f"nettailor-{architecture.kind}" if architecture.kind else name,
         "num_classes": len(architecture.classes),
@@ -111,8 +113,8 @@ def hub_config(architecture: Architecture) -> dict[str, Any]:
             "interpolation": preprocessing.interpolation,
             "crop_pct": preprocessing.crop_pct,
             "num_classes": len(architecture.classes),
-            "first_conv": published.first_conv,
-            "classifier": published.classifier,
+            "first_conv": published and published.first_conv,
+            "classifier": published and published.classifier,
         },
         "library": "nettailor",
         "backbone": None if architecture.searched else name,

@@ -1,0 +1,296 @@
+"""One small network of each of timm's modules: its student, the costs, a route, and a step.
+
+pytest -m slow -n 0 tests/test_every_module.py
+"""
+
+import random
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from networks import architecture_of
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nettailor.core.backbone import Backbone, backbone_of
+from nettailor.core.cost import chain_costs, module_flops, parameters
+from nettailor.core.families import make_network
+from nettailor.network import load_network, save_network
+from nettailor.prune.fold import fold
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.student.costs import path_costs, shares_of
+from nettailor.student.loss import TailorLoss
+from nettailor.student.network import Student
+from nettailor.student.wiring import Path as Way
+
+CLASSES = 4
+LABELS = torch.arange(CLASSES)
+
+# by module: an architecture of few multiply-adds, and the side of the least images that it takes
+SMALLEST = {
+    "beit": ("beit_base_patch16_224", 64),
+    "byoanet": ("halonet_h1", 64),
+    "byobnet": ("test_byobnet", 64),
+    "cait": ("cait_xxs24_224", 64),
+    "coat": ("coat_tiny", 64),
+    "convit": ("convit_tiny", 64),
+    "convmixer": ("convmixer_768_32", 64),
+    "convnext": ("test_convnext", 64),
+    "cpubone": ("cpubone_nano", 64),
+    "csatv2": ("csatv2", 64),
+    "cspnet": ("cs3darknet_focus_s", 64),
+    "cspnext": ("cspnext_tiny", 64),
+    "davit": ("davit_tiny", 64),
+    "deepseek_vit": ("deepseek_vit_412m", 64),
+    "deit": ("deit_tiny_patch16_224", 64),
+    "densenet": ("densenet121", 64),
+    "dla": ("dla46x_c", 64),
+    "dpn": ("dpn48b", 64),
+    "edgenext": ("edgenext_xx_small", 64),
+    "efficientformer": ("efficientformer_l1", 64),
+    "efficientformer_v2": ("efficientformerv2_s0", 64),
+    "efficientnet": ("test_efficientnet", 64),
+    "efficientvim": ("efficientvim_m1", 64),
+    "efficientvit_mit": ("efficientvit_b0", 64),
+    "eva": ("vit_tiny_patch16_dinov3_qkvb", 64),
+    "fasternet": ("fasternet_t0", 64),
+    "fastvit": ("fastvit_t8", 64),
+    "focalnet": ("focalnet_tiny_srf", 64),
+    "gcvit": ("gcvit_xxtiny", 64),
+    "ghostnet": ("ghostnet_050", 64),
+    "hardcorenas": ("hardcorenas_b", 64),
+    "hgnet": ("hgnetv2_b0", 64),
+    "hiera": ("hiera_tiny_224", 64),
+    "hieradet_sam2": ("sam2_hiera_tiny", 64),
+    "hrnet": ("hrnet_w18_small", 64),
+    "iformer": ("iformer_t", 64),
+    "inception_next": ("inception_next_atto", 64),
+    "inception_resnet_v2": ("inception_resnet_v2", 64),
+    "inception_v3": ("inception_v3", 64),
+    "inception_v4": ("inception_v4", 64),
+    "lcnetv2": ("lcnetv2_small", 64),
+    "levit": ("levit_128s", 64),
+    "lowformer": ("lowformer_b0", 64),
+    "mambaout": ("test_mambaout", 64),
+    "maxxvit": ("test_coatnet", 64),
+    "metaformer": ("poolformerv2_s12", 64),
+    "mlp_mixer": ("gmlp_ti16_224", 64),
+    "mobilenetv3": ("lcnet_035", 64),
+    "mobilenetv5": ("mobilenetv5_base", 64),
+    "mobilevit": ("mobilevit_xxs", 64),
+    "mvitv2": ("mvitv2_tiny", 64),
+    "naflexvit": ("naflexvit_base_patch16_gap", 64),
+    "nest": ("nest_tiny", 64),
+    "nextvit": ("nextvit_small", 64),
+    "nfnet": ("test_nfnet", 64),
+    "pit": ("pit_ti_224", 64),
+    "pvt_v2": ("pvt_v2_b0", 64),
+    "qwen3_vit": ("qwen3_vit_88m", 64),
+    "rdnet": ("rdnet_tiny", 64),
+    "regnet": ("regnetx_002", 64),
+    "repghost": ("repghostnet_050", 64),
+    "repvit": ("repvit_m1", 64),
+    "res2net": ("res2next50", 64),
+    "resnest": ("resnest14d", 64),
+    "resnet": ("test_resnet", 64),
+    "resnetv2": ("resnetv2_18", 64),
+    "rexnet": ("rexnet_100", 64),
+    "selecsls": ("selecsls42", 64),
+    "senet": ("legacy_seresnet18", 64),
+    "sequencer": ("sequencer2d_s", 64),
+    "shvit": ("shvit_s1", 64),
+    "sknet": ("skresnet18", 64),
+    "starnet": ("starnet_s050", 64),
+    "swiftformer": ("swiftformer_xs", 64),
+    "swin_transformer": ("swin_tiny_patch4_window7_224", 64),
+    "swin_transformer_v2": ("swinv2_tiny_window8_256", 64),
+    "swin_transformer_v2_cr": ("swinv2_cr_tiny_224", 64),
+    "tiny_vit": ("tiny_vit_5m_224", 64),
+    "tnt": ("tnt_s_legacy_patch16_224", 64),
+    "tresnet": ("tresnet_m", 64),
+    "twins": ("twins_svt_small", 64),
+    "vgg": ("vgg11", 64),
+    "visformer": ("visformer_tiny", 64),
+    "vision_transformer": ("test_vit", 64),
+    "vision_transformer_hybrid": ("vit_tiny_r_s16_p8_224", 64),
+    "vision_transformer_relpos": ("test_vit_relpos", 64),
+    "vision_transformer_sam": ("samvit_base_patch16_224", 64),
+    "vitamin": ("vitamin_small_224", 64),
+    "volo": ("volo_d1_224", 64),
+    "vovnet": ("ese_vovnet19b_slim_dw", 64),
+    "xception": ("legacy_xception", 64),
+    "xception_aligned": ("xception41p", 64),
+    "xcit": ("xcit_nano_12_p8_224", 64),
+}
+QUICK = ("convnext", "cspnext", "mambaout", "vision_transformer")
+every = pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param(module, marks=() if module in QUICK else pytest.mark.slow)
+        for module in SMALLEST
+    ],
+)
+
+
+def lively(network: nn.Module, images: Tensor) -> nn.Module:
+    """With noise on all weights, a twentieth of theirs, and the statistics of these images."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        for parameter in network.parameters():
+            spread = parameter.std() if parameter.numel() > 1 else torch.zeros(())
+            parameter.add_(0.05 * torch.randn_like(parameter) * (spread if spread > 0 else 1))
+        network.train()(images)
+    return network.eval()
+
+
+def close(mine: Tensor, theirs: Tensor, relative: float = 1e-5) -> None:
+    """Relative to the largest number; the rows of images differ."""
+    assert (theirs[0] - theirs[1]).abs().max() > 1e-4 * theirs.abs().max()
+    assert (mine - theirs).abs().max() <= relative * theirs.abs().max()
+
+
+def pretrained_of(student: Student) -> list[Way]:
+    """The blocks and the head."""
+    return [path for path in student.wiring.paths if path.kind in ("block", "head")]
+
+
+def along(student: Student, kept: Sequence[Way], images: Tensor) -> Tensor:
+    """The logits with all weight on some paths."""
+    logits = student.path_weights.logits
+    before = logits.clone()
+    for position, path in enumerate(student.wiring.paths):
+        logits[position] = 100.0 if path in kept else -100.0
+    answer = student(images).logits
+    logits.copy_(before)
+    return answer
+
+
+def routed(student: Student, generator: random.Random) -> list[Way]:
+    """A route drawn backwards from the logits."""
+    node, paths = student.wiring.depth, []
+    while node:
+        paths.append(student.wiring.paths[generator.choice(student.wiring.incoming[node])])
+        node = paths[-1].source
+    return paths
+
+
+def step(student: Student, loss: TailorLoss, images: Tensor) -> tuple[set[str], set[str]]:
+    """The names of the parameters that have a gradient, and of the tensors that a step changes."""
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    moving = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(moving, lr=0.1)
+    terms = loss(student.train(), images, LABELS)
+    torch.stack(list(terms.values())).sum().backward()
+    optimizer.step()
+    led = {n for n, one in student.named_parameters() if one.grad is not None and one.grad.any()}
+    state = student.state_dict().items()
+    return led, {name for name, tensor in state if not torch.equal(tensor, before[name])}
+
+
+def led_alone(backbone: Backbone, student: Student, images: Tensor) -> set[str]:
+    """The student's pretrained parameters whose own have a gradient in the backbone by itself."""
+    copy = deepcopy(backbone).train().requires_grad_(True)
+    nn.functional.cross_entropy(copy(images).logits, LABELS).backward()
+    own = {name: one.grad for name, one in copy.named_parameters()}
+    depth = len(backbone.blocks)
+    places = {
+        f"blocks.block-{number}-{number + 1}.": f"blocks.{number}." for number in range(depth)
+    }
+    places |= {f"heads.head-{depth}-{depth + 1}.": "", "stem.": "stem."}
+    found = set()
+    for name, _ in student.named_parameters():
+        for start, own_start in places.items():
+            grad = own[own_start + name.removeprefix(start)] if name.startswith(start) else None
+            if grad is not None and grad.any():
+                found.add(name)
+    return found
+
+
+def the_student_is_the_network(backbone: Backbone, whole: nn.Module, images: Tensor) -> None:
+    """With all weight on the pretrained paths; adapters add nothing yet."""
+    student = Student(backbone, skips=1, adapters=True).eval()
+    with torch.no_grad():
+        close(along(student, pretrained_of(student), images), whole(images))
+
+
+def costs_add_up(student: Student, backbone: Backbone, whole: nn.Module, side: int) -> None:
+    """Stem, blocks and head to the whole network, as it is counted by itself."""
+    costs, total = path_costs(student, backbone, side)
+    assert total == (module_flops(whole, (3, side, side)), parameters(whole))
+    cost = dict(zip(student.wiring.paths, costs, strict=True))
+    found = [cost[path] for path in pretrained_of(student)]
+    stem = chain_costs(backbone, side).stem
+    assert sum(one.flops for one in found) + stem.flops == total.flops
+    assert sum(one.parameters for one in found) + stem.parameters == total.parameters
+
+
+def a_route_is_kept(student: Student, plan: PrunePlan, images: Tensor, folder: Path) -> None:
+    """Cut, saved, loaded and folded it says what the student does on it; folded, so does that."""
+    with torch.no_grad():
+        expected = along(student, plan.kept.paths, images)
+        small = remove(student, plan).eval()
+        close(small(images).logits, expected)
+        save_network(folder, small, architecture_of(folder.name, CLASSES, images.shape[-1]))
+        loaded, _ = load_network(folder)
+        close(loaded(images).logits, expected)
+        close(fold(loaded)(images), expected, 1e-4)
+        close(fold(student)(images), student(images).logits, 1e-4)
+
+
+def a_step_moves_the_tasks(
+    student: Student, loss: TailorLoss, images: Tensor, alone: set[str]
+) -> None:
+    """Of shared blocks norms and statistics; all that the task has but what a zero stands before.
+
+    alone: the parameters that have a gradient in the backbone by itself.
+    """
+    led, moved = step(student, loss, images)
+    every_one = {name for name, _ in student.named_parameters()}
+    free = {name for name, one in student.named_parameters() if one.requires_grad}
+    assert led <= free
+    assert moved & every_one <= free
+    assert {name for name in student.state_dict() if "running_" in name} <= moved
+    # the last norm of an adapter begins at zero, and its layers move after it
+    later = {n for n in free if n.startswith("adapters") and (".conv." in n or ".squeeze." in n)}
+    head = {name for name in free if name.startswith("heads.head")}
+    tasks = {name for name in free if name.startswith(("proxies", "adapters", "heads", "path"))}
+    assert (alone & free) | (tasks - later - head) <= led
+
+
+def a_step_moves_all(student: Student, loss: TailorLoss, images: Tensor, alone: set[str]) -> None:
+    """All that is left and says something, with its statistics."""
+    led, moved = step(student, loss, images)
+    own = {name for name, _ in student.named_parameters()}
+    fresh = {name for name in own if name.startswith(("proxies", "heads.exit"))}
+    assert (alone & own) | fresh <= led
+    assert {name for name in student.state_dict() if "running_" in name} <= moved
+
+
+@every
+def test_from_a_network_to_a_route_and_a_step(module: str, tmp_path: Path) -> None:
+    name, side = SMALLEST[module]
+    images = torch.randn(CLASSES, 3, side, side, generator=torch.Generator().manual_seed(1))
+    network = lively(make_network(name, CLASSES, side), images)
+    whole = deepcopy(network)
+    backbone = backbone_of(network, side).eval()
+    the_student_is_the_network(backbone, whole, images)
+    student = Student(backbone, skips=1).eval()
+    costs_add_up(student, backbone, whole, side)
+    plan = PrunePlan.keeping("route", student.wiring, routed(student, random.Random(2)))
+    (tmp_path / name).mkdir()
+    a_route_is_kept(student, plan, images, tmp_path / name)
+    before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+    shares = shares_of(student, backbone, side, "flops").paths
+    loss = TailorLoss(backbone, costs=lambda _: shares)
+    shared = Student(backbone, skips=1, adapters=True, shared=True)
+    alone = led_alone(backbone, shared, images)
+    a_step_moves_the_tasks(shared, loss, images, alone)
+    a_step_moves_all(student, loss, images, alone)
+    a_step_moves_all(remove(student, plan), loss.after_cut(), images, alone)
+    assert not backbone.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in backbone.state_dict().items())
