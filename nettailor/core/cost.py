@@ -55,7 +55,7 @@ def module_flops(module: nn.Module, input_shape: tuple[int, ...]) -> int:
 
 def module_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     """The cost of a module on one input, as `module_flops` takes it."""
-    return _measure(_deployed(module), torch.empty(1, *input_shape, device="meta"))[1]
+    return _measure(_deployed(module), torch.empty(1, *input_shape, device="meta"), set())[1]
 
 
 def parameters(module: nn.Module) -> int:
