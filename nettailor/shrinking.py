@@ -31,6 +31,7 @@ from nettailor.teacher.target import as_target
 _BATCHES = 3  # that removals are tried on
 _OTHER = 0.3  # the weight of the exit that is trained beside the route's own end
 _FROM, _TO = 0.08, 0.9  # of the steps: where the target begins to fall, and where it has fallen
+_SOON = 0.1  # of the steps: how far ahead a removal's saving counts
 
 
 class Snapshot(NamedTuple):
@@ -152,13 +153,17 @@ def shrink(
     snapshots: list[Snapshot] = []
     removed: list[Removal] = []
 
+    def target(done: float) -> float:
+        """The cost after a part of the steps."""
+        fallen = min(max((done - _FROM) / (_TO - _FROM), 0.0), 1.0)
+        return math.exp(fallen * math.log(least))
+
     def before_step(step: int) -> bool:
-        part = (step / steps - _FROM) / (_TO - _FROM)
-        target = math.exp(min(max(part, 0.0), 1.0) * math.log(least))
-        known = len(removed)
-        while shrinking.cost > max(target, 1.02 * least):
+        known, done = len(removed), step / steps
+        while shrinking.cost > max(target(done), 1.02 * least):
             with accelerator.autocast():
-                found = shrinking.best(shrinking.removals(looked_at, loss.of))
+                removals = shrinking.removals(looked_at, loss.of)
+            found = shrinking.best(removals, target(done + _SOON))
             if found is None:
                 break
             shrinking.take(found.route)

@@ -16,6 +16,7 @@ from nettailor.student.wiring import Path
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, the teacher's logits)
 _NEAR = 0.02  # of a budget: what it may be missed by
+_DUST = 1e-4  # of the backbone's cost: what is no saving
 
 
 class Removal(NamedTuple):
@@ -64,6 +65,7 @@ class Shrinking(nn.Module):
             for end in paths
             if end.kind in ("head", "exit")
         }
+        self._identities = {path.target: path for path in student.wiring.of_kind("identity")}
         # of the ends that are leaner whatever is kept before them, the dearest one is enough
         below = [cost for cost in dearest.values() if cost < least]
         self._ends = [end for end, cost in dearest.items() if cost >= max(below, default=0.0)]
@@ -99,8 +101,11 @@ class Shrinking(nn.Module):
     @property
     def leanest(self) -> float:
         """What it costs when all is taken out that can be."""
-        skipped = {path.target for path in self.student.wiring.of_kind("identity")}
-        blocks = [one for one in self.student.wiring.of_kind("block") if one.target not in skipped]
+        blocks = [
+            one
+            for one in self.student.wiring.of_kind("block")
+            if one.target not in self._identities
+        ]
         return min(
             self.cost_of([*(one for one in blocks if one.target <= end.source), end])
             for end in self._ends
@@ -108,36 +113,54 @@ class Shrinking(nn.Module):
 
     @property
     def exits(self) -> list[Path]:
-        """The exits that the route can still end in instead."""
-        end = self.route[-1]
-        return [one for one in self._ends if one.source <= end.source and one != end]
+        """The other ends that the route can lead to."""
+        return [end for end in self._ends if end != self.route[-1] and self.to_end(end)]
+
+    def to_end(self, end: Path) -> tuple[Path, ...]:
+        """The route as far as another end, on along identities where that is a later one.
+
+        Empty where a block on the way has no identity in its place.
+        """
+        way = self.route[:-1][: end.source]
+        further = range(len(way) + 1, end.source + 1)
+        if any(node not in self._identities for node in further):
+            return ()
+        return (*way, *(self._identities[node] for node in further), end)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> logits (B, classes) of the route."""
         return self.at_ends(images, [])[0]
 
     def at_ends(self, images: Tensor, others: Sequence[Path]) -> list[Tensor]:
-        """The logits of the route, and of other exits that read its nodes."""
-        *way, end = self.route
-        x = self.student.stem(images)
-        found: dict[Path, Tensor] = {}
-        for path in way:
+        """The logits of the route, and of routes to other ends."""
+        nodes = self._nodes(images)
+        logits = [nodes.pop()]
+        for end in others:
+            place = min(end.source, len(nodes) - 1)
+            logits.append(self._on(nodes[place], self.to_end(end)[place:]))
+        return logits
+
+    def _nodes(self, images: Tensor) -> list[Tensor]:
+        """The route's nodes from the stem's on, and its logits."""
+        nodes: list[Tensor] = [self.student.stem(images)]
+        for path in self.route:
+            nodes.append(self.student.step(path, nodes[-1]))
+        return nodes
+
+    def _on(self, x: Tensor, paths: Sequence[Path]) -> Tensor:
+        for path in paths:
             x = self.student.step(path, x)
-            found |= {one: self.student.step(one, x) for one in others if one.source == path.target}
-        return [self.student.step(end, x), *(found[one] for one in others)]
+        return x
 
     def routes_after(self) -> Iterator[tuple[int, tuple[Path, ...]]]:
-        """Each route with one thing less, and the place in it of the first path that is new."""
-        *way, _ = self.route
-        identities = {path.target: path for path in self.student.wiring.of_kind("identity")}
-        for place, path in enumerate(way):
-            if path.kind == "block" and path.target in identities:
-                yield (
-                    place,
-                    (*self.route[:place], identities[path.target], *self.route[place + 1 :]),
-                )
+        """Each route with one change, and the place in it of the first path that is new."""
+        route = self.route
+        for place, path in enumerate(route):
+            if path.kind == "block" and path.target in self._identities:
+                identity = self._identities[path.target]
+                yield place, (*route[:place], identity, *route[place + 1 :])
         for end in self.exits:
-            yield end.source, (*self.route[: end.source], end)
+            yield min(end.source, len(route) - 1), self.to_end(end)
 
     @torch.no_grad()
     def removals(
@@ -153,14 +176,10 @@ class Shrinking(nn.Module):
         rises = torch.zeros(len(after), dtype=torch.float64)
         with training(self), _statistics_kept(self):
             for images, labels, target in batches:
-                nodes = [self.student.stem(images)]
-                for path in self.route:
-                    nodes.append(self.student.step(path, nodes[-1]))
+                nodes = self._nodes(images)
                 now = loss(nodes[-1], labels, target)
                 for number, (place, route) in enumerate(after):
-                    x = nodes[place]
-                    for path in route[place:]:
-                        x = self.student.step(path, x)
+                    x = self._on(nodes[place], route[place:])
                     rises[number] += (loss(x, labels, target) - now).double().cpu() / len(batches)
         cost = self.cost
         return [
@@ -168,18 +187,26 @@ class Shrinking(nn.Module):
             for (_, route), rise in zip(after, rises.tolist(), strict=True)
         ]
 
-    def best(self, removals: Sequence[Removal]) -> Removal | None:
+    def best(self, removals: Sequence[Removal], goal: float) -> Removal | None:
         """Of those that save something the one that the loss rises least for, by the cost saved.
 
-        What is saved beyond `least` counts for nothing, and where one of them does not lead below
-        it by more than 2 %, none that does is taken. None: nothing is left to take out.
+        What is saved beyond the goal counts for nothing: a large thing whose removal the network
+        would not get over is not taken for many small ones that it would, one after the other.
+        Where a removal does not lead below `least` by more than 2 %, none that does is taken.
+
+        Args:
+            removals: as measured.
+            goal: the cost to be at soon, from `least` to less than the cost now.
+
+        Returns None where nothing is left to take out.
         """
-        spare = self.cost - self.least
-        saving = [one for one in removals if one.saved > 1e-4]
-        fitting = [one for one in saving if one.saved <= spare + _NEAR * self.least]
+        saving = [one for one in removals if one.saved > _DUST]
+        spare = self.cost - self.least * (1 - _NEAR)
+        fitting = [one for one in saving if one.saved <= spare]
+        most = max(self.cost - goal, _DUST)
 
         def price(one: Removal) -> float:
-            return max(one.loss, 0.0) / min(one.saved, max(spare, 1e-4))
+            return max(one.loss, 0.0) / min(one.saved, most)
 
         return min(fitting or saving, key=price, default=None)
 

@@ -69,25 +69,30 @@ def test_what_a_removal_loses_is_what_the_smaller_network_loses():
     assert {len(one.route) for one in found} > {len(network.route)}  # some end in an exit
 
 
-def choice(least: float, *removals: tuple[str, float, float]) -> str | None:
+def choice(least: float, goal: float, *removals: tuple[str, float, float]) -> str | None:
     """What goes of a network that costs 1, by name; each with its loss and what it saves."""
     network = grown(least)
     named = {name: Removal((name,), loss, saved) for name, loss, saved in removals}  # type: ignore[arg-type]
-    best = network.best(list(named.values()))
+    best = network.best(list(named.values()), goal)
     return None if best is None else str(best.route[0])
 
 
 def test_what_loses_least_by_its_cost_goes():
-    assert choice(0.1, ("a", 0.2, 0.1), ("b", 0.3, 0.2), ("c", 0.5, 0.3)) == "b"
-    assert choice(0.1, ("a", 0.2, 0.1), ("worth nothing", -0.1, 0.05)) == "worth nothing"
+    assert choice(0.1, 0.5, ("a", 0.2, 0.1), ("b", 0.3, 0.2), ("c", 0.5, 0.3)) == "b"
+    assert choice(0.1, 0.5, ("a", 0.2, 0.1), ("worth nothing", -0.1, 0.05)) == "worth nothing"
+
+
+def test_what_is_saved_beyond_the_goal_counts_for_nothing():
+    # by all that it saves, 0.6 / 0.6 would be the lower price
+    assert choice(0.1, 0.8, ("large", 0.6, 0.6), ("small", 0.2, 0.1)) == "small"
+    assert choice(0.1, 0.4, ("large", 0.6, 0.6), ("small", 0.2, 0.1)) == "large"
 
 
 def test_no_more_goes_than_the_budget_asks_for():
-    # 0.4 are to go: of 0.6 only 0.4 would count, and what misses by more than 2 % is left
-    assert choice(0.6, ("too much", 0.1, 0.6), ("a", 0.3, 0.1)) == "a"
-    assert choice(0.6, ("just", 0.1, 0.411), ("a", 0.3, 0.1)) == "just"
-    assert choice(0.6, ("too much", 0.1, 0.6)) == "too much"
-    assert choice(0.6, ("saves nothing", -1.0, 0.0)) is None
+    assert choice(0.6, 0.6, ("too much", 0.1, 0.6), ("a", 0.3, 0.1)) == "a"
+    assert choice(0.6, 0.6, ("just", 0.1, 0.411), ("a", 0.3, 0.1)) == "just"
+    assert choice(0.6, 0.6, ("too much", 0.1, 0.6)) == "too much"
+    assert choice(0.6, 0.6, ("saves nothing", -1.0, 0.0)) is None
 
 
 def test_a_state_holds_the_route():
