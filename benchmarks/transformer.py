@@ -19,13 +19,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
+from small_images import loaders
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, random_split
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 import nettailor as nt
 from nettailor.core.cost import chain_costs
@@ -35,34 +32,6 @@ from nettailor.prune.eliminate import eliminate
 from nettailor.student.costs import shares_of
 
 SIZE, EPOCHS, RATES, BUDGETS = 32, (10, 12, 10), (3e-4, 1e-3, 3e-3), (0.6, 0.4)
-SMALL = v2.Compose([v2.ToImage(), v2.Resize(SIZE, antialias=True), v2.CenterCrop(SIZE)])
-SCALED = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)]
-VARIED = v2.Compose([v2.RandomCrop(SIZE, padding=4), v2.RandomHorizontalFlip(), *SCALED])
-
-
-class Varied(Dataset[tuple[Tensor, int]]):
-    """Small uint8 images in memory, scaled as they are asked for, or varied and scaled."""
-
-    def __init__(self, images: Any, transform: Callable[[Tensor], Tensor]) -> None:
-        self.images, self.transform = [images[one] for one in range(len(images))], transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.images[index]
-        return self.transform(image), label
-
-
-def loaders(
-    folder: Path, shares: tuple[float, ...], seed: int
-) -> tuple[list[DataLoader[Any]], int]:
-    """Loaders of train, validation and, where there is a third share, test; how many classes."""
-    images = ImageFolder(folder, SMALL)
-    parts = random_split(images, shares, torch.Generator().manual_seed(seed))
-    plain = v2.Compose(SCALED)
-    train = DataLoader(Varied(parts[0], VARIED), 128, shuffle=True)
-    return [train, *(DataLoader(Varied(one, plain), 256) for one in parts[1:])], len(images.classes)
 
 
 def network(classes: int) -> VisionTransformer:
@@ -76,7 +45,7 @@ def pretrained(folder: Path, out: Path, epochs: int) -> dict[str, Tensor]:
     """The weights without the classifier's; trained where `out` has none."""
     file = out / "pretrained.safetensors"
     if not file.is_file():
-        (train, val), classes = loaders(folder, (0.95, 0.05), seed=0)
+        (train, val), classes = loaders(folder, (0.95, 0.05), size=SIZE, batch=128)
         with seeded(0, "network"):
             vit = network(classes)
         run = nt.Run(out / "pretraining")
@@ -112,7 +81,7 @@ def longest(start: nt.Backbone, most: float, seed: int) -> tuple[int, tuple[floa
 
 def compare(weights: dict[str, Tensor], folder: Path, seed: int) -> list[dict[str, Any]]:
     """A row for the teacher, and for each budget one of each network."""
-    (train, val, test), classes = loaders(folder, (0.6, 0.2, 0.2), seed)
+    (train, val, test), classes = loaders(folder, (0.6, 0.2, 0.2), size=SIZE, batch=128, seed=seed)
     with seeded(seed, "network"):
         vit = network(classes)
     vit.load_state_dict(weights, strict=False)

@@ -86,7 +86,7 @@ class Shrinking(nn.Module):
         self._route = None
 
     def _load_from_state_dict(self, *args: object) -> None:
-        super()._load_from_state_dict(*args)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args)
         self._route = None
 
     @property
