@@ -34,13 +34,15 @@ TEACHER, STUDENT, FINETUNE = 10, 12, 10  # epochs
 
 
 class ByChance(Shrinking):
-    """What goes is drawn, of what does not lead below the budget where there is such."""
+    """What goes is drawn, of what does not lead below the budget; else it is the least thing."""
 
     def best(self, removals: Sequence[Removal], goal: float) -> Removal | None:
         """See `Shrinking.best`."""
         saving = [one for one in removals if one.saved > 1e-4]
-        fitting = [one for one in saving if self.cost - one.saved >= self.least * 0.98] or saving
-        return fitting[int(torch.randint(len(fitting), ()))] if fitting else None
+        fitting = [one for one in saving if self.cost - one.saved >= self.least * 0.98]
+        if fitting:
+            return fitting[int(torch.randint(len(fitting), ()))]
+        return min(saving, key=lambda one: one.saved, default=None)
 
 
 def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
