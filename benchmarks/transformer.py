@@ -4,10 +4,11 @@
 
 The network is pretrained on the images of `--pretrain` (a folder a class) at 32 px, once: `--out`
 keeps its state. For each seed the images of `--task` are split 60 : 20 : 20 into train, validation
-and test; a teacher is fine-tuned, a student grown and trained, and cut to each budget. Beside them
-stand the first blocks of the same pretrained network under a fresh head, as many as fit the
-budget, trained for all the epochs that the tailored network had, its teacher's included. Teacher
-and rival have the best on validation of three learning rates. The test is read once, at the end.
+and test. A teacher is fine-tuned; for each budget a student shrinks to it, and another that mixes
+its paths is cut to the best route. Beside them stand the first blocks of the same pretrained
+network under a fresh head, as many as fit the budget, trained for all the epochs that the others
+had, the teacher's included. Teacher and rival have the best on validation of three learning rates.
+The test is read once, at the end.
 """
 
 import argparse
@@ -79,9 +80,19 @@ def longest(start: nt.Backbone, most: float, seed: int) -> tuple[int, tuple[floa
     return blocks, (cost.flops / whole.flops, cost.parameters / whole.parameters)
 
 
-def compare(weights: dict[str, Tensor], folder: Path, seed: int) -> list[dict[str, Any]]:
+def grown(teacher: nt.Backbone, seed: int) -> nt.Student:
+    """A student of the teacher."""
+    with seeded(seed, "student"):
+        return nt.Student(teacher)
+
+
+def compare(
+    weights: dict[str, Tensor], folder: Path, limit: int | None, seed: int
+) -> list[dict[str, Any]]:
     """A row for the teacher, and for each budget one of each network."""
-    (train, val, test), classes = loaders(folder, (0.6, 0.2, 0.2), size=SIZE, batch=128, seed=seed)
+    (train, val, test), classes = loaders(
+        folder, (0.6, 0.2, 0.2), size=SIZE, batch=128, seed=seed, limit=limit
+    )
     with seeded(seed, "network"):
         vit = network(classes)
     vit.load_state_dict(weights, strict=False)
@@ -89,23 +100,26 @@ def compare(weights: dict[str, Tensor], folder: Path, seed: int) -> list[dict[st
     fit = partial(nt.fit, train_loader=train, val_loader=val, seed=seed, verbose=False)
     usual = partial(fit, loss=nt.CrossEntropy(), optimizer="adamw", weight_decay=0.05)
     teacher = best(lambda: deepcopy(start), partial(usual, epochs=EPOCHS[0]))
-    with seeded(seed, "student"):
-        student = nt.Student(teacher)
     loss = nt.TailorLoss(teacher)
+    student = grown(teacher, seed)
     fit(student, loss, epochs=EPOCHS[1])
     found = [("teacher", 1.0, 1.0, len(start.blocks), teacher)]
     for most in BUDGETS:
         plan = nt.best_route(student, teacher, train, max_flops=most, seed=seed)
-        small = nt.cut(student, plan, train, seed=seed)
-        fit(small, loss.after_cut(), epochs=EPOCHS[2])
-        shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
-        kept = [one.of(small, small.wiring.paths) for one in shares]
-        found.append((f"tailored to {most:g}", *kept, len(small.wiring.of_kind("block")), small))
-
+        passed = nt.shrink(
+            grown(teacher, seed), teacher, train, val,
+            max_flops=most, epochs=EPOCHS[1], seed=seed, verbose=False,
+        )  # fmt: skip
+        ways = {"shrunk": passed[-1].network, "route of": nt.cut(student, plan, train, seed=seed)}
+        for name, small in ways.items():
+            fit(small, loss.after_cut(), epochs=EPOCHS[2])
+            shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
+            kept = [one.of(small, small.wiring.paths) for one in shares]
+            found.append((f"{name} {most:g}", *kept, len(small.wiring.of_kind("block")), small))
         blocks, shares_kept = longest(start, most, seed)
         makes = partial(shorter, start, blocks, seed)
         rival = best(makes, partial(usual, epochs=sum(EPOCHS)))
-        found.append((f"first blocks, {most:g}", *shares_kept, blocks, rival))
+        found.append((f"first blocks {most:g}", *shares_kept, blocks, rival))
     cpu = accelerator_for("auto", "auto")
     score = [
         [classify(one[-1], loader, cpu).scores().accuracy for loader in (val, test)]
@@ -123,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pretrain", type=Path, required=True)
     parser.add_argument("--task", type=Path)
+    parser.add_argument("--limit", type=int, help="so many images of the task, all parts together")
     parser.add_argument("--epochs", type=int, default=10, help="of pretraining")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/transformer"))
@@ -135,7 +150,9 @@ def main() -> None:
     for seed in given.seeds:
         file = given.out / f"{given.task.name}-{seed}.json"
         if not file.is_file():
-            file.write_text(json.dumps(compare(weights, given.task, seed)), encoding="utf-8")
+            file.write_text(
+                json.dumps(compare(weights, given.task, given.limit, seed)), encoding="utf-8"
+            )
         seeds.append(json.loads(file.read_text(encoding="utf-8")))
     print("| network | FLOPs | params | blocks | val % | test % |\n|---|---|---|---|---|---|")
     for rows in zip(*seeds, strict=True):
