@@ -159,7 +159,7 @@ def shrink(
         return math.exp(fallen * math.log(least))
 
     def before_step(step: int) -> bool:
-        known, done = len(removed), step / steps
+        known, done = len(removed), step / steps if step + 1 < steps else 1.0
         while shrinking.cost > max(target(done), 1.02 * least):
             with accelerator.autocast():
                 removals = shrinking.removals(looked_at, loss.of)

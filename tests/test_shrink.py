@@ -174,6 +174,12 @@ def test_follows_the_target(budget):
     assert sum(len(one.removed) for one in first) >= 1
 
 
+def test_however_few_steps_there_are_the_budget_is_met():
+    chain = lively_chain("test_resnet", CLASSES)
+    (only,) = shrink(Student(chain), chain, *loaders(), max_flops=0.6, epochs=1, verbose=False)
+    assert only.cost <= 0.612
+
+
 def test_bad_budgets_and_students():
     chain = lively_chain("test_resnet", CLASSES)
     student = Student(chain)
