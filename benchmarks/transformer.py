@@ -4,10 +4,11 @@
 
 The network is pretrained on the images of `--pretrain` (a folder a class) at 32 px, once: `--out`
 keeps its state. For each seed the images of `--task` are split 60 : 20 : 20 into train, validation
-and test; a teacher is fine-tuned, a student grown and trained, and cut to each budget. Beside them
-stand the first blocks of the same pretrained network under a fresh head, as many as fit the
-budget, trained for all the epochs that the tailored network had, its teacher's included. Teacher
-and rival have the best on validation of three learning rates. The test is read once, at the end.
+and test. A teacher is fine-tuned; for each budget a student shrinks to it, and another that mixes
+its paths is cut to the best route. Beside them stand the first blocks of the same pretrained
+network under a fresh head, as many as fit the budget, trained for all the epochs that the others
+had, the teacher's included. Teacher and rival have the best on validation of three learning rates.
+The test is read once, at the end.
 """
 
 import argparse
@@ -19,13 +20,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
+from small_images import loaders
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, random_split
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 import nettailor as nt
 from nettailor.core.cost import chain_costs
@@ -35,34 +33,6 @@ from nettailor.prune.eliminate import eliminate
 from nettailor.student.costs import shares_of
 
 SIZE, EPOCHS, RATES, BUDGETS = 32, (10, 12, 10), (3e-4, 1e-3, 3e-3), (0.6, 0.4)
-SMALL = v2.Compose([v2.ToImage(), v2.Resize(SIZE, antialias=True), v2.CenterCrop(SIZE)])
-SCALED = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)]
-VARIED = v2.Compose([v2.RandomCrop(SIZE, padding=4), v2.RandomHorizontalFlip(), *SCALED])
-
-
-class Varied(Dataset[tuple[Tensor, int]]):
-    """Small uint8 images in memory, scaled as they are asked for, or varied and scaled."""
-
-    def __init__(self, images: Any, transform: Callable[[Tensor], Tensor]) -> None:
-        self.images, self.transform = [images[one] for one in range(len(images))], transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.images[index]
-        return self.transform(image), label
-
-
-def loaders(
-    folder: Path, shares: tuple[float, ...], seed: int
-) -> tuple[list[DataLoader[Any]], int]:
-    """Loaders of train, validation and, where there is a third share, test; how many classes."""
-    images = ImageFolder(folder, SMALL)
-    parts = random_split(images, shares, torch.Generator().manual_seed(seed))
-    plain = v2.Compose(SCALED)
-    train = DataLoader(Varied(parts[0], VARIED), 128, shuffle=True)
-    return [train, *(DataLoader(Varied(one, plain), 256) for one in parts[1:])], len(images.classes)
 
 
 def network(classes: int) -> VisionTransformer:
@@ -76,7 +46,7 @@ def pretrained(folder: Path, out: Path, epochs: int) -> dict[str, Tensor]:
     """The weights without the classifier's; trained where `out` has none."""
     file = out / "pretrained.safetensors"
     if not file.is_file():
-        (train, val), classes = loaders(folder, (0.95, 0.05), seed=0)
+        (train, val), classes = loaders(folder, (0.95, 0.05), size=SIZE, batch=128)
         with seeded(0, "network"):
             vit = network(classes)
         run = nt.Run(out / "pretraining")
@@ -110,9 +80,19 @@ def longest(start: nt.Backbone, most: float, seed: int) -> tuple[int, tuple[floa
     return blocks, (cost.flops / whole.flops, cost.parameters / whole.parameters)
 
 
-def compare(weights: dict[str, Tensor], folder: Path, seed: int) -> list[dict[str, Any]]:
+def grown(teacher: nt.Backbone, seed: int) -> nt.Student:
+    """A student of the teacher."""
+    with seeded(seed, "student"):
+        return nt.Student(teacher)
+
+
+def compare(
+    weights: dict[str, Tensor], folder: Path, limit: int | None, seed: int
+) -> list[dict[str, Any]]:
     """A row for the teacher, and for each budget one of each network."""
-    (train, val, test), classes = loaders(folder, (0.6, 0.2, 0.2), seed)
+    (train, val, test), classes = loaders(
+        folder, (0.6, 0.2, 0.2), size=SIZE, batch=128, seed=seed, limit=limit
+    )
     with seeded(seed, "network"):
         vit = network(classes)
     vit.load_state_dict(weights, strict=False)
@@ -120,23 +100,26 @@ def compare(weights: dict[str, Tensor], folder: Path, seed: int) -> list[dict[st
     fit = partial(nt.fit, train_loader=train, val_loader=val, seed=seed, verbose=False)
     usual = partial(fit, loss=nt.CrossEntropy(), optimizer="adamw", weight_decay=0.05)
     teacher = best(lambda: deepcopy(start), partial(usual, epochs=EPOCHS[0]))
-    with seeded(seed, "student"):
-        student = nt.Student(teacher)
     loss = nt.TailorLoss(teacher)
+    student = grown(teacher, seed)
     fit(student, loss, epochs=EPOCHS[1])
     found = [("teacher", 1.0, 1.0, len(start.blocks), teacher)]
     for most in BUDGETS:
         plan = nt.best_route(student, teacher, train, max_flops=most, seed=seed)
-        small = nt.cut(student, plan, train, seed=seed)
-        fit(small, loss.after_cut(), epochs=EPOCHS[2])
-        shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
-        kept = [one.of(small, small.wiring.paths) for one in shares]
-        found.append((f"tailored to {most:g}", *kept, len(small.wiring.of_kind("block")), small))
-
+        passed = nt.shrink(
+            grown(teacher, seed), teacher, train, val,
+            max_flops=most, epochs=EPOCHS[1], seed=seed, verbose=False,
+        )  # fmt: skip
+        ways = {"shrunk": passed[-1].network, "route of": nt.cut(student, plan, train, seed=seed)}
+        for name, small in ways.items():
+            fit(small, loss.after_cut(), epochs=EPOCHS[2])
+            shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
+            kept = [one.of(small, small.wiring.paths) for one in shares]
+            found.append((f"{name} {most:g}", *kept, len(small.wiring.of_kind("block")), small))
         blocks, shares_kept = longest(start, most, seed)
         makes = partial(shorter, start, blocks, seed)
         rival = best(makes, partial(usual, epochs=sum(EPOCHS)))
-        found.append((f"first blocks, {most:g}", *shares_kept, blocks, rival))
+        found.append((f"first blocks {most:g}", *shares_kept, blocks, rival))
     cpu = accelerator_for("auto", "auto")
     score = [
         [classify(one[-1], loader, cpu).scores().accuracy for loader in (val, test)]
@@ -154,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pretrain", type=Path, required=True)
     parser.add_argument("--task", type=Path)
+    parser.add_argument("--limit", type=int, help="so many images of the task, all parts together")
     parser.add_argument("--epochs", type=int, default=10, help="of pretraining")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/transformer"))
@@ -166,7 +150,9 @@ def main() -> None:
     for seed in given.seeds:
         file = given.out / f"{given.task.name}-{seed}.json"
         if not file.is_file():
-            file.write_text(json.dumps(compare(weights, given.task, seed)), encoding="utf-8")
+            file.write_text(
+                json.dumps(compare(weights, given.task, given.limit, seed)), encoding="utf-8"
+            )
         seeds.append(json.loads(file.read_text(encoding="utf-8")))
     print("| network | FLOPs | params | blocks | val % | test % |\n|---|---|---|---|---|---|")
     for rows in zip(*seeds, strict=True):

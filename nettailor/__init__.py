@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nettailor.procedure import best_route, cut, load, tailor
     from nettailor.prune.fold import fold
     from nettailor.prune.plan import PrunePlan
+    from nettailor.shrinking import shrink
     from nettailor.student.loss import TailorLoss
     from nettailor.student.network import Student
     from nettailor.teacher.objective import CrossEntropy
@@ -35,6 +36,7 @@ _PLACES = {
     "fit": "nettailor.fitting",
     "fold": "nettailor.prune.fold",
     "load": "nettailor.procedure",
+    "shrink": "nettailor.shrinking",
     "tailor": "nettailor.procedure",
 }
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "fit",
     "fold",
     "load",
+    "shrink",
     "tailor",
 ]
 

@@ -1,6 +1,6 @@
 """The student: pretrained blocks, what may stand in for them, and softmax path weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Literal, NamedTuple, Self, cast
 
@@ -193,6 +193,13 @@ class Student(nn.Module):
             logits = (torch.stack(by_head) * self.of_heads(alpha)[:, None, None]).sum(0)
         return StudentOutput(logits, nodes, by_head, alpha)
 
+    def step(self, path: Path, x: Tensor) -> Tensor:
+        """One path alone: its source node -> its target node, or the logits (B, classes)."""
+        if path.kind in ("head", "exit"):
+            return cast(Tensor, self.heads[path.key](x))
+        out = self._along(path, {path.source: x}, {}, None, None)
+        return cast(Tensor, self.activations[str(path.target)](out))
+
     @property
     def mixes(self) -> bool:
         """Whether a node has several paths."""
@@ -217,7 +224,7 @@ class Student(nn.Module):
     def _along(
         self,
         path: Path,
-        nodes: list[Tensor | None],
+        nodes: Sequence[Tensor | None] | Mapping[int, Tensor],
         pooled: dict[tuple[int, Places], Tensor],
         alpha: Tensor | None,
         affine: tuple[Tensor, Tensor] | None,

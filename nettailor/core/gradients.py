@@ -62,6 +62,10 @@ class Gradients:
         current.wait_stream(self._aside)
         return loss
 
+    def forget(self) -> None:
+        """The network computes otherwise from here on: a captured step is no longer its own."""
+        self._graph, self._taken = None, 0
+
     def _compute(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._accelerator.autocast(), shared_norms():
             terms = self._objective(self._network, images, labels)

@@ -24,6 +24,9 @@ from nettailor.core.watch import Watcher
 # Asked after each epoch with its number and the best scores so far; True ends the training.
 Stop = Callable[[int, Scores], bool]
 
+# Called with the number of steps so far; says whether it changed what the network computes.
+BeforeStep = Callable[[int], bool]
+
 _CHECK_EVERY = 32  # steps between looks at the loss: each look waits for the device
 
 
@@ -40,6 +43,7 @@ def fit(
     state_path: Path | None,
     watcher: Watcher,
     stop: Stop | None = None,
+    before_step: BeforeStep | None = None,
 ) -> Fitted:
     """Train a network in place; continue at the last saved step when there is a state.
 
@@ -59,6 +63,8 @@ def fit(
         watcher: told of every look at the loss and every epoch.
         stop: asked after each epoch with (epoch, best so far); True ends this call. Another one
             goes on from there.
+        before_step: called with the number of steps that were taken, in all epochs; True: another
+            network computes from here on.
 
     Raises:
         NotFiniteError: a loss term is NaN or infinite; the state on disk stays as it was.
@@ -76,7 +82,7 @@ def fit(
         if stop is not None and fitted.history and stop(epoch - 1, fitted.scores):
             break
         try:
-            row = _train_epoch(state, loader, schedule, watcher, epoch)
+            row = _train_epoch(state, loader, schedule, watcher, epoch, before_step)
             started = time.perf_counter()
             scores = validate(network)
             val_seconds = time.perf_counter() - started
@@ -106,7 +112,12 @@ def fit(
 
 
 def _train_epoch(
-    state: TrainingState, loader: Epochs, schedule: Schedule, watcher: Watcher, epoch: int
+    state: TrainingState,
+    loader: Epochs,
+    schedule: Schedule,
+    watcher: Watcher,
+    epoch: int,
+    before_step: BeforeStep | None,
 ) -> dict[str, float]:
     """What is left of an epoch; returns its number, lr and the mean of each loss term.
 
@@ -117,7 +128,10 @@ def _train_epoch(
     started = time.perf_counter()
     with deferred() as asked:
         for images, labels in loader.epoch(epoch, len(state.course), ranks.part(loader.batch_size)):
-            state.scheduler.step_update((epoch - 1) * steps + len(state.course))
+            taken = (epoch - 1) * steps + len(state.course)
+            state.scheduler.step_update(taken)
+            if before_step is not None and before_step(taken):
+                state.gradients.forget()
             with room_for(loader.batch_size, "a training step"):
                 _step(state, schedule, images, labels)
             state.seconds = before + time.perf_counter() - started

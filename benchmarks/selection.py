@@ -1,0 +1,120 @@
+"""What is left at equal FLOPs: a student that shrinks, the best route of a mixture, and chance.
+
+    python benchmarks/selection.py --images FLOWERS --size 64 --out runs/selection
+
+For each seed the images (scikit-learn's digits where none are given) are split 60 : 20 : 20, and
+tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs three networks
+are trained as long: `nt.shrink`; the same with what goes drawn by chance; and `nt.tailor`, whose
+student mixes its paths and whose best routes race. Each keeps its best epoch of fine-tuning on
+validation; the test is read once, at the end. Finished seeds are read from `--out`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from small_images import loaders
+from torch import nn
+
+import nettailor as nt
+from nettailor.core.cost import module_flops
+from nettailor.core.scores import classify
+from nettailor.core.weights import load_pretrained
+from nettailor.fitting import accelerator_for, seeded
+from nettailor.prune.shrink import Removal, Shrinking
+from nettailor.shrinking import shrink
+
+TEACHER, STUDENT, FINETUNE = 10, 12, 10  # epochs
+
+
+class ByChance(Shrinking):
+    """What goes is drawn, of what does not lead below the budget; else it is the least thing."""
+
+    def best(self, removals: Sequence[Removal], goal: float) -> Removal | None:
+        """See `Shrinking.best`."""
+        saving = [one for one in removals if one.saved > 1e-4]
+        fitting = [one for one in saving if self.cost - one.saved >= self.least * 0.98]
+        if fitting:
+            return fitting[int(torch.randint(len(fitting), ()))]
+        return min(saving, key=lambda one: one.saved, default=None)
+
+
+def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+    """A row for the teacher and for each budget one of each way."""
+    (train, val, test), classes = loaders(
+        given.images, (0.6, 0.2, 0.2), size=given.size, batch=64, seed=seed, limit=given.limit
+    )
+    cpu = accelerator_for("auto", "auto")
+    with seeded(seed, "classifier"):
+        teacher, _ = load_pretrained("tf_efficientnet_lite0", classes, "auto", given.size)
+    rows: list[dict[str, Any]] = []
+    whole = module_flops(deepcopy(teacher), (3, given.size, given.size))
+
+    def add(name: str, network: nn.Module, seconds: float) -> None:
+        flops = module_flops(deepcopy(network), (3, given.size, given.size)) / whole
+        scores = [classify(network, one, cpu).scores().accuracy for one in (val, test)]
+        rows.append({"network": name, "flops": flops, "val": scores[0], "test": scores[1],
+                     "seconds": seconds})  # fmt: skip
+        print(rows[-1], flush=True)
+
+    started = time.process_time()
+    how = {"train_loader": train, "val_loader": val, "seed": seed, "verbose": False}
+    nt.fit(teacher, nt.CrossEntropy(), epochs=given.epochs[0], **how)
+    add("teacher", teacher, time.process_time() - started)
+    for budget in given.budgets:
+        for name, kind in (("shrinks", Shrinking), ("by chance", ByChance)):
+            started = time.process_time()
+            with seeded(seed, "student"):
+                student = nt.Student(teacher)
+            passed = shrink(
+                student, teacher, max_flops=budget, epochs=given.epochs[1], network=kind, **how
+            )
+            small = passed[-1].network
+            nt.fit(small, nt.TailorLoss(teacher).after_cut(), epochs=given.epochs[2], **how)
+            add(f"{name}, {budget:g}", small, time.process_time() - started)
+        started = time.process_time()
+        small = nt.tailor(
+            teacher, max_flops=budget, teacher_epochs=0, student_epochs=given.epochs[1],
+            finetune_epochs=given.epochs[2], **how,
+        )  # fmt: skip
+        add(f"mixture, {budget:g}", small, time.process_time() - started)
+    return rows
+
+
+def main() -> None:
+    """Measure every seed, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--limit", type=int, help="so many images, all parts together")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
+    parser.add_argument("--epochs", type=int, nargs=3, default=[TEACHER, STUDENT, FINETUNE])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/selection"))
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    seeds = []
+    for seed in given.seeds:
+        name = "digits" if given.images is None else given.images.name
+        file = given.out / f"{name}-{given.size}-{seed}.json"
+        if not file.is_file():
+            file.write_text(json.dumps(measure(given, seed)), encoding="utf-8")
+        seeds.append(json.loads(file.read_text(encoding="utf-8")))
+    print("| network | FLOPs | val % | test % | seconds |\n|---|---|---|---|---|")
+    for rows in zip(*seeds, strict=True):
+        cells = [rows[0]["network"]]
+        for key, digits in (("flops", 3), ("val", 1), ("test", 1), ("seconds", 0)):
+            values = [row[key] for row in rows]
+            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.{digits}f}{spread}")
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""A student that shrinks as it trains: what the loss feels least goes next."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nettailor.core.modes import training
+from nettailor.student.costs import PathShares
+from nettailor.student.network import Student
+from nettailor.student.wiring import Path
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, the teacher's logits)
+_NEAR = 0.02  # of a budget: what it may be missed by
+_DUST = 1e-4  # of the backbone's cost: what is no saving
+
+
+class Removal(NamedTuple):
+    """A route that is left when one thing is taken out.
+
+    loss: by how much the loss rises, in nats. saved: share of the backbone's cost.
+    """
+
+    route: tuple[Path, ...]
+    loss: float
+    saved: float
+
+
+class Shrinking(nn.Module):
+    """One route through a student, at first all of the backbone, of which parts are taken out.
+
+    A block goes for the identity in its place, or everything behind a node for the exit that reads
+    it. What went is not computed any more, so each step costs what is left.
+
+    Attributes:
+        student: with every block, identities and exits. taken: which of its paths are on the
+            route, (paths,), kept in states.
+    """
+
+    taken: Tensor
+
+    def __init__(self, student: Student, shares: PathShares, least: float) -> None:
+        """The whole backbone's route.
+
+        Args:
+            student: not trained; its modules are trained in place.
+            shares: what its paths cost.
+            least: the cost that is shrunk to, a share of the backbone's. An exit that is leaner
+                with all blocks before it than a later one that is leaner as well is left out.
+        """
+        super().__init__()
+        self.student, self.shares, self.least = student, shares, least
+        paths = student.wiring.paths
+        whole = [path.kind in ("block", "head") for path in paths]
+        self.register_buffer("taken", torch.tensor(whole))
+        self._cost = dict(zip(paths, shares.paths, strict=True))
+        self._route: tuple[Path, ...] | None = None
+        blocks = student.wiring.of_kind("block")
+        dearest = {
+            end: shares.of(student, [*blocks[: end.source], end])
+            for end in paths
+            if end.kind in ("head", "exit")
+        }
+        self._identities = {path.target: path for path in student.wiring.of_kind("identity")}
+        # of the ends that are leaner whatever is kept before them, the dearest one is enough
+        below = [cost for cost in dearest.values() if cost < least]
+        self._ends = [end for end, cost in dearest.items() if cost >= max(below, default=0.0)]
+
+    @property
+    def route(self) -> tuple[Path, ...]:
+        """The paths that are taken, from the stem to the logits."""
+        if self._route is None:
+            taken = self.taken.tolist()
+            paths = zip(self.student.wiring.paths, taken, strict=True)
+            self._route = tuple(path for path, is_taken in paths if is_taken)
+        return self._route
+
+    def take(self, route: Sequence[Path]) -> None:
+        """Go another way from here on."""
+        here = [path in set(route) for path in self.student.wiring.paths]
+        self.taken.copy_(torch.tensor(here))
+        self._route = None
+
+    def _load_from_state_dict(self, *args: object) -> None:
+        super()._load_from_state_dict(*args)
+        self._route = None
+
+    @property
+    def cost(self) -> float:
+        """Of the route, a share of the backbone's."""
+        return self.cost_of(self.route)
+
+    def cost_of(self, route: Sequence[Path]) -> float:
+        """Of a route, a share of the backbone's."""
+        return self.shares.fixed + math.fsum(self._cost[path] for path in route)
+
+    @property
+    def leanest(self) -> float:
+        """What it costs when all is taken out that can be."""
+        blocks = [
+            one
+            for one in self.student.wiring.of_kind("block")
+            if one.target not in self._identities
+        ]
+        return min(
+            self.cost_of([*(one for one in blocks if one.target <= end.source), end])
+            for end in self._ends
+        )
+
+    @property
+    def exits(self) -> list[Path]:
+        """The other ends that the route can lead to."""
+        return [end for end in self._ends if end != self.route[-1] and self.to_end(end)]
+
+    def to_end(self, end: Path) -> tuple[Path, ...]:
+        """The route as far as another end, on along identities where that is a later one.
+
+        Empty where a block on the way has no identity in its place.
+        """
+        way = self.route[:-1][: end.source]
+        further = range(len(way) + 1, end.source + 1)
+        if any(node not in self._identities for node in further):
+            return ()
+        return (*way, *(self._identities[node] for node in further), end)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) -> logits (B, classes) of the route."""
+        return self.at_ends(images, [])[0]
+
+    def at_ends(self, images: Tensor, others: Sequence[Path]) -> list[Tensor]:
+        """The logits of the route, and of routes to other ends."""
+        nodes = self._nodes(images)
+        logits = [nodes.pop()]
+        for end in others:
+            place = min(end.source, len(nodes) - 1)
+            logits.append(self._on(nodes[place], self.to_end(end)[place:]))
+        return logits
+
+    def _nodes(self, images: Tensor) -> list[Tensor]:
+        """The route's nodes from the stem's on, and its logits."""
+        nodes: list[Tensor] = [self.student.stem(images)]
+        for path in self.route:
+            nodes.append(self.student.step(path, nodes[-1]))
+        return nodes
+
+    def _on(self, x: Tensor, paths: Sequence[Path]) -> Tensor:
+        for path in paths:
+            x = self.student.step(path, x)
+        return x
+
+    def routes_after(self) -> Iterator[tuple[int, tuple[Path, ...]]]:
+        """Each route with one change, and the place in it of the first path that is new."""
+        route = self.route
+        for place, path in enumerate(route):
+            if path.kind == "block" and path.target in self._identities:
+                identity = self._identities[path.target]
+                yield place, (*route[:place], identity, *route[place + 1 :])
+        for end in self.exits:
+            yield min(end.source, len(route) - 1), self.to_end(end)
+
+    @torch.no_grad()
+    def removals(
+        self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], loss: Loss
+    ) -> list[Removal]:
+        """What each thing's removal does to the loss, with the statistics of each batch.
+
+        Args:
+            batches: images, labels and the teacher's logits.
+            loss: its mean over a batch.
+        """
+        after = list(self.routes_after())
+        rises = torch.zeros(len(after), dtype=torch.float64)
+        with training(self), _statistics_kept(self):
+            for images, labels, target in batches:
+                nodes = self._nodes(images)
+                now = loss(nodes[-1], labels, target)
+                for number, (place, route) in enumerate(after):
+                    x = self._on(nodes[place], route[place:])
+                    rises[number] += (loss(x, labels, target) - now).double().cpu() / len(batches)
+        cost = self.cost
+        return [
+            Removal(route, rise, cost - self.cost_of(route))
+            for (_, route), rise in zip(after, rises.tolist(), strict=True)
+        ]
+
+    def best(self, removals: Sequence[Removal], goal: float) -> Removal | None:
+        """Of those that save something the one that the loss rises least for, by the cost saved.
+
+        What is saved beyond the goal counts for nothing: a large thing whose removal the network
+        would not get over is not taken for many small ones that it would, one after the other.
+        Where a removal does not lead below `least` by more than 2 %, none that does is taken.
+
+        Args:
+            removals: as measured.
+            goal: the cost to be at soon, from `least` to less than the cost now.
+
+        Returns None where nothing is left to take out.
+        """
+        saving = [one for one in removals if one.saved > _DUST]
+        spare = self.cost - self.least * (1 - _NEAR)
+        fitting = [one for one in saving if one.saved <= spare]
+        most = max(self.cost - goal, _DUST)
+
+        def price(one: Removal) -> float:
+            return max(one.loss, 0.0) / min(one.saved, most)
+
+        return min(fitting or saving, key=price, default=None)
+
+
+@contextmanager
+def _statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Inside, batch norms normalise by the batch and their running statistics stay."""
+    norms = [one for one in network.modules() if isinstance(one, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
