@@ -206,7 +206,8 @@ def led_alone(backbone: Backbone, student: Student, images: Tensor) -> set[str]:
     for name, _ in student.named_parameters():
         for start, own_start in places.items():
             grad = own[own_start + name.removeprefix(start)] if name.startswith(start) else None
-            if grad is not None and grad.any():
+            # what a batch norm takes away again has a gradient of rounding alone
+            if grad is not None and grad.abs().max() > 1e-6:
                 found.add(name)
     return found
 
@@ -263,18 +264,19 @@ def a_step_moves_the_tasks(
 
 
 def a_step_moves_all(student: Student, loss: TailorLoss, images: Tensor, alone: set[str]) -> None:
-    """All that is left and says something, with its statistics."""
+    """All layers that are left, with their statistics; a proxy's norm takes biases away."""
     led, moved = step(student, loss, images)
-    own = {name for name, _ in student.named_parameters()}
+    own = dict(student.named_parameters())
     fresh = {name for name in own if name.startswith(("proxies", "heads.exit"))}
-    assert (alone & own) | fresh <= led
+    assert {name for name in alone & own.keys() if own[name].ndim > 1} | fresh <= led
     assert {name for name in student.state_dict() if "running_" in name} <= moved
 
 
 @every
 def test_from_a_network_to_a_route_and_a_step(module: str, tmp_path: Path) -> None:
     name, side = SMALLEST[module]
-    images = torch.randn(CLASSES, 3, side, side, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(2 * CLASSES, 3, side, side, generator=torch.Generator().manual_seed(1))
+    images, others = noise.chunk(2)  # of the others the statistics are not known yet
     network = lively(make_network(name, CLASSES, side), images)
     whole = deepcopy(network)
     backbone = backbone_of(network, side).eval()
@@ -288,9 +290,10 @@ def test_from_a_network_to_a_route_and_a_step(module: str, tmp_path: Path) -> No
     shares = shares_of(student, backbone, side, "flops").paths
     loss = TailorLoss(backbone, costs=lambda _: shares)
     shared = Student(backbone, skips=1, adapters=True, shared=True)
-    alone = led_alone(backbone, shared, images)
-    a_step_moves_the_tasks(shared, loss, images, alone)
-    a_step_moves_all(student, loss, images, alone)
-    a_step_moves_all(remove(student, plan), loss.after_cut(), images, alone)
+    alone = led_alone(backbone, shared, others)
+    small = remove(student, plan)
+    a_step_moves_the_tasks(shared, loss, others, alone)
+    a_step_moves_all(student, loss, others, alone)
+    a_step_moves_all(small, loss.after_cut(), others, alone)
     assert not backbone.training
     assert all(torch.equal(tensor, before[key]) for key, tensor in backbone.state_dict().items())
