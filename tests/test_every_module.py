@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.backbone import Backbone, backbone_of
-from nettailor.core.cost import chain_costs, module_flops, parameters
+from nettailor.core.cost import chain_costs, module_cost
 from nettailor.core.families import make_network
 from nettailor.network import load_network, save_network
 from nettailor.prune.fold import fold
@@ -32,12 +32,12 @@ LABELS = torch.arange(CLASSES)
 # by module: an architecture of few multiply-adds, and the side of the least images that it takes
 SMALLEST = {
     "beit": ("beit_base_patch16_224", 64),
-    "byoanet": ("halonet_h1", 64),
+    "byoanet": ("halonet_h1", 256),
     "byobnet": ("test_byobnet", 64),
     "cait": ("cait_xxs24_224", 64),
     "coat": ("coat_tiny", 64),
     "convit": ("convit_tiny", 64),
-    "convmixer": ("convmixer_768_32", 64),
+    "convmixer": ("convmixer_768_32", 70),
     "convnext": ("test_convnext", 64),
     "cpubone": ("cpubone_nano", 64),
     "csatv2": ("csatv2", 64),
@@ -50,7 +50,7 @@ SMALLEST = {
     "dla": ("dla46x_c", 64),
     "dpn": ("dpn48b", 64),
     "edgenext": ("edgenext_xx_small", 64),
-    "efficientformer": ("efficientformer_l1", 64),
+    "efficientformer": ("efficientformer_l1", 224),
     "efficientformer_v2": ("efficientformerv2_s0", 64),
     "efficientnet": ("test_efficientnet", 64),
     "efficientvim": ("efficientvim_m1", 64),
@@ -68,9 +68,9 @@ SMALLEST = {
     "hrnet": ("hrnet_w18_small", 64),
     "iformer": ("iformer_t", 64),
     "inception_next": ("inception_next_atto", 64),
-    "inception_resnet_v2": ("inception_resnet_v2", 64),
-    "inception_v3": ("inception_v3", 64),
-    "inception_v4": ("inception_v4", 64),
+    "inception_resnet_v2": ("inception_resnet_v2", 96),
+    "inception_v3": ("inception_v3", 96),
+    "inception_v4": ("inception_v4", 96),
     "lcnetv2": ("lcnetv2_small", 64),
     "levit": ("levit_128s", 64),
     "lowformer": ("lowformer_b0", 64),
@@ -136,14 +136,19 @@ every = pytest.mark.parametrize(
 
 
 def lively(network: nn.Module, images: Tensor) -> nn.Module:
-    """With noise on all weights, a twentieth of theirs, and the statistics of these images."""
+    """With noise on all weights, and the statistics of these images.
+
+    The noise is a twentieth of the weights' own spread, and 0.3 where they are all alike: scales of
+    layers that begin near zero would hide what these compute.
+    """
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.momentum = 1.0
     with torch.no_grad():
         for parameter in network.parameters():
             spread = parameter.std() if parameter.numel() > 1 else torch.zeros(())
-            parameter.add_(0.05 * torch.randn_like(parameter) * (spread if spread > 0 else 1))
+            alike = spread <= 1e-3 * parameter.abs().max()
+            parameter.add_(torch.randn_like(parameter) * (0.3 if alike else 0.05 * spread))
         network.train()(images)
     return network.eval()
 
@@ -222,7 +227,7 @@ def the_student_is_the_network(backbone: Backbone, whole: nn.Module, images: Ten
 def costs_add_up(student: Student, backbone: Backbone, whole: nn.Module, side: int) -> None:
     """Stem, blocks and head to the whole network, as it is counted by itself."""
     costs, total = path_costs(student, backbone, side)
-    assert total == (module_flops(whole, (3, side, side)), parameters(whole))
+    assert total == module_cost(whole, (3, side, side))
     cost = dict(zip(student.wiring.paths, costs, strict=True))
     found = [cost[path] for path in pretrained_of(student)]
     stem = chain_costs(backbone, side).stem
@@ -239,8 +244,10 @@ def a_route_is_kept(student: Student, plan: PrunePlan, images: Tensor, folder: P
         save_network(folder, small, architecture_of(folder.name, CLASSES, images.shape[-1]))
         loaded, _ = load_network(folder)
         close(loaded(images).logits, expected)
-        close(fold(loaded)(images), expected, 1e-4)
-        close(fold(student)(images), student(images).logits, 1e-4)
+        # in float64: norms that are folded round otherwise, and ConvMixer has 65 in a row
+        for network in (loaded, student):
+            exact, many = deepcopy(network).double(), images.double()
+            close(fold(exact)(many), exact(many).logits, 1e-6)
 
 
 def a_step_moves_the_tasks(

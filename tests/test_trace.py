@@ -1,6 +1,7 @@
 """What a network calls, written down: its modules, torch's functions, numbers from shapes."""
 
 import operator
+from copy import deepcopy
 
 import pytest
 import torch
@@ -146,6 +147,22 @@ def test_a_network_that_cannot_be_written_down_is_refused() -> None:
 class Functional(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, 0.5, training=self.training).flatten(1)
+
+
+class Powers(nn.Module):
+    """Operators that torch writes in Python."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 - (x.abs() ** 2 + 1) ** 0.5 + 3 / (1 + x.abs()) + 2**x
+
+
+def test_operators_are_found_again_in_a_copy() -> None:
+    network, images = Powers(), torch.randn(2, *EXAMPLE)
+    graph = traced(network)
+    for node in graph.nodes:
+        node.meta.clear()
+    copy = deepcopy(fx.GraphModule(network, graph))
+    torch.testing.assert_close(copy(images), network(images), rtol=0, atol=0)
 
 
 def test_a_function_follows_the_mode_that_it_is_told() -> None:

@@ -288,9 +288,8 @@ def _call_of(func: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str, Any,
         return "call_function", getattr, (args[0], cast(Any, func).__self__.__name__)
     if name in ("__getitem__", "__setitem__"):
         return "call_function", getattr(operator, name.strip("_")), args
-    if isinstance(func, MethodDescriptorType | WrapperDescriptorType) or (
-        getattr(Tensor, name, None) is func
-    ):
+    written_in_python = getattr(func, "__module__", None) == "torch._tensor"  # such as **, `pow`
+    if written_in_python or isinstance(func, MethodDescriptorType | WrapperDescriptorType):
         return "call_method", name, args
     return "call_function", func, args
 
