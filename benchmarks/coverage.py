@@ -29,6 +29,7 @@ import torchvision
 from timm.models import model_entrypoint
 from torch import nn
 
+from nettailor.core.backbone import backbone_of
 from nettailor.core.chain import Chain, chain_of, tangles_of
 from nettailor.core.errors import UserError
 from nettailor.core.families import bare_network
@@ -89,6 +90,7 @@ def measure(name: str) -> Row:
         ) / max(chain.total, 1)
         if share < ENOUGH:
             little = why_little(network, chain)
+        backbone_of(network)  # whose nodes a student has to tell apart
     except UserError as error:
         refusal = str(error)
     except Exception as error:  # a network that cannot even be made
