@@ -40,7 +40,6 @@ SMALLEST = {
     "convmixer": ("convmixer_768_32", 70),
     "convnext": ("test_convnext", 64),
     "cpubone": ("cpubone_nano", 64),
-    "csatv2": ("csatv2", 512),
     "cspnet": ("cs3darknet_focus_s", 64),
     "cspnext": ("cspnext_tiny", 64),
     "davit": ("davit_tiny", 64),
@@ -68,9 +67,6 @@ SMALLEST = {
     "hrnet": ("hrnet_w18_small", 64),
     "iformer": ("iformer_t", 64),
     "inception_next": ("inception_next_atto", 64),
-    "inception_resnet_v2": ("inception_resnet_v2", 299),
-    "inception_v3": ("inception_v3", 299),
-    "inception_v4": ("inception_v4", 299),
     "lcnetv2": ("lcnetv2_small", 64),
     "levit": ("levit_128s", 64),
     "lowformer": ("lowformer_b0", 64),
@@ -83,7 +79,6 @@ SMALLEST = {
     "mobilevit": ("mobilevit_xxs", 64),
     "mvitv2": ("mvitv2_tiny", 64),
     "naflexvit": ("naflexvit_base_patch16_gap", 64),
-    "nest": ("nest_tiny", 224),
     "nextvit": ("nextvit_small", 64),
     "nfnet": ("test_nfnet", 64),
     "pit": ("pit_ti_224", 64),
@@ -121,7 +116,6 @@ SMALLEST = {
     "vitamin": ("vitamin_small_224", 64),
     "volo": ("volo_d1_224", 64),
     "vovnet": ("ese_vovnet19b_slim_dw", 64),
-    "xception": ("legacy_xception", 299),
     "xception_aligned": ("xception41p", 64),
     "xcit": ("xcit_nano_12_p8_224", 64),
 }
@@ -154,8 +148,8 @@ def lively(network: nn.Module, images: Tensor) -> nn.Module:
 
 
 def close(mine: Tensor, theirs: Tensor, relative: float = 1e-5) -> None:
-    """Relative to the largest number; the rows of images differ."""
-    assert (theirs[0] - theirs[1]).abs().max() > 1e-4 * theirs.abs().max()
+    """Relative to the largest number; the rows of two images differ by more."""
+    assert (theirs[0] - theirs[1]).abs().max() > 2 * relative * theirs.abs().max()
     assert (mine - theirs).abs().max() <= relative * theirs.abs().max()
 
 
