@@ -10,15 +10,14 @@ validation; the test is read once, at the end. Finished seeds are read from `--o
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
+from seeds import of_each_seed, print_table
 from small_images import loaders
 from torch import nn
 
@@ -99,21 +98,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/selection"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    seeds = []
-    for seed in given.seeds:
-        name = "digits" if given.images is None else given.images.name
-        file = given.out / f"{name}-{given.size}-{seed}.json"
-        if not file.is_file():
-            file.write_text(json.dumps(measure(given, seed)), encoding="utf-8")
-        seeds.append(json.loads(file.read_text(encoding="utf-8")))
-    print("| network | FLOPs | val % | test % | seconds |\n|---|---|---|---|---|")
-    for rows in zip(*seeds, strict=True):
-        cells = [rows[0]["network"]]
-        for key, digits in (("flops", 3), ("val", 1), ("test", 1), ("seconds", 0)):
-            values = [row[key] for row in rows]
-            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.{digits}f}{spread}")
-        print(f"| {' | '.join(cells)} |")
+    name = "digits" if given.images is None else given.images.name
+    seeds = of_each_seed(
+        given.seeds,
+        lambda seed: given.out / f"{name}-{given.size}-{seed}.json",
+        lambda seed: measure(given, seed),
+    )
+    columns = {"FLOPs": ("flops", 3), "val %": ("val", 1), "test %": ("test", 1)}
+    print_table(seeds, columns | {"seconds": ("seconds", 0)})
 
 
 if __name__ == "__main__":

@@ -12,15 +12,14 @@ The test is read once, at the end.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from seeds import of_each_seed, print_table
 from small_images import loaders
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -146,22 +145,13 @@ def main() -> None:
     weights = pretrained(given.pretrain, given.out, given.epochs)
     if given.task is None:
         return
-    seeds = []
-    for seed in given.seeds:
-        file = given.out / f"{given.task.name}-{seed}.json"
-        if not file.is_file():
-            file.write_text(
-                json.dumps(compare(weights, given.task, given.limit, seed)), encoding="utf-8"
-            )
-        seeds.append(json.loads(file.read_text(encoding="utf-8")))
-    print("| network | FLOPs | params | blocks | val % | test % |\n|---|---|---|---|---|---|")
-    for rows in zip(*seeds, strict=True):
-        cells = [rows[0]["network"]]
-        for key, digits in (("flops", 2), ("params", 2), ("blocks", 0), ("val", 1), ("test", 1)):
-            values = [row[key] for row in rows]
-            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.{digits}f}{spread}")
-        print(f"| {' | '.join(cells)} |")
+    seeds = of_each_seed(
+        given.seeds,
+        lambda seed: given.out / f"{given.task.name}-{seed}.json",
+        lambda seed: compare(weights, given.task, given.limit, seed),
+    )
+    columns = {"FLOPs": ("flops", 2), "params": ("params", 2), "blocks": ("blocks", 0)}
+    print_table(seeds, columns | {"val %": ("val", 1), "test %": ("test", 1)})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
-from nettailor.share import Unit
+from nettailor.share import budget_of
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -69,7 +69,7 @@ def best_route(
     Raises:
         UserError: no route is within the budget; the text says what can be reached.
     """
-    unit, most = _budget(max_flops, max_params)
+    unit, most = budget_of(max_flops, max_params)
     size = next(checked(train_loader))[0].shape[-1]
     shares = shares_of(student, teacher, size, unit)
     values = weigh(student, train_loader, batches=batches, seed=seed, device=device)
@@ -172,7 +172,7 @@ def tailor(
             something else than it should.
     """
     teacher = deepcopy(network) if isinstance(network, Backbone) else Backbone(network)
-    unit, most = _budget(max_flops, max_params)
+    unit, most = budget_of(max_flops, max_params)
     with seeded(seed, "shapes"):
         size = next(checked(val_loader))[0].shape[-1]
         grown = Student(teacher)
@@ -253,15 +253,6 @@ def _plans(student: Student, routes: Mapping[str, Route]) -> list[PrunePlan]:
 def _scores(network: nn.Module, val_loader: Loader) -> Scores:
     device = next(network.parameters()).device.type
     return classify(network, checked(val_loader), accelerator_for(device, "auto")).scores()
-
-
-def _budget(max_flops: float | None, max_params: float | None) -> tuple[Unit, float]:
-    if max_flops is not None and max_params is not None:
-        raise UserError("max_flops and max_params are given: expected one of them")
-    given = max_flops if max_params is None else max_params
-    if given is not None and not given > 0:
-        raise UserError(f"the budget is {given:g}: expected a share above 0")
-    return "flops" if max_params is None else "params", inf if given is None else given
 
 
 def _best(routes: Routes, most: float) -> Route:

@@ -21,7 +21,7 @@ from nettailor.fitting import Loader, Precision, accelerator_for, seeded
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Removal, Shrinking
-from nettailor.share import Unit
+from nettailor.share import budget_of
 from nettailor.stage import train_stage
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.loss import divergence
@@ -105,10 +105,10 @@ def shrink(
     """Train a student while its cost follows a falling target; what the loss feels least goes.
 
     The target is exp(f log m) for a budget of m, where f rises from 0 to 1 between 8 % and 90 % of
-    the steps. Whenever the route costs more, each of its blocks and the exits before its end are
-    tried on three batches, and the one goes whose removal raises the loss least by the cost that it
-    saves (`nettailor.prune.shrink`). The learning rate stays where it is: fine-tune the size that
-    is taken by `fit` and `TailorLoss.after_cut`.
+    the steps. Whenever the route costs more, what can be taken out, a block or all behind an exit,
+    is tried on three batches, and that goes whose removal raises the loss least by the cost that
+    it saves (`nettailor.prune.shrink`). The learning rate stays where it is: fine-tune the size
+    that is taken by `fit` and `TailorLoss.after_cut`.
 
     Args:
         student: with a block, or its identity, into each node: no proxies. It trains in place, on
@@ -129,7 +129,12 @@ def shrink(
     Raises:
         UserError: a budget that no route meets, or a student with proxies.
     """
-    unit, least = _budget(max_flops, max_params)
+    unit, least = budget_of(max_flops, max_params)
+    if least > 1:
+        raise UserError(
+            f"max_flops is {max_flops} and max_params {max_params}: expected one of them, a share "
+            "above 0 and up to 1"
+        )
     accelerator = accelerator_for(device, precision)
     size = next(checked(train_loader))[0].shape[-1]
     if student.wiring.of_kind("proxy"):
@@ -189,13 +194,3 @@ def shrink(
             accelerator=accelerator, validate=validate, keep="last", before_step=before_step,
         )  # fmt: skip
     return snapshots
-
-
-def _budget(max_flops: float | None, max_params: float | None) -> tuple[Unit, float]:
-    given = [one for one in (max_flops, max_params) if one is not None]
-    if len(given) != 1 or not 0 < given[0] <= 1:
-        raise UserError(
-            f"max_flops is {max_flops} and max_params {max_params}: expected one of them, a share "
-            "above 0 and up to 1"
-        )
-    return "params" if max_flops is None else "flops", given[0]

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from numpy.typing import NDArray
 from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
 from timm.models.beit import Attention as BeitAttention
 from timm.models.eva import EvaAttention
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 
-Ints = NDArray[np.int64]
+from nettailor.prune.items import Ints
+
 TABLE = "relative_position_bias_table"  # (distances, heads)
 
 _ROWS = frozenset({"qkv", "q_proj", "k_proj", "v_proj", "gate"})  # linear layers that give heads
