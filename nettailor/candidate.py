@@ -16,14 +16,14 @@ class Candidate:
     """A student cut by one plan and fine-tuned.
 
     Attributes:
-        straight_after: validation scores after the cut and re-estimated statistics, untrained.
+        before: validation scores before it was fine-tuned.
         epochs: of the whole fine-tuning.
         lost: names of the classes that it has lost, see `nettailor.core.judge`.
     """
 
     plan: PrunePlan
     network: Student
-    straight_after: Scores
+    before: Scores
     fitted: Fitted
     epochs: int
     lost: tuple[str, ...] = ()
@@ -59,14 +59,6 @@ class Candidate:
                 break
         return _standing(row) >= target
 
-    def standing(self, epochs: int) -> tuple[float, float]:
-        """How it stood after so many of its epochs; the greater one is the better one.
-
-        By its best epoch until then, as `Scores.better_than` has it, whatever later ones brought.
-        """
-        row = self._best(epochs)
-        return _standing(row), -row["val_loss"]
-
     def _best(self, epochs: int) -> Mapping[str, float]:
         """The metrics of its best epoch of so many."""
         rows = self.fitted.history[:epochs]
@@ -78,10 +70,8 @@ class Candidate:
         names = ", ".join(map(repr, self.lost[:5])) + ", …" * (len(self.lost) > 5)
         return f"class{'es' * (len(self.lost) > 1)} {printable(names)}"
 
-    def verdict(self, target: float | None) -> str:
-        """What became of it, in words; None: it lost a race."""
-        if target is None:
-            return "dropped out"
+    def verdict(self, target: float) -> str:
+        """What became of it, in words."""
         if self.reaches(target):
             return "within tolerance"
         lost = f", loses {self.lost_in_words}" if self.lost else ""

@@ -1,14 +1,10 @@
 """What is said of a choice among cuts that its user would find out too late."""
 
-from collections.abc import Sequence
-
-from nettailor.candidate import Candidate
 from nettailor.core.judge import error_of_difference, margin
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.scores import Scores
 from nettailor.evidence import right_on
 from nettailor.session import Session
-from nettailor.tailoring import Tailoring
+from nettailor.tailoring import Tailored, Tailoring
 
 
 def warn_of_coarse_validation(session: Session, right: bytes) -> None:
@@ -29,18 +25,16 @@ def warn_of_coarse_validation(session: Session, right: bytes) -> None:
 
 def warn_of_the_choice(
     work: Tailoring,
-    candidates: Sequence[Candidate],
+    found: Tailored,
     aim: float | None,
     *,
-    before_cut: Scores,
     teacher: RunFolder,
 ) -> None:
     """Say what is doubtful of the first candidate, which was kept and written.
 
-    aim: what a cut had to reach on validation, in %; None: tolerance had no say. before_cut: of the
-    student, on validation.
+    aim: what a cut had to reach on validation, in %; None: tolerance had no say.
     """
-    kept, *_ = candidates
+    kept, *_ = found.candidates
     if aim is not None:
         warn_of_a_lucky_choice(work.session, kept.name, teacher, work.folder)
     if aim is not None and not kept.reaches(aim):
@@ -49,8 +43,8 @@ def warn_of_the_choice(
             f"chance allowed for; kept the best, {kept.name}. Try more --prune.epochs, a smaller "
             "--gamma or more validation images"
         )
-    ended = {one.name: one.scores for one in candidates if one.ended}
-    scores = {"the student before the cut": before_cut, **ended}
+    ended = {one.name: one.scores for one in found.candidates if one.ended}
+    scores = {**found.before, **ended}
     name, best = max(scores.items(), key=lambda item: item[1].accuracy)
     if work.judge.ahead(best) > 1:
         work.say(

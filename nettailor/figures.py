@@ -225,10 +225,10 @@ def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 
 def candidates_table(rows: Sequence[Mapping[str, Any]], teacher: Mapping[str, Any]) -> Table:
-    """Every cut that was tried: what was left, and validation accuracy around it."""
+    """Every cut that was tried: what was left, and how accurate it was."""
     table = _table(
         "cuts tried, validation accuracy in %", "cut", "blocks", "proxies", "FLOPs", "params",
-        "before cut", "after", "fine-tuned", "", left=(0, 8),
+        "before", "fine-tuned", "", left=(0, 7),
     )  # fmt: skip
     for row in rows:
         table.add_row(
@@ -237,8 +237,7 @@ def candidates_table(rows: Sequence[Mapping[str, Any]], teacher: Mapping[str, An
             str(row["blocks"]["proxy"]),
             f"{row['flops'] / teacher['flops']:.3f}",
             f"{row['params'] / teacher['params']['total']:.3f}",
-            f"{row['before_cut']:.2f}",
-            f"{row['straight_after_cut']:.2f}",
+            f"{row['before_finetuning']:.2f}",
             f"{row['finetuned']:.2f}",
             row["verdict"],
         )

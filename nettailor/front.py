@@ -1,4 +1,4 @@
-"""The accuracy-cost front of a tailored run on disk, so that another point can be picked later."""
+"""The sizes that a student passed as it shrank, on disk: each a trained network."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,20 +13,23 @@ from nettailor.student.wiring import Path as Way
 from nettailor.student.wiring import Wiring
 
 FRONT_FILE = "front.json"
+SIZES_FOLDER = "sizes"
 
 
 class Point(NamedTuple):
-    """A route through a trained student.
+    """A size that a student passed; its network is in `sizes/<name>`.
 
-    flops, params: shares of the backbone's. straight_after: validation accuracy in % when cut, its
-    statistics re-estimated. finetuned: the same after fine-tuning, for those that were.
+    paths: its route. cost: a share of the backbone's, in what the run goes by. flops, params:
+    shares of the backbone's. accuracy: on validation in %, as it stood. finetuned: the same after
+    fine-tuning, for those that were.
     """
 
     name: str
     paths: tuple[Way, ...]
+    cost: float
     flops: float
     params: float
-    straight_after: float
+    accuracy: float
     finetuned: float | None = None
 
     def plan(self, student: Wiring) -> PrunePlan:
@@ -35,7 +38,7 @@ class Point(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """Time spent: in training steps, and with validation and the weighing of paths."""
+    """Time spent: in training steps, and with validation and the weighing of parts."""
 
     train: float
     total: float
@@ -49,15 +52,15 @@ class Seconds(NamedTuple):
 
 
 class Front(NamedTuple):
-    """The points, the leanest first, and what student and points took.
-
-    contenders: the names of the points within a budget, which fine-tuning has to tell apart; none
-    where tolerance chooses.
-    """
+    """The points, the leanest first, and what they took."""
 
     points: list[Point]
     seconds: Seconds
-    contenders: tuple[str, ...]
+
+
+def size_name(cost: float) -> str:
+    """Such as `size-0.250`, by what it costs."""
+    return f"size-{cost:#.3g}"
 
 
 def pick(front: Front, share: Share) -> Point:
@@ -77,8 +80,7 @@ def write_front(folder: Path, front: Front) -> None:
     points = [
         {**point._asdict(), "paths": [list(path) for path in point.paths]} for point in front.points
     ]
-    content = front._asdict() | {"seconds": front.seconds._asdict(), "points": points}
-    write_json(folder / FRONT_FILE, content)
+    write_json(folder / FRONT_FILE, {"points": points, "seconds": front.seconds._asdict()})
 
 
 def read_front(folder: Path, student: Wiring) -> Front:
@@ -92,11 +94,10 @@ def read_front(folder: Path, student: Wiring) -> Front:
     content = read_json(file)
     try:
         points = [_read_point(row, student) for row in content["points"]]
-        contenders = tuple(content["contenders"])
-        if not points or not {point.name for point in points} >= set(contenders):
-            raise ValueError("a point is missing")
+        if not points:
+            raise ValueError("no point is there")
         seconds = content["seconds"]
-        return Front(points, Seconds(float(seconds["train"]), float(seconds["total"])), contenders)
+        return Front(points, Seconds(float(seconds["train"]), float(seconds["total"])))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{file}: is damaged; tailor again with --overwrite") from error
 
@@ -108,12 +109,15 @@ def _read_point(row: Mapping[str, Any], student: Wiring) -> Point:
     targets = [path.target for path in paths]
     if not set(paths) <= set(student.paths) or [0, *targets] != [*sources, student.depth]:
         raise ValueError(f"{rows!r} is no route through the student")
-    finetuned = row["finetuned"]
+    name, finetuned = row["name"], row["finetuned"]
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ValueError(f"{name!r} is no folder's name")
     return Point(
-        str(row["name"]),
+        name,
         paths,
+        float(row["cost"]),
         float(row["flops"]),
         float(row["params"]),
-        float(row["straight_after"]),
+        float(row["accuracy"]),
         None if finetuned is None else float(finetuned),
     )

@@ -30,8 +30,7 @@ def hand_over(
     spent: Seconds,
     *,
     kind: Literal["tailored", "picked"],
-    aim: float | None = None,
-    before_cut: float = 0.0,
+    aim: float = 0.0,
 ) -> None:
     """Measure candidates beside their teacher and write them, the first, which is kept, last.
 
@@ -40,8 +39,7 @@ def hand_over(
 
     Args:
         spent: before the candidates were fine-tuned.
-        aim: what a cut has to reach on validation, in %; None: they raced, tolerance has no say.
-        before_cut: validation accuracy of the student, in %.
+        aim: what a cut has to reach on validation, in %.
     """
     session, started = work.session, time.perf_counter()
     networks: dict[str, nn.Module] = {"teacher": work.teacher}
@@ -78,8 +76,7 @@ def hand_over(
                 "blocks": figures["blocks"],
                 "flops": figures["flops"],
                 "params": figures["params"]["total"],
-                "before_cut": before_cut,
-                "straight_after_cut": candidate.straight_after.accuracy,
+                "before_finetuning": candidate.before.accuracy,
                 "finetuned": candidate.scores.accuracy,
                 "judged": candidate.scores.standing,
                 "lost_classes": list(candidate.lost),

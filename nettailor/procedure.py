@@ -1,8 +1,7 @@
 """From a network to one of the size of the task, in Python: routes, cuts, and all of it at once."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import inf
@@ -12,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from nettailor.candidate import Candidate
-from nettailor.candidates import keep_leanest, keep_winner, of_each_end, on_the_ladder, target_of
+from nettailor.candidates import keep_leanest, target_of
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import LoaderEpochs, checked
@@ -25,12 +24,12 @@ from nettailor.fitting import Loader, Precision, Run, accelerator_for, fit, run_
 from nettailor.network import find_run, load_network
 from nettailor.prune.fold import fold
 from nettailor.prune.importance import measured_on
-from nettailor.prune.ladder import route_name
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.share import budget_of
+from nettailor.shrinking import HOPELESS, Snapshot, shrink
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -74,7 +73,7 @@ def best_route(
     shares = shares_of(student, teacher, size, unit)
     values = weigh(student, train_loader, batches=batches, seed=seed, device=device)
     route = _best(Routes(student.wiring, values, shares.paths, fixed=shares.fixed), most)
-    return PrunePlan.keeping(route_name(route), student.wiring, route.paths)
+    return PrunePlan.keeping(route.name, student.wiring, route.paths)
 
 
 def weigh(
@@ -145,10 +144,10 @@ def tailor(
     run: Run | None = None,
     verbose: bool = True,
 ) -> nn.Module:
-    """Fine-tune a teacher, grow and train a student of it, cut it, and fine-tune what is left.
+    """Fine-tune a teacher, shrink a student of it as it trains, and fine-tune what is left.
 
-    With a budget the best routes of all ends within it race; without one the leanest that is within
-    tolerance of the teacher on validation is kept, chance allowed for (`core.judge.margin`).
+    With a budget that is the last size; without one the leanest within tolerance of the teacher on
+    validation, chance allowed for (`core.judge.margin`).
 
     Args:
         network: a `Backbone`, or what one can be made of; it stays as it is.
@@ -156,9 +155,9 @@ def tailor(
         val_loader: the same, each image once; all choices are made on it.
         max_flops, max_params: the budget, one of them or none: a share of the network's.
         tolerance: points of validation accuracy that the teacher may be ahead.
-        gamma: weight of the expected complexity.
+        gamma: without a budget, the price of cost, see `shrink`.
         teacher_epochs: 0 where the network is fine-tuned already.
-        student_epochs, finetune_epochs: of the student, and of a cut.
+        student_epochs, finetune_epochs: of the student as it shrinks, and of what is left.
         seed: of everything random.
         device, precision: see `fit`.
         run: where to keep what is trained and to go on from; None: nowhere.
@@ -177,7 +176,7 @@ def tailor(
         size = next(checked(val_loader))[0].shape[-1]
         grown = Student(teacher)
     shares = shares_of(grown, teacher, size, unit)
-    # whatever the paths turn out to be worth
+    # the budget can be met before anything is trained
     _best(Routes(grown.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed), most)
     with seeded(seed, "tailor"), run_or_temporary(run) as folder:
         train = partial(
@@ -194,65 +193,61 @@ def tailor(
             train(teacher, CrossEntropy(), epochs=teacher_epochs, name="teacher")
         with seeded(seed, "student"):
             student = Student(teacher)
-        loss = TailorLoss(
-            teacher, gamma=gamma, costs=lambda one: shares_of(one, teacher, size, unit).paths
-        )
-        train(student, loss, epochs=student_epochs, name="student")
-        values = weigh(student, train_loader, seed=seed, device=device)
-        routes = Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
-        place(teacher, next(student.parameters()).device)
-        judge = Judge(teacher=_scores(teacher, val_loader), sure=most == inf)
-        bench = _Bench(student, loss.after_cut(), train, finetune_epochs, judge)
+        judge = Judge(teacher=_scores(teacher, val_loader, device), sure=most == inf)
+        target = target_of(judge, tolerance)
+
+        def hopeless(_: int, last: Scores) -> bool:
+            return last.standing + last.error < target - HOPELESS
+
+        passed = shrink(
+            student, teacher, train_loader, val_loader, max_flops=max_flops, max_params=max_params,
+            gamma=gamma, epochs=student_epochs, judge=judge, seed=seed, device=device,
+            stop=hopeless if most == inf else None, precision=precision, run=folder,
+            verbose=verbose,
+        )  # fmt: skip
+        bench = _Bench(passed, TailorLoss(teacher).after_cut(), train, finetune_epochs, judge)
+        plans = [one.plan for one in reversed(passed)]
         if most < inf:
-            within = [by_end.best(most) for by_end in routes.by_end().values()]
-            named = of_each_end([route for route in within if route is not None])
-            kept, *_ = keep_winner(bench, _plans(student, named))
-        else:
-            plans = _plans(student, on_the_ladder(routes))
-            at_once = [bench.cut(plan)[1].accuracy for plan in plans]
-            kept, *_ = keep_leanest(bench, plans, shares, target_of(judge, tolerance), at_once)
+            return fold(bench.finetune(plans[0]).network)
+        costs = [one.cost for one in reversed(passed)]
+        standings = [one.scores.accuracy for one in reversed(passed)]
+        kept, *_ = keep_leanest(bench, plans, costs, target, standings)
         return fold(kept.network)
 
 
-@dataclass
 class _Bench:
     """The `Bench` of a program's own loaders. train: `fit` with all that stages share."""
 
-    student: Student
-    loss: TailorLoss
-    train: "partial[Fitted]"
-    epochs: int
-    judge: Judge
-
-    def cut(self, plan: PrunePlan) -> tuple[Student, Scores]:
-        """See `nettailor.candidates.Bench`."""
-        shared = self.train.keywords
-        network = cut(self.student, plan, shared["train_loader"], seed=shared["seed"])
-        return network, _scores(network, shared["val_loader"])
+    def __init__(
+        self,
+        passed: Sequence[Snapshot],
+        loss: TailorLoss,
+        train: "partial[Fitted]",
+        epochs: int,
+        judge: Judge,
+    ) -> None:
+        self._passed = {one.plan.name: one for one in passed}
+        self._loss, self._train, self._judge, self.epochs = loss, train, judge, epochs
 
     def finetune(self, plan: PrunePlan, stop: Stop | None = None) -> Candidate:
         """See `nettailor.candidates.Bench`."""
-        network, straight_after = self.cut(plan)
-        fitted = self.train(
-            network, self.loss, epochs=self.epochs, name=plan.name, judge=self.judge, stop=stop
+        start = self._passed[plan.name]
+        network = deepcopy(start.network)
+        fitted = self._train(
+            network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge, stop=stop
         )
-        return Candidate(plan, network, straight_after, fitted, self.epochs)
+        return Candidate(plan, network, start.scores, fitted, self.epochs)
 
     def say(self, line: str, /) -> None:
         """See `nettailor.candidates.Bench`."""
-        if self.train.keywords["verbose"]:
+        if self._train.keywords["verbose"]:
             print(line)
 
 
-def _plans(student: Student, routes: Mapping[str, Route]) -> list[PrunePlan]:
-    """The cuts that leave these routes, the leanest first."""
-    by_cost = sorted(routes.items(), key=lambda one: one[1].cost)
-    return [PrunePlan.keeping(name, student.wiring, route.paths) for name, route in by_cost]
-
-
-def _scores(network: nn.Module, val_loader: Loader) -> Scores:
-    device = next(network.parameters()).device.type
-    return classify(network, checked(val_loader), accelerator_for(device, "auto")).scores()
+def _scores(network: nn.Module, val_loader: Loader, device: Device) -> Scores:
+    accelerator = accelerator_for(device, "auto")
+    place(network, accelerator.device)
+    return classify(network, checked(val_loader), accelerator).scores()
 
 
 def _best(routes: Routes, most: float) -> Route:

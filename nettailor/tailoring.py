@@ -1,17 +1,18 @@
-"""The stages of a tailored run: grow and train the student, cut and fine-tune candidates."""
+"""What both ways of tailoring have in common: the teacher, the judge, fine-tuning after a cut."""
 
+from collections.abc import Mapping
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from nettailor.candidate import Candidate
-from nettailor.core.backbone import Backbone
+from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.config import RunConfig
 from nettailor.core.device import place
 from nettailor.core.judge import Judge
-from nettailor.core.latency import share_of_time
-from nettailor.core.memory import room_for
+from nettailor.core.objective import Objective
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
@@ -19,21 +20,28 @@ from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.core.weights import load_pretrained
 from nettailor.finetune import train
-from nettailor.network import save_network
+from nettailor.front import Seconds
 from nettailor.path_shares import PathCosts
-from nettailor.prune.importance import measured_on
 from nettailor.prune.plan import PrunePlan
-from nettailor.prune.remove import remove
-from nettailor.prune.routes import Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.resolve import schedule_of
 from nettailor.session import Session
-from nettailor.student.drawing import StudentPictures
+from nettailor.student.drawing import Curves, StudentPictures
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
+from nettailor.student.wiring import Wiring
 
-_SCALE_BATCHES = 5
-_IMPORTANCE_BATCHES = 8
+
+class Tailored(NamedTuple):
+    """What a way of tailoring ends with.
+
+    candidates: that were fine-tuned, the one that is kept first. seconds: spent before they were.
+    before: validation scores by name of what came before them.
+    """
+
+    candidates: list[Candidate]
+    seconds: Seconds
+    before: Mapping[str, Scores]
 
 
 def grow_student(config: RunConfig, chain: Backbone) -> Student:
@@ -50,13 +58,16 @@ def grow_student(config: RunConfig, chain: Backbone) -> Student:
     )
 
 
+def wiring_of(config: RunConfig, classes: int) -> Wiring:
+    """The paths of a student before it is trained."""
+    return grow_student(config, create_backbone(config.backbone, classes, config.image_size)).wiring
+
+
 class Tailoring:
-    """The stages of one tailored run; each continues where an earlier session stopped.
+    """One tailored run; each stage continues where an earlier session stopped.
 
-    It is the `Bench` of `nettailor.candidates`. student: the trained one, once there is one.
+    It is the `Bench` of `nettailor.candidates`.
     """
-
-    student: Student
 
     def __init__(
         self, session: Session, folder: RunFolder, teacher: Backbone, costs: PathCosts
@@ -67,7 +78,6 @@ class Tailoring:
         self.teacher = place(teacher, self.device)
         self.taught = session.loaders.validate(self.teacher)
         self.epochs, self.say = config.prune.epochs, session.screen.say
-        # candidates for a budget are compared with each other, not with the teacher
         self.judge = Judge(config.metric, self.taught, sure=config.budget.given is None)
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
@@ -88,11 +98,17 @@ class Tailoring:
             label_smoothing=config.label_smoothing,
             class_weights=session.loaders.class_weights,
         )
-        # shuffled batches: files lie sorted by class, and one class alone varies less
-        batches = islice(session.loaders.train.epoch(0), _SCALE_BATCHES)
-        room = room_for(config.batch_size, "a pass of the teacher")
-        with session.accelerator.autocast(), room:
-            self.loss.calibrate(images.to(self.device) for images, _ in batches)
+
+    def tailored(self, target: float) -> Tailored:
+        """The whole way from the teacher to fine-tuned candidates.
+
+        target: what a candidate has to reach on validation, in %.
+        """
+        raise NotImplementedError
+
+    def start(self, plan: PrunePlan) -> Student:
+        """What a plan leaves, as it stands before it is fine-tuned."""
+        raise NotImplementedError
 
     def validate(self, network: nn.Module) -> Scores:
         """Scores on the validation split, judged beside the teacher's."""
@@ -103,67 +119,31 @@ class Tailoring:
         self.session.seed_stage("student")
         return place(grow_student(self.config, self.chain), self.device)
 
-    def share_of_time(self, network: Student) -> float:
-        """The latency of a network over the backbone's, both measured now."""
-        size, batch = self.config.image_size, self.config.budget.batch
-        keep = self.costs.kept_times()
-        with self.session.screen.counting("timing a cut") as tell:
-            return share_of_time(
-                network, self.teacher, size, self.device, batch=batch, keep=keep, tell=tell
-            )
-
-    def _fit(
-        self, stage: str, network: Student, schedule: Schedule, loss: TailorLoss, **how: Any
-    ) -> Fitted:
-        """Train a student by the loss; `how` as for `train`."""
-        complexity = loss.expected_cost(network, self.config.image_size)
-        # after a cut the path weights hardly move: its start and its end say all
-        drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
-        pictures = StudentPictures(
-            self.teacher.stages, drawn, lambda student: complexity(student.path_weights())
-        )
-        how |= {"validate": self.validate, "pictures": pictures}
-        student = self.config.student
-        how["path_lr"] = student.path_lr * schedule.lr / student.lr
-        return train(self.session, network, loss, stage, self.folder, schedule, **how)
-
-    def train_student(self) -> tuple[Fitted, Scores]:
-        """Grow the student and train it.
-
-        Returns its course, and its validation scores straight before any cut, with re-estimated
-        statistics.
-        """
-        self.student = student = self.grown()
-        self.costs.keep(student)
-        self.session.seed_stage("training the student")
-        schedule = schedule_of(self.config, "student")
-        fitted = self._fit("student", student, schedule, self.loss, keep="last")
-        self._reestimate(student)
-        save_network(self.folder.path / "student", student, self.session.architecture(self.source))
-        return fitted, self.validate(student)
-
-    def routes(self, student: Student) -> Routes:
-        """Every route through the trained student, by what it is worth and what it costs."""
-        shares = self.costs.shares(student)
-        batches = list(islice(self.session.loaders.train.epoch(0), _IMPORTANCE_BATCHES))
-        screen = self.session.screen
-        screen.say(f"weighing {len(student.wiring.paths)} paths on {len(batches)} batches each")
-        with screen.counting("weighing paths") as tell:
-            values = measured_on(student, batches, self.session.accelerator, tell)
-        return Routes(student.wiring, values, shares.paths, fixed=shares.fixed)
-
-    def _reestimate(self, network: Student) -> None:
+    def reestimate(self, network: nn.Module) -> None:
+        """See `nettailor.prune.statistics`."""
         batches = islice(self.session.loaders.train.epoch(0), STATISTICS_BATCHES)
         reestimate(network, batches, self.session.accelerator)
 
-    def cut(self, plan: PrunePlan) -> tuple[Student, Scores]:
-        """The student without what the plan drops, its statistics re-estimated, and its scores."""
-        network = remove(self.student, plan)
-        self._reestimate(network)
-        return network, self.validate(network)
+    def fit(
+        self,
+        stage: str,
+        network: nn.Module,
+        schedule: Schedule,
+        loss: Objective,
+        curves: Curves,
+        **how: Any,
+    ) -> Fitted:
+        """Train a student by a loss; `how` as for `train`."""
+        # after a cut the path weights hardly move: its start and its end say all
+        drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
+        pictures = StudentPictures(self.teacher.stages, drawn, curves)
+        student = self.config.student
+        how = {"validate": self.validate, "pictures": pictures} | how
+        how["path_lr"] = student.path_lr * schedule.lr / student.lr
+        return train(self.session, network, loss, stage, self.folder, schedule, **how)
 
     def finetune(self, plan: PrunePlan, stop: Stop | None = None) -> Candidate:
-        """Cut and fine-tune with γ1 = 0, from where an earlier call stopped.
+        """Fine-tune what a plan leaves with γ1 = 0, from where an earlier call stopped.
 
         Args:
             plan: what stays of the student.
@@ -171,11 +151,20 @@ class Tailoring:
         """
         settings = self.config.prune
         self.session.seed_stage(plan.name)
-        network, straight_after = self.cut(plan)
-        if settings.finetune == "all":
-            network.finetune_all()
+        network = self.start(plan)
+        before = self.validate(network)
         loss = self.loss.after_cut(mimicry=settings.by == "rank")
         schedule = schedule_of(self.config, "prune")
-        fitted = self._fit(plan.name, network, schedule, loss, stop=stop)
+        curves = partial(expected_cost, loss, self.config.image_size)
+        fitted = self.fit(plan.name, network, schedule, loss, curves, stop=stop)
         lost = tuple(self.session.task.classes[one] for one in self.judge.lost(fitted.scores))
-        return Candidate(plan, network, straight_after, fitted, settings.epochs, lost)
+        return Candidate(plan, network, before, fitted, settings.epochs, lost)
+
+
+def expected_cost(
+    loss: TailorLoss, image_size: int, network: nn.Module, epoch: int
+) -> dict[str, float]:
+    """The curve of E[C], as a share of the backbone's cost."""
+    assert isinstance(network, Student), "path weights are a student's"
+    complexity = loss.expected_cost(network, image_size)
+    return {"expected_complexity": complexity(network.path_weights()).item()}

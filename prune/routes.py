@@ -23,6 +23,11 @@ class Route(NamedTuple):
     value: float
     cost: float
 
+    @property
+    def name(self) -> str:
+        """Such as `route-0.250`, by its cost."""
+        return f"route-{self.cost:#.3g}"
+
 
 class Routes:
     """Every route of a student, by value and cost.
@@ -63,21 +68,6 @@ class Routes:
                 better = reached > self._best[node]
                 self._best[node][better] = reached[better]
                 self._last[node][better] = position
-
-    def by_end(self) -> "dict[Path, Routes]":
-        """The routes that take each path into the logits, the head or an exit, by themselves."""
-        paths = self._wiring.paths
-        ends = [paths[position] for position in self._wiring.incoming[-1]]
-        found = {}
-        for end in ends:
-            kept = [i for i, path in enumerate(paths) if path not in ends or path == end]
-            found[end] = Routes(
-                Wiring(self._wiring.depth, tuple(paths[i] for i in kept)),
-                [self._value[i] for i in kept],
-                [self._cost[i] for i in kept],
-                fixed=self._fixed,
-            )
-        return found
 
     def best(self, most: float, *, least: float = 0.0) -> Route | None:
         """The most valuable route whose exact cost lies in [least, most]; None when there is none.

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.modes import training
+from nettailor.prune.routes import Routes
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
-from nettailor.student.wiring import Path
+from nettailor.student.wiring import Path, Wiring
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, the teacher's logits)
-_NEAR = 0.02  # of a budget: what it may be missed by
+WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
 _DUST = 1e-4  # of the backbone's cost: what is no saving
 
 
@@ -29,6 +30,11 @@ class Removal(NamedTuple):
     loss: float
     saved: float
 
+    @property
+    def price(self) -> float:
+        """Nats for all of the backbone's cost, at least 0."""
+        return max(self.loss, 0.0) / max(self.saved, _DUST)
+
 
 class Shrinking(nn.Module):
     """One route through a student, at first all of the backbone, of which parts are taken out.
@@ -37,11 +43,16 @@ class Shrinking(nn.Module):
     it. What went is not computed any more, so each step costs what is left.
 
     Attributes:
-        student: with every block, identities and exits. taken: which of its paths are on the
-            route, (paths,), kept in states.
+        student: with every block, identities and exits.
+        least: the cost that is shrunk to, a scalar; it may be set anew.
+        taken: which of its paths are on the route, (paths,). prices: what the loss rose by, for
+            all of the backbone's cost, when a block was last tried without, or an exit as the end,
+            (paths,); NaN before that. All three are kept in states.
     """
 
+    least: Tensor
     taken: Tensor
+    prices: Tensor
 
     def __init__(self, student: Student, shares: PathShares, least: float) -> None:
         """The whole backbone's route.
@@ -49,14 +60,16 @@ class Shrinking(nn.Module):
         Args:
             student: not trained; its modules are trained in place.
             shares: what its paths cost.
-            least: the cost that is shrunk to, a share of the backbone's. An exit that is leaner
-                with all blocks before it than a later one that is leaner as well is left out.
+            least: a share of the backbone's. An exit that is leaner with all blocks before it than
+                a later one that is leaner as well is left out.
         """
         super().__init__()
-        self.student, self.shares, self.least = student, shares, least
+        self.student, self.shares = student, shares
+        self.register_buffer("least", torch.tensor(least, dtype=torch.float64))
         paths = student.wiring.paths
         whole = [path.kind in ("block", "head") for path in paths]
         self.register_buffer("taken", torch.tensor(whole))
+        self.register_buffer("prices", torch.full((len(paths),), math.nan))
         self._cost = dict(zip(paths, shares.paths, strict=True))
         self._route: tuple[Path, ...] | None = None
         blocks = student.wiring.of_kind("block")
@@ -69,6 +82,11 @@ class Shrinking(nn.Module):
         # of the ends that are leaner whatever is kept before them, the dearest one is enough
         below = [cost for cost in dearest.values() if cost < least]
         self._ends = [end for end, cost in dearest.items() if cost >= max(below, default=0.0)]
+
+    @property
+    def wiring(self) -> Wiring:
+        """All that there was at first."""
+        return self.student.wiring
 
     @property
     def route(self) -> tuple[Path, ...]:
@@ -127,6 +145,10 @@ class Shrinking(nn.Module):
             return ()
         return (*way, *(self._identities[node] for node in further), end)
 
+    def path_weights(self) -> Tensor:
+        """(paths,) in the wiring's order: 1 on the route, 0 beside it."""
+        return self.taken.float()
+
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> logits (B, classes) of the route."""
         return self.at_ends(images, [])[0]
@@ -182,17 +204,23 @@ class Shrinking(nn.Module):
                     x = self._on(nodes[place], route[place:])
                     rises[number] += (loss(x, labels, target) - now).double().cpu() / len(batches)
         cost = self.cost
-        return [
+        found = [
             Removal(route, rise, cost - self.cost_of(route))
             for (_, route), rise in zip(after, rises.tolist(), strict=True)
         ]
+        here, paths = self.route, self.student.wiring.paths
+        for (place, route), one in zip(after, found, strict=True):
+            gone = route[-1] if route[-1] != here[-1] else here[place]
+            self.prices[paths.index(gone)] = one.price
+        return found
 
     def best(self, removals: Sequence[Removal], goal: float) -> Removal | None:
         """Of those that save something the one that the loss rises least for, by the cost saved.
 
         What is saved beyond the goal counts for nothing: a large thing whose removal the network
         would not get over is not taken for many small ones that it would, one after the other.
-        Where a removal does not lead below `least` by more than 2 %, none that does is taken.
+        Nothing is taken after which what is left of `least` unused would have to be more than 2 %,
+        or more than it has to be anyway.
 
         Args:
             removals: as measured.
@@ -200,15 +228,24 @@ class Shrinking(nn.Module):
 
         Returns None where nothing is left to take out.
         """
-        saving = [one for one in removals if one.saved > _DUST]
-        spare = self.cost - self.least * (1 - _NEAR)
-        fitting = [one for one in saving if one.saved <= spare]
         most = max(self.cost - goal, _DUST)
 
         def price(one: Removal) -> float:
             return max(one.loss, 0.0) / min(one.saved, most)
 
-        return min(fitting or saving, key=price, default=None)
+        saving = sorted((one for one in removals if one.saved > _DUST), key=price)
+        aim = min(self.dearest_within(self.route), (1 - WITHIN) * float(self.least))
+        fitting = (one for one in saving if self.dearest_within(one.route) >= aim - _DUST)
+        return next(fitting, saving[0] if saving else None)
+
+    def dearest_within(self, route: Sequence[Path]) -> float:
+        """The highest cost up to `least` of what a route can still shrink to; 0 where none is."""
+        blocks = [one for one in route if one.kind == "block"]
+        paths = (*blocks, *self._identities.values(), *self._ends)
+        wiring = Wiring(self.student.wiring.depth, paths)
+        cost = [self._cost[one] for one in wiring.paths]
+        found = Routes(wiring, cost, cost, fixed=self.shares.fixed).best(float(self.least))
+        return 0.0 if found is None else found.cost
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from nettailor.student.network import Student
 from nettailor.student.wiring import Kind, Path, Wiring
 
 _BLOCK, _IDENTITY, _PROXY, _EXIT = "#555555", "#222222", "#1f77b4", "#e69f00"
@@ -240,37 +239,48 @@ def _box(
     axes.text(middle, y + lift, name, ha="center", va="center", size=_SMALL, color=ink)
 
 
+@runtime_checkable
+class HasPaths(Protocol):
+    """A student, or one that shrinks."""
+
+    @property
+    def wiring(self) -> Wiring:
+        """Its paths."""
+
+    @property
+    def path_weights(self) -> Callable[[], Tensor]:
+        """() -> α (paths,)."""
+
+
+# (network, epoch) -> further curves by name
+Curves = Callable[[nn.Module, int], Mapping[str, float]]
+
+
 class StudentPictures:
     """TensorBoard curves of a student after each epoch, and pictures after chosen ones.
 
     Args:
         stages: the backbone stage of each block, L entries.
         drawn: the epochs to draw, 0 for the start; drawing takes most of a second.
-        expected_complexity: E[C] of the student, as a share of the backbone's cost.
+        curves: what is drawn beside the path weights, such as E[C].
     """
 
-    def __init__(
-        self,
-        stages: Sequence[int],
-        drawn: Container[int],
-        expected_complexity: Callable[[Student], Tensor],
-    ) -> None:
-        self._stages, self._drawn = stages, drawn
-        self._expected_complexity = expected_complexity
+    def __init__(self, stages: Sequence[int], drawn: Container[int], curves: Curves) -> None:
+        self._stages, self._drawn, self._curves = stages, drawn, curves
 
     def __call__(self, writer: SummaryWriter, epoch: int, network: nn.Module) -> None:
         """Every α as a curve, the heat map and the drawing."""
-        assert isinstance(network, Student)
-        expected = self._expected_complexity(network).item()
-        writer.add_scalar("expected_complexity", expected, epoch)
-        alpha = network.path_weights().tolist()
-        for path, weight in zip(network.wiring.paths, alpha, strict=True):
-            writer.add_scalar(f"path_weight/{tag_of(path, network.wiring.depth)}", weight, epoch)
+        assert isinstance(network, HasPaths)
+        wiring, alpha = network.wiring, network.path_weights().tolist()
+        for name, value in self._curves(network, epoch).items():
+            writer.add_scalar(name, value, epoch)
+        for path, weight in zip(wiring.paths, alpha, strict=True):
+            writer.add_scalar(f"path_weight/{tag_of(path, wiring.depth)}", weight, epoch)
         if epoch not in self._drawn:
             return
-        writer.add_figure("path_weights", heat_map(network.wiring, alpha), epoch)
+        writer.add_figure("path_weights", heat_map(wiring, alpha), epoch)
         title = f"epoch {epoch}: opacity is the path weight"
-        drawing = architecture(network.wiring, alpha, stages=self._stages, title=title)
+        drawing = architecture(wiring, alpha, stages=self._stages, title=title)
         writer.add_figure("architecture", drawing, epoch)
 
 

@@ -14,6 +14,8 @@ import torch
 from conftest import PUBLISHED, front_in, lively_chain, quick_latency
 from hypothesis import given
 from hypothesis import strategies as st
+from nettailor.cuts import check_depths
+from nettailor.prune.ladder import ladder, route_name
 
 from nettailor import candidates, path_shares, stage, tailoring
 from nettailor.candidate import Candidate
@@ -24,10 +26,8 @@ from nettailor.core.errors import UserError
 from nettailor.core.flags import run_command
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
-from nettailor.cuts import check_depths
 from nettailor.network import load_network
 from nettailor.prune.depths import decided
-from nettailor.prune.ladder import ladder, route_name
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.routes import Route, Routes
 from nettailor.student.costs import shares_of

@@ -35,6 +35,10 @@ def require_a_way_to_cut(config: RunConfig) -> None:
     """Raise UserError where a student could not be cut as the settings say."""
     if config.budget.given and config.prune.by == "rank":
         raise UserError("settings: prune.by = 'rank': a budget needs prune.by: route")
+    if config.student.skips and config.prune.by == "route":
+        raise UserError(
+            f"settings: student.skips = {config.student.skips}: proxies need prune.by: rank"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,29 @@
-"""`python -m nettailor.tailor`: grow a student, train it, cut it, keep the leanest that holds."""
+"""`python -m nettailor.tailor`: grow a student, shrink it, keep the leanest that holds."""
 
 from typing import Any
 
 from nettailor.budget import check_budget
+from nettailor.by_rank import ByRank, check_depths, check_routes
+from nettailor.by_shrinking import ByShrinking
 from nettailor.candidates import target_of
 from nettailor.choice_warnings import warn_of_coarse_validation, warn_of_the_choice
 from nettailor.commands.teach import ready_teacher, say_teacher, teacher_folder
 from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.config import TEACHER_KEYS, RunConfig, recorded
 from nettailor.core.console import Screen
-from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, sha256_of, write_json
 from nettailor.core.flags import CommandFlags
 from nettailor.core.run_folder import RunFolder
-from nettailor.cuts import check_depths, check_routes, try_cuts
 from nettailor.figures import candidates_table, side_by_side
-from nettailor.front import Seconds, pick, read_front
+from nettailor.finetune import Teacher
+from nettailor.front import SIZES_FOLDER, pick, read_front
 from nettailor.hand_over import CANDIDATES_FILE, hand_over
-from nettailor.network import load_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
 from nettailor.session import Session, start_session
 from nettailor.share import Share
-from nettailor.student.network import Student
-from nettailor.tailoring import Tailoring
+from nettailor.tailoring import Tailoring, wiring_of
 
 LATENCY_FILE = "latency_table.json"
 TEACHER_FILE = "teacher.json"
@@ -48,7 +47,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
         check_routes(config, len(session.task.classes))
         check_budget(session, costs)
     teacher = ready_teacher(session)
-    work = Tailoring(session, folder, teacher.network, costs)
+    work = _way(session, folder, teacher, costs)
     if work.source.digest != teacher.architecture.weights_digest:
         raise UserError(
             f"{teacher.folder.path} was fine-tuned from other weights "
@@ -61,27 +60,28 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     _hold_to(folder, teacher.folder, begins=True)
 
     say_stages_of(session)
-    grown, before = work.train_student()
     warn_of_coarse_validation(session, work.taught.right)
-    screen.say(
-        f"student before the cut: validation {work.judge.value(before):.2f} %; teacher "
-        f"{work.judge.aim:.2f} %" + (f" ({config.metric})" if config.metric != "accuracy" else "")
-    )
+    screen.say(f"teacher: validation {work.judge.aim:.2f} % ({config.metric})")
     target = target_of(work.judge, config.prune.tolerance)
-    candidates, spent = try_cuts(work, target, Seconds(grown.seconds, grown.total_seconds))
-    # a budget ends with a race, where tolerance has no say
+    found = work.tailored(target)
+    # where there is a budget, tolerance has no say
     aim = target if config.budget.given is None else None
-    hand_over(
-        work, candidates, teacher, spent, kind="tailored", aim=aim, before_cut=before.accuracy
-    )
-    warn_of_the_choice(work, candidates, aim, before_cut=before, teacher=teacher.folder)
+    hand_over(work, found.candidates, teacher, found.seconds, kind="tailored", aim=target)
+    warn_of_the_choice(work, found, aim, teacher=teacher.folder)
     return folder
+
+
+def _way(session: Session, folder: RunFolder, teacher: Teacher, costs: PathCosts) -> Tailoring:
+    """By rank as published, or by a student that shrinks."""
+    way = ByRank if session.config.prune.by == "rank" else ByShrinking
+    return way(session, folder, teacher.network, costs)
 
 
 def say_stages_of(session: Session) -> None:
     """The stages after the teacher's, each with its epochs."""
     config = session.config
-    cut = "each cut that is tried, at most" if config.budget.given is None else "the cut that wins"
+    free = config.budget.given is None
+    cut = "each size that is tried, at most" if free else "the size within the budget"
     say_stages(session, {"student": config.student.epochs, cut: config.prune.epochs})
 
 
@@ -143,9 +143,8 @@ def pick_another(session: Session, share: Share) -> RunFolder:
             "first, without --pick"
         )
     session.open(folder, _settings(session), ignored=TEACHER_KEYS, overwrite=False)
-    student, _ = load_network(folder.path / "student")
-    assert isinstance(student, Student), "a tailored run keeps its student"
-    front = read_front(folder.path, student.wiring)
+    wiring = wiring_of(session.config, len(session.task.classes))
+    front = read_front(folder.path, wiring)
     point = pick(front, share)
     picked = RunFolder(folder.path / "picked" / share.name)
     if picked.finished:
@@ -154,9 +153,8 @@ def pick_another(session: Session, share: Share) -> RunFolder:
     teacher = ready_teacher(session)
     _hold_to(folder, teacher.folder)
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)
-    work = Tailoring(session, picked, teacher.network, costs)
-    work.student = place(student, work.device)
-    candidate = work.finetune(point.plan(student.wiring))
+    work = ByShrinking(session, picked, teacher.network, costs, sizes=folder.path / SIZES_FOLDER)
+    candidate = work.finetune(point.plan(wiring))
     hand_over(work, [candidate], teacher, front.seconds, kind="picked")
     return picked
 

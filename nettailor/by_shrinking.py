@@ -1,0 +1,209 @@
+"""Tailoring by a student that shrinks as it trains; every size that it passed is kept."""
+
+import math
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from torch import nn
+
+from nettailor.budget import budget_share
+from nettailor.candidates import keep_leanest
+from nettailor.core.backbone import Backbone
+from nettailor.core.device import place
+from nettailor.core.latency import share_of_time
+from nettailor.core.ranks import from_main
+from nettailor.core.run_folder import RunFolder
+from nettailor.core.scores import Scores
+from nettailor.core.trainer import Stop
+from nettailor.core.training_state import Fitted
+from nettailor.front import (
+    FRONT_FILE,
+    SIZES_FOLDER,
+    Front,
+    Point,
+    Seconds,
+    read_front,
+    size_name,
+    write_front,
+)
+from nettailor.network import load_network, save_network
+from nettailor.path_shares import PathCosts
+from nettailor.prune.descent import TRIED_ON, Descent
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.prune.shrink import WITHIN, Shrinking
+from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.resolve import schedule_of
+from nettailor.session import Session
+from nettailor.share import UNITS
+from nettailor.shrinking import FLOOR, HOPELESS
+from nettailor.student.costs import shares_of
+from nettailor.student.drawing import tag_of
+from nettailor.student.network import Student
+from nettailor.tailoring import Tailored, Tailoring
+
+_TRIES = 5  # at most, at a network that keeps a latency budget by the clock
+
+
+class ByShrinking(Tailoring):
+    """A student that shrinks to a budget, or until its accuracy or γ ends it.
+
+    sizes: the folder of the networks that it passed.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        teacher: Backbone,
+        costs: PathCosts,
+        *,
+        sizes: Path | None = None,
+    ) -> None:
+        super().__init__(session, folder, teacher, costs)
+        self.sizes = sizes or folder.path / SIZES_FOLDER
+
+    def tailored(self, target: float) -> Tailored:
+        """Shrink; then fine-tune the last size, or without a budget the leanest that holds."""
+        front = self.shrink(target)
+        wiring = self._wiring
+        if self.config.budget.given is not None:
+            leanest, *_ = front.points
+            candidates = [self.finetune(leanest.plan(wiring))]
+        else:
+            plans = [point.plan(wiring) for point in front.points]
+            costs = [point.cost for point in front.points]
+            standings = [point.accuracy for point in front.points]
+            candidates = keep_leanest(self, plans, costs, target, standings)
+        ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
+        points = [point._replace(finetuned=ends.get(point.name)) for point in front.points]
+        write_front(self.folder.path, front._replace(points=points))
+        return Tailored(candidates, front.seconds, {})
+
+    def start(self, plan: PrunePlan) -> Student:
+        """The size as the student passed it."""
+        network, _ = load_network(self.sizes / plan.name)
+        assert isinstance(network, Student), "sizes are those of a student"
+        return place(network, self.device)
+
+    def shrink(self, target: float) -> Front:
+        """Train the student as it shrinks; returns what it passed."""
+        student = self.grown()
+        self._wiring = student.wiring
+        self._shares = [shares_of(student, self.teacher, self.config.image_size, u) for u in UNITS]
+        self.costs.keep(student)
+        shares = self.costs.shares(student)
+        self._budget = most = budget_share(self.config.budget, shares)
+        network = Shrinking(student, shares, most or FLOOR)
+        network = place(network, self.device)
+        settings, loaders = self.config.student, self.session.loaders
+        loss = ShrinkLoss(
+            self.teacher,
+            settings.distill,
+            label_smoothing=self.config.label_smoothing,
+            class_weights=loaders.class_weights,
+        )
+        schedule = replace(schedule_of(self.config, "student"), shape="constant", warmup_epochs=1)
+        descent = Descent(
+            network,
+            loss,
+            islice(loaders.train.epoch(0), TRIED_ON),
+            self.session.accelerator,
+            epochs=schedule.epochs,
+            steps_per_epoch=loaders.train.steps_per_epoch,
+            price=math.inf if most else settings.gamma,
+        )
+
+        def validate(module: nn.Module) -> Scores:
+            scores = self.validate(module)
+            self._pass(network, scores)
+            if self.config.budget.max_latency_ms and network.cost < 2 * float(network.least):
+                self._by_the_clock(network)
+            return scores
+
+        def hopeless(_: int, last: Scores) -> bool:
+            return last.standing + last.error < target - HOPELESS
+
+        def curves(_: nn.Module, epoch: int) -> dict[str, float]:
+            prices = zip(network.wiring.paths, network.prices.tolist(), strict=True)
+            found = {"cost": network.cost, "target": descent.target(epoch / schedule.epochs)}
+            return found | {
+                f"price/{tag_of(path, network.wiring.depth)}": price
+                for path, price in prices
+                if not math.isnan(price)
+            }
+
+        self.session.seed_stage("training the student")
+        stop: Stop | None = None if most else hopeless
+        fitted = self.fit(
+            "student", network, schedule, loss, curves, keep="last", validate=validate, stop=stop,
+            before_step=descent.before_step,
+        )  # fmt: skip
+        if self.config.budget.max_latency_ms:
+            self._keep_the_budget(network, descent)
+        return self._front(fitted)
+
+    def _pass(self, network: Shrinking, scores: Scores) -> None:
+        """Write a size down, its network and how it stands."""
+        name, folder = size_name(network.cost), self.folder.path
+        plan = PrunePlan.keeping(name, network.wiring, network.route)
+        size, architecture = remove(network.student, plan), self.session.architecture(self.source)
+        flops, params = (one.of(network.student, network.route) for one in self._shares)
+        point = Point(name, network.route, network.cost, flops, params, self.judge.value(scores))
+
+        def write() -> None:
+            others = []
+            if (folder / FRONT_FILE).exists():
+                front = read_front(folder, network.wiring)
+                others = [one for one in front.points if one.name != name]
+            save_network(self.sizes / name, size, architecture)
+            points = sorted([*others, point], key=lambda one: one.cost)
+            write_front(folder, Front(points, Seconds(0, 0)))
+
+        from_main(write)
+
+    def _front(self, fitted: Fitted) -> Front:
+        front = read_front(self.folder.path, self._wiring)
+        front = front._replace(seconds=Seconds(fitted.seconds, fitted.total_seconds))
+        from_main(partial(write_front, self.folder.path, front))
+        return front
+
+    def _share_of_time(self, network: Shrinking) -> float:
+        """The latency of the route over the backbone's, both measured now."""
+        plan = PrunePlan.keeping("timed", network.wiring, network.route)
+        size, batch = self.config.image_size, self.config.budget.batch
+        keep = self.costs.kept_times()
+        with self.session.screen.counting("timing what is left") as tell:
+            return share_of_time(
+                remove(network.student, plan), self.teacher, size, self.device,
+                batch=batch, keep=keep, tell=tell,
+            )  # fmt: skip
+
+    def _by_the_clock(self, network: Shrinking, margin: float = 0.0) -> float:
+        """Shrink on to what the paths add up to where the network itself takes the budget.
+
+        Returns its share of the time now.
+        """
+        assert self._budget is not None, "there is a budget of time"
+        share = self._share_of_time(network)
+        network.least.fill_((1 - margin) * self._budget * network.cost / share)
+        return share
+
+    def _keep_the_budget(self, network: Shrinking, descent: Descent) -> None:
+        """Take more out where the last size takes longer than the budget."""
+        assert self._budget is not None, "there is a budget of time"
+        for _ in range(_TRIES):
+            share = self._by_the_clock(network, margin=WITHIN / 2)
+            in_ms = share / self._budget * (self.config.budget.max_latency_ms or 0)
+            self.say(f"what is left takes {in_ms:.4g} ms by the clock")
+            if share <= self._budget or not descent.reach(float(network.least)):
+                break
+            self.reestimate(network)
+            self._pass(network, self.validate(network))
+        if share > self._budget:
+            self.say(
+                f"warning: no network keeps {self.config.budget.max_latency_ms:g} ms by the clock; "
+                f"the one that is kept takes {in_ms:.4g} ms"
+            )

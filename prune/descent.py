@@ -1,0 +1,99 @@
+"""When a student shrinks: the course of its cost, and what it takes for a part to go."""
+
+import math
+from collections.abc import Iterable
+from functools import partial
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from nettailor.core.memory import room_for
+from nettailor.core.ranks import from_main
+from nettailor.prune.shrink import Removal, Shrinking
+from nettailor.prune.shrink_loss import ShrinkLoss
+
+TRIED_ON = 3  # batches that removals are tried on
+_FROM, _TO = 0.08, 0.9  # of the steps: where the target begins to fall, and where it has fallen
+_SOON = 0.1  # of the steps: how far ahead a removal's saving counts
+_LOOKS = 4  # times an epoch that the cost is compared with its target
+
+
+class Descent:
+    """Takes parts out of a network before steps at which it costs more than its target.
+
+    The target is exp(f log m) for a least cost of m, where f rises from 0 to 1 between 8 % and
+    90 % of the steps. Four times an epoch, while the network costs more, each part is tried
+    without, and the one that the loss misses least by its cost goes, unless it is worth the price.
+
+    All depends on the step and the network: training that goes on takes the same parts out.
+
+    Attributes:
+        network: that shrinks.
+    """
+
+    def __init__(
+        self,
+        network: Shrinking,
+        loss: ShrinkLoss,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        accelerator: Accelerator,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        price: float = math.inf,
+    ) -> None:
+        """
+        Args:
+            network: on the device.
+            loss: says what a removal does.
+            batches: images (B, C, S, S) and labels (B,) that removals are tried on.
+            accelerator: says where, and in which precision.
+            epochs, steps_per_epoch: of the training.
+            price: the most nats, for all of the backbone's cost, that a removal may raise the loss
+                by.
+        """
+        self.network, self._loss, self._price = network, loss, price
+        self._accelerator = accelerator
+        self._steps, self._every = epochs * steps_per_epoch, max(1, steps_per_epoch // _LOOKS)
+        self._batches = []
+        for images, labels in batches:
+            images = images.to(accelerator.device)
+            with accelerator.autocast(), room_for(len(images), "a pass of the teacher"):
+                target = loss.teacher(images).logits
+            self._batches.append((images, labels.to(accelerator.device), target))
+
+    def target(self, done: float) -> float:
+        """The cost, a share of the backbone's, after a part of the steps."""
+        fallen = min(max((done - _FROM) / (_TO - _FROM), 0.0), 1.0)
+        return math.exp(fallen * math.log(float(self.network.least)))
+
+    def before_step(self, step: int) -> bool:
+        """Take out what is due; whether anything went.
+
+        step: how many were taken.
+        """
+        last = step + 1 == self._steps
+        if step % self._every and not last:
+            return False
+        done = 1.0 if last else step / self._steps
+        return self.reach(self.target(done), soon=self.target(done + _SOON))
+
+    def reach(self, target: float, *, soon: float | None = None) -> bool:
+        """Take out parts until the network costs no more than a target; whether anything went.
+
+        soon: the target of some steps later: what is saved beyond it counts for nothing.
+        """
+        went = False
+        while self.network.cost > target:
+            found = from_main(partial(self._next, target if soon is None else soon))
+            if found is None or found.price > self._price:
+                break
+            self.network.take(found.route)
+            went = True
+        return went
+
+    def _next(self, goal: float) -> Removal | None:
+        size = len(self._batches[0][0])
+        with self._accelerator.autocast(), room_for(size, "trying what can go"):
+            removals = self.network.removals(self._batches, self._loss.of)
+        return self.network.best(removals, goal)

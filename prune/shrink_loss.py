@@ -1,0 +1,61 @@
+"""What a student loses as it shrinks: at its own end, and at one that it may yet end in."""
+
+import torch
+from torch import Tensor, nn
+
+from nettailor.core.backbone import Backbone
+from nettailor.core.objective import cross_entropies
+from nettailor.prune.shrink import Shrinking
+from nettailor.student.loss import divergence
+from nettailor.teacher.target import as_target
+
+_OTHER = 0.3  # the weight of the exit that is trained beside the route's own end
+
+
+class ShrinkLoss:
+    """CE + λ KD of the route's end, and of one other exit that the route may yet end in.
+
+    The exit is another one at each step, drawn from torch's generator; a fresh exit has to be
+    trained before its loss says what its features are worth.
+    """
+
+    def __init__(
+        self,
+        teacher: Backbone,
+        distill: float = 0.5,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        """
+        Args:
+            teacher: fine-tuned; it goes into eval mode when it is asked, and is not trained.
+            distill: λ ≥ 0.
+            label_smoothing: in [0, 1).
+            class_weights: what an image of each class weighs, (classes,); None: all 1.
+        """
+        self.teacher, self.distill = as_target(teacher), distill
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+
+    def of(self, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+        """What an end loses, a scalar in nats.
+
+        Args:
+            logits: (B, classes), the end's. labels: (B,). target: the teacher's logits.
+        """
+        entropies = cross_entropies(
+            logits.float(), labels, self.label_smoothing, self.class_weights
+        )
+        return entropies.mean() + self.distill * divergence(logits, target)
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """See `nettailor.core.objective.Objective`; the network is a `Shrinking`."""
+        assert isinstance(network, Shrinking), "the loss is of a network that shrinks"
+        exits = network.exits
+        others = [exits[int(torch.randint(len(exits), ()))]] if exits else []
+        end, *more = network.at_ends(images, others)
+        target = self.teacher(images).logits
+        losses = [self.of(logits, labels, target) for logits in (end, *more)]
+        if not more:
+            return {"end": losses[0], "exit": torch.zeros_like(losses[0])}
+        return {"end": (1 - _OTHER) * losses[0], "exit": _OTHER * losses[1]}
