@@ -3,7 +3,7 @@
 from functools import partial
 from itertools import islice
 
-from nettailor.candidates import by_rank, keep_leanest
+from nettailor.candidates import by_rank, keep_first
 from nettailor.core.config import RunConfig
 from nettailor.core.errors import UserError
 from nettailor.core.memory import room_for
@@ -49,7 +49,7 @@ class ByRank(Tailoring):
         costs = [shares.of(student, plan.kept.paths) for plan in plans]
         spent = Seconds(fitted.seconds, fitted.total_seconds)
         return Tailored(
-            keep_leanest(self, plans, costs, target), spent, {"the student before the cut": before}
+            keep_first(self, plans, costs, target), spent, {"the student before the cut": before}
         )
 
     def start(self, plan: PrunePlan) -> Student:

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from nettailor.budget import budget_share
-from nettailor.candidates import keep_leanest
+from nettailor.candidates import in_order, keep_first
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.latency import share_of_time
@@ -48,7 +48,7 @@ _TRIES = 5  # at most, at a network that keeps a latency budget by the clock
 
 
 class ByShrinking(Tailoring):
-    """A student that shrinks to a budget, or until its accuracy or γ ends it.
+    """A student that shrinks to a budget, or until its accuracy ends it.
 
     sizes: the folder of the networks that it passed.
     """
@@ -66,19 +66,19 @@ class ByShrinking(Tailoring):
         self.sizes = sizes or folder.path / SIZES_FOLDER
 
     def tailored(self, target: float) -> Tailored:
-        """Shrink; then fine-tune the last size, or without a budget the leanest that holds."""
+        """Shrink; then fine-tune the last size, or without a budget one that holds."""
         front = self.shrink(target)
         wiring = self._wiring
+        points, costs = front.points, [point.cost for point in front.points]
         if self.config.budget.given is not None:
-            leanest, *_ = front.points
-            candidates = [self.finetune(leanest.plan(wiring))]
+            candidates = [self.finetune(points[0].plan(wiring))]
         else:
-            plans = [point.plan(wiring) for point in front.points]
-            costs = [point.cost for point in front.points]
-            standings = [point.accuracy for point in front.points]
-            candidates = keep_leanest(self, plans, costs, target, standings)
+            losses = [point.loss for point in points]
+            order = in_order(costs, losses, self.config.student.gamma)
+            plans = [points[i].plan(wiring) for i in order]
+            candidates = keep_first(self, plans, [costs[i] for i in order], target)
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
-        points = [point._replace(finetuned=ends.get(point.name)) for point in front.points]
+        points = [point._replace(finetuned=ends.get(point.name)) for point in points]
         write_front(self.folder.path, front._replace(points=points))
         return Tailored(candidates, front.seconds, {})
 
@@ -113,7 +113,6 @@ class ByShrinking(Tailoring):
             self.session.accelerator,
             epochs=schedule.epochs,
             steps_per_epoch=loaders.train.steps_per_epoch,
-            price=math.inf if most else settings.gamma,
         )
 
         def validate(module: nn.Module) -> Scores:
@@ -151,7 +150,8 @@ class ByShrinking(Tailoring):
         plan = PrunePlan.keeping(name, network.wiring, network.route)
         size, architecture = remove(network.student, plan), self.session.architecture(self.source)
         flops, params = (one.of(network.student, network.route) for one in self._shares)
-        point = Point(name, network.route, network.cost, flops, params, self.judge.value(scores))
+        standing = self.judge.value(scores)
+        point = Point(name, network.route, network.cost, flops, params, standing, scores.loss)
 
         def write() -> None:
             others = []

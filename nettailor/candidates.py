@@ -8,12 +8,11 @@ from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Stop
-from nettailor.prune.depths import choose, decided, find_leanest
+from nettailor.prune.depths import choose, decided
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.student.network import Student
 
 _ROUNDING = 1e-6  # per cent, of sums and differences
-_NEAR = 3.0  # points that fine-tuning is trusted to bring, for a first guess
 
 
 class Bench(Protocol):
@@ -62,24 +61,15 @@ def by_rank(
     return list(plans.values())
 
 
-def keep_leanest(
-    bench: Bench,
-    plans: Sequence[PrunePlan],
-    costs: Sequence[float],
-    target: float,
-    standings: Sequence[float] | None = None,
+def keep_first(
+    bench: Bench, plans: Sequence[PrunePlan], costs: Sequence[float], target: float
 ) -> list[Candidate]:
-    """Fine-tune cuts until the leanest that reaches `target` per cent is known.
+    """Fine-tune cuts in their order until one reaches `target` per cent.
 
     Each stops as soon as it is known whether it reaches the target; the one that is kept, the best
     where none does, is then fine-tuned to its end.
 
-    Args:
-        plans: the leanest first.
-        costs: of each plan.
-        standings: of each plan before it is fine-tuned, in %. The search begins with the leanest
-            that is near the target, on the assumption that what a dearer plan cannot reach a leaner
-            one cannot either. None: they are tried in their order.
+    costs: of each plan.
 
     Returns those that were tried, the one that is kept first.
     """
@@ -88,18 +78,12 @@ def keep_leanest(
     def enough(epoch: int, best: Scores) -> bool:
         return decided(epoch, bench.epochs, best.standing, target, best.error)
 
-    def reaches(position: int) -> bool:
-        plan = plans[position]
+    for plan in plans:
         bench.say(f"{plan.name}: {plan.describe()}")
         tried.append(bench.finetune(plan, enough))
         _tell(bench, tried[-1], tried[-1].verdict(target))
-        return tried[-1].reached(target)
-
-    if standings is None:
-        next(filter(reaches, range(len(plans))), None)
-    else:
-        near = [i for i, accuracy in enumerate(standings) if accuracy >= target - _NEAR]
-        find_leanest(len(plans), near[0] if near else len(plans) - 1, reaches)
+        if tried[-1].reached(target):
+            break
     by_name = {plan.name: cost for plan, cost in zip(plans, costs, strict=True)}
     spent = [by_name[candidate.name] for candidate in tried]
     chosen = tried[choose([candidate.scores.standing for candidate in tried], spent, target)]
@@ -108,6 +92,23 @@ def keep_leanest(
         chosen = bench.finetune(chosen.plan)
         _tell(bench, chosen, "kept")
     return [chosen, *others]
+
+
+def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> list[int]:
+    """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
+
+    The first has the least loss + γ cost, as the paper's loss weighs them; then those follow that
+    are dearer, by their cost.
+
+    Args:
+        costs: shares of the backbone's.
+        losses: on validation, in nats.
+        gamma: γ, nats for all of the backbone's cost.
+    """
+    weighed = [loss + gamma * cost for loss, cost in zip(losses, costs, strict=True)]
+    first = weighed.index(min(weighed))
+    dearer = [i for i, cost in enumerate(costs) if cost > costs[first]]
+    return [first, *sorted(dearer, key=lambda i: costs[i])]
 
 
 def _tell(bench: Bench, candidate: Candidate, verdict: str = "") -> None:

@@ -76,7 +76,7 @@ def fit(
     val_loader: Loader,
     *,
     epochs: int = 10,
-    optimizer: str | None = None,
+    optimizer: str = "adamw",
     lr: float | None = None,
     path_lr: float = 0.1,
     weight_decay: float = 5e-4,
@@ -102,13 +102,13 @@ def fit(
             wants them, labels (B,) are int64.
         val_loader: the same, each image once; all choices are made on it.
         epochs: passes over the training images.
-        optimizer: a name of timm's; None: adamw for a `Student`, else sgd.
-        lr: highest learning rate; None: 0.003 for a `Student`, else 0.05.
+        optimizer: a name of timm's.
+        lr: highest learning rate; None: 0.003 for a `Student`, else 0.001.
         path_lr: of a student's path weights.
         weight_decay: biases and norms do not decay.
         schedule: shape of the learning rate over the steps: cosine, constant, or such as step-20
             for a tenth of it after each 20 epochs.
-        warmup_epochs: of linear warm-up; None: one where the optimizer is sgd.
+        warmup_epochs: of linear warm-up; None: one, but none for a `Student` or a single epoch.
         keep: the weights of the best epoch on validation, or of the last; None: the last for a
             student whose paths compete, else the best.
         judge: what "best" goes by; None: accuracy.
@@ -132,13 +132,12 @@ def fit(
         raise UserError(f"epochs is {epochs}: expected at least 1")
     if not re.fullmatch(r"cosine|constant|step-[1-9]\d*", schedule):
         raise UserError(f"schedule is {schedule!r}: expected cosine, constant or such as step-20")
-    optimizer = optimizer or ("adamw" if isinstance(network, Student) else "sgd")
     if warmup_epochs is None:
-        warmup_epochs = int(optimizer == "sgd" and epochs > 1)
+        warmup_epochs = int(epochs > 1 and not isinstance(network, Student))
     plan = Schedule(
         epochs=epochs,
         optimizer=optimizer,
-        lr=lr or (0.003 if isinstance(network, Student) else 0.05),
+        lr=lr or (0.003 if isinstance(network, Student) else 0.001),
         weight_decay=weight_decay,
         shape=schedule,
         warmup_epochs=warmup_epochs,

@@ -20,8 +20,8 @@ class Point(NamedTuple):
     """A size that a student passed; its network is in `sizes/<name>`.
 
     paths: its route. cost: a share of the backbone's, in what the run goes by. flops, params:
-    shares of the backbone's. accuracy: on validation in %, as it stood. finetuned: the same after
-    fine-tuning, for those that were.
+    shares of the backbone's. accuracy, loss: on validation in % and in nats, as it stood.
+    finetuned: accuracy after fine-tuning, for those that were.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Point(NamedTuple):
     flops: float
     params: float
     accuracy: float
+    loss: float
     finetuned: float | None = None
 
     def plan(self, student: Wiring) -> PrunePlan:
@@ -119,5 +120,6 @@ def _read_point(row: Mapping[str, Any], student: Wiring) -> Point:
         float(row["flops"]),
         float(row["params"]),
         float(row["accuracy"]),
+        float(row["loss"]),
         None if finetuned is None else float(finetuned),
     )

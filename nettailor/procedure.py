@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from nettailor.candidate import Candidate
-from nettailor.candidates import keep_leanest, target_of
+from nettailor.candidates import in_order, keep_first, target_of
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import LoaderEpochs, checked
@@ -146,8 +146,9 @@ def tailor(
 ) -> nn.Module:
     """Fine-tune a teacher, shrink a student of it as it trains, and fine-tune what is left.
 
-    With a budget that is the last size; without one the leanest within tolerance of the teacher on
-    validation, chance allowed for (`core.judge.margin`).
+    With a budget that is the last size. Without one it is the size of the least loss + γ cost, or
+    the next dearer one that is within tolerance of the teacher, all on validation and chance
+    allowed for (`core.judge.margin`).
 
     Args:
         network: a `Backbone`, or what one can be made of; it stays as it is.
@@ -155,7 +156,7 @@ def tailor(
         val_loader: the same, each image once; all choices are made on it.
         max_flops, max_params: the budget, one of them or none: a share of the network's.
         tolerance: points of validation accuracy that the teacher may be ahead.
-        gamma: without a budget, the price of cost, see `shrink`.
+        gamma: without a budget, the price of cost: nats for all of the network's multiply-adds.
         teacher_epochs: 0 where the network is fine-tuned already.
         student_epochs, finetune_epochs: of the student as it shrinks, and of what is left.
         seed: of everything random.
@@ -201,17 +202,17 @@ def tailor(
 
         passed = shrink(
             student, teacher, train_loader, val_loader, max_flops=max_flops, max_params=max_params,
-            gamma=gamma, epochs=student_epochs, judge=judge, seed=seed, device=device,
+            epochs=student_epochs, judge=judge, seed=seed, device=device,
             stop=hopeless if most == inf else None, precision=precision, run=folder,
             verbose=verbose,
         )  # fmt: skip
         bench = _Bench(passed, TailorLoss(teacher).after_cut(), train, finetune_epochs, judge)
-        plans = [one.plan for one in reversed(passed)]
         if most < inf:
-            return fold(bench.finetune(plans[0]).network)
-        costs = [one.cost for one in reversed(passed)]
-        standings = [one.scores.accuracy for one in reversed(passed)]
-        kept, *_ = keep_leanest(bench, plans, costs, target, standings)
+            return fold(bench.finetune(passed[-1].plan).network)
+        costs = [one.cost for one in passed]
+        order = in_order(costs, [one.scores.loss for one in passed], gamma)
+        plans = [passed[i].plan for i in order]
+        kept, *_ = keep_first(bench, plans, [costs[i] for i in order], target)
         return fold(kept.network)
 
 

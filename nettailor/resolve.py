@@ -22,7 +22,7 @@ def resolved(config: RunConfig) -> RunConfig:
     teacher, student = config.teacher, config.student
     warmup = teacher.warmup_epochs
     if warmup is None:
-        warmup = int(teacher.optimizer == "sgd" and teacher.epochs > 1)
+        warmup = int(teacher.epochs > 1)
     form = form_for(family(config.backbone)) if student.mimicry == "auto" else student.mimicry
     unit, _ = config.budget.given or (student.cost, None)
     shared = config.prune.finetune == "task"

@@ -66,7 +66,6 @@ def shrink(
     *,
     max_flops: float | None = None,
     max_params: float | None = None,
-    gamma: float = 0.3,
     epochs: int = 12,
     lr: float = 0.003,
     distill: float = 0.5,
@@ -93,9 +92,8 @@ def shrink(
             the device.
         teacher: the backbone, whose cost is 1 and whose logits are distilled.
         train_loader, val_loader: as for `fit`.
-        max_flops, max_params: the budget, one of them or none: a share of the backbone's.
-        gamma: without a budget, the price of cost: nothing goes whose removal raises the loss by
-            more nats for all of the backbone's multiply-adds. m is 0.1 then.
+        max_flops, max_params: the budget, one of them or none: a share of the backbone's. None:
+            m is 0.1 of the multiply-adds.
         epochs: of it all.
         lr: after an epoch of warm-up, of adamw.
         distill: λ, the weight of the distillation.
@@ -115,7 +113,7 @@ def shrink(
     size = next(checked(train_loader))[0].shape[-1]
     if student.wiring.of_kind("proxy"):
         raise UserError("the student has proxies: expected none, give it with skips=0")
-    least, price = (most, inf) if most < inf else (FLOOR, gamma)
+    least = most if most < inf else FLOOR
     shrinking = network(student, shares_of(student, teacher, size, unit), least)
     if most < shrinking.leanest:
         raise UserError(
@@ -127,7 +125,7 @@ def shrink(
     loss, batches = ShrinkLoss(teacher, distill), LoaderEpochs(train_loader, seed)
     descent = Descent(
         shrinking, loss, islice(batches.epoch(0), TRIED_ON), accelerator,
-        epochs=epochs, steps_per_epoch=batches.steps_per_epoch, price=price,
+        epochs=epochs, steps_per_epoch=batches.steps_per_epoch,
     )  # fmt: skip
     screen = Screen()
     screen.console.quiet = not verbose

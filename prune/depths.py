@@ -1,7 +1,7 @@
 """How deep to cut: which depths to try, and which one to keep."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 _DEPTHS = 6
 
@@ -32,31 +32,6 @@ def decided(epoch: int, epochs: int, accuracy: float, target: float, error: floa
     """
     hopeless = accuracy + error < target - 3.0
     return accuracy >= target or (math.ceil(epochs / 2) <= epoch and hopeless)
-
-
-def find_leanest(count: int, first: int, reaches: Callable[[int], bool]) -> None:
-    """Ask for positions of a ladder until the leanest that reaches its aim is known.
-
-    Goes on from the first in steps that double, and halves what is left once both sides are known,
-    on the assumption that what one position cannot reach no earlier one can.
-
-    Args:
-        count: of the positions, the leanest first.
-        first: the position to begin with.
-        reaches: whether a position reaches its aim; asked once at most for each.
-    """
-    short, enough = -1, count  # the last known to fall short, the first known to reach
-    position, step = first, 1
-    while enough - short > 1:
-        if reaches(position):
-            enough = position
-            position -= step
-        else:
-            short = position
-            position += step
-        step *= 2
-        if not short < position < enough:
-            position = (short + enough) // 2
 
 
 def choose(accuracies: Sequence[float], costs: Sequence[float], target: float) -> int:

@@ -23,7 +23,7 @@ class Descent:
 
     The target is exp(f log m) for a least cost of m, where f rises from 0 to 1 between 8 % and
     90 % of the steps. Four times an epoch, while the network costs more, each part is tried
-    without, and the one that the loss misses least by its cost goes, unless it is worth the price.
+    without, and the one that the loss misses least by its cost goes.
 
     All depends on the step and the network: training that goes on takes the same parts out.
 
@@ -40,7 +40,6 @@ class Descent:
         *,
         epochs: int,
         steps_per_epoch: int,
-        price: float = math.inf,
     ) -> None:
         """
         Args:
@@ -49,10 +48,8 @@ class Descent:
             batches: images (B, C, S, S) and labels (B,) that removals are tried on.
             accelerator: says where, and in which precision.
             epochs, steps_per_epoch: of the training.
-            price: the most nats, for all of the backbone's cost, that a removal may raise the loss
-                by.
         """
-        self.network, self._loss, self._price = network, loss, price
+        self.network, self._loss = network, loss
         self._accelerator = accelerator
         self._steps, self._every = epochs * steps_per_epoch, max(1, steps_per_epoch // _LOOKS)
         self._batches = []
@@ -86,7 +83,7 @@ class Descent:
         went = False
         while self.network.cost > target:
             found = from_main(partial(self._next, target if soon is None else soon))
-            if found is None or found.price > self._price:
+            if found is None:
                 break
             self.network.take(found.route)
             went = True

@@ -126,10 +126,10 @@ class TeacherConfig(Section):
     """How the whole pretrained network is fine-tuned, and what stands beside it."""
 
     epochs: Epochs = 10
-    optimizer: Optimizer = "sgd"
-    lr: LearningRate = 0.05
+    optimizer: Optimizer = "adamw"
+    lr: LearningRate = 0.001
     warmup_epochs: Whole | None = Field(
-        None, description="epochs of linear warm-up; null: 1 for sgd, else none"
+        None, description="epochs of linear warm-up; null: 1, or none of a single epoch"
     )
 
     @model_validator(mode="after")
@@ -140,39 +140,47 @@ class TeacherConfig(Section):
 
 
 class StudentConfig(Section):
-    """How the student trains, its paths, and its loss: CE + distill KD + gamma E[C] + mimic Ω."""
+    """How the student trains, its paths, and its loss.
+
+    By route CE + distill KD as it shrinks; by rank CE + distill KD + gamma E[C] + mimic Ω.
+    """
 
     epochs: Epochs = 12
     optimizer: Optimizer = "adamw"
     lr: LearningRate = 0.003
     path_lr: Positive = Field(
         0.1,
-        description="highest learning rate of the path weights; after the cut scaled by "
+        description="by rank: highest learning rate of the path weights; after the cut scaled by "
         "prune.lr / student.lr",
     )
     skips: Whole | Literal["dense"] = Field(
-        0, description="proxies into each node, from so many nodes back"
+        0, description="by rank: proxies into each node, from so many nodes back"
     )
     identities: bool = Field(True, description="an identity beside each block, at no cost")
     exits: bool = Field(True, description="a lean head at the end of each stage")
     adapters: Literal["auto"] | bool = Field(
         "auto", description="a proxy added to each block's output; auto: to shared blocks"
     )
-    gamma: NonNegative = Field(0.3, description="weight γ1 of the expected complexity")
+    gamma: NonNegative = Field(
+        0.3,
+        description="price of cost, in nats for all of the backbone's: the weight γ1 of the "
+        "expected complexity; by route, what a size's loss on validation is weighed against",
+    )
     complexity: Literal["route", "published"] = Field(
-        "route", description="form of the expected complexity"
+        "route", description="by rank: form of the expected complexity"
     )
     cost: Literal["flops", "params", "latency"] = Field(
         "flops", description="cost of a path; a budget's unit takes its place"
     )
     distill: NonNegative = Field(0.5, description="weight of distillation from teacher's logits")
     mimic: NonNegative | None = Field(
-        None, description="weight γ2 of the mimicry; null: 5 for normalized, 10 for mean-square"
+        None,
+        description="by rank: weight γ2 of the mimicry; null: 5 for normalized, 10 for mean-square",
     )
     mimicry: Literal["auto", "mean-square", "normalized"] = Field(
         "auto",
-        description="distance to the teacher's activations: as the paper's authors have it (auto "
-        "for ResNets), or over the teacher's variance (auto for others)",
+        description="by rank: distance to the teacher's activations: as the paper's authors have "
+        "it (auto for ResNets), or over the teacher's variance (auto for others)",
     )
     batch_norm: Literal["train", "follow", "frozen"] = Field(
         "train",
@@ -227,7 +235,7 @@ class BudgetConfig(Section):
 
 
 class PruneConfig(Section):
-    """What is cut from the trained student, and the fine-tuning after a cut, of channels as well.
+    """What is cut from the student, and the fine-tuning after a cut, of channels as well.
 
     Optimizer and schedule are the student's.
     """
@@ -238,8 +246,8 @@ class PruneConfig(Section):
     )
     by: Literal["route", "rank"] = Field(
         "route",
-        description="keep the best route; or, as published, blocks by rank and proxies above a "
-        "threshold",
+        description="route: what the loss misses least goes as the student trains; rank, as "
+        "published: blocks by rank and proxies below a threshold go once it has",
     )
     threshold: float = Field(0.05, ge=0, lt=1, description="by rank: proxies below this weight go")
     remove: Annotated[tuple[Whole, ...] | None, AsTuple] = Field(
