@@ -32,7 +32,6 @@ from nettailor.network import load_network, save_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.plan import PrunePlan
-from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.resolve import schedule_of
@@ -147,8 +146,7 @@ class ByShrinking(Tailoring):
     def _pass(self, network: Shrinking, scores: Scores) -> None:
         """Write a size down, its network and how it stands."""
         name, folder = size_name(network.cost), self.folder.path
-        plan = PrunePlan.keeping(name, network.wiring, network.route)
-        size, architecture = remove(network.student, plan), self.session.architecture(self.source)
+        size, architecture = network.cut(name), self.session.architecture(self.source)
         flops, params = (one.of(network.student, network.route) for one in self._shares)
         standing = self.judge.value(scores)
         point = Point(name, network.route, network.cost, flops, params, standing, scores.loss)
@@ -172,12 +170,11 @@ class ByShrinking(Tailoring):
 
     def _share_of_time(self, network: Shrinking) -> float:
         """The latency of the route over the backbone's, both measured now."""
-        plan = PrunePlan.keeping("timed", network.wiring, network.route)
         size, batch = self.config.image_size, self.config.budget.batch
         keep = self.costs.kept_times()
         with self.session.screen.counting("timing what is left") as tell:
             return share_of_time(
-                remove(network.student, plan), self.teacher, size, self.device,
+                network.cut("timed"), self.teacher, size, self.device,
                 batch=batch, keep=keep, tell=tell,
             )  # fmt: skip
 

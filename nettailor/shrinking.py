@@ -43,19 +43,20 @@ class Snapshot(NamedTuple):
     """A size that the student passed.
 
     epoch: at whose end. cost: a share of the backbone's. network: one route, trained. scores: on
-    validation.
+    validation. before: the paths that there were at first.
     """
 
     epoch: int
     cost: float
     network: Student
     scores: Scores
+    before: Wiring
 
     @property
     def plan(self) -> PrunePlan:
         """What is left, by a name such as `epoch-7`."""
         wiring = self.network.wiring
-        return PrunePlan.keeping(f"epoch-{self.epoch}", wiring, wiring.paths)
+        return PrunePlan.keeping(f"epoch-{self.epoch}", self.before, wiring.paths)
 
 
 def shrink(
@@ -67,7 +68,7 @@ def shrink(
     max_flops: float | None = None,
     max_params: float | None = None,
     epochs: int = 12,
-    lr: float = 0.003,
+    lr: float = 0.001,
     distill: float = 0.5,
     judge: Judge | None = None,
     stop: Stop | None = None,
@@ -95,7 +96,7 @@ def shrink(
         max_flops, max_params: the budget, one of them or none: a share of the backbone's. None:
             m is 0.1 of the multiply-adds.
         epochs: of it all.
-        lr: after an epoch of warm-up, of adamw.
+        lr: after an epoch of warm-up, of adamw; exits have ten times as much.
         distill: λ, the weight of the distillation.
         judge, stop, seed, device, precision, run, verbose: as for `fit`.
         name: of this call in the run.
@@ -134,12 +135,13 @@ def shrink(
 
     def validate(module: nn.Module) -> Scores:
         scores = (judge or Judge()).of(classify(module, checked(val_loader), accelerator).scores())
-        plan = PrunePlan.keeping("passed", student.wiring, shrinking.route)
-        passed = Snapshot(finished + 1, shrinking.cost, remove(student, plan), scores)
+        passed = Snapshot(
+            finished + 1, shrinking.cost, shrinking.cut("passed"), scores, student.wiring
+        )
         snapshots[passed.epoch] = passed
         if run is not None:
             _write(run, name, passed)
-        screen.say(f"{plan.describe()}: {passed.cost:.3f} of the backbone's {unit}")
+        screen.say(f"{passed.plan.describe()}: {passed.cost:.3f} of the backbone's {unit}")
         return scores
 
     def ends(epoch: int, scores: Scores) -> bool:
@@ -184,4 +186,4 @@ def _read(run: Run | None, name: str, epoch: int, student: Student) -> Snapshot:
         raise UserError(f"{file}: is damaged; begin anew in another folder") from error
     weights = stem.with_suffix(".safetensors")
     load_exactly(network, read_weights(weights), weights)
-    return Snapshot(epoch, cost, network, scores)
+    return Snapshot(epoch, cost, network, scores, student.wiring)

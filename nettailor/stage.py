@@ -13,6 +13,7 @@ from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.trainer import fit
 from nettailor.core.training_state import Fitted
 from nettailor.core.watch import EpochLines, Pictures, StageWatcher, Watcher
+from nettailor.prune.shrink import Shrinking, shrinking_groups
 from nettailor.student.groups import student_groups
 from nettailor.student.network import Student
 
@@ -39,7 +40,9 @@ def train_stage(
         pictures: further curves and pictures of an epoch.
         how: accelerator, validate, keep and stop, as for `nettailor.core.trainer.fit`.
     """
-    if path_lr is not None and isinstance(network, Student):
+    if isinstance(network, Shrinking):
+        groups = shrinking_groups(network, schedule)
+    elif path_lr is not None and isinstance(network, Student):
         groups = student_groups(network, schedule, path_lr)
     else:
         groups = parameter_groups(network.named_parameters(), schedule)

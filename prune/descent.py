@@ -65,15 +65,15 @@ class Descent:
         return math.exp(fallen * math.log(float(self.network.least)))
 
     def before_step(self, step: int) -> bool:
-        """Take out what is due; whether anything went.
+        """Take out what is due; whether the network computes otherwise than at the last step.
 
         step: how many were taken.
         """
-        last = step + 1 == self._steps
-        if step % self._every and not last:
-            return False
-        done = 1.0 if last else step / self._steps
-        return self.reach(self.target(done), soon=self.target(done + _SOON))
+        last, went = step + 1 == self._steps, False
+        if step % self._every == 0 or last:
+            done = 1.0 if last else step / self._steps
+            went = self.reach(self.target(done), soon=self.target(done + _SOON))
+        return self.network.settle() or went
 
     def reach(self, target: float, *, soon: float | None = None) -> bool:
         """Take out parts until the network costs no more than a target; whether anything went.

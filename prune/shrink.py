@@ -3,13 +3,16 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.modes import training
+from nettailor.core.schedule import Schedule, parameter_groups
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
@@ -17,6 +20,7 @@ from nettailor.student.wiring import Path, Wiring
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, the teacher's logits)
 WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
+_EXITS = 10  # times the learning rate of the others, at which exits train
 _DUST = 1e-4  # of the backbone's cost: what is no saving
 
 
@@ -47,12 +51,14 @@ class Shrinking(nn.Module):
         least: the cost that is shrunk to, a scalar; it may be set anew.
         taken: which of its paths are on the route, (paths,). prices: what the loss rose by, for
             all of the backbone's cost, when a block was last tried without, or an exit as the end,
-            (paths,); NaN before that. All three are kept in states.
+            (paths,); NaN before that.
+        since: steps since something was taken out, a scalar. All four are kept in states.
     """
 
     least: Tensor
     taken: Tensor
     prices: Tensor
+    since: Tensor
 
     def __init__(self, student: Student, shares: PathShares, least: float) -> None:
         """The whole backbone's route.
@@ -70,6 +76,12 @@ class Shrinking(nn.Module):
         whole = [path.kind in ("block", "head") for path in paths]
         self.register_buffer("taken", torch.tensor(whole))
         self.register_buffer("prices", torch.full((len(paths),), math.nan))
+        self.register_buffer("since", torch.tensor(0))
+        self._momenta = {
+            name: norm.momentum
+            for name, norm in student.named_modules()
+            if isinstance(norm, _BatchNorm)
+        }
         self._cost = dict(zip(paths, shares.paths, strict=True))
         self._route: tuple[Path, ...] | None = None
         blocks = student.wiring.of_kind("block")
@@ -101,11 +113,36 @@ class Shrinking(nn.Module):
         """Go another way from here on."""
         here = [path in set(route) for path in self.student.wiring.paths]
         self.taken.copy_(torch.tensor(here))
+        self.since.zero_()
         self._route = None
 
     def _load_from_state_dict(self, *args: object) -> None:
         super()._load_from_state_dict(*args)
         self._route = None
+
+    def settle(self) -> bool:
+        """Before a step: running statistics are plain averages over the first ones after a change.
+
+        A change moves what later layers see, and at a momentum of 0.1 the statistics of before
+        would count for ten steps and more. Returns whether they are still.
+        """
+        share = 1 / (int(self.since) + 1)
+        self.since += 1
+        own = [one or 0.0 for one in self._momenta.values()]
+        self._set_momenta(self.student, share)
+        return share > min(own, default=1.0)
+
+    def _set_momenta(self, student: Student, least: float) -> None:
+        for name, norm in student.named_modules():
+            if isinstance(norm, _BatchNorm):
+                own = self._momenta[name]
+                norm.momentum = own if own is None else max(own, least)
+
+    def cut(self, name: str) -> Student:
+        """A copy of what is left, as a network of its own."""
+        smaller = remove(self.student, PrunePlan.keeping(name, self.wiring, self.route))
+        self._set_momenta(smaller, 0.0)
+        return smaller
 
     @property
     def cost(self) -> float:
@@ -246,6 +283,21 @@ class Shrinking(nn.Module):
         cost = [self._cost[one] for one in wiring.paths]
         found = Routes(wiring, cost, cost, fixed=self.shares.fixed).best(float(self.least))
         return 0.0 if found is None else found.cost
+
+
+def shrinking_groups(network: Shrinking, schedule: Schedule) -> list[dict[str, Any]]:
+    """As `parameter_groups`, but exits train at ten times the rate.
+
+    They are fresh, and each is trained at some of the steps only.
+    """
+    keys = tuple(f"student.heads.{path.key}." for path in network.wiring.of_kind("exit"))
+    named = list(network.named_parameters())
+    exits = [one for one in named if one[0].startswith(keys)]
+    others = [one for one in named if not one[0].startswith(keys)]
+    quick = parameter_groups(exits, schedule)
+    for group in quick:
+        group["lr"] = _EXITS * schedule.lr
+    return [*parameter_groups(others, schedule), *quick]
 
 
 @contextmanager

@@ -147,7 +147,7 @@ class StudentConfig(Section):
 
     epochs: Epochs = 12
     optimizer: Optimizer = "adamw"
-    lr: LearningRate = 0.003
+    lr: LearningRate = 0.001
     path_lr: Positive = Field(
         0.1,
         description="by rank: highest learning rate of the path weights; after the cut scaled by "
