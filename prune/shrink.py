@@ -191,12 +191,12 @@ class Shrinking(nn.Module):
         return self.at_ends(images, [])[0]
 
     def at_ends(self, images: Tensor, others: Sequence[Path]) -> list[Tensor]:
-        """The logits of the route, and of routes to other ends."""
+        """The logits of the route, and of routes to other ends, whose gradients stay behind it."""
         nodes = self._nodes(images)
         logits = [nodes.pop()]
         for end in others:
             place = min(end.source, len(nodes) - 1)
-            logits.append(self._on(nodes[place], self.to_end(end)[place:]))
+            logits.append(self._on(nodes[place].detach(), self.to_end(end)[place:]))
         return logits
 
     def _nodes(self, images: Tensor) -> list[Tensor]:
@@ -288,7 +288,7 @@ class Shrinking(nn.Module):
 def shrinking_groups(network: Shrinking, schedule: Schedule) -> list[dict[str, Any]]:
     """As `parameter_groups`, but exits train at ten times the rate.
 
-    They are fresh, and each is trained at some of the steps only.
+    They are fresh, and what they read is not.
     """
     keys = tuple(f"student.heads.{path.key}." for path in network.wiring.of_kind("exit"))
     named = list(network.named_parameters())

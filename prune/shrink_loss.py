@@ -9,14 +9,12 @@ from nettailor.prune.shrink import Shrinking
 from nettailor.student.loss import divergence
 from nettailor.teacher.target import as_target
 
-_OTHER = 0.3  # the weight of the exit that is trained beside the route's own end
-
 
 class ShrinkLoss:
-    """CE + λ KD of the route's end, and of one other exit that the route may yet end in.
+    """CE + λ KD of the route's end, and of every other exit that the route may yet end in.
 
-    The exit is another one at each step, drawn from torch's generator; a fresh exit has to be
-    trained before its loss says what its features are worth.
+    A fresh exit has to be trained before its loss says what the features that it reads are worth.
+    These features are not trained for it: its gradient ends where it reads them.
     """
 
     def __init__(
@@ -51,11 +49,8 @@ class ShrinkLoss:
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """See `nettailor.core.objective.Objective`; the network is a `Shrinking`."""
         assert isinstance(network, Shrinking), "the loss is of a network that shrinks"
-        exits = network.exits
-        others = [exits[int(torch.randint(len(exits), ()))]] if exits else []
-        end, *more = network.at_ends(images, others)
+        end, *others = network.at_ends(images, network.exits)
         target = self.teacher(images).logits
-        losses = [self.of(logits, labels, target) for logits in (end, *more)]
-        if not more:
-            return {"end": losses[0], "exit": torch.zeros_like(losses[0])}
-        return {"end": (1 - _OTHER) * losses[0], "exit": _OTHER * losses[1]}
+        losses = [self.of(logits, labels, target) for logits in others]
+        exits = torch.stack(losses).sum() if losses else end.new_zeros(())
+        return {"end": self.of(end, labels, target), "exits": exits}
