@@ -63,7 +63,11 @@ class NodeSpec(NamedTuple):
 
 def pool(x: Tensor, stride: int) -> Tensor:
     """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
-    return x if stride == 1 else F.max_pool2d(x, stride + 1, stride, stride // 2)
+    if stride == 1:
+        return x
+    if stride % 2 and 1 in (x.shape[2] % stride, x.shape[3] % stride):
+        x = F.pad(x, (0, 1, 0, 1), value=-torch.inf)  # the last row or column has no window else
+    return F.max_pool2d(x, stride + 1, stride, stride // 2)
 
 
 def bring(x: Tensor, source: NodeSpec, target: NodeSpec) -> Tensor:
