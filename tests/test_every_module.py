@@ -124,7 +124,6 @@ SMALLEST = {
     "vovnet": ("ese_vovnet19b_slim_dw", 64),
     "torchvision.alexnet": ("torchvision:alexnet", 64),
     "torchvision.inception": ("torchvision:inception_v3", 107),
-    "torchvision.maxvit": ("torchvision:maxvit_t", 224),
     "torchvision.squeezenet": ("torchvision:squeezenet1_1", 64),
     "xception": ("legacy_xception", 71),
     "xception_aligned": ("xception41p", 64),
