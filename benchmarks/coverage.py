@@ -17,7 +17,6 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import suppress
 from fnmatch import fnmatch
 from itertools import pairwise
 from operator import ne
@@ -32,7 +31,7 @@ from torch import nn
 
 from nettailor.core.backbone import backbone_of, node_specs
 from nettailor.core.chain import Chain, chain_of, tangles_of
-from nettailor.core.errors import REFUSALS, UserError
+from nettailor.core.errors import UserError
 from nettailor.core.families import bare_network
 
 ENOUGH = 0.3  # of the multiply-adds in blocks that can be skipped
@@ -91,28 +90,13 @@ def measure(name: str) -> Row:
         ) / max(chain.total, 1)
         if share < ENOUGH:
             little = why_little(network, chain)
-        tell_nodes_apart(name, network)
+        node_specs(backbone_of(network))  # what a student needs; the network is used up
     except UserError as error:
         refusal, counts, share, little = str(error), (0, 0), 0.0, ""
     except Exception as error:  # a network that cannot even be made
         refusal = f"! {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     seconds = round(time.process_time() - started, 1)
     return Row(name, module, pretrained, *counts, round(share, 3), seconds, refusal, little)
-
-
-def tell_nodes_apart(name: str, network: nn.Module) -> None:
-    """What a student needs: the nodes' axes and strides, at the network's own size or at 320 px.
-
-    Some networks round odd sides where their layers do not pad. UserError, that of its own size,
-    where neither does; do not use the network afterwards.
-    """
-    try:
-        node_specs(backbone_of(network))
-    except UserError:
-        with suppress(UserError, *REFUSALS), torch.device("meta"):
-            node_specs(backbone_of(bare_network(name, 10), 320))
-            return
-        raise
 
 
 def why_little(network: nn.Module, chain: Chain) -> str:
@@ -188,8 +172,7 @@ def page(rows: dict[str, Row]) -> str:
         f"{torchvision.__version__}. Accepted: a chain of at least two blocks. To skip: the share "
         "of the multiply-adds in blocks whose input and output have one shape, in whose place the "
         "identity can stand. A network counts once, a name of pretrained weights as its "
-        "architecture. Measured at the size of the weights, or where a node's side does not divide "
-        "that, at 320 px.",
+        "architecture. Measured at the size of the weights.",
         "",
         "",
         "| | number | accepted | with at least 30 % to skip |",

@@ -1,7 +1,8 @@
-"""Small real networks whose nodes are tokens or (B, H, W, C), cut by hand."""
+"""Small networks, cut by hand, whose nodes are tokens, (B, H, W, C), windows or of odd sides."""
 
 from collections import OrderedDict
 from functools import cache
+from math import isqrt
 
 import timm
 import torch
@@ -205,10 +206,74 @@ class TokenMean(nn.Module):
         return x.mean(dim=1)
 
 
+def odd() -> tuple[nn.Module, nt.Backbone]:
+    """Maps of 15, 7 and 4 pixels for images of 32: none divides, and 15 cannot be pooled to 7."""
+    torch.manual_seed(0)
+
+    def conv(channels_in: int, channels_out: int, stride: int, padding: int) -> nn.Module:
+        layer = nn.Conv2d(channels_in, channels_out, 3, stride, padding, bias=False)
+        return nn.Sequential(layer, nn.BatchNorm2d(channels_out), nn.ReLU())
+
+    stem = conv(3, 8, 2, 0)
+    blocks = [conv(8, 8, 1, 1), conv(8, 12, 2, 0), conv(12, 12, 1, 1), conv(12, 16, 2, 1)]
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, CLASSES))
+    network = enliven(nn.Sequential(stem, *blocks, head)).eval()
+    example = torch.zeros(1, 3, 32, 32)
+    return network, nt.Backbone(stem, blocks, head, example=example).eval()
+
+
+class ToWindows(nn.Module):
+    """(B, C, 8, 8) -> (B, 4, 16, C), windows of 4×4 and the positions in each, and then a norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (B, C, rows of windows, 4, columns of windows, 4)
+        windows = x.unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).permute(0, 2, 4, 3, 5, 1)
+        return self.norm(windows.flatten(3, 4).flatten(1, 2))
+
+
+class ToMaps(nn.Module):
+    """The inverse of `ToWindows`, and then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = isqrt(x.shape[1])
+        windows = x.unflatten(2, (4, 4)).unflatten(1, (side, side)).permute(0, 5, 1, 3, 2, 4)
+        return self.conv(windows.flatten(4, 5).flatten(2, 3))
+
+
+def windowed() -> tuple[nn.Module, nt.Backbone]:
+    """Maps of 8×8, two MLPs on windows of them, and maps again."""
+    torch.manual_seed(0)
+
+    def mlp() -> nn.Module:
+        layers = nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)
+        return Branch(nn.LayerNorm(8), nn.Sequential(*layers), nn.Identity())
+
+    stem, blocks = nn.Conv2d(3, 8, 4, 4), [ToWindows(8), mlp(), mlp(), ToMaps(8)]
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
+    network = enliven(nn.Sequential(stem, *blocks, head)).eval()
+    example = torch.zeros(1, 3, 32, 32)
+    return network, nt.Backbone(stem, blocks, head, example=example).eval()
+
+
 def images_for(backbone: nt.Backbone, count: int = 2) -> Tensor:
     """Random images of the size that a backbone was measured with."""
     generator = torch.Generator().manual_seed(3)
     return torch.randn(count, *backbone.example, generator=generator)
 
 
-NETWORKS = {"vit": vit, "swin": swin, "convnext": convnext, "hybrid": hybrid}
+NETWORKS = {
+    "vit": vit,
+    "swin": swin,
+    "convnext": convnext,
+    "hybrid": hybrid,
+    "odd": odd,
+    "windowed": windowed,
+}

@@ -183,6 +183,37 @@ def test_stages_of_any_kind_are_opened() -> None:
     assert chain.skippable.count(True) == 10
 
 
+class Cut(nn.Module):
+    """Patches of 8×8 pixels by their columns, (B, H, W, 3, 8, 8), then blocks on (B, H, W, C)."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(16)
+            self.wide, self.narrow = nn.Linear(16, 32), nn.Linear(32, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.narrow(self.wide(self.norm(x)).relu())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns = nn.Linear(8, 8)
+        self.rows = nn.Sequential(nn.Flatten(3), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.one, self.two, self.head = Cut.Block(), Cut.Block(), nn.Linear(16, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = images.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).permute(0, 2, 4, 1, 3, 5)
+        x = self.rows(self.columns(patches))
+        return self.head(self.two(self.one(x)).mean((1, 2)))
+
+
+def test_values_of_six_axes_are_no_nodes() -> None:
+    network, images = Cut().eval(), torch.randn(2, 3, 32, 32)
+    backbone = Backbone(network, example=torch.zeros(1, 3, 32, 32)).eval()
+    assert [tuple(node.shape) for node in backbone.nodes(images)] == [(2, 4, 4, 16)] * 3
+    torch.testing.assert_close(backbone(images).logits, network(images))
+
+
 def test_a_block_that_is_one_module_is_that_module() -> None:
     network = NETWORKS["resnet18"]()
     chain = chain_of(network)

@@ -1,4 +1,4 @@
-"""One small network of each of timm's modules: its student, the costs, a route, and a step.
+"""One small network of each module of timm, and some of torchvision's: a student, a route, a step.
 
 pytest -m slow -n 0 tests/test_every_module.py
 """
@@ -42,6 +42,7 @@ SMALLEST = {
     "cpubone": ("cpubone_nano", 64),
     "cspnet": ("cs3darknet_focus_s", 64),
     "cspnext": ("cspnext_tiny", 64),
+    "csatv2": ("csatv2", 64),
     "davit": ("davit_tiny", 64),
     "deepseek_vit": ("deepseek_vit_412m", 64),
     "deit": ("deit_tiny_patch16_224", 64),
@@ -67,6 +68,9 @@ SMALLEST = {
     "hrnet": ("hrnet_w18_small", 64),
     "iformer": ("iformer_t", 64),
     "inception_next": ("inception_next_atto", 64),
+    "inception_resnet_v2": ("inception_resnet_v2", 107),
+    "inception_v3": ("inception_v3", 107),
+    "inception_v4": ("inception_v4", 107),
     "lcnetv2": ("lcnetv2_small", 64),
     "levit": ("levit_128s", 64),
     "lowformer": ("lowformer_b0", 64),
@@ -77,8 +81,10 @@ SMALLEST = {
     "mobilenetv3": ("lcnet_035", 64),
     "mobilenetv5": ("mobilenetv5_base", 64),
     "mobilevit": ("mobilevit_xxs", 64),
+    "mobilevit of windows": ("mobilevitv2_050", 64),
     "mvitv2": ("mvitv2_tiny", 64),
     "naflexvit": ("naflexvit_base_patch16_gap", 64),
+    "nest": ("nest_tiny", 64),
     "nextvit": ("nextvit_small", 64),
     "nfnet": ("test_nfnet", 64),
     "pit": ("pit_ti_224", 64),
@@ -116,6 +122,10 @@ SMALLEST = {
     "vitamin": ("vitamin_small_224", 64),
     "volo": ("volo_d1_224", 64),
     "vovnet": ("ese_vovnet19b_slim_dw", 64),
+    "torchvision.alexnet": ("torchvision:alexnet", 64),
+    "torchvision.inception": ("torchvision:inception_v3", 107),
+    "torchvision.squeezenet": ("torchvision:squeezenet1_1", 64),
+    "xception": ("legacy_xception", 71),
     "xception_aligned": ("xception41p", 64),
     "xcit": ("xcit_nano_12_p8_224", 64),
 }

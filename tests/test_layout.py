@@ -1,6 +1,9 @@
 """Nodes of each layout: how it is found, how one is brought to another, widened and pooled."""
 
+import random
 from collections.abc import Sequence
+from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from nettailor.core.layout import (
     Layout,
     NodeSpec,
     Seen,
+    Stride,
     as_maps,
     bring,
     features_of,
@@ -118,6 +122,53 @@ def test_the_layout_is_measured() -> None:
     assert specs((17, 16), reader=2) == NodeSpec(16, 16, "tokens", 1)
 
 
+def test_windows_are_positions_without_a_map() -> None:
+    """4 windows of 16 positions are as many as a map of 8×8: a stride of 8."""
+    found = specs((4, 16, 12), (16, 16, 12), reader=3)
+    assert found == NodeSpec(12, 8, "nhwc", 0, (4, 16))
+    assert found.leads_to(found._replace(channels=20))
+    for other in (NodeSpec(12, 8, "nhwc"), found._replace(stride=16, windows=(1, 16))):
+        assert not found.leads_to(other)
+        assert not other.leads_to(found)
+    # (B, C, H, W), where the first axis alone does not grow
+    assert specs((12, 4, 16), (12, 8, 32)) == NodeSpec(12, 8, "nchw", 0, (4, 16))
+
+
+def strides(image: int, *sides: int) -> list[Stride]:
+    found = specs_of(image, [Seen((2, 999, side, side), None) for side in sides], lambda: None)
+    return [spec.stride for spec in found]
+
+
+def test_sides_that_do_not_divide_the_image() -> None:
+    # layers that pad: each side is half of the one before, rounded up
+    assert strides(100, 50, 25, 13, 7, 4) == [2, 4, 8, 16, 32]
+    # 56 = 224 / 4 although 4 = ceil(7 / 2), since all divide
+    assert strides(224, 14, 7, 4) == [16, 32, 56]
+    # 31 = (224 - 16) / 7 + 1, then padded: 16 and 8, which divide, are half of the one before
+    assert strides(224, 31, 31, 16, 8) == [Fraction(224 * n, 31) for n in (1, 1, 2, 4)]
+    # layers that do not pad: no pooling leads from one side to another
+    assert strides(128, 31, 15, 7, 7) == [Fraction(128, side) for side in (31, 15, 7, 7)]
+    # 7 = ceil(128 / 19) and 3 = ceil(7 / 3)
+    assert strides(128, 7, 3) == [19, 57]
+
+
+def test_what_leads_on_is_pooled_to_the_side_of_its_target() -> None:
+    """Of any sides in any order; those of one side that follow each other are alike."""
+    generator = random.Random(0)
+    for image in range(1, 60):
+        sides = [generator.randint(1, image) for _ in range(4)]
+        sides += [sides[-1], -(-sides[-1] // 2)]
+        nodes = [Seen((2, 99, side, side), None) for side in sides]
+        specs = specs_of(image, nodes, lambda: None)
+        assert specs[3].places == specs[4].places
+        assert specs[4].leads_to(specs[5]) or specs[5].stride == Fraction(image, sides[5])
+        for (source, one), (target, other) in product(zip(specs, sides, strict=True), repeat=2):
+            assert source.fits((2, 99, one, one), image)
+            if source.leads_to(target):
+                found = bring(torch.empty(1, 1, one, one), source, target)
+                assert found.shape == (1, 1, other, other)
+
+
 def test_nodes_of_one_shape_are_read_alike() -> None:
     nodes = [Seen((2, 17, 16), None), Seen((2, 17, 16), 2), Seen((2, 17, 16), None)]
     assert specs_of(64, nodes, lambda: None) == (NodeSpec(16, 16, "tokens", 1),) * 3
@@ -132,8 +183,6 @@ def test_nodes_of_one_shape_are_read_alike() -> None:
         ((16, 16, 16), None, None, "cannot be told which axis"),
         ((16, 8, 16), (32, 8, 32), None, "axis 2 holds the channels"),
         ((18, 12), (70, 12), None, "18 tokens, and 70 for images of twice the side"),
-        ((8, 16, 8), (8, 32, 16), None, "16×8 pixels for images of 64×64: expected square"),
-        ((8, 15, 15), None, None, "15×15 pixels for images of 64×64: expected square"),
     ],
 )  # fmt: skip
 def test_what_is_refused(shape: Sequence[int], twice: Any, reader: Any, said: str) -> None:

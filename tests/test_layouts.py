@@ -1,7 +1,9 @@
 """Networks of tokens and of (B, H, W, C) from the parts to the folded network."""
 
 import random
+from fractions import Fraction
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from conftest import enliven
-from layouts import CLASSES, NETWORKS, convnext, hybrid, images_for, swin, vit
+from layouts import CLASSES, NETWORKS, convnext, hybrid, images_for, odd, swin, vit, windowed
 from test_api import digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -73,6 +75,12 @@ def test_the_nodes_that_are_found() -> None:
         assert make()[1].stages == (0, 0, 1, 1)
     maps, tokens = NodeSpec(8, 4), NodeSpec(12, 8, "tokens")
     assert node_specs(hybrid()[1]) == (maps, maps, tokens, tokens, tokens)
+    wide, narrow = NodeSpec(8, Fraction(32, 15)), NodeSpec(12, Fraction(32, 7))
+    # 4 = ceil(7 / 2), and 8 divides 32
+    last = NodeSpec(16, Fraction(64, 7))
+    assert node_specs(odd()[1]) == (wide, wide, narrow, narrow, last)
+    maps, windows = NodeSpec(8, 4), NodeSpec(8, 4, "nhwc", 0, (4, 16))
+    assert node_specs(windowed()[1]) == (maps, windows, windows, windows, maps)
 
 
 @every
@@ -96,7 +104,7 @@ def test_costs_add_up(make: Any) -> None:
     for path, cost in zip(student.wiring.paths, paths, strict=True):
         if path.kind == "proxy":
             source, target = student.specs[path.source], student.specs[path.target]
-            side = backbone.example[1] // target.stride
+            side = ceil(backbone.example[1] / target.stride)
             positions = target.prefix + side**2
             assert cost.flops == positions * source.channels * target.channels
             assert cost.parameters == source.channels * target.channels + 2 * target.channels
@@ -243,6 +251,23 @@ def test_paths_without_a_meaning_are_not_there() -> None:
     assert set(nt.Student(backbone, adapters=True).adapters) == {"block-0-1", "block-2-3"}
 
 
+def ways(student: nt.Student, kind: str) -> set[tuple[int, int]]:
+    """Source and target of the paths of a kind."""
+    paths = student.wiring.paths
+    return {(path.source, path.target) for path in paths if path.kind == kind}
+
+
+def test_paths_between_nodes_of_one_side_or_that_pooling_leads_to() -> None:
+    """Maps of 15, 15, 7, 7 and 4 pixels; maps, three nodes of windows, and the same maps."""
+    student = nt.Student(odd()[1], skips="dense", adapters=True)
+    assert ways(student, "proxy") == {(0, 1), (2, 3), (2, 4), (3, 4)}
+    assert ways(student, "identity") == {(0, 1), (2, 3), (3, 4)}
+    assert set(student.adapters) == {"block-0-1", "block-2-3", "block-3-4"}
+    student = nt.Student(windowed()[1], skips="dense", adapters=True)
+    assert ways(student, "proxy") == {(1, 2), (1, 3), (2, 3), (0, 4)}
+    assert ways(student, "identity") == {(1, 2), (2, 3)}
+
+
 def test_exits_by_hand() -> None:
     """Norm, class token or mean, linear; the pretrained neck where the node is like the last."""
     x = torch.randn(2, 17, 64)
@@ -307,7 +332,9 @@ def test_tailored_at_once() -> None:
         assert small(images).shape == (40, 10)
 
 
-@pytest.mark.parametrize(("make", "whole"), [(vit, False), (swin, True), (hybrid, True)])
+@pytest.mark.parametrize(
+    ("make", "whole"), [(vit, False), (swin, True), (hybrid, True), (odd, True)]
+)
 def test_exported(make: Any, whole: bool) -> None:
     """The folded student with all of its paths, proxies included, or a route of it."""
     _, backbone = make()
@@ -417,3 +444,7 @@ def test_sizes_of_images() -> None:
     assert chain_costs(free, 96).total.flops > 2 * chain_costs(free, 64).total.flops
     with pytest.raises(UserError, match="needs a multiple of 8 pixels, such as 96"):
         check_image_size(free, 99)
+    for make, pixels in ((odd, 30), (windowed, 48)):
+        check_image_size(make()[1], 32)
+        with pytest.raises(UserError, match=f"measured with images of 32×32: .*{pixels}×{pixels}"):
+            check_image_size(make()[1], pixels)

@@ -26,9 +26,12 @@ def test_pooling_by_hand() -> None:
     # stride 4: kernel 5, padding 2; windows are {0,1,2}, {2 … 6}
     x = torch.tensor([[[[1.0, 2, 3, 9, 4, 5, 6, 8]]]])
     assert pool(x, 4).flatten().tolist() == [3, 9]
+    # stride 3: kernel 4, padding 1; windows are {0,1,2}, and {2,3} of four, {2 … 5} of six
+    assert pool(x[..., :4] - 9, 3).flatten().tolist() == [-6, 0]
+    assert pool(x[..., :6], 3).flatten().tolist() == [3, 9]
 
 
-@pytest.mark.parametrize("stride", [2, 4, 8])
+@pytest.mark.parametrize("stride", [2, 3, 4, 5, 8])
 @pytest.mark.parametrize("side", [7, 8, 13, 16, 31])
 def test_pooling_gives_the_target_its_resolution(stride: int, side: int) -> None:
     out = pool(torch.randn(2, 3, side, side + 1), stride)

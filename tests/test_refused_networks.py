@@ -88,13 +88,6 @@ def sized() -> nn.Module:
     return network
 
 
-def halved() -> nn.Module:
-    """Its nodes are 18, 9 and 5 pixels wide for images of 36."""
-    blocks = [nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1)) for _ in "ab"]
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES)
-    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), *blocks, *head)
-
-
 @pytest.mark.parametrize(
     ("network", "side", "text"),
     [
@@ -104,7 +97,6 @@ def halved() -> nn.Module:
             r"does not take images of \(3, 100, 100\) .*it takes \(3, 160, 160\): give an example",
         ),
         (sized(), 64, r"does not take images of \(3, 64, 64\) .*it takes \(3, 96, 96\)"),
-        (halved(), 36, r"gives 5×5 pixels for images of 36×36: .*divides, such as 64×64$"),
         (Gives(lambda x, network: x), 32, r"for images \(3, 256, 256\) its output is \(2, 4, 256"),
     ],
 )

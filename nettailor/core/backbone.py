@@ -259,8 +259,8 @@ def _require_chain(chain: Backbone) -> tuple[NodeSpec, ...]:
     _, height, width = chain.example
     if height != width:
         raise UserError(
-            f"Backbone: the example's images are {height}×{width}: expected square images of a "
-            "side that each node's divides; give another example"
+            f"Backbone: the example's images are {height}×{width}: expected square images; "
+            "give another example"
         )
     try:
         with torch.no_grad():

@@ -168,7 +168,7 @@ def _largest_stride(backbone: str) -> int:
     """Input pixels per pixel of the last node, which scaling leaves as they are."""
     with torch.device("meta"):
         base = backbone_of(make_scaled(backbone, 1, depth=1.0, width=1.0))
-    return max(spec.stride for spec in node_specs(base))
+    return ceil(max(spec.stride for spec in node_specs(base)))
 
 
 def _phi_range(

@@ -7,6 +7,7 @@ where attention is made of its two matrix products: of a CPU's or GPU's own kern
 some would not be counted.
 """
 
+from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -101,7 +102,7 @@ def chain_costs(chain: Backbone, image_size: int) -> ChainCosts:
         features, neck = _measure(copy.neck, node, counted)
         _, classifier = _measure(copy.classifier, features, counted)
     except REFUSALS as error:
-        stride = max(spec.stride for spec in node_specs(chain))
+        stride = ceil(max(spec.stride for spec in node_specs(chain)))
         if image_size >= stride:
             side = chain.example[1]
             raise UserError(
@@ -119,14 +120,19 @@ def check_image_size(chain: Backbone, image_size: int) -> None:
     """Raise UserError where a backbone, or proxies beside it, cannot work at this image size.
 
     A proxy pools to ceil(size / stride); a backbone that rounds down instead fits only sizes that
-    its strides divide.
+    its strides divide, and where none does, the size that it was measured with.
     """
     nodes, specs = chain_costs(chain, image_size).nodes, node_specs(chain)
-    if image_size != chain.example[1] and any(
-        spec.side(tuple(node.shape)) != -(-image_size // spec.stride)
-        for node, spec in zip(nodes, specs, strict=True)
+    if not all(
+        spec.fits(tuple(node.shape), image_size) for node, spec in zip(nodes, specs, strict=True)
     ):
-        stride = max(spec.stride for spec in specs)
+        side = chain.example[1]
+        if any(spec.windows or side % spec.stride for spec in specs):
+            raise UserError(
+                f"image size {image_size}: this backbone was measured with images of "
+                f"{side}×{side}: use {side} pixels, or give an example of {image_size}×{image_size}"
+            )
+        stride = ceil(max(spec.stride for spec in specs))
         nearest = max(stride, round(image_size / stride) * stride)
         raise UserError(
             f"image size {image_size}: this backbone needs a multiple of {stride} pixels, such as "

@@ -5,6 +5,7 @@ permutation leads there and back, and copies nothing.
 """
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from math import isqrt
 from typing import Literal, NamedTuple
 
@@ -18,43 +19,55 @@ from nettailor.core.errors import UserError
 
 Layout = Literal["nchw", "nhwc", "tokens"]
 Shape = tuple[int, ...]
-Places = tuple[int, Layout, int]
+Stride = int | Fraction
+Windows = tuple[int, int]
+Places = tuple[Stride, Layout, int, Windows | None]
 
 
 class NodeSpec(NamedTuple):
     """A node's channels, its stride in input pixels per position, and how it lies in memory.
 
+    stride: such that ceil(S / stride) is its side for images of side S, as `pool` has it.
     layout: "nchw": (B, C, H, W). "nhwc": (B, H, W, C). "tokens": (B, prefix + H·W, C).
     prefix: tokens before those of the positions, such as a class token and registers.
+    windows: H and W of positions that are no map of the image, such as windows and the positions
+    in each; the stride is that of a map with as many.
     """
 
     channels: int
-    stride: int
+    stride: Stride
     layout: Layout = "nchw"
     prefix: int = 0
+    windows: Windows | None = None
 
     @property
     def places(self) -> Places:
         """All but the channels: nodes that agree in it have their positions in common."""
-        return self.stride, self.layout, self.prefix
+        return self[1:]
 
     def leads_to(self, target: "NodeSpec") -> bool:
         """Whether `bring` has a meaning.
 
         Positions can be pooled and not be made finer; prefix tokens can go and not come.
         """
+        if self.windows or target.windows:
+            return self.places == target.places
         return target.stride % self.stride == 0 and target.prefix in (0, self.prefix)
 
-    def side(self, shape: Shape) -> int:
-        """The positions in a row of such a node (B, …)."""
-        if self.layout == "tokens":
-            return isqrt(shape[1] - self.prefix)
-        return shape[2]
+    def fits(self, shape: Shape, side: int) -> bool:
+        """Whether a node (B, …) of images of this side has the positions that are told here."""
+        positions = _positions(shape, self.layout, self.prefix)
+        map_side = -(-side // self.stride)
+        return positions == (self.windows or (map_side, map_side))
 
 
 def pool(x: Tensor, stride: int) -> Tensor:
     """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
-    return x if stride == 1 else F.max_pool2d(x, stride + 1, stride, stride // 2)
+    if stride == 1:
+        return x
+    if stride % 2 and 1 in (x.shape[2] % stride, x.shape[3] % stride):
+        x = F.pad(x, (0, 1, 0, 1), value=-torch.inf)  # the last row or column has no window else
+    return F.max_pool2d(x, stride + 1, stride, stride // 2)
 
 
 def bring(x: Tensor, source: NodeSpec, target: NodeSpec) -> Tensor:
@@ -135,22 +148,49 @@ def specs_of(
             take them; asked where shapes alone do not tell.
 
     Raises:
-        UserError: it cannot be told where the channels are, or positions and images do not fit.
+        UserError: it cannot be told where the channels are, or how many tokens have no position.
     """
     readers = {shape: reader for shape, reader in nodes if reader is not None}
     twice = None if all(_plain_axis(node.shape) for node in nodes) else at_twice()
-    return tuple(
-        _spec_of(
-            f"block {number}" if number else "the stem",
-            side,
-            Seen(shape, readers.get(shape) if reader is None else reader),
-            None if twice is None else twice[number].shape,
-        )
-        for number, (shape, reader) in enumerate(nodes)
-    )
+    grown = [None] * len(nodes) if twice is None else [node.shape for node in twice]
+    found: list[NodeSpec] = []
+    before: tuple[int, Stride] = side, 1  # side and stride of the last map, at first the image
+    for number, ((shape, reader), other) in enumerate(zip(nodes, grown, strict=True)):
+        name = f"block {number}" if number else "the stem"
+        seen = Seen(shape, readers.get(shape) if reader is None else reader)
+        layout, axis, prefix = _layout_of(name, seen, other)
+        height, width = _positions(shape, layout, prefix)
+        if height == width:
+            before = height, _stride_of(side, height, *before)
+            found.append(NodeSpec(shape[axis], before[1], layout, prefix))
+        else:
+            stride = -(-side // isqrt(height * width))
+            found.append(NodeSpec(shape[axis], stride, layout, prefix, (height, width)))
+    return tuple(found)
 
 
-def _spec_of(name: str, side: int, seen: Seen, twice: Shape | None) -> NodeSpec:
+def _stride_of(image: int, side: int, before: int, stride: Stride) -> Stride:
+    """The stride of a map: image / side where that and the one before are whole.
+
+    Else a multiple of the stride before, where pooling leads there.
+    """
+    times = -(-before // side)
+    if (image % side or stride != image // before) and -(-before // times) == side:
+        return stride * times
+    return Fraction(image, side) if image % side else image // side
+
+
+def _positions(shape: Shape, layout: Layout, prefix: int) -> tuple[int, int]:
+    """Height and width of a node (B, …)."""
+    if layout == "tokens":
+        side = isqrt(shape[1] - prefix)
+        return side, side
+    height, width = shape[2:] if layout == "nchw" else shape[1:3]
+    return height, width
+
+
+def _layout_of(name: str, seen: Seen, twice: Shape | None) -> tuple[Layout, int, int]:
+    """Layout, axis of the channels and prefix tokens of a node."""
     shape = seen.shape
     axis = _plain_axis(shape) or _grown_axis(shape, twice, seen.reader)
     layouts: dict[tuple[int, int | None], Layout]
@@ -163,23 +203,16 @@ def _spec_of(name: str, side: int, seen: Seen, twice: Shape | None) -> NodeSpec:
             "(B, C, H, W), (B, H, W, C) or (B, N, C), read by a norm, a convolution or a linear "
             "layer; cut the blocks elsewhere"
         )
+    prefix = 0
     if layout == "tokens":
-        prefix = _prefix(shape[1], None if twice is None else twice[1])
-        if prefix is None:
+        told = _prefix(shape[1], None if twice is None else twice[1])
+        if told is None:
             raise UserError(
                 f"Backbone: {name} gives {shape[1]} tokens, and {twice and twice[1]} for images of "
                 "twice the side: expected prefix tokens and a square of positions"
             )
-        return NodeSpec(shape[2], max(1, side // isqrt(shape[1] - prefix)), layout, prefix)
-    height, width = shape[2:] if layout == "nchw" else shape[1:3]
-    if height != width or side % height:
-        other = -(-side // 32) * 32
-        hint = f"such as {other}×{other}" if other != side else "or other parts"
-        raise UserError(
-            f"Backbone: {name} gives {height}×{width} pixels for images of {side}×{side}: "
-            f"expected square images of a side that each node's divides, {hint}"
-        )
-    return NodeSpec(shape[axis], side // height, layout)
+        prefix = told
+    return layout, axis, prefix
 
 
 def _plain_axis(shape: Shape) -> int | None:

@@ -158,7 +158,7 @@ class _Search:
             value = value_of(node)
             if needed == 1 and last[number] > number and value.intact and number:
                 shape = value.shape or ()
-                if len(shape) > 2 and shape[0] == batch and max(shape[1:]) < prod(shape[1:]):
+                if 2 < len(shape) < 5 and shape[0] == batch and max(shape[1:]) < prod(shape[1:]):
                     self.cuts.add(number)
         # of several changes of the layout in a row only the last gives a node
         changes = [False, *(_relays(*pair) for pair in pairwise(nodes))]
