@@ -191,12 +191,12 @@ class Shrinking(nn.Module):
         return self.at_ends(images, [])[0]
 
     def at_ends(self, images: Tensor, others: Sequence[Path]) -> list[Tensor]:
-        """The logits of the route, and of routes to other ends, whose gradients stay behind it."""
+        """The logits of the route, and of routes to other ends."""
         nodes = self._nodes(images)
         logits = [nodes.pop()]
         for end in others:
             place = min(end.source, len(nodes) - 1)
-            logits.append(self._on(nodes[place].detach(), self.to_end(end)[place:]))
+            logits.append(self._on(nodes[place], self.to_end(end)[place:]))
         return logits
 
     def _nodes(self, images: Tensor) -> list[Tensor]:

@@ -9,12 +9,14 @@ from nettailor.prune.shrink import Shrinking
 from nettailor.student.loss import divergence
 from nettailor.teacher.target import as_target
 
+_OTHERS = 0.5  # the weight of the exits that are trained beside the route's own end
+
 
 class ShrinkLoss:
-    """CE + λ KD of the route's end, and of every other exit that the route may yet end in.
+    """CE + λ KD: at half the weight of the route's end, and of the exits that it may yet end in.
 
-    A fresh exit has to be trained before its loss says what the features that it reads are worth.
-    These features are not trained for it: its gradient ends where it reads them.
+    Exits are fresh, and have to be trained, with what leads to them, before their loss says what it
+    is worth to go on behind them (deep supervision: Lee and others, 2015).
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class ShrinkLoss:
         assert isinstance(network, Shrinking), "the loss is of a network that shrinks"
         end, *others = network.at_ends(images, network.exits)
         target = self.teacher(images).logits
-        losses = [self.of(logits, labels, target) for logits in others]
-        exits = torch.stack(losses).sum() if losses else end.new_zeros(())
-        return {"end": self.of(end, labels, target), "exits": exits}
+        loss = self.of(end, labels, target)
+        if not others:
+            return {"end": loss, "exits": torch.zeros_like(loss)}
+        mean = torch.stack([self.of(logits, labels, target) for logits in others]).mean()
+        return {"end": (1 - _OTHERS) * loss, "exits": _OTHERS * mean}
