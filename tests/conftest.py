@@ -25,11 +25,11 @@ from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency, share_of_time
 from nettailor.core.trainer import fit
 from nettailor.core.training_state import Fitted
-from nettailor.front import Front, read_front
+from nettailor.front import SIZES_FOLDER, Front, read_front
 from nettailor.network import load_network
 from nettailor.prune.layer_times import measure_times
 from nettailor.student.latency_table import measure_paths
-from nettailor.student.network import Student
+from nettailor.student.wiring import full_wiring
 
 # the paper's method; `tailor` does better without any flag
 PUBLISHED = (
@@ -111,10 +111,14 @@ def lively_chain(backbone: str, classes: int = 5) -> Backbone:
 
 
 def front_in(folder: Path) -> Front:
-    """The front of a tailored run, held against its student."""
-    student, _ = load_network(folder / "student")
-    assert isinstance(student, Student)
-    return read_front(folder, student.wiring)
+    """The front of a tailored run, held against the networks of its points."""
+    sizes = {one.name: load_network(one)[0] for one in (folder / SIZES_FOLDER).iterdir()}
+    blocks = next(iter(sizes.values())).wiring.depth - 1
+    nodes = range(1, blocks + 1)
+    front = read_front(folder, full_wiring(blocks, 0, identities=nodes, exits=nodes))
+    wirings = {name: size.wiring.paths for name, size in sizes.items()}
+    assert {point.name: point.paths for point in front.points} == wirings
+    return front
 
 
 def no_training(*_: object, **__: object) -> None:
