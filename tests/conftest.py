@@ -16,9 +16,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from shell import Shell
+from tailor_runs import SMALL, Runs
 from torch import nn
 
 from nettailor import finetune
+from nettailor.cli import teach
 from nettailor.core import training_state
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.device import start_accelerator
@@ -69,6 +71,28 @@ def shell(
         finetune, "measure_latency", partial(measure_latency, seconds=0, batches=(1,))
     )
     return Shell(tmp_path / "runs", monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with a small teacher."""
+    out = tmp_path_factory.mktemp("taught")
+    with pytest.MonkeyPatch.context() as patch:
+        quick_latency(patch)
+        teach.main([*SMALL, "--out", str(out)])
+    return out
+
+
+@pytest.fixture
+def runs(
+    taught: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Runs:
+    """A copy of it in which latency is measured but briefly."""
+    quick_latency(monkeypatch)
+    return Runs(taught, tmp_path / "runs", monkeypatch, capsys)
 
 
 @pytest.fixture(autouse=True)
