@@ -66,7 +66,7 @@ class Descent:
     def target(self, done: float) -> float:
         """The cost, a share of the backbone's, after a part of the steps."""
         fallen = min(max((done - _FROM) / (_TO - _FROM), 0.0), 1.0)
-        return self._whole * (float(self.network.least) / self._whole) ** fallen
+        return self._whole * math.pow(float(self.network.least) / self._whole, fallen)
 
     def before_step(self, step: int) -> bool:
         """Take out what is due; whether anything went.

@@ -31,7 +31,8 @@ from nettailor.front import SIZES_FOLDER, Front, read_front
 from nettailor.network import load_network
 from nettailor.prune.layer_times import measure_times
 from nettailor.student.latency_table import measure_paths
-from nettailor.student.wiring import full_wiring
+from nettailor.student.network import Student
+from nettailor.student.wiring import Wiring, full_wiring
 
 # the paper's method; `tailor` does better without any flag
 PUBLISHED = (
@@ -136,12 +137,16 @@ def lively_chain(backbone: str, classes: int = 5) -> Backbone:
 
 def front_in(folder: Path) -> Front:
     """The front of a tailored run, held against the networks of its points."""
-    sizes = {one.name: load_network(one)[0] for one in (folder / SIZES_FOLDER).iterdir()}
-    blocks = next(iter(sizes.values())).wiring.depth - 1
+    wirings: dict[str, Wiring] = {}
+    for size in (folder / SIZES_FOLDER).iterdir():
+        network, _ = load_network(size)
+        assert isinstance(network, Student)
+        wirings[size.name] = network.wiring
+    blocks = next(iter(wirings.values())).depth - 1
     nodes = range(1, blocks + 1)
     front = read_front(folder, full_wiring(blocks, 0, identities=nodes, exits=nodes))
-    wirings = {name: size.wiring.paths for name, size in sizes.items()}
-    assert {point.name: point.paths for point in front.points} == wirings
+    paths = {name: wiring.paths for name, wiring in wirings.items()}
+    assert {point.name: point.paths for point in front.points} == paths
     return front
 
 
