@@ -52,8 +52,7 @@ def best_route(
     """The most valuable route from stem to logits within a budget: what `cut` leaves.
 
     Each path is worth what the loss falls by when its node takes it alone, see
-    `nettailor.prune.importance`; the best sum within the budget is found exactly. Routes of
-    different exits compare badly straight after a cut: `tailor` fine-tunes the best of each.
+    `nettailor.prune.importance`; the best sum within the budget is found exactly.
 
     Args:
         student: trained; it stays as it is.

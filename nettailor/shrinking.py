@@ -96,7 +96,7 @@ def shrink(
         max_flops, max_params: the budget, one of them or none: a share of the backbone's. None:
             m is 0.1 of the multiply-adds.
         epochs: of it all.
-        lr: after an epoch of warm-up, of adamw; exits have ten times as much.
+        lr: after an epoch of warm-up, of adamw; exits have three times as much.
         distill: λ, the weight of the distillation.
         judge, stop, seed, device, precision, run, verbose: as for `fit`.
         name: of this call in the run.

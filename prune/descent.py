@@ -21,9 +21,10 @@ _LOOKS = 4  # times an epoch that the cost is compared with its target
 class Descent:
     """Takes parts out of a network before steps at which it costs more than its target.
 
-    The target is exp(f log m) for a least cost of m, where f rises from 0 to 1 between 8 % and
-    90 % of the steps. Four times an epoch, while the network costs more, each part is tried
-    without, and the one that the loss misses least by its cost goes.
+    The target is c (m / c)^f for a network that costs c, 1 where it has no adapters, and a least
+    cost of m, where f rises from 0 to 1 between 8 % and 90 % of the steps. Four times an epoch,
+    while the network costs more, each part is tried without, and the one that the loss misses least
+    by its cost goes.
 
     All depends on the step and the network: training that goes on takes the same parts out.
 
@@ -43,14 +44,14 @@ class Descent:
     ) -> None:
         """
         Args:
-            network: on the device.
+            network: on the device, whole.
             loss: says what a removal does.
             batches: images (B, C, S, S) and labels (B,) that removals are tried on.
             accelerator: says where, and in which precision.
             epochs, steps_per_epoch: of the training.
         """
         self.network, self._loss = network, loss
-        self._accelerator = accelerator
+        self._accelerator, self._whole = accelerator, network.cost
         self._steps, self._every = epochs * steps_per_epoch, max(1, steps_per_epoch // _LOOKS)
         self._batches = []
         for images, labels in batches:
@@ -62,7 +63,7 @@ class Descent:
     def target(self, done: float) -> float:
         """The cost, a share of the backbone's, after a part of the steps."""
         fallen = min(max((done - _FROM) / (_TO - _FROM), 0.0), 1.0)
-        return math.exp(fallen * math.log(float(self.network.least)))
+        return self._whole * math.pow(float(self.network.least) / self._whole, fallen)
 
     def before_step(self, step: int) -> bool:
         """Take out what is due; whether the network computes otherwise than at the last step.

@@ -20,7 +20,7 @@ from nettailor.student.wiring import Path, Wiring
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, the teacher's logits)
 WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
-_EXITS = 10  # times the learning rate of the others, at which exits train
+_EXITS = 3  # times the learning rate of the others, at which exits train
 _DUST = 1e-4  # of the backbone's cost: what is no saving
 
 
@@ -286,7 +286,7 @@ class Shrinking(nn.Module):
 
 
 def shrinking_groups(network: Shrinking, schedule: Schedule) -> list[dict[str, Any]]:
-    """As `parameter_groups`, but exits train at ten times the rate.
+    """As `parameter_groups`, but exits train at three times the rate.
 
     They are fresh, and what they read is not.
     """

@@ -16,20 +16,23 @@ import pytest
 import torch
 from accelerate import Accelerator
 from shell import Shell
+from tailor_runs import SMALL, Runs
 from torch import nn
 
 from nettailor import finetune
+from nettailor.cli import teach
 from nettailor.core import training_state
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency, share_of_time
 from nettailor.core.trainer import fit
 from nettailor.core.training_state import Fitted
-from nettailor.front import Front, read_front
+from nettailor.front import SIZES_FOLDER, Front, read_front
 from nettailor.network import load_network
 from nettailor.prune.layer_times import measure_times
 from nettailor.student.latency_table import measure_paths
 from nettailor.student.network import Student
+from nettailor.student.wiring import Wiring, full_wiring
 
 # the paper's method; `tailor` does better without any flag
 PUBLISHED = (
@@ -69,6 +72,28 @@ def shell(
         finetune, "measure_latency", partial(measure_latency, seconds=0, batches=(1,))
     )
     return Shell(tmp_path / "runs", monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with a small teacher."""
+    out = tmp_path_factory.mktemp("taught")
+    with pytest.MonkeyPatch.context() as patch:
+        quick_latency(patch)
+        teach.main([*SMALL, "--out", str(out)])
+    return out
+
+
+@pytest.fixture
+def runs(
+    taught: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Runs:
+    """A copy of it in which latency is measured but briefly."""
+    quick_latency(monkeypatch)
+    return Runs(taught, tmp_path / "runs", monkeypatch, capsys)
 
 
 @pytest.fixture(autouse=True)
@@ -111,10 +136,18 @@ def lively_chain(backbone: str, classes: int = 5) -> Backbone:
 
 
 def front_in(folder: Path) -> Front:
-    """The front of a tailored run, held against its student."""
-    student, _ = load_network(folder / "student")
-    assert isinstance(student, Student)
-    return read_front(folder, student.wiring)
+    """The front of a tailored run, held against the networks of its points."""
+    wirings: dict[str, Wiring] = {}
+    for size in (folder / SIZES_FOLDER).iterdir():
+        network, _ = load_network(size)
+        assert isinstance(network, Student)
+        wirings[size.name] = network.wiring
+    blocks = next(iter(wirings.values())).depth - 1
+    nodes = range(1, blocks + 1)
+    front = read_front(folder, full_wiring(blocks, 0, identities=nodes, exits=nodes))
+    paths = {name: wiring.paths for name, wiring in wirings.items()}
+    assert {point.name: point.paths for point in front.points} == paths
+    return front
 
 
 def no_training(*_: object, **__: object) -> None:

@@ -16,6 +16,7 @@ from nettailor.front import (
     Seconds,
     pick,
     read_front,
+    size_name,
     write_front,
 )
 from nettailor.share import Share, read_share
@@ -28,21 +29,26 @@ WHOLE = (Way(0, 1, "block"), Way(1, 2, "block"), Way(2, 3, "head"))
 # the middle one has more parameters than the dearest
 FRONT = Front(
     [
-        Point("route-0.150", LEAN, 0.15, 0.05, 40.0, None),
-        Point("route-0.400", (*WHOLE[:1], Way(1, 3, "exit")), 0.4, 0.9, 80.25, 91.5),
-        Point("route-0.800", WHOLE, 0.8, 0.7, 1 / 3, 92.0),
+        Point("size-0.150", LEAN, 0.15, 0.15, 0.05, 40.0),
+        Point("size-0.400", (*WHOLE[:1], Way(1, 3, "exit")), 0.4, 0.4, 0.9, 80.25, 91.5),
+        Point("size-0.800", WHOLE, 0.8, 0.8, 0.7, 100 / 3, 92.0),
     ],
     Seconds(1.25, 2.5),
-    (),
 )
 
 
-@pytest.mark.parametrize("contenders", [(), ("route-0.400",), ("route-0.150", "route-0.400")])
-def test_round_trip(tmp_path: Path, contenders: tuple[str, ...]) -> None:
-    front = FRONT._replace(contenders=contenders)
-    write_front(tmp_path, front)
+def test_round_trip(tmp_path: Path) -> None:
+    write_front(tmp_path, FRONT)
     assert [path.name for path in tmp_path.iterdir()] == ["front.json"]
-    assert read_front(tmp_path, STUDENT) == front
+    assert read_front(tmp_path, STUDENT) == FRONT
+
+
+@pytest.mark.parametrize(
+    ("cost", "name"),
+    [(1.0, "size-1.00"), (0.25, "size-0.250"), (0.0123456, "size-0.0123"), (0.9999, "size-1.00")],
+)
+def test_names_say_the_cost(cost: float, name: str) -> None:
+    assert size_name(cost) == name
 
 
 def test_seconds_add_up() -> None:
@@ -53,13 +59,13 @@ def test_seconds_add_up() -> None:
 @pytest.mark.parametrize(
     ("unit", "most", "name"),
     [
-        ("flops", 0.15, "route-0.150"),
-        ("flops", 0.399, "route-0.150"),
-        ("flops", 0.41, "route-0.400"),
-        ("flops", 7, "route-0.800"),
-        ("params", 0.06, "route-0.150"),
-        ("params", 0.89, "route-0.800"),
-        ("params", 0.95, "route-0.400"),
+        ("flops", 0.15, "size-0.150"),
+        ("flops", 0.399, "size-0.150"),
+        ("flops", 0.41, "size-0.400"),
+        ("flops", 7, "size-0.800"),
+        ("params", 0.06, "size-0.150"),
+        ("params", 0.89, "size-0.800"),
+        ("params", 0.95, "size-0.400"),
     ],
 )
 def test_the_nearest_that_is_not_above(unit: Any, most: float, name: str) -> None:
@@ -111,11 +117,9 @@ def test_what_is_no_share(text: str) -> None:
 def content(**changes: Any) -> dict[str, Any]:
     point = {
         "name": "a", "paths": [list(way) for way in WHOLE], "flops": 1.0, "params": 1.0,
-        "straight_after": 50.0, "finetuned": None,
+        "accuracy": 50.0, "cost": 1.0, "finetuned": None,
     }  # fmt: skip
-    return {
-        "seconds": {"train": 1.0, "total": 2.0}, "contenders": [], "points": [{**point, **changes}],
-    }  # fmt: skip
+    return {"seconds": {"train": 1.0, "total": 2.0}, "points": [{**point, **changes}]}
 
 
 def test_the_undamaged_content_is_read(tmp_path: Path) -> None:
@@ -136,7 +140,10 @@ def test_the_undamaged_content_is_read(tmp_path: Path) -> None:
         json.dumps({**content(), "points": [3]}),
         json.dumps({**content(), "seconds": {"train": 1}}),
         json.dumps(content(flops="much")),
-        json.dumps(content(straight_after=None)),
+        json.dumps(content(accuracy=None)),
+        json.dumps(content(cost="much")),
+        json.dumps(content(name=3)),
+        json.dumps(content(name="../b")),
         json.dumps(content(paths=3)),
         json.dumps(content(paths=[[0, 1]])),
         json.dumps(content(paths=[[0, 1, "magic"]])),
@@ -145,9 +152,6 @@ def test_the_undamaged_content_is_read(tmp_path: Path) -> None:
         json.dumps(content(paths=[[0, 1, "block"], [0, 1, "block"]])),
         json.dumps({**content(), "points": []}),
         json.dumps({**content(), "points": {}}),
-        json.dumps({key: value for key, value in content().items() if key != "contenders"}),
-        json.dumps({**content(), "contenders": ["b"]}),
-        json.dumps({**content(), "contenders": 1}),
         # paths that the student lacks
         json.dumps(content(paths=[[0, 2, "proxy"], [2, 3, "head"]])),
         json.dumps(content(paths=[[0, 1, "block"], [1, 2, "identity"], [2, 3, "head"]])),

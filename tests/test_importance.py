@@ -3,34 +3,21 @@
 import copy
 import math
 from collections.abc import Mapping
-from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from conftest import enliven, lively_chain
 from torch import Tensor
 
-from nettailor.core.backbone import create_backbone
-from nettailor.core.console import Screen
-from nettailor.core.flags import parse
 from nettailor.core.layout import pool
-from nettailor.core.run_folder import RunFolder
-from nettailor.path_shares import PathCosts
-from nettailor.prune.importance import measured
-from nettailor.prune.routes import Routes
-from nettailor.session import start_session
+from nettailor.prune.importance import measured, measured_on
 from nettailor.student.loss import expected_cross_entropy
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
-from nettailor.tailoring import Tailoring
 
 CLASSES = 5
-SETTINGS = [
-    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--limit.train", "100",
-    "--limit.test", "20", "--batch-size", "16", "--device", "cpu", "--workers", "0", "--skips", "1",
-]  # fmt: skip
 
 
 def lively_student() -> Student:
@@ -49,8 +36,8 @@ def lively_student() -> Student:
     return student.eval()
 
 
-def batch() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(5)
+def batch(seed: int = 5) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     images = torch.randn(12, 3, 32, 32, generator=generator)
     return images, torch.randint(CLASSES, (12,), generator=generator)
 
@@ -160,51 +147,25 @@ def test_a_nodes_only_path_is_worth_nothing() -> None:
     assert len(calls) == 1 + 6
 
 
-def tailoring_of(folder: Path, *flags: str) -> Tailoring:
-    config, _ = parse("test", "", [*SETTINGS, *flags, "--out", str(folder)])
-    session = start_session(config, Screen())
-    teacher = create_backbone("test_resnet", len(session.task.classes))
-    enliven(teacher)
-    costs = PathCosts(session, folder / "run" / "latency_table.json", fresh=False)
-    return Tailoring(session, RunFolder(folder / "run"), teacher, costs)
-
-
-@pytest.mark.parametrize("mode", ["task", "all"])
-def test_routes_leave_weights_statistics_and_mode_as_they_were(tmp_path: Path, mode: str) -> None:
-    work = tailoring_of(tmp_path, "--finetune", mode)
-    student = work.grown()
-    student.eval()
-    before = copy.deepcopy(student.state_dict())
-    modes = {name: module.training for name, module in student.named_modules()}
-    moved = copy.deepcopy(student).train()
-    moved(next(work.session.loaders.train.epoch(0))[0])
-    assert any(not torch.equal(v, before[n]) for n, v in moved.state_dict().items()), "it would"
-    work.routes(student)
-    for name, value in student.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    assert {name: module.training for name, module in student.named_modules()} == modes
-
-
-def test_routes_are_worth_what_was_measured_on_training_batches(tmp_path: Path) -> None:
-    work = tailoring_of(tmp_path)
-    student = work.grown()
-    enliven(student, 2)
+def test_measured_on_batches_with_the_statistics_of_each(accelerator: Accelerator) -> None:
+    """The mean over batches, and of the student nothing moves."""
+    student, batches = lively_student(), [batch(seed) for seed in (1, 2, 3)]
     twin = copy.deepcopy(student).train()
-    batches = list(islice(work.session.loaders.train.epoch(0), 8))
-    assert len(batches) > 1
 
     def loss() -> float:
         total = 0.0
         for images, labels in batches:
             output = twin(images)
             by_head, heads = torch.stack(output.by_head), twin.of_heads(output.alpha)
-            total += float(expected_cross_entropy(by_head, heads, labels))
-        return total / len(batches)
+            total += float(expected_cross_entropy(by_head, heads, labels)) / len(batches)
+        return total
 
-    values = measured(twin, loss)
-    shares = work.costs.shares(student)
-    expected = Routes(student.wiring, values, shares.paths, fixed=shares.fixed).frontier()
-    found = work.routes(student).frontier()
-    assert [route.paths for route in found] == [route.paths for route in expected]
-    assert [route.value for route in found] == pytest.approx([r.value for r in expected], abs=1e-4)
-    assert len(found) > 2
+    expected = measured(twin, loss)
+    before = copy.deepcopy(student.state_dict())
+    assert any(not torch.equal(v, before[n]) for n, v in twin.state_dict().items()), "it would"
+    modes = {name: module.training for name, module in student.named_modules()}
+    found = measured_on(student, batches, accelerator)
+    assert found == pytest.approx(expected, abs=1e-4)
+    for name, value in student.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert {name: module.training for name, module in student.named_modules()} == modes

@@ -192,24 +192,6 @@ def test_frontier_within_the_grid(problem):
 
 
 @every_wiring
-def test_the_best_by_the_path_into_the_logits(problem):
-    by_end = problem.solved.by_end()
-    assert set(by_end) == {route.paths[-1] for route in problem.routes}
-    assert len(by_end) > 1
-    for end, solved in by_end.items():
-        mine = [route for route in problem.routes if route.paths[-1] == end]
-        costs = sorted({round(route.cost / STEP) for route in mine})
-        for steps in costs:
-            found, expected = (
-                solved.best((steps + 0.5) * STEP), best_of(mine, 0, (steps + 0.5) * STEP)
-            )  # fmt: skip
-            assert found.paths == expected.paths
-            assert found.value == pytest.approx(expected.value)
-            assert found.cost == pytest.approx(expected.cost, abs=1e-12)
-        assert solved.reach() == pytest.approx((costs[0] * STEP, costs[-1] * STEP), abs=1e-12)
-
-
-@every_wiring
 def test_reach_and_what_lies_outside(problem):
     solved = problem.solved
     leanest, dearest = solved.reach()

@@ -12,12 +12,14 @@ from conftest import enliven, lively_chain
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from nettailor.core.training_state import TrainingState
 from nettailor.errors import UserError
+from nettailor.fitting import Run
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Removal, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
-from nettailor.shrinking import shrink
+from nettailor.shrinking import Snapshot, shrink
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.network import Student
 
@@ -198,6 +200,43 @@ def test_follows_the_target(budget):
     assert all(len(group) <= 1 for group in small.wiring.incoming)
     assert small(images(2)[0]).logits.shape == (2, CLASSES)
     assert first[-1].cost >= 0.9 * least
+
+
+def test_a_call_that_was_stopped_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """In the third of four epochs of four steps; what was passed before is read again."""
+
+    def passed(run: Run | None) -> list[Snapshot]:
+        chain = lively_chain("test_resnet", CLASSES)
+        torch.manual_seed(1)
+        settings = {"max_flops": 0.6, "epochs": 4, "run": run, "verbose": False}
+        return shrink(Student(chain), chain, *loaders(), **settings)
+
+    expected, run = passed(None), Run(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "due", True)
+        step, steps = ShrinkLoss.__call__, itertools.count(1)
+
+        def pressed(*arguments):
+            if next(steps) == 11:
+                raise KeyboardInterrupt
+            return step(*arguments)
+
+        patch.setattr(ShrinkLoss, "__call__", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            passed(run)
+    found = passed(run)
+    assert [one.epoch for one in found] == [1, 2, 3, 4]
+    assert len({one.cost for one in found}) > 1
+    for one, other in zip(found, expected, strict=True):
+        assert (one.plan, one.cost) == (other.plan, other.cost)
+        assert one.scores.plain() == other.scores.plain()
+        weights = other.network.state_dict()
+        for name, value in one.network.state_dict().items():
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=0)
+    (tmp_path / "sizes" / "student-1.json").write_text('{"paths": []}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"student-1\.json: is damaged; begin anew in another"):
+        passed(run)
+    run.close()
 
 
 def test_however_few_steps_there_are_the_budget_is_met():

@@ -1,0 +1,233 @@
+"""When a student that shrinks loses a part: at which steps, down to what, and at which price."""
+
+import math
+from dataclasses import replace
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import enliven, lively_chain
+from small_stages import CLASSES, GOOD, PLAIN, Log, batches
+from torch import nn
+
+from nettailor.core.schedule import parameter_groups
+from nettailor.core.trainer import fit
+from nettailor.core.training_state import TrainingState
+from nettailor.prune.descent import TRIED_ON, Descent
+from nettailor.prune.shrink import Removal, Shrinking
+from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.student.costs import shares_of
+from nettailor.student.network import Student
+from nettailor.student.wiring import Path as Way
+
+EPOCHS, STEPS = 4, 8  # looks before every second step
+LEAST = 0.6
+
+
+def descent(
+    accelerator: Accelerator,
+    least: float = LEAST,
+    price: float = math.inf,
+    *,
+    adapters: bool = False,
+) -> Descent:
+    """Of a student whose exits are known; dropout draws from torch's generator at each step."""
+    teacher, chain = (lively_chain("test_resnet", CLASSES) for _ in range(2))
+    chain.classifier = nn.Sequential(nn.Dropout(0.3), chain.classifier)
+    student = Student(chain, adapters=adapters)
+    enliven(student.heads)
+    network = Shrinking(student, shares_of(student, chain, 32, "flops"), least)
+    tried = islice(batches(STEPS * 8).epoch(0), TRIED_ON)
+    loss = ShrinkLoss(teacher)
+    return Descent(
+        network, loss, tried, accelerator, epochs=EPOCHS, steps_per_epoch=STEPS, price=price
+    )
+
+
+def test_the_target_by_hand(accelerator: Accelerator) -> None:
+    """Flat up to 8 % of the steps and from 90 % on; halfway between, at 49 %, the square root."""
+    target = descent(accelerator, least=0.25).target
+    assert [target(done) for done in (0.0, 0.08, 0.49, 0.9, 1.0, 1.1)] == pytest.approx(
+        [1, 1, 0.5, 0.25, 0.25, 0.25]
+    )
+
+
+def test_parts_go_a_few_times_an_epoch_and_not_below_the_target(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = descent(accelerator)
+    network, tried = found.network, list[int]()
+    removals = network.removals
+
+    def noted(*arguments: Any) -> list[Removal]:
+        tried.append(step)
+        return removals(*arguments)
+
+    monkeypatch.setattr(network, "removals", noted)
+    went = []
+    for step in range(EPOCHS * STEPS):
+        before, looks = network.route, len(tried)
+        marked, last = step % 2 == 0, step == EPOCHS * STEPS - 1
+        target = found.target(1.0 if last else step / (EPOCHS * STEPS))
+        due = (marked or last) and network.cost > target
+        assert found.before_step(step) == due == (network.route != before)
+        assert (len(tried) > looks) == due, "nothing is tried where nothing can go"
+        if marked or last:
+            assert network.cost <= target + 1e-9
+        went += [step] * due
+    assert len(went) > 1
+    assert min(went) > 0.08 * EPOCHS * STEPS
+    assert 0.98 * LEAST <= network.cost <= LEAST
+
+
+def test_what_is_left_is_made_up_for_before_the_last_step(accelerator: Accelerator) -> None:
+    """Which is off the marks."""
+    found = descent(accelerator)
+    assert found.before_step(EPOCHS * STEPS - 1)
+    assert found.network.cost <= LEAST
+
+
+def test_a_price_that_nothing_is_worth_keeps_everything(accelerator: Accelerator) -> None:
+    assert not (found := descent(accelerator, price=-1.0)).reach(LEAST)
+    assert found.network.cost == pytest.approx(1)
+
+
+def course(accelerator: Accelerator, price: float) -> tuple[list[float], list[tuple[Way, ...]]]:
+    """The prices of what was the next to go, and the routes that were taken, down to the floor."""
+    found = descent(accelerator, least=0.0, price=price)
+    network, prices, routes = found.network, list[float](), list[tuple[Way, ...]]()
+    best, take = network.best, network.take
+
+    def choose(*arguments: Any) -> Removal | None:
+        one = best(*arguments)
+        if one is not None:
+            prices.append(one.price)
+        return one
+
+    def note(route: tuple[Way, ...]) -> None:
+        routes.append(route)
+        take(route)
+
+    network.best, network.take = choose, note  # type: ignore[method-assign, assignment]
+    torch.manual_seed(1)  # dropout is there when parts are tried, too
+    assert found.reach(0.0) == bool(routes)
+    return prices, routes
+
+
+def test_a_part_goes_up_to_its_price_and_not_above(accelerator: Accelerator) -> None:
+    prices, routes = course(accelerator, math.inf)
+    assert len(prices) == len(routes) > 2
+    dear = max(prices)
+    assert dear > 0
+    for price in (0.99 * dear, dear, prices[0] - 1e-6):
+        first = next((i for i, one in enumerate(prices) if one > price), len(prices))
+        assert course(accelerator, price) == (prices[: first + 1], routes[:first])
+
+
+def test_no_price_ends_at_the_floor(accelerator: Accelerator) -> None:
+    found = descent(accelerator, least=0.0)
+    assert found.reach(0.0)
+    assert found.network.cost == pytest.approx(found.network.leanest)
+
+
+def test_what_the_backbone_lacks_takes_nothing_out_before_the_target_falls(
+    accelerator: Accelerator,
+) -> None:
+    """With adapters all of it costs more than the backbone."""
+    found = descent(accelerator, adapters=True)
+    assert found.network.cost > 1.01
+    assert not found.before_step(0)
+    assert found.target(0.9) == pytest.approx(LEAST)
+
+
+class Cut(Log):
+    """The power is cut at a step of an epoch."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__()
+        self.cut = epoch, step
+
+    def step(self, epoch: int, step: int, loss: Any) -> None:
+        if (epoch, step) == self.cut:
+            raise KeyboardInterrupt
+
+
+def trained(
+    path: Path, accelerator: Accelerator, watcher: Log
+) -> tuple[Shrinking, dict[int, tuple[Way, ...]]]:
+    """The network at the end, and the steps before which something went, each with what was left.
+
+    Weights are random, and parts are worth what chance says.
+    """
+    torch.manual_seed(3)
+    found, loader = descent(accelerator), batches(STEPS * 8)
+    network, went = found.network, dict[int, tuple[Way, ...]]()
+
+    def before_step(step: int) -> bool:
+        changed = found.before_step(step)
+        if changed:
+            went[step] = network.route
+        return changed
+
+    schedule = replace(PLAIN, epochs=EPOCHS, optimizer="adamw", lr=1e-3)
+    teacher = lively_chain("test_resnet", CLASSES)
+    fit(
+        network, ShrinkLoss(teacher), loader,
+        groups=parameter_groups(network.named_parameters(), schedule), schedule=schedule,
+        accelerator=accelerator, validate=lambda _: GOOD, keep="last", state_path=path,
+        watcher=watcher, before_step=before_step,
+    )  # fmt: skip
+    return network, went
+
+
+@pytest.fixture
+def _saved_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainingState, "due", True)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, accelerator: Accelerator) -> Any:
+    """Never stopped: what `trained` gives, and the log."""
+    log = Log()
+    return *trained(tmp_path_factory.mktemp("straight") / "a.pt", accelerator, log), log
+
+
+@pytest.mark.usefixtures("_saved_every_step")
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_is_stopped_within_an_epoch_goes_on_to_the_same_bits(
+    tmp_path: Path, accelerator: Accelerator, straight: Any, kept: bool
+) -> None:
+    """After a step before which a part went; what is on disk is from before it, or it is kept."""
+    expected, went, _ = straight
+    marks = [step for step in went if step % STEPS]
+    step = marks[len(marks) // 2]
+    assert min(went) < step < max(went)
+    cut = Cut(1 + step // STEPS, step % STEPS + 1 + kept)  # the state of the step before is there
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "pieces.pt", accelerator, cut)
+    torch.manual_seed(99)
+    network, rest = trained(tmp_path / "pieces.pt", accelerator, Log())
+    assert rest == {one: route for one, route in went.items() if one >= step + kept}
+    mine, theirs = network.state_dict(), expected.state_dict()
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        torch.testing.assert_close(value, theirs[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_went_is_not_trained_any_more(straight: Any) -> None:
+    """And what stays is."""
+    network, _, log = straight
+    gone = 0
+    for before, after in pairwise(log.weights):
+        for path, taken in zip(network.wiring.paths, before["taken"].tolist(), strict=True):
+            own = [name for name in before if name.startswith(f"student.blocks.{path.key}.")]
+            still = all(torch.equal(before[name], after[name]) for name in own)
+            if path.kind == "block" and not taken:
+                gone += 1
+                assert still, path.key
+            elif path.kind == "block" and path in network.route:
+                assert not still, path.key
+    assert gone
