@@ -212,7 +212,9 @@ def test_bad_budgets_and_students():
     student = Student(chain)
     with pytest.raises(UserError, match="expected one of them"):
         shrink(student, chain, *loaders(), max_flops=0.5, max_params=0.5)
-    with pytest.raises(UserError, match=r"no network costs 0.0001 .* give a budget from 0\.\d+ to 1"):
+    with pytest.raises(
+        UserError, match=r"no network costs 0.0001 .* give a budget from 0\.\d+ to 1"
+    ):
         shrink(student, chain, *loaders(), max_flops=0.0001)
     with pytest.raises(UserError, match="proxies"):
         shrink(Student(chain, skips=1), chain, *loaders(), max_flops=0.5)
