@@ -241,7 +241,9 @@ def test_candidates_are_listed(out: Path) -> None:
 
 
 def events_of(folder: Path, stage: str) -> EventAccumulator:
-    events = EventAccumulator(str(folder / "events" / stage), size_guidance={"scalars": 0})
+    events = EventAccumulator(
+        str(folder / "events" / stage), size_guidance={"scalars": 0, "images": 0}
+    )
     events.Reload()
     return events
 
