@@ -38,7 +38,7 @@ def add_to_library(
     """Make a pack of a tailored run that shares its blocks, and the library where there is none.
 
     Args:
-        run: a run folder, or one inside of the same kind, such as `candidates/route-0.242`.
+        run: a run folder, or one inside of the same kind, such as `candidates/size-0.242`.
         library: the library's folder.
         task: the pack's name; None for that of the run's task.
         overwrite: replace a pack of that name.

@@ -32,8 +32,8 @@ _PUBLISHED = [
 ]  # fmt: skip
 _ELIMINATE = ["--eliminate.top", "[1]", "--eliminate.references", "[head-only]"]
 _SCALE = ["--backbone", "test_efficientnet", "--image-size", "40", "--scale.phi", "[-0.5, 0]"]
-# out of reach, so that a search goes on to its end
-_FAR = ["--prune.tolerance", "0"]
+# everything may go, but no size is within reach, so that a search goes on to its end
+_FAR = ["--gamma", "100", "--prune.tolerance", "0"]
 
 # by name: the command, and the words after it
 COMMANDS: dict[str, tuple[str, list[str]]] = {
@@ -216,4 +216,4 @@ def stage_of(kill: Kill) -> str:
     """What the command was at, in a word."""
     if kill.stage in (victim.FIRST, "between stages"):
         return "at the start" if kill.stage == victim.FIRST else kill.stage
-    return "candidate" if kill.stage.startswith(("route-", "remove-")) else kill.stage
+    return "candidate" if kill.stage.startswith(("size-", "remove-")) else kill.stage

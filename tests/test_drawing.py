@@ -5,7 +5,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
 from conftest import lively_chain
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -212,7 +211,7 @@ def test_labels_of_the_map_do_not_overlap(name):
 def test_every_path_has_a_curve_and_chosen_epochs_have_pictures(tmp_path):
     chain = lively_chain("test_resnet")
     student = student_of(chain, 1)
-    pictures = StudentPictures(chain.stages, {1}, lambda _: torch.tensor(0.5))
+    pictures = StudentPictures(chain.stages, {1}, lambda _, epoch: {"cost": 1 - epoch / 4})
     with SummaryWriter(str(tmp_path)) as writer:
         for epoch in (0, 1):
             pictures(writer, epoch, student)
@@ -224,6 +223,7 @@ def test_every_path_has_a_curve_and_chosen_epochs_have_pictures(tmp_path):
         "path_weight/x2/block", "path_weight/x2/identity", "path_weight/x2/from-x1",
         "path_weight/logits/head", "path_weight/logits/exit-x4",
     } <= tags  # fmt: skip
+    assert [event.value for event in events.Scalars("cost")] == [1, 0.75]
     into_logits = [tag for tag in tags if tag.startswith("path_weight/logits/")]
     assert sum(events.Scalars(tag)[1].value for tag in into_logits) == pytest.approx(1)
     for picture in ("path_weights", "architecture"):

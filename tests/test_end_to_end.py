@@ -1,48 +1,39 @@
-"""The commands whole: teach, tailor, pick, go on after an interrupt, and the files they leave."""
+"""The commands whole, teach and tailor, and the files they leave."""
 
-import csv
 import json
-import math
-import re
-import shutil
-from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED, front_in, no_training, quick_latency
-from PIL import Image
+from conftest import no_training, quick_latency
+from tailored_runs import (
+    NAME,
+    RANK,
+    ROUTE,
+    SMALL,
+    by_rank,
+    by_route,
+    files_in,
+    front_of,
+    refusal,
+    rows_of,
+    session_of,
+    summary_of,
+    tailored_once,
+    teacher_of,
+    with_shared_blocks,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nettailor import candidate, candidates, stage, tailoring
-from nettailor.cli import predict, tailor, teach
-from nettailor.core.console import Screen
+from nettailor import stage
+from nettailor.cli import tailor, teach
 from nettailor.core.cost import parameters
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
-from nettailor.core.files import read_weights
-from nettailor.core.flags import parse, run_command
-from nettailor.core.training_state import Fitted
-from nettailor.front import Point
+from nettailor.core.weights import load_pretrained
 from nettailor.network import load_network
-from nettailor.session import start_session
 from nettailor.student.network import Student
-
-NAME = "test_resnet-32px"
-# a teacher that learns its task, so that students of one epoch are told apart from it
-SMALL = [
-    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "1",
-    "--limit.train", "300", "--limit.test", "100", "--device", "cpu", "--workers", "0",
-    "--teacher.epochs", "6", "--teacher.lr", "0.1", "--prune.threshold", "0",
-]  # fmt: skip
-# as published; out of reach, so that both depths are tried
-TASK = [*PUBLISHED, "--prune.remove", "[3, 1]", "--prune.tolerance", "0"]
-# within reach of anything, so that the leanest route is kept
-ALL = ["--prune.tolerance", "100"]
 
 KEYS = {
     "kind", "backbone", "dataset", "image_size", "seed", "classes", "images", "left_out",
@@ -58,67 +49,23 @@ def _quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     quick_latency(monkeypatch)
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of a small run's time and changes no weight."""
-    monkeypatch.setattr(tailoring, "StudentPictures", lambda *_: None)
-
-
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher, and a tailored network of each mode."""
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        quick_latency(patch)
-        teach.main([*SMALL, "--out", str(folder)])
-        tailor.main([*SMALL, *TASK, "--out", str(folder)])
-        tailor.main([*SMALL, *ALL, "--out", str(folder)])
-    return folder
-
-
-def teacher_of(out: Path) -> Path:
-    return out / "digits" / "teacher" / f"{NAME}-seed0"
-
-
-def tailored_of(out: Path, mode: str = "task", gamma: str = "0.3") -> Path:
-    cut = "task-rank" if mode == "task" else mode
-    return out / "digits" / "tailored" / f"{NAME}-{cut}-gamma{gamma}-seed0"
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return content
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return tailored_once(tmp_path_factory)
 
 
 def runs_in(out: Path) -> list[Path]:
-    return [
-        teacher_of(out),
-        tailored_of(out),
-        tailored_of(out) / "candidates" / _loser(out),
-        tailored_of(out, "all"),
-    ]
+    tried = by_rank(out) / "candidates" / _loser(out)
+    return [teacher_of(out), by_rank(out), tried, by_route(out), with_shared_blocks(out)]
 
 
 def _loser(out: Path) -> str:
-    (candidate,) = (tailored_of(out) / "candidates").iterdir()
+    (candidate,) = (by_rank(out) / "candidates").iterdir()
     return candidate.name
 
 
-def files_in(out: Path) -> dict[str, tuple[int, bytes]]:
-    return {
-        str(path.relative_to(out)): (path.stat().st_mtime_ns, path.read_bytes())
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-    }
-
-
 def test_summaries_hold_what_they_should(out: Path) -> None:
-    kinds = ["teacher", "tailored", "candidate", "tailored"]
+    kinds = ["teacher", "tailored", "candidate", "tailored", "tailored"]
     for folder, kind in zip(runs_in(out), kinds, strict=True):
         summary = summary_of(folder)
         assert summary.keys() == KEYS
@@ -151,9 +98,10 @@ def test_summaries_hold_what_they_should(out: Path) -> None:
 
 
 def test_figures_are_those_of_the_files(out: Path) -> None:
+    session = session_of()
     for folder in runs_in(out):
         summary = summary_of(folder)
-        network, _ = load_network(folder)
+        network, architecture = load_network(folder)
         assert summary["bytes"] == (folder / "model.safetensors").stat().st_size
         assert summary["params"]["total"] == parameters(network)
         parts = summary["params"]["universal"] + summary["params"]["task"]
@@ -163,16 +111,21 @@ def test_figures_are_those_of_the_files(out: Path) -> None:
             assert summary["blocks"]["proxy"] == len(network.proxies)
             frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
             assert summary["params"]["universal"] == frozen
-    assert summary_of(teacher_of(out))["params"]["universal"] == 0
-    assert summary_of(tailored_of(out))["params"]["universal"] > 0
-    assert summary_of(tailored_of(out, "all"))["params"]["universal"] == 0
+        assert architecture.classes == session.task.classes
+        assert architecture.preprocessing == session.preprocessing
+        scores = session.loaders.validate(place(network, session.accelerator.device))
+        assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
+        assert round(scores.macro_f1, 4) == summary["macro_f1"]["val"]
+        assert scores.loss == pytest.approx(summary["loss"]["val"], abs=1e-3)
+    shared = {run: summary_of(run)["params"]["universal"] for run in runs_in(out)}
+    assert shared[teacher_of(out)] == shared[by_route(out)] == 0
+    assert shared[by_rank(out)] > 0 < shared[with_shared_blocks(out)]
 
 
-def test_both_modes_share_the_teacher(out: Path) -> None:
+def test_all_ways_share_the_teacher(out: Path) -> None:
     teacher = summary_of(teacher_of(out))
     notes = set()
-    for mode in ("task", "all"):
-        folder = tailored_of(out, mode)
+    for folder in (by_rank(out), by_route(out), with_shared_blocks(out)):
         inside = summary_of(folder)["teacher"]
         # its latency is measured anew beside the student's
         assert inside | {"latency_ms": 0} == teacher | {"latency_ms": 0}
@@ -181,108 +134,138 @@ def test_both_modes_share_the_teacher(out: Path) -> None:
     assert [path.name for path in (out / "digits" / "teacher").iterdir()] == [f"{NAME}-seed0"]
 
 
-def test_task_mode_leaves_universal_weights_as_the_student_had_them(out: Path) -> None:
-    for mode in ("task", "all"):
-        before = read_weights(tailored_of(out, mode) / "student" / "model.safetensors")
-        network, _ = load_network(tailored_of(out, mode))
-        assert isinstance(network, Student)
+def test_shared_blocks_stay_as_pretrained(out: Path) -> None:
+    """But for norms, in every network that is left; none of them where all is fine-tuned."""
+    session = session_of()
+    session.seed_stage("teacher")  # what weights that are drawn depend on
+    config = session.config
+    chain, _ = load_pretrained(config.backbone, 10, config.weights, config.image_size)
+    pretrained = Student(chain).state_dict()
+
+    def as_pretrained(folder: Path) -> list[bool]:
+        network, _ = load_network(folder)
         same = [
-            torch.equal(parameter, before[name])
+            torch.equal(parameter, pretrained[name])
             for name, parameter in network.named_parameters()
-            if name.startswith(("stem.", "blocks."))
+            if name.startswith(("stem.", "blocks.")) and parameter.ndim > 1
         ]
         assert same
-        assert all(same) if mode == "task" else not any(same)
+        return same
+
+    sizes = [*(with_shared_blocks(out) / "sizes").iterdir()]
+    for folder in (by_rank(out), with_shared_blocks(out), *sizes):
+        assert all(as_pretrained(folder))
+    for folder in (by_route(out), *(by_route(out) / "sizes").iterdir()):
+        assert not any(as_pretrained(folder))
 
 
 def test_metrics_have_a_row_a_stage_and_epoch(out: Path) -> None:
-    def stages(folder: Path) -> list[tuple[str, str]]:
-        return [(row["stage"], row["epoch"]) for row in rows_of(folder)]
+    def stages(folder: Path) -> list[tuple[str, int]]:
+        return [(row["stage"], int(row["epoch"])) for row in rows_of(folder)]
 
-    assert stages(teacher_of(out)) == [("teacher", str(epoch)) for epoch in range(1, 7)]
-    expected = [("student", "1"), ("remove-03", "1"), ("remove-01", "1")]
-    assert stages(tailored_of(out)) == expected
-    leanest = front_of(out)[0].name
-    assert stages(tailored_of(out, "all")) == [("student", "1"), (leanest, "1")]
-    terms = {
-        "task": ("cross_entropy", "complexity", "mimicry"),
-        "all": ("cross_entropy", "distillation", "complexity", "mimicry"),
-    }
-    for mode in ("task", "all"):
-        student, cut, *_ = rows_of(tailored_of(out, mode))
-        for row in (student, cut):
-            there = [term for term in terms[mode] if row[term]]
-            assert float(row["loss"]) == pytest.approx(sum(float(row[term]) for term in there))
-        assert all(student[term] for term in terms[mode])
-        assert cut["complexity"] == ""  # γ1 is 0 after the cut
-        assert (cut["mimicry"] == "") == (mode == "all")  # as published it goes on
-        assert float(cut["val_accuracy"]) >= 0
-    assert "distillation" not in rows_of(tailored_of(out))[0]
-
-
-def front_of(out: Path) -> list[Point]:
-    """Of the run by route."""
-    return front_in(tailored_of(out, "all")).points
+    assert stages(teacher_of(out)) == [("teacher", epoch) for epoch in range(1, 7)]
+    assert stages(by_rank(out)) == [("student", 1), ("remove-03", 1), ("remove-01", 1)]
+    leanest = front_of(by_route(out)).points[0].name
+    trained = [*(("student", epoch) for epoch in range(1, 5)), (leanest, 1), (leanest, 2)]
+    assert stages(by_route(out)) == trained
+    student, cut, *_ = rows_of(by_rank(out))
+    # as published: γ1 is 0 after the cut, mimicry goes on, nothing is distilled
+    terms = {"cross_entropy", "complexity", "mimicry"}
+    expected = [(student, terms), (cut, terms - {"complexity"})]
+    student, *_, cut = rows_of(by_route(out))
+    expected += [(student, {"end", "exit"}), (cut, {"cross_entropy", "distillation"})]
+    every = {"cross_entropy", "complexity", "mimicry", "distillation", "end", "exit"}
+    for row, there in expected:
+        assert {term for term in every if row.get(term)} == there
+        assert float(row["loss"]) == pytest.approx(sum(float(row[term]) for term in there))
+        assert float(row["val_accuracy"]) >= 0
 
 
 def test_how_a_network_was_tailored_is_told(out: Path) -> None:
-    by_rank, by_route = (summary_of(tailored_of(out, m))["tailored"] for m in ("task", "all"))
-    assert (by_rank["cut"], by_rank["finetune"], by_rank["budget"]) == ("rank", "task", None)
-    assert (by_route["cut"], by_route["finetune"], by_route["budget"]) == ("route", "all", None)
-    leanest = front_of(out)[0]
-    assert by_route["depth"] == leanest.name
+    ranked, routed, shared = (
+        summary_of(folder)["tailored"]
+        for folder in (by_rank(out), by_route(out), with_shared_blocks(out))
+    )
+    assert (ranked["cut"], ranked["finetune"], ranked["budget"]) == ("rank", "task", None)
+    assert (routed["cut"], routed["finetune"], routed["budget"]) == ("route", "all", None)
+    assert (shared["cut"], shared["finetune"]) == ("route", "task")
+    assert shared["budget"] == {"cost": "flops", "most": 0.58, "batch": None}
+    leanest = front_of(by_route(out)).points[0]
+    assert routed["depth"] == leanest.name
     # one path into every node that is passed, with all of the weight
-    assert by_route["paths"] == [[*path, 1.0] for path in leanest.paths]
-    assert {row[2] for row in by_rank["paths"]} <= {"block", "proxy", "head"}
+    assert routed["paths"] == [[*path, 1.0] for path in leanest.paths]
+    assert {row[2] for row in ranked["paths"]} <= {"block", "proxy", "head"}
 
 
-def test_the_front_holds_what_was_fine_tuned_and_what_could_be(out: Path) -> None:
-    points = front_of(out)
-    figures = summary_of(tailored_of(out, "all"))
-    assert len(points) >= 3
+def test_the_front_holds_every_size_that_was_passed(out: Path) -> None:
+    folder = by_route(out)
+    points, figures = front_of(folder).points, summary_of(folder)
+    assert len(points) >= 2
+    assert {point.name for point in points} == {path.name for path in (folder / "sizes").iterdir()}
+    assert points == sorted(points, key=lambda point: point.cost)
     assert points[0].finetuned == pytest.approx(figures["accuracy"]["val"], abs=1e-3)
     assert [point.finetuned for point in points[1:]] == [None] * (len(points) - 1)
-    teacher = summary_of(teacher_of(out))
+    session, teacher = session_of(), summary_of(teacher_of(out))
+    for point in points:
+        network, _ = load_network(folder / "sizes" / point.name)
+        assert isinstance(network, Student)
+        assert network.wiring.paths == point.paths
+        numbers = parameters(network) - len(point.paths)  # without the path weights
+        assert point.params == pytest.approx(numbers / teacher["params"]["total"])
+        scores = session.loaders.validate(place(network, session.accelerator.device))
+        assert scores.accuracy == pytest.approx(point.accuracy, abs=1e-3)
+    assert points[0].flops == points[0].cost
     assert points[0].flops == pytest.approx(figures["flops"] / teacher["flops"])
-    numbers = figures["params"]["total"] - len(points[0].paths)  # without the path weights
-    assert points[0].params == pytest.approx(numbers / teacher["params"]["total"])
-    assert not (tailored_of(out) / "front.json").exists()
+    # what trains a student of all paths is kept by the published way alone
+    assert not (folder / "student").exists()
+    assert (by_rank(out) / "student" / "model.safetensors").exists()
+    assert not (by_rank(out) / "front.json").exists()
 
 
 def test_candidates_are_listed(out: Path) -> None:
-    folder = tailored_of(out)
-    rows = json.loads((folder / "candidates.json").read_text(encoding="utf-8"))
+    rows = json.loads((by_rank(out) / "candidates.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in rows] == ["remove-03", "remove-01"]
-    verdicts = sorted(row["verdict"] for row in rows)
-    assert verdicts[0] == "kept"
-    assert verdicts[1].startswith("not surely within tolerance")
-    kept = next(row for row in rows if row["verdict"] == "kept")
-    assert kept["judged"] == max(row["judged"] for row in rows)
-    assert kept["finetuned"] == pytest.approx(summary_of(folder)["accuracy"]["val"], abs=1e-3)
-    assert kept["name"] != _loser(out)
-    assert not (folder / "state").exists()
+    (kept,) = (row for row in rows if row["verdict"] == "kept")
+    (other,) = (row for row in rows if row is not kept)
+    assert other["name"] == _loser(out)
+    assert other["verdict"].startswith("not surely within tolerance")
+    assert kept["judged"] >= other["judged"]
+    leanest = front_of(by_route(out)).points[0]
+    (only,) = json.loads((by_route(out) / "candidates.json").read_text(encoding="utf-8"))
+    assert (only["name"], only["verdict"]) == (leanest.name, "kept")
+    assert only["before_finetuning"] == pytest.approx(leanest.accuracy)
+    for folder, row in ((by_rank(out), kept), (by_route(out), only)):
+        assert row["finetuned"] == pytest.approx(summary_of(folder)["accuracy"]["val"], abs=1e-3)
+        assert not (folder / "state").exists()
+
+
+def events_of(folder: Path, stage: str) -> EventAccumulator:
+    events = EventAccumulator(
+        str(folder / "events" / stage), size_guidance={"scalars": 0, "images": 0}
+    )
+    events.Reload()
+    return events
+
+
+def curve(events: EventAccumulator, name: str) -> dict[int, float]:
+    """Its values by epoch."""
+    found = {event.step: event.value for event in events.Scalars(name)}
+    assert len(found) == len(events.Scalars(name))
+    return found
 
 
 def test_events_hold_path_weights_and_pictures(out: Path) -> None:
     for trained in ("student", "remove-03"):
-        folder = tailored_of(out) / "events" / trained
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
-        events.Reload()
-        tags = events.Tags()
-        names = {tag for tag in tags["scalars"] if tag.startswith("path_weight/")}
+        events = events_of(by_rank(out), trained)
+        names = {tag for tag in events.Tags()["scalars"] if tag.startswith("path_weight/")}
         if trained == "student":
             # k = 3 over four nodes: 1 + 2 + 3 + 3 proxies and a block each; and the head
             assert len(names) == 4 + 9 + 1
-            assert {"path_weight/x4/block", "path_weight/x4/from-x1"} <= names
-            start = events.Scalars("path_weight/x4/block")[0]
-            assert start.value == pytest.approx(0.948, abs=1e-3)
-        for name in names:
-            assert [event.step for event in events.Scalars(name)] == [0, 1]
+            assert curve(events, "path_weight/x4/block")[0] == pytest.approx(0.948, abs=1e-3)
+        assert {"path_weight/x4/from-x1", "expected_complexity"} <= set(events.Tags()["scalars"])
         for node in range(1, 5):
-            last = [
-                events.Scalars(n)[-1].value for n in names if n.startswith(f"path_weight/x{node}/")
-            ]
-            assert sum(last) == pytest.approx(1, abs=1e-5)
+            into = [curve(events, n) for n in names if n.startswith(f"path_weight/x{node}/")]
+            assert [sum(one[epoch] for one in into) for epoch in (0, 1)] == pytest.approx([1, 1])
         for picture in ("path_weights", "architecture"):
             images = events.Images(picture)
             assert [image.step for image in images] == [0, 1]
@@ -290,44 +273,49 @@ def test_events_hold_path_weights_and_pictures(out: Path) -> None:
             assert images[0].encoded_image_string != images[1].encoded_image_string
 
 
-def test_reloaded_networks_score_what_the_summaries_say(out: Path) -> None:
-    config, _ = parse("test", "", [*SMALL, "--out", str(out)])
-    session = start_session(config, Screen())
-    for folder in runs_in(out):
-        network, architecture = load_network(folder)
-        assert architecture.classes == session.task.classes
-        assert architecture.preprocessing == session.preprocessing
-        scores = session.loaders.validate(place(network, session.accelerator.device))
-        summary = summary_of(folder)
-        assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
-        assert round(scores.macro_f1, 4) == summary["macro_f1"]["val"]
-        assert scores.loss == pytest.approx(summary["loss"]["val"], abs=1e-3)
+def test_events_hold_how_a_student_shrank(out: Path) -> None:
+    events, points = events_of(by_route(out), "student"), front_of(by_route(out)).points
+    tags = events.Tags()["scalars"]
+    cost, target = curve(events, "cost"), curve(events, "target")
+    assert list(cost) == list(target) == list(range(5))
+    assert (cost[0], target[0]) == (pytest.approx(1), 1)
+    assert target[4] == pytest.approx(0.1)
+    passed = sorted({cost[epoch] for epoch in range(1, 5)})
+    assert passed == pytest.approx([point.cost for point in points])
+    taken = [curve(events, tag) for tag in tags if tag.startswith("path_weight/")]
+    assert {value for one in taken for value in one.values()} == {0, 1}
+    assert [sum(one[0] for one in taken), sum(one[4] for one in taken)] == [5, len(points[0].paths)]
+    prices = [curve(events, tag) for tag in tags if tag.startswith("price/")]
+    assert prices
+    assert all(value >= 0 and epoch > 0 for one in prices for epoch, value in one.items())
+    assert [image.step for image in events.Images("architecture")] == list(range(5))
 
 
-@pytest.mark.parametrize("flags", [TASK, ALL])
+@pytest.mark.parametrize(("flags", "folder"), [(RANK, by_rank), (ROUTE, by_route)])
 def test_again_it_returns_at_once(
-    out: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    out: Path,
+    flags: list[str],
+    folder: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(stage, "fit", no_training)
     before = files_in(out)
     tailor.main([*SMALL, *flags, "--out", str(out)])
     teach.main([*SMALL, "--out", str(out)])
     assert files_in(out) == before
-    mode = "all" if flags is ALL else "task"
     shown = capsys.readouterr().out
     assert "accuracy, validation %" in shown
-    assert tailored_of(out, mode).name in shown.replace("\n", "")
+    assert folder(out).name in shown.replace("\n", "")
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--student.epochs", "2"], "student.epochs is 1 there and 2 here"),
-        (["--student.lr", "0.5", "--skips", "1"], "student.skips is 3 there and 1 here"),
-        (["--identities", "true"], "student.identities is False there and True here"),
-        (["--prune.remove", "[1]"], r"prune.remove is \[3, 1\] there and \[1\] here"),
+        ([*ROUTE, "--student.lr", "0.5"], r"student.lr is \S+ there and 0.5 here"),
+        ([*RANK, "--prune.remove", "[1]"], r"prune.remove is \[3, 1\] there and \[1\] here"),
         # another task: the teacher does not fit it either
-        (["--limit.train", "200"], "limit.train is 300 there and 200 here"),
+        ([*ROUTE, "--limit.train", "200"], "limit.train is 300 there and 200 here"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(
@@ -335,328 +323,16 @@ def test_other_settings_in_the_same_folder_are_refused(
 ) -> None:
     before = files_in(out)
     with pytest.raises(UserError, match=words):
-        tailor.main([*SMALL, *TASK, *flags, "--out", str(out)])
+        tailor.main([*SMALL, *flags, "--out", str(out)])
     assert files_in(out) == before
 
 
-def with_teacher(out: Path, place: Path) -> Path:
-    """A folder of runs that has the finished teacher of another."""
-    shutil.copytree(teacher_of(out), teacher_of(place))
-    return place
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_another_gamma_goes_to_another_folder(out: Path, tmp_path: Path) -> None:
-    runs = shutil.copytree(out, tmp_path / "runs")
-    before = files_in(out)
-    tailor.main([*SMALL, *ALL, "--out", str(runs), "--gamma", "0.1"])
-    after = files_in(runs)
-    old, new = (tailored_of(runs, "all", gamma) for gamma in ("0.3", "0.1"))
-    assert after.keys() > before.keys()
-    for name in after:
-        assert (name not in before) == (runs / name).is_relative_to(new)
-    assert all(after[name][1] == content for name, (_, content) in before.items())
-    one, other = (read_weights(folder / "model.safetensors") for folder in (old, new))
-    assert any(not torch.equal(tensor, other.get(name, tensor)) for name, tensor in one.items())
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_it_does_not_matter_whether_the_teacher_was_there(out: Path, tmp_path: Path) -> None:
-    """The same settings give the same network, whoever trained the teacher and when."""
-    torch.manual_seed(1234)  # what the process did before is of no account either
-    tailor.main([*SMALL, *ALL, "--out", str(tmp_path)])
-    same_bytes(out, tmp_path, teacher_of)
-    same_bytes(out, tmp_path, partial(tailored_of, mode="all"))
-
-
-def same_bytes(one: Path, other: Path, run: Callable[[Path], Path]) -> None:
-    """Bit-equal weights, and equal figures but for what a clock says."""
-    mine, theirs = run(one), run(other)
-    for path in sorted(mine.rglob("model.safetensors")):
-        twin = theirs / path.relative_to(mine)
-        assert twin.read_bytes() == path.read_bytes(), f"{path.relative_to(mine)} differs"
-
-    def timeless(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-        return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
-
-    assert timeless(rows_of(mine)) == timeless(rows_of(theirs))
-    clocks = {"latency_ms", "profile", "seconds", "teacher"}
-    figures = [
-        {key: value for key, value in summary_of(folder).items() if key not in clocks}
-        for folder in (mine, theirs)
-    ]
-    assert figures[0] == figures[1]
-
-
-def interrupted_at(call: int, epoch: int) -> Callable[..., Fitted]:
-    """`fit`, but at the given call somebody presses Ctrl-C once that epoch is done."""
-    calls = 0
-
-    def fit(*arguments: Any, **settings: Any) -> Fitted:
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            watcher = settings["watcher"]
-            told = watcher.epoch
-
-            def tell(row: Any, network: Any) -> None:
-                told(row, network)
-                if row["epoch"] == epoch:
-                    raise KeyboardInterrupt
-
-            watcher.epoch = tell
-        return original(*arguments, **settings)
-
-    original = stage.fit
-    return fit
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_saved_every_epoch")
-@pytest.mark.usefixtures("no_pictures")
-def test_interrupted_and_gone_on_is_bit_identical(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_skips_by_route_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Once in the student's training, once in the second candidate's: one of two epochs is done."""
-    # else a candidate this weak would be given up after its first epoch
-    for module in (candidate, candidates):
-        monkeypatch.setattr(module, "decided", lambda *_: False)
-    flags = [*SMALL, *TASK, "--student.epochs", "2", "--prune.epochs", "2"]
-    straight = with_teacher(out, tmp_path / "straight")
-    tailor.main([*flags, "--out", str(straight)])
-    pieces = with_teacher(out, tmp_path / "pieces")
-    folder = tailored_of(pieces)
-    for call, stages in ((1, {"student"}), (3, {"student", "remove-03", "remove-01"})):
-        torch.manual_seed(99)  # another process begins in another state
-        with monkeypatch.context() as patch:
-            patch.setattr(stage, "fit", interrupted_at(call, 1))
-            with pytest.raises(KeyboardInterrupt):
-                tailor.main([*flags, "--out", str(pieces)])
-        assert not (folder / "summary.json").exists()
-        states = {path.stem.removesuffix(".before") for path in (folder / "state").iterdir()}
-        assert states == stages
-        assert rows_of(folder)[-1]["epoch"] == "1"
-    tailor.main([*flags, "--out", str(pieces)])
-    same_bytes(straight, pieces, tailored_of)
-    assert _loser(straight) == _loser(pieces)
-    assert not (folder / "state").exists()
-    assert len(rows_of(folder)) == 6
-
-
-@pytest.mark.slow  # quick: a race that is, and kills in test_kills.py
-@pytest.mark.usefixtures("_saved_every_epoch")
-@pytest.mark.usefixtures("no_pictures")
-def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once in the student's training, once when the kept route is fine-tuned to its end."""
-    flags = [*SMALL, *ALL, "--student.epochs", "2", "--prune.epochs", "2"]
-    straight = with_teacher(out, tmp_path / "straight")
-    tailor.main([*flags, "--out", str(straight)])
-    pieces = with_teacher(out, tmp_path / "pieces")
-    folder = tailored_of(pieces, "all")
-    for call, epoch in ((1, 1), (3, 2)):
-        torch.manual_seed(99)
-        with monkeypatch.context() as patch:
-            patch.setattr(stage, "fit", interrupted_at(call, epoch))
-            with pytest.raises(KeyboardInterrupt):
-                tailor.main([*flags, "--out", str(pieces)])
-        assert not (folder / "summary.json").exists()
-        assert (folder / "front.json").exists() == (call == 3)
-    tailor.main([*flags, "--out", str(pieces)])
-    same_bytes(straight, pieces, partial(tailored_of, mode="all"))
-    assert front_of(straight) == front_of(pieces)
-    leanest = front_of(pieces)[0].name
-    stages = [row["stage"] for row in rows_of(folder)]
-    assert stages == ["student", "student", leanest, leanest]
-
-
-@pytest.mark.usefixtures("_saved_every_epoch")
-@pytest.mark.usefixtures("no_pictures")
-@pytest.mark.slow  # quick: tests/faults/test_kills.py
-def test_a_race_that_was_interrupted_and_gone_on_is_bit_identical(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once in its first round, once when the better ones go on."""
-    budget = ["--max-flops", "0.6", "--skips", "1"]
-    flags = [*SMALL, *budget, "--student.epochs", "1", "--prune.epochs", "3"]
-    straight = with_teacher(out, tmp_path / "straight")
-    tailor.main([*flags, "--out", str(straight)])
-    pieces = with_teacher(out, tmp_path / "pieces")
-
-    def run_of(runs: Path) -> Path:
-        return runs / "digits" / "tailored" / f"{NAME}-all-gamma0.3-flops0.6-seed0"
-
-    racing = len(front_in(run_of(straight)).contenders)
-    assert racing > 1
-    for call, epoch in ((3, 1), (racing + 2, 2)):
-        torch.manual_seed(99)
-        with monkeypatch.context() as patch:
-            patch.setattr(stage, "fit", interrupted_at(call, epoch))
-            with pytest.raises(KeyboardInterrupt):
-                tailor.main([*flags, "--out", str(pieces)])
-        assert not (run_of(pieces) / "summary.json").exists()
-    tailor.main([*flags, "--out", str(pieces)])
-    same_bytes(straight, pieces, run_of)
-    stages = Counter(row["stage"] for row in rows_of(run_of(pieces)))
-    kept = summary_of(run_of(pieces))["tailored"]["depth"]
-    assert stages[kept] == 3
-    assert all(
-        1 <= stages[name] < 3 for name in front_in(run_of(pieces)).contenders if name != kept
-    )
-
-
-# Another point of the front
-
-
-def command_of(point: Point) -> str:
-    """The least share of the FLOPs, in whole thousandths, that lets a point in."""
-    return f"flops={math.ceil(1000 * point.flops) / 1000:g}"
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_a_pick_is_a_network_of_its_own_and_leaves_the_run_alone(
-    out: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    runs = shutil.copytree(out, tmp_path / "runs")
-    before = files_in(runs)
-    point = front_of(runs)[1]
-    argv = [*SMALL, *ALL, "--pick", command_of(point), "--out", str(runs)]
-    tailor.main(argv)
-    after = files_in(runs)
-    picked = tailored_of(runs, "all") / "picked" / command_of(point).replace("=", "")
-    assert {name: after[name] for name in before} == before
-    assert all((runs / name).is_relative_to(picked) for name in after.keys() - before.keys())
-
-    summary = summary_of(picked)
-    assert summary.keys() == KEYS
-    assert summary["kind"] == "picked"
-    assert summary["tailored"]["depth"] == point.name
-    assert summary["flops"] == pytest.approx(point.flops * summary["teacher"]["flops"])
-    assert all(0 <= summary["accuracy"][split] <= 100 for split in ("train", "val", "test"))
-    assert summary["seconds"]["train"] > front_in(tailored_of(runs, "all")).seconds.train
-    network, _ = load_network(picked)
-    assert isinstance(network, Student)
-    assert network.wiring.paths == point.paths
-    assert not (picked / "state").exists()
-    capsys.readouterr()
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    predict.main([
-        str(tmp_path / "image.png"), "--run", str(picked), "--device", "cpu", "--format", "json",
-    ])  # fmt: skip
-    (image,) = json.loads(capsys.readouterr().out)["images"]
-    assert image["predictions"]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "fit", no_training)
-        tailor.main(argv)
-    assert files_in(runs) == after
-    assert picked.name in capsys.readouterr().out.replace("\n", "")
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (
-            [*ALL, "--pick", "flops=0.01"],
-            r"--pick flops=0\.01: the front of this run goes from 0\.",
-        ),
-        ([*ALL, "--pick", "flops=0.9", "--overwrite"], "--overwrite: a pick discards nothing"),
-        ([*ALL, "--pick", "lots"], "--pick lots: expected a share"),
-        ([*ALL, "--gamma", "0.7", "--pick", "flops=0.9"], "holds no finished run"),
-        ([*ALL, "--student.lr", "0.7", "--pick", "flops=0.9"], "a run of other settings"),
-        ([*TASK, "--pick", "flops=0.9"], r"front\.json: "),
-    ],
-)
-def test_a_pick_that_cannot_be(
-    out: Path,
-    flags: list[str],
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    before = files_in(out)
-    shown = refusal(monkeypatch, capsys, *SMALL, *flags, "--out", str(out))
-    assert re.search(words, shown), shown
-    assert files_in(out) == before
-
-
-def no_points(front: dict[str, Any]) -> None:
-    front["points"] = []
-
-
-def a_path_too_far(front: dict[str, Any]) -> None:
-    """The student of these settings has no exit that skips this much."""
-    front["points"][-1]["paths"] = [[0, 1, "block"], [1, 4, "proxy"], [4, 5, "head"]]
-
-
-def disconnected(front: dict[str, Any]) -> None:
-    del front["points"][-1]["paths"][1]
-
-
-def an_unknown_choice(front: dict[str, Any]) -> None:
-    front["contenders"] = ["route-9.999"]
-
-
-@pytest.mark.parametrize("damage", [no_points, a_path_too_far, disconnected, an_unknown_choice])
-def test_a_pick_from_a_damaged_front(
-    out: Path,
-    tmp_path: Path,
-    damage: Callable[[dict[str, Any]], None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Also where the point that is asked for is sound."""
-    runs = shutil.copytree(out, tmp_path / "runs")
-    file = tailored_of(runs, "all") / "front.json"
-    front = json.loads(file.read_text(encoding="utf-8"))
-    student, _ = load_network(file.parent / "student")
-    assert isinstance(student, Student)
-    assert "proxy-1-4" not in {path.key for path in student.wiring.paths}
-    least = command_of(front_of(runs)[0])
-    damage(front)
-    file.write_text(json.dumps(front), encoding="utf-8")
-    before = files_in(runs)
-    for pick in (least, "flops=1"):
-        argv = [*SMALL, *ALL, "--pick", pick, "--out", str(runs)]
-        shown = refusal(monkeypatch, capsys, *argv)
-        assert "front.json: is damaged; tailor again with --overwrite" in shown
-    assert files_in(runs) == before
-
-
-def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line with which `tailor` ends, as a shell would see it."""
-    monkeypatch.setattr("sys.argv", ["tailor", *argv])
-    with pytest.raises(SystemExit) as left:
-        run_command(tailor.main)
-    shown = capsys.readouterr().err
-    assert left.value.code == 2, shown
-    assert re.fullmatch(r"error: [^\n]+\n", shown), shown
-    return shown
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_a_pick_from_a_run_that_is_half_done(
-    out: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    runs = with_teacher(out, tmp_path / "runs")
-    argv = [*SMALL, *ALL, "--out", str(runs)]
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "fit", interrupted_at(2, 1))
-        with pytest.raises(KeyboardInterrupt):
-            tailor.main(argv)
-    assert (tailored_of(runs, "all") / "front.json").exists()
-    before = files_in(runs)
-    shown = refusal(monkeypatch, capsys, *argv, "--pick", "flops=0.9")
-    assert "holds no finished run; give the settings of one, or tailor first" in shown
-    assert files_in(runs) == before
+    argv = [*SMALL, "--skips", "1", "--out", str(tmp_path)]
+    assert "proxies need prune.by: rank" in refusal(monkeypatch, capsys, *argv)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -325,8 +325,8 @@ def test_cuts_of_a_run_have_names_of_their_own(out: Path) -> None:
         short = run.name.removeprefix(f"{NAME}-").removesuffix("-seed0")
         assert name(run) == f"{NAME}-flops0.5-of-{short}-seed0"
         assert name(run / "picked" / "flops0.7") == f"{NAME}-flops0.5-of-{short}-flops0.7-seed0"
-        assert name(run / "candidates" / "route-0.5") == (
-            f"{NAME}-flops0.5-of-{short}-route-0.5-seed0"
+        assert name(run / "candidates" / "size-0.500") == (
+            f"{NAME}-flops0.5-of-{short}-size-0.500-seed0"
         )
 
 
@@ -405,8 +405,9 @@ def test_runs_that_cannot_be_made_narrower(out: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="holds no tailored network of this task that stands"):
             knapsack.main([*argv, "--of", str(folder)])
     tailored = out / "tailored" / f"{NAME}-{ALONE}-seed0"
+    (size, *_) = (tailored / "sizes").iterdir()
     with pytest.raises(UserError, match=r"is no network of its own .* candidates/ or picked/"):
-        knapsack.main([*argv, "--of", str(tailored / "student")])
+        knapsack.main([*argv, "--of", str(size)])
     with pytest.raises(UserError, match="is of another task: seed is 0 there and 1 here"):
         knapsack.main([*argv, "--of", str(tailored), "--seed", "1"])
     assert not any(tmp_path.iterdir())

@@ -41,9 +41,10 @@ def test_real_runs(runs, tmp_path):
     assert len(runs) == 2
     for run, name in zip(runs, names, strict=True):
         add_to_library(run, tmp_path, None if name == "digits" else name)
-    add_to_library(runs[0] / "student", tmp_path, "whole")
+    whole = runs[1] / "student"
+    add_to_library(whole, tmp_path, "whole")
     library = Library(tmp_path)
-    for run, name in zip((*runs, runs[0] / "student"), (*names, "whole"), strict=True):
+    for run, name in zip((*runs, whole), (*names, "whole"), strict=True):
         assert torch.equal(library[name](images()), own_logits(run, images()))
 
 

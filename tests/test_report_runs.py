@@ -37,7 +37,7 @@ def test_the_trials_of_a_search_are_no_runs(tmp_path: Path) -> None:
 def test_runs_are_found_at_any_depth_and_those_inside_runs_are_not(tmp_path: Path) -> None:
     teacher = write_run(tmp_path / "deep/er/shapes", summary("teacher"))
     tailored = write_run(tmp_path / "shapes", summary("tailored"))
-    for inner in ("student", "candidates/remove-03"):
+    for inner in ("student", "sizes/size-0.400", "candidates/remove-03"):
         write_run(tailored / inner, summary("tailored"))
     write_run(tmp_path / ".hidden", summary("scratch"))
     runs, others = read_runs([tmp_path])

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add(
         "--run", metavar="FOLDER", type=Path, required=True,
-        help="a finished run of any kind, a folder inside such as candidates/route-0.219, or a "
+        help="a finished run of any kind, a folder inside such as candidates/size-0.219, or a "
         "folder that holds one run",
     )  # fmt: skip
     add(

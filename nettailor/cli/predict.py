@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     add(
         "--run", metavar="FOLDER", type=Path,
         help="the run whose network answers: of any kind, or a folder inside such as "
-        "candidates/route-0.260 or student",
+        "candidates/size-0.260 or sizes/size-0.400",
     )  # fmt: skip
     add(
         "--library", metavar="FOLDER", type=Path,

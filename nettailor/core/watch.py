@@ -97,7 +97,7 @@ class StageWatcher(Watcher):
         self._history = list(history)
         self._note = ""
         done = len(self._history)
-        # a stage can be left and gone on with, as in a race: it is announced once
+        # a stage can be left and gone on with, as by a search: it is announced once
         self._timed = self._folder.recorded(self._stage)
         self._since: tuple[int, float] | None = None
         if not self._timed and done < self._epochs:

@@ -34,15 +34,15 @@ def killed_is_as_never_killed(
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "seed"),
     [
-        "tailor, all",
-        pytest.param("tailor, rank", marks=pytest.mark.slow),
-        pytest.param("eliminate", marks=pytest.mark.slow),
+        ("tailor, all", 13),  # all inside saves, however busy the machine is
+        pytest.param("tailor, rank", 0, marks=pytest.mark.slow),
+        pytest.param("eliminate", 0, marks=pytest.mark.slow),
     ],
 )
-def test_a_few_kills(warm: Warm, tmp_path: Path, name: str) -> None:
-    killed_is_as_never_killed(warm, name, tmp_path, seeds=range(1), most=4)
+def test_a_few_kills(warm: Warm, tmp_path: Path, name: str, seed: int) -> None:
+    killed_is_as_never_killed(warm, name, tmp_path, seeds=range(seed, seed + 1), most=4)
 
 
 @pytest.mark.slow
