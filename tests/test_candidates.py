@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nettailor.by_rank import check_depths
 from nettailor.candidate import Candidate
-from nettailor.candidates import by_rank, keep_leanest
+from nettailor.candidates import by_rank, in_order, keep_first
 from nettailor.core.errors import UserError
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
@@ -113,11 +113,11 @@ class Track:
         found.plan = plan
         return found
 
-    def kept(self, target: float, standings: list[float] | None = None) -> list[str]:
-        """The leanest first, the names are in order."""
+    def kept(self, target: float) -> list[str]:
+        """What was tried, in the order in which they are given; the leanest is the first."""
         plans: Any = [Plan(name) for name in self.accuracies]
         costs = [float(cost) for cost in range(len(plans))]
-        return [one.name for one in keep_leanest(self, plans, costs, target, standings)]
+        return [one.name for one in keep_first(self, plans, costs, target)]
 
 
 def test_each_stops_when_it_is_decided_and_what_is_kept_goes_on() -> None:
@@ -135,17 +135,12 @@ def test_each_stops_when_it_is_decided_and_what_is_kept_goes_on() -> None:
     ]
 
 
-def test_the_search_begins_with_the_leanest_that_stands_near_the_target() -> None:
-    """87 is within 3 points of 90; a leaner one is tried as well, since that one reaches."""
-    track = Track(a=[80, 80], b=[90, 90], c=[92, 92], d=[95, 95])
-    assert track.kept(90.0, [70.0, 86.9, 87.0, 93.0]) == ["b", "c", "a"]
-    assert track.calls == [("c", 1), ("b", 1), ("a", 1), ("b", 2)]
-
-
-def test_without_any_that_stands_near_it_begins_with_the_dearest() -> None:
-    track = Track(a=[80], b=[85], c=[92])
-    assert track.kept(90.0, [10.0, 10.0, 10.0])[0] == "c"
-    assert [name for name, _ in track.calls] == ["c", "b"]
+def test_loss_and_cost_are_weighed_and_then_the_dearer_ones_follow() -> None:
+    costs, losses = [1.0, 0.5, 0.2, 0.1, 0.3], [0.1, 0.1, 0.2, 0.6, 0.15]
+    assert in_order(costs, losses, 0.3) == [4, 1, 0]  # 0.40, 0.25, 0.26, 0.63, 0.24
+    assert in_order(costs, losses, 1.0) == [2, 4, 1, 0]  # 1.1, 0.6, 0.4, 0.7, 0.45
+    assert in_order(costs, losses, 9.0) == [3, 2, 4, 1, 0]
+    assert in_order(costs, losses, 0.0) == [0]  # of equals the first
 
 
 def test_where_none_reaches_the_best_is_kept_and_goes_to_its_end() -> None:
@@ -154,22 +149,17 @@ def test_where_none_reaches_the_best_is_kept_and_goes_to_its_end() -> None:
     assert track.calls == [("a", 2), ("b", 2), ("c", 2), ("b", 4)]
 
 
-@given(st.lists(st.floats(50, 100), min_size=1, max_size=8), st.floats(50, 100), st.data())
-def test_what_is_kept_is_the_leanest_of_those_that_were_tried_and_reach(
-    ends: list[float], target: float, data: st.DataObject
-) -> None:
-    """Whatever is thought of them before; it is trained to its end, and nothing is tried twice."""
+@given(st.lists(st.floats(50, 100), min_size=1, max_size=8), st.floats(50, 100))
+def test_what_is_kept_is_the_first_that_reaches(ends: list[float], target: float) -> None:
+    """Else the best; it is trained to its end, and nothing is tried after it."""
     track = Track(**{chr(ord("a") + i): [end, end] for i, end in enumerate(ends)})
-    before = data.draw(st.lists(st.floats(0, 100), min_size=len(ends), max_size=len(ends)))
-    kept, *others = track.kept(target, before)
+    kept, *others = track.kept(target)
     by_name = dict(zip(track.accuracies, ends, strict=True))
-    reached = [name for name in (kept, *others) if by_name[name] >= target]
-    if reached:
-        assert kept == min(reached)
-    else:
-        assert by_name[kept] == max(by_name[name] for name in (kept, *others))
+    first = next((name for name, end in by_name.items() if end >= target), None)
+    assert kept == first or (first is None and by_name[kept] == max(ends))
+    tried = list(by_name) if first is None else [one for one in by_name if one <= first]
+    assert sorted([kept, *others]) == tried
     assert dict(track.calls)[kept] == 2
-    assert len({kept, *others}) == 1 + len(others)
 
 
 @pytest.mark.parametrize("asked", [(), (5,), (1, 9)])

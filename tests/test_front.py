@@ -29,9 +29,9 @@ WHOLE = (Way(0, 1, "block"), Way(1, 2, "block"), Way(2, 3, "head"))
 # the middle one has more parameters than the dearest
 FRONT = Front(
     [
-        Point("size-0.150", LEAN, 0.15, 0.15, 0.05, 40.0),
-        Point("size-0.400", (*WHOLE[:1], Way(1, 3, "exit")), 0.4, 0.4, 0.9, 80.25, 91.5),
-        Point("size-0.800", WHOLE, 0.8, 0.8, 0.7, 100 / 3, 92.0),
+        Point("size-0.150", LEAN, 0.15, 0.15, 0.05, 40.0, 0.5),
+        Point("size-0.400", (*WHOLE[:1], Way(1, 3, "exit")), 0.4, 0.4, 0.9, 80.25, 0.4, 91.5),
+        Point("size-0.800", WHOLE, 0.8, 0.8, 0.7, 100 / 3, 0.5, 92.0),
     ],
     Seconds(1.25, 2.5),
 )
@@ -117,7 +117,7 @@ def test_what_is_no_share(text: str) -> None:
 def content(**changes: Any) -> dict[str, Any]:
     point = {
         "name": "a", "paths": [list(way) for way in WHOLE], "flops": 1.0, "params": 1.0,
-        "accuracy": 50.0, "cost": 1.0, "finetuned": None,
+        "accuracy": 50.0, "loss": 0.5, "cost": 1.0, "finetuned": None,
     }  # fmt: skip
     return {"seconds": {"train": 1.0, "total": 2.0}, "points": [{**point, **changes}]}
 
