@@ -35,7 +35,6 @@ def resolved(config: RunConfig) -> RunConfig:
             "mimic": DEFAULT_MIMIC[form] if student.mimic is None else student.mimic,
             "mimicry": form,
         },
-        "prune": {"lr": config.prune.lr or student.lr},
         "eliminate": {"epochs": config.eliminate.epochs or epochs},
         "scale": {"epochs": config.scale.epochs or epochs},
         "search": {"trial_epochs": config.search.trial_epochs or quarter},

@@ -241,9 +241,7 @@ class PruneConfig(Section):
     """
 
     epochs: Epochs = 10
-    lr: LearningRate | None = Field(
-        None, description="highest learning rate after a cut; null: the student's"
-    )
+    lr: LearningRate = 0.003
     by: Literal["route", "rank"] = Field(
         "route",
         description="route: what the loss misses least goes as the student trains; rank, as "
