@@ -173,8 +173,8 @@ def test_metrics_have_a_row_a_stage_and_epoch(out: Path) -> None:
     terms = {"cross_entropy", "complexity", "mimicry"}
     expected = [(student, terms), (cut, terms - {"complexity"})]
     student, *_, cut = rows_of(by_route(out))
-    expected += [(student, {"end", "exit"}), (cut, {"cross_entropy", "distillation"})]
-    every = {"cross_entropy", "complexity", "mimicry", "distillation", "end", "exit"}
+    expected += [(student, {"end", "exits"}), (cut, {"cross_entropy", "distillation"})]
+    every = {"cross_entropy", "complexity", "mimicry", "distillation", "end", "exits"}
     for row, there in expected:
         assert {term for term in every if row.get(term)} == there
         assert float(row["loss"]) == pytest.approx(sum(float(row[term]) for term in there))

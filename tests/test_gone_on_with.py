@@ -123,7 +123,8 @@ def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
     assert sum(path.kind == "block" for path, stays in taken if stays) < 4
 
     spoilt = shutil.copytree(tmp_path / "runs", tmp_path / "spoilt")
-    saved["random"]["torch"] = torch.Generator().manual_seed(123).get_state()
+    for slots in saved["optimizer"]["state"].values():
+        slots["exp_avg"].zero_()
     write_state(by_route(spoilt) / "state" / "student.pt", saved)
     tailor.main([*argv[:-1], str(spoilt)])
     assert not same_bytes(by_route(out), by_route(spoilt))
