@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --seeds 0 1 2
 
 Every row tailors with the same data, teachers, schedule and budget; accuracies are of validation,
-straight after the cut and after fine-tuning, mean ± standard deviation over the seeds. Finished
+as the student ended and after fine-tuning, mean ± standard deviation over the seeds. Finished
 runs are not trained again. Writes `ablation.md` into the folder `--out`.
 """
 
@@ -26,12 +26,8 @@ from nettailor.session import start_session
 LEVERS: dict[str, Mapping[str, Any]] = {
     "as it is": {},
     "no exits": {"student.exits": False},
-    "proxies in the place of identities": {"student.identities": False, "student.skips": 1},
-    "a proxy beside each block": {"student.skips": 1},
+    "no identities": {"student.identities": False},
     "no distillation": {"student.distill": 0.0},
-    "no mimicry": {"student.mimic": 0.0},
-    "no expected complexity": {"student.gamma": 0.0},
-    "expected complexity as published": {"student.complexity": "published"},
 }
 
 
@@ -52,12 +48,12 @@ def main() -> None:
                 screen.say(f"seed {seed}: {lever}")
                 rows[lever].append(_cut(arguments, lever, seed, screen))
     lines = [
-        f"| at most {arguments.max_flops:g} of the FLOPs | straight after the cut % | "
+        f"| at most {arguments.max_flops:g} of the FLOPs | before fine-tuning % | "
         "fine-tuned % | FLOPs | params |",
         "|---|---|---|---|---|",
     ]
     for lever, cuts in rows.items():
-        columns = (("straight_after_cut", ".2f"), ("finetuned", ".2f"), ("flops", ".3f"))
+        columns = (("before_finetuning", ".2f"), ("finetuned", ".2f"), ("flops", ".3f"))
         cells = [_spread([cut[name] for cut in cuts], form) for name, form in columns]
         cells.append(_spread([cut["params"] for cut in cuts], ".3f"))
         lines.append(f"| {lever} | {' | '.join(cells)} |")

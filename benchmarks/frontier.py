@@ -49,12 +49,14 @@ from nettailor.path_shares import PathCosts
 from nettailor.prune.eliminate import kept_blocks, units
 from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
 from nettailor.session import Session, start_session
 from nettailor.share import Share, read_share
+from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
 from nettailor.tailoring import Tailoring
 
-RATES = (0.02, 0.05, 0.1)
+RATES = (0.0005, 0.001, 0.002)
 COLUMNS = ("val", "test", "flops", "params", "latency")
 TAILORED = "tailored"  # begins the names of all that are, narrowed ones too
 TOLERANCE = 0.5  # points below the teacher on test that a tailored network may be
@@ -178,6 +180,16 @@ def _eliminated(session: Session, top: int, rate: float, epochs: int) -> RunFold
     return train_beside_teacher(there, run, overwrite=False)
 
 
+class Untrained(Tailoring):
+    """Fine-tunes what is left of the student that was not trained."""
+
+    def start(self, plan: PrunePlan) -> Student:
+        """See `Tailoring`."""
+        network = remove(self.grown(), plan)
+        self.reestimate(network)
+        return network
+
+
 def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
     """The blocks that fixed removal keeps, cut from the untrained student and tailored further.
 
@@ -193,8 +205,8 @@ def _distilled(session: Session, top: int, epochs: int) -> RunFolder:
         return folder
     teacher = ready_teacher(there)
     costs = PathCosts(there, folder.path / LATENCY_FILE, fresh=False)
-    work = Tailoring(there, folder, teacher.network, costs)
-    work.student = student = work.grown()
+    work = Untrained(there, folder, teacher.network, costs)
+    student = work.grown()
     kept = kept_blocks(session.stages, "stages", top)
     route = [Way(node - 1, node, "block") for node in range(1, kept + 1)]
     route.append(Way(kept, student.wiring.depth, "exit"))

@@ -4,9 +4,9 @@
 
 For each seed the images (scikit-learn's digits where none are given) are split 60 : 20 : 20, and
 tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs three networks
-are trained as long: `nt.shrink`; the same with what goes drawn by chance; and `nt.tailor`, whose
-student mixes its paths and whose best routes race. Each keeps its best epoch of fine-tuning on
-validation; the test is read once, at the end. Finished seeds are read from `--out`.
+are trained as long: `nt.shrink`; the same with what goes drawn by chance; and the best route of a
+student that mixes its paths. Each keeps its best epoch of fine-tuning on validation; the test is
+read once, at the end. Finished seeds are read from `--out`.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class ByChance(Shrinking):
     def best(self, removals: Sequence[Removal], goal: float) -> Removal | None:
         """See `Shrinking.best`."""
         saving = [one for one in removals if one.saved > 1e-4]
-        fitting = [one for one in saving if self.cost - one.saved >= self.least * 0.98]
+        fitting = [one for one in saving if self.cost - one.saved >= float(self.least) * 0.98]
         if fitting:
             return fitting[int(torch.randint(len(fitting), ()))]
         return min(saving, key=lambda one: one.saved, default=None)
@@ -78,10 +78,13 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
             nt.fit(small, nt.TailorLoss(teacher).after_cut(), epochs=given.epochs[2], **how)
             add(f"{name}, {budget:g}", small, time.process_time() - started)
         started = time.process_time()
-        small = nt.tailor(
-            teacher, max_flops=budget, teacher_epochs=0, student_epochs=given.epochs[1],
-            finetune_epochs=given.epochs[2], **how,
-        )  # fmt: skip
+        with seeded(seed, "student"):
+            student = nt.Student(teacher)
+        loss = nt.TailorLoss(teacher)
+        nt.fit(student, loss, epochs=given.epochs[1], **how)
+        plan = nt.best_route(student, teacher, train, max_flops=budget, seed=seed)
+        small = nt.cut(student, plan, train, seed=seed)
+        nt.fit(small, loss.after_cut(), epochs=given.epochs[2], **how)
         add(f"mixture, {budget:g}", small, time.process_time() - started)
     return rows
 

@@ -1,0 +1,73 @@
+"""How the whole network fine-tunes on a set of images, by optimizer and learning rate.
+
+    python benchmarks/recipe.py --images FLOWERS --size 64 --limit 1500 --out runs/recipe
+
+For each seed the images (scikit-learn's digits where none are given) are split 60 : 20 : 20, and
+tf_efficientnet_lite0 is fine-tuned from its ImageNet weights, an epoch of warm-up included. Each
+row keeps its best epoch on validation; the test is read once, at the end. Finished seeds are read
+from `--out`.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from seeds import of_each_seed, print_table
+from small_images import loaders
+
+import nettailor as nt
+from nettailor.core.scores import classify
+from nettailor.core.weights import load_pretrained
+from nettailor.fitting import accelerator_for, seeded
+
+RATES = ("sgd 0.05", "adamw 0.0005", "adamw 0.001", "adamw 0.002", "adamw 0.003")
+
+
+def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+    """A row for each optimizer and learning rate."""
+    (train, val, test), classes = loaders(
+        given.images, (0.6, 0.2, 0.2), size=given.size, batch=64, seed=seed, limit=given.limit
+    )
+    accelerator = accelerator_for("auto", "auto")
+    rows = []
+    for rate in given.rates:
+        optimizer, lr = rate.split()
+        with seeded(seed, "classifier"):
+            network, _ = load_pretrained("tf_efficientnet_lite0", classes, "auto", given.size)
+        started = time.process_time()
+        nt.fit(
+            network, nt.CrossEntropy(), train, val, epochs=given.epochs, optimizer=optimizer,
+            lr=float(lr), warmup_epochs=1, seed=seed, verbose=False,
+        )  # fmt: skip
+        seconds = time.process_time() - started
+        scores = [classify(network, one, accelerator).scores().accuracy for one in (val, test)]
+        rows.append({"network": rate, "val": scores[0], "test": scores[1], "seconds": seconds})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure every seed, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--limit", type=int, help="so many images, all parts together")
+    parser.add_argument("--rates", nargs="+", default=list(RATES), help='such as "adamw 0.001"')
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/recipe"))
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    name = "digits" if given.images is None else given.images.name
+    seeds = of_each_seed(
+        given.seeds,
+        lambda seed: given.out / f"{name}-{given.size}-{given.epochs}-{seed}.json",
+        lambda seed: measure(given, seed),
+    )
+    columns = {"val %": ("val", 1), "test %": ("test", 1), "seconds": ("seconds", 0)}
+    print_table(seeds, columns)
+
+
+if __name__ == "__main__":
+    main()
