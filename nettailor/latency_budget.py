@@ -7,7 +7,8 @@ than the whole network takes.
 from collections.abc import Callable
 from typing import TypeVar
 
-WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
+from nettailor.prune.shrink import WITHIN
+
 _CHOICES = 5
 
 Found = TypeVar("Found")

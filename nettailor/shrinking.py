@@ -82,8 +82,8 @@ def shrink(
 ) -> list[Snapshot]:
     """Train a student while its cost follows a falling target; what the loss feels least goes.
 
-    The target is exp(f log m) for a budget of m, where f rises from 0 to 1 between 8 % and 90 % of
-    the steps. Four times an epoch, while the route costs more, what can be taken out, a block or
+    The target is m^f for a budget of m, where f rises from 0 to 1 between 8 % and 90 % of the
+    steps. Four times an epoch, while the route costs more, what can be taken out, a block or
     all behind an exit, is tried on three batches, and that goes whose removal raises the loss least
     by the cost that it saves (`nettailor.prune.descent`). The learning rate stays where it is:
     fine-tune the size that is taken by `fit` and `TailorLoss.after_cut`.

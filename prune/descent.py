@@ -52,7 +52,7 @@ class Descent:
         """
         self.network, self._loss = network, loss
         self._accelerator, self._whole = accelerator, network.cost
-        self._steps, self._every = epochs * steps_per_epoch, max(1, steps_per_epoch // _LOOKS)
+        self._steps, self._of_epoch = epochs * steps_per_epoch, steps_per_epoch
         self._batches = []
         for images, labels in batches:
             images = images.to(accelerator.device)
@@ -71,7 +71,7 @@ class Descent:
         step: how many were taken.
         """
         last, went = step + 1 == self._steps, False
-        if step % self._every == 0 or last:
+        if step % self._of_epoch % max(1, self._of_epoch // _LOOKS) == 0 or last:
             done = 1.0 if last else step / self._steps
             went = self.reach(self.target(done), soon=self.target(done + _SOON))
         return self.network.settle() or went
