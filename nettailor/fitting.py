@@ -103,7 +103,7 @@ def fit(
         val_loader: the same, each image once; all choices are made on it.
         epochs: passes over the training images.
         optimizer: a name of timm's.
-        lr: highest learning rate; None: 0.003 for a `Student`, else 0.001.
+        lr: highest learning rate; None: 0.003 for a `Student`, else 0.002.
         path_lr: of a student's path weights.
         weight_decay: biases and norms do not decay.
         schedule: shape of the learning rate over the steps: cosine, constant, or such as step-20
@@ -137,7 +137,7 @@ def fit(
     plan = Schedule(
         epochs=epochs,
         optimizer=optimizer,
-        lr=lr or (0.003 if isinstance(network, Student) else 0.001),
+        lr=lr or (0.003 if isinstance(network, Student) else 0.002),
         weight_decay=weight_decay,
         shape=schedule,
         warmup_epochs=warmup_epochs,

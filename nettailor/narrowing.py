@@ -16,11 +16,12 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
-from nettailor.latency_budget import WITHIN, keep_by_the_clock
+from nettailor.latency_budget import keep_by_the_clock
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.items import ATTENTION, FIXED, Channels
 from nettailor.prune.layer_times import measure_times
 from nettailor.prune.narrow import narrow, positions
+from nettailor.prune.shrink import WITHIN
 from nettailor.prune.taylor import taylor_values
 from nettailor.prune.widths import (
     Costs,

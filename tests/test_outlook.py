@@ -81,7 +81,7 @@ def test_beside_what_is_there(
     assert dry(tailor.main, shell.out, capsys=capsys)[len(TASK)] == there
     discarded = f"run folder: {folder} (what is there would be discarded)"
     assert dry(teach.main, shell.out, "--overwrite", capsys=capsys)[-1] == discarded
-    with pytest.raises(UserError, match=r"teacher\.lr is 0\.001 there and 0\.5 here"):
+    with pytest.raises(UserError, match=r"teacher\.lr is 0\.002 there and 0\.5 here"):
         dry(teach.main, shell.out, "--teacher.lr", "0.5", capsys=capsys)
     with pytest.raises(UserError, match=r"split\.seed is 0 there and 3 here"):
         dry(tailor.main, shell.out, "--split.seed", "3", capsys=capsys)

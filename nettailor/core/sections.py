@@ -127,7 +127,7 @@ class TeacherConfig(Section):
 
     epochs: Epochs = 10
     optimizer: Optimizer = "adamw"
-    lr: LearningRate = 0.001
+    lr: LearningRate = 0.002
     warmup_epochs: Whole | None = Field(
         None, description="epochs of linear warm-up; null: 1, or none of a single epoch"
     )

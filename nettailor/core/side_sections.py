@@ -26,7 +26,7 @@ class EliminateConfig(Section):
     """Fixed removal of the top, the yardstick, and the plain references; trained as the teacher."""
 
     epochs: LikeTeacher = None
-    lr: LearningRate = 0.001
+    lr: LearningRate = 0.002
     unit: Literal["stages", "blocks"] = Field("stages", description="what is counted off the top")
     top: Annotated[tuple[Count, ...] | None, AsTuple] = Field(
         None, description="numbers of units to cut off the top, each a run; null: all, []: none"
@@ -46,7 +46,7 @@ class ScaleConfig(Section):
     """Compound scaling of an EfficientNet, each size trained as the teacher."""
 
     epochs: LikeTeacher = None
-    lr: LearningRate = 0.001
+    lr: LearningRate = 0.002
     phi: Annotated[tuple[float, ...], AsTuple] = Field(
         (-2.0, -1.0, 0.0), description="the exponents φ, each a run; 0 is the family's base"
     )
