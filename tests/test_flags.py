@@ -210,7 +210,6 @@ def test_help_shows_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixt
         found = re.search(rf" {re.escape(flag)} .*?\(default: (.*?)\) (--|\w+: )", shown)
         assert found, flag
         assert found[1] == default
-    assert re.search(r"--prune\.lr X\|null [^(]+the student's --", shown)
     with pytest.raises(UserError, match="no file 'nowhere'"):
         parsed("--config", "nowhere", "--help")
 

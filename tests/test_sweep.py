@@ -226,7 +226,7 @@ def test_other_settings_than_the_runs_have_are_refused(runs: Path) -> None:
     # student.lr is of no account to teacher and eliminated networks
     (failure,) = start(runs, "--student.lr", "0.5")
     assert failure.job == f"tailored {NAME}-task-gamma0.3-seed0"
-    assert "student.lr is 0.003 there and 0.5 here" in str(failure.error)
+    assert "student.lr is 0.001 there and 0.5 here" in str(failure.error)
     with pytest.raises(UserError, match=r"teacher/.*teacher.lr is [0-9.]+ there and 0.5 here"):
         start(runs, "--teacher.lr", "0.5", seeds=[0, 1])
     assert stamps(runs) == before

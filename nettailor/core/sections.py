@@ -38,7 +38,8 @@ LikeTeacher = Annotated[
     Count | None, Field(description="passes over the training images; null: as many as the teacher")
 ]
 Optimizer = Annotated[str, Field(description="an optimizer of timm's, such as sgd or adamw")]
-LearningRate = Annotated[float, Field(gt=0, description="highest learning rate")]
+# beyond 1e30 optimizers' own arithmetic overflows
+LearningRate = Annotated[float, Field(gt=0, le=1e30, description="highest learning rate")]
 
 
 class Section(BaseModel):

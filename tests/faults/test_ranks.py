@@ -21,11 +21,11 @@ CALM = [
     "--batch-size",
     "15",
     "--teacher.lr",
-    "0.001",
-    "--student.lr",
-    "0.001",
-    "--prune.lr",
     "1e-4",
+    "--student.lr",
+    "1e-4",
+    "--prune.lr",
+    "1e-5",
 ]
 
 
