@@ -1,6 +1,7 @@
 """Which cuts of a trained student are tried, in which order, and when it is enough."""
 
 from collections.abc import Callable, Sequence
+from itertools import count, takewhile
 from typing import Protocol
 
 from nettailor.candidate import Candidate
@@ -97,8 +98,9 @@ def keep_first(
 def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> list[int]:
     """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
 
-    The first has the least loss + γ cost, as the paper's loss weighs them; then those follow that
-    are dearer, by their cost.
+    The first has the least loss + γ cost, as the paper's loss weighs them. Then come dearer ones,
+    by steps that double, and the dearest last: where validation is too coarse to tell, not each is
+    trained to its end.
 
     Args:
         costs: shares of the backbone's.
@@ -107,8 +109,11 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
     """
     weighed = [loss + gamma * cost for loss, cost in zip(losses, costs, strict=True)]
     first = weighed.index(min(weighed))
-    dearer = [i for i, cost in enumerate(costs) if cost > costs[first]]
-    return [first, *sorted(dearer, key=lambda i: costs[i])]
+    dearer = sorted(
+        (i for i, cost in enumerate(costs) if cost > costs[first]), key=costs.__getitem__
+    )
+    steps = takewhile(lambda step: step < len(dearer) - 1, (2**k - 2 for k in count(1)))
+    return [first, *(dearer[step] for step in steps), *dearer[-1:]]
 
 
 def _tell(bench: Bench, candidate: Candidate, verdict: str = "") -> None:

@@ -145,8 +145,8 @@ def tailor(
 ) -> nn.Module:
     """Fine-tune a teacher, shrink a student of it as it trains, and fine-tune what is left.
 
-    With a budget that is the last size. Without one it is the size of the least loss + γ cost, or
-    the next dearer one that is within tolerance of the teacher, all on validation and chance
+    With a budget that is the last size. Without one it is the size of the least loss + γ cost, or a
+    dearer one that is within tolerance of the teacher, all on validation and chance
     allowed for (`core.judge.margin`).
 
     Args:

@@ -135,12 +135,14 @@ def test_each_stops_when_it_is_decided_and_what_is_kept_goes_on() -> None:
     ]
 
 
-def test_loss_and_cost_are_weighed_and_then_the_dearer_ones_follow() -> None:
+def test_loss_and_cost_are_weighed_and_then_dearer_ones_follow() -> None:
     costs, losses = [1.0, 0.5, 0.2, 0.1, 0.3], [0.1, 0.1, 0.2, 0.6, 0.15]
     assert in_order(costs, losses, 0.3) == [4, 1, 0]  # 0.40, 0.25, 0.26, 0.63, 0.24
-    assert in_order(costs, losses, 1.0) == [2, 4, 1, 0]  # 1.1, 0.6, 0.4, 0.7, 0.45
-    assert in_order(costs, losses, 9.0) == [3, 2, 4, 1, 0]
+    assert in_order(costs, losses, 1.0) == [2, 4, 0]  # 1.1, 0.6, 0.4, 0.7, 0.45
+    assert in_order(costs, losses, 9.0) == [3, 2, 1, 0]
     assert in_order(costs, losses, 0.0) == [0]  # of equals the first
+    many = [cost / 20 for cost in range(1, 20)]
+    assert in_order(many, [0.0] * 19, 0.3) == [0, 1, 3, 7, 15, 18]
 
 
 def test_where_none_reaches_the_best_is_kept_and_goes_to_its_end() -> None:
