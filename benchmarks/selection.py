@@ -1,17 +1,17 @@
-"""What is left at equal FLOPs: a student that shrinks, the best route of a mixture, and chance.
+"""What is left at equal FLOPs: a student that shrinks, its front, a mixture's best route, chance.
 
     python benchmarks/selection.py --images FLOWERS --size 64 --out runs/selection
 
 For each seed the images (scikit-learn's digits where none are given) are split 60 : 20 : 20, and
-tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs three networks
-are trained as long: `nt.shrink`; the same with what goes drawn by chance; and the best route of a
-student that mixes its paths. Each keeps its best epoch of fine-tuning on validation; the test is
-read once, at the end. Finished seeds are read from `--out`.
+tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs networks are
+trained as long: `nt.shrink`; the same with what goes drawn by chance; the best route of a student
+that mixes its paths; and the dearest size within the budget that the student passed which shrank to
+the least of the budgets. Each keeps its best epoch of fine-tuning on validation; the test is read
+once, at the end. Finished seeds are read from `--out`.
 """
 
 import argparse
 import time
-from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,9 @@ TEACHER, STUDENT, FINETUNE = 10, 12, 10  # epochs
 class ByChance(Shrinking):
     """What goes is drawn, of what does not lead below the budget; else it is the least thing."""
 
-    def best(self, removals: Sequence[Removal], goal: float) -> Removal | None:
-        """See `Shrinking.best`."""
-        saving = [one for one in removals if one.saved > 1e-4]
+    def next(self, *_: Any) -> Removal | None:
+        """See `Shrinking.next`."""
+        saving = self.removals()
         fitting = [one for one in saving if self.cost - one.saved >= float(self.least) * 0.98]
         if fitting:
             return fitting[int(torch.randint(len(fitting), ()))]
@@ -66,26 +66,34 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     how = {"train_loader": train, "val_loader": val, "seed": seed, "verbose": False}
     nt.fit(teacher, nt.CrossEntropy(), epochs=given.epochs[0], **how)
     add("teacher", teacher, time.process_time() - started)
-    for budget in given.budgets:
-        for name, kind in (("shrinks", Shrinking), ("by chance", ByChance)):
+
+    def finish(name: str, network: nn.Module, seconds: float) -> None:
+        started = time.process_time()
+        nt.fit(network, nt.TailorLoss(teacher).after_cut(), epochs=given.epochs[2], **how)
+        add(name, network, seconds + time.process_time() - started)
+
+    for name, kind in (("shrinks", Shrinking), ("by chance", ByChance)):
+        for budget in given.budgets:
             started = time.process_time()
             with seeded(seed, "student"):
                 student = nt.Student(teacher)
             passed = shrink(
                 student, teacher, max_flops=budget, epochs=given.epochs[1], network=kind, **how
             )
-            small = passed[-1].network
-            nt.fit(small, nt.TailorLoss(teacher).after_cut(), epochs=given.epochs[2], **how)
-            add(f"{name}, {budget:g}", small, time.process_time() - started)
-        started = time.process_time()
-        with seeded(seed, "student"):
-            student = nt.Student(teacher)
-        loss = nt.TailorLoss(teacher)
-        nt.fit(student, loss, epochs=given.epochs[1], **how)
+            seconds = time.process_time() - started
+            finish(f"{name}, {budget:g}", passed[-1].network, seconds)
+            if kind is Shrinking and budget == min(given.budgets):
+                for most in (one for one in given.budgets if one > budget):
+                    size = next(one for one in passed if one.cost <= most)
+                    finish(f"front, {most:g}", size.network, seconds)
+    started = time.process_time()
+    with seeded(seed, "student"):
+        student = nt.Student(teacher)
+    nt.fit(student, nt.TailorLoss(teacher), epochs=given.epochs[1], **how)
+    seconds = time.process_time() - started
+    for budget in given.budgets:
         plan = nt.best_route(student, teacher, train, max_flops=budget, seed=seed)
-        small = nt.cut(student, plan, train, seed=seed)
-        nt.fit(small, loss.after_cut(), epochs=given.epochs[2], **how)
-        add(f"mixture, {budget:g}", small, time.process_time() - started)
+        finish(f"mixture, {budget:g}", nt.cut(student, plan, train, seed=seed), seconds)
     return rows
 
 

@@ -14,6 +14,10 @@ from nettailor.core.backbone import create_backbone
 from nettailor.core.device import place
 from nettailor.core.families import make_network
 from nettailor.core.latency import sample
+from nettailor.prune.shrink import Shrinking
+from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.shrinking import FLOOR
+from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
 
@@ -73,25 +77,18 @@ def plain_steps(backbone: str, device: torch.device) -> Steps:
 def student_steps(
     backbone: str, *, published: bool, side: int, device: torch.device, skips: int = 3
 ) -> Steps:
-    """Training the default student, or the published one, of a backbone with random weights."""
+    """Training the default student, still whole, or the published one, from random weights."""
     teacher = place(create_backbone(backbone, CLASSES), device)
-    student = Student(
-        create_backbone(backbone, CLASSES),
-        skips=skips if published else 0,
-        identities=not published,
-        exits=not published,
-        batch_norm="follow",
-        shared=True,
-    )
+    chain = create_backbone(backbone, CLASSES)
     if not published:
-        student.finetune_all()
-    place(student, device)
-    objective = TailorLoss(
-        teacher,
-        distill=0.0 if published else 0.5,
-        mimic=1.0,
-        complexity="published" if published else "route",
+        student = Student(chain)
+        network = Shrinking(student, shares_of(student, chain, side, "flops"), FLOOR)
+        return Steps(place(network, device).train(), ShrinkLoss(teacher))
+    student = Student(
+        chain, skips=skips, identities=False, exits=False, batch_norm="follow", shared=True
     )
+    place(student, device)
+    objective = TailorLoss(teacher, distill=0.0, mimic=1.0, complexity="published")
     # drawn on the CPU: the same on any device
     drawn = sample(2, 3, side, torch.device("cpu")).to(device)
     objective.calibrate([drawn])

@@ -125,7 +125,7 @@ class ByShrinking(Tailoring):
             return last.standing + last.error < target - HOPELESS
 
         def curves(_: nn.Module, epoch: int) -> dict[str, float]:
-            prices = zip(network.wiring.paths, network.prices.tolist(), strict=True)
+            prices = ((one.path, network.price(one)) for one in network.removals())
             found = {"cost": network.cost, "target": descent.target(epoch / schedule.epochs)}
             return found | {
                 f"price/{tag_of(path, network.wiring.depth)}": price

@@ -83,8 +83,8 @@ def shrink(
     """Train a student while its cost follows a falling target; what the loss feels least goes.
 
     The target is m^f for a budget of m, where f rises from 0 to 1 between 8 % and 90 % of the
-    steps. Four times an epoch, while the route costs more, what can be taken out, a block or
-    all behind an exit, is tried on three batches, and that goes whose removal raises the loss least
+    steps. In the first half of an epoch, while the route costs more, that goes, a block or all
+    behind an exit, whose removal raises the loss on three batches least
     by the cost that it saves (`nettailor.prune.descent`). The learning rate stays where it is:
     fine-tune the size that is taken by `fit` and `TailorLoss.after_cut`.
 

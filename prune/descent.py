@@ -15,16 +15,17 @@ from nettailor.prune.shrink_loss import ShrinkLoss
 TRIED_ON = 3  # batches that removals are tried on
 _FROM, _TO = 0.08, 0.9  # of the steps: where the target begins to fall, and where it has fallen
 _SOON = 0.1  # of the steps: how far ahead a removal's saving counts
-_LOOKS = 4  # times an epoch that the cost is compared with its target
+_MARKS = 4  # in an epoch; at those of its first half the cost is compared with its target
 
 
 class Descent:
     """Takes parts out of a network before steps at which it costs more than its target.
 
     The target is c (m / c)^f for a network that costs c, 1 where it has no adapters, and a least
-    cost of m, where f rises from 0 to 1 between 8 % and 90 % of the steps. Four times an epoch,
-    while the network costs more, each part is tried without, and the one that the loss misses least
-    by its cost goes.
+    cost of m, where f rises from 0 to 1 between 8 % and 90 % of the steps. At the beginning, the
+    first quarter and the middle of an epoch, while the network costs more, the part goes that the
+    loss misses least by its cost. In the second half the network gets over it: what an epoch leaves
+    can be kept.
 
     All depends on the step and the network: training that goes on takes the same parts out.
 
@@ -71,7 +72,9 @@ class Descent:
         step: how many were taken.
         """
         last, went = step + 1 == self._steps, False
-        if step % self._of_epoch % max(1, self._of_epoch // _LOOKS) == 0 or last:
+        place = step % self._of_epoch
+        marked = place % max(1, self._of_epoch // _MARKS) == 0 and 2 * place <= self._of_epoch
+        if marked or last:
             done = 1.0 if last else step / self._steps
             went = self.reach(self.target(done), soon=self.target(done + _SOON))
         return self.network.settle() or went
@@ -93,5 +96,4 @@ class Descent:
     def _next(self, goal: float) -> Removal | None:
         size = len(self._batches[0][0])
         with self._accelerator.autocast(), room_for(size, "trying what can go"):
-            removals = self.network.removals(self._batches, self._loss.of)
-        return self.network.best(removals, goal)
+            return self.network.next(self._batches, self._loss.of, goal)

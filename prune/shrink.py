@@ -1,19 +1,18 @@
 """A student that shrinks as it trains: what the loss feels least goes next."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.modes import training
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
+from nettailor.prune.statistics import Momenta, statistics_kept
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring
@@ -25,19 +24,17 @@ _DUST = 1e-4  # of the backbone's cost: what is no saving
 
 
 class Removal(NamedTuple):
-    """A route that is left when one thing is taken out.
+    """One thing that can be taken out.
 
-    loss: by how much the loss rises, in nats. saved: share of the backbone's cost.
+    path: a block, or where all behind a node goes, the exit or head that the route then ends in.
+    place: in the route, of the first path that is new. route: what is left. saved: share of the
+    backbone's cost.
     """
 
+    path: Path
+    place: int
     route: tuple[Path, ...]
-    loss: float
     saved: float
-
-    @property
-    def price(self) -> float:
-        """Nats for all of the backbone's cost, at least 0."""
-        return max(self.loss, 0.0) / max(self.saved, _DUST)
 
 
 class Shrinking(nn.Module):
@@ -49,15 +46,14 @@ class Shrinking(nn.Module):
     Attributes:
         student: with every block, identities and exits.
         least: the cost that is shrunk to, a scalar; it may be set anew.
-        taken: which of its paths are on the route, (paths,). prices: what the loss rose by, for
-            all of the backbone's cost, when a block was last tried without, or an exit as the end,
-            (paths,); NaN before that.
+        taken: which of its paths are on the route, (paths,). rises: what the loss rose by, in nats,
+            when it was last tried without a block, or to end in an exit, (paths,); NaN before that.
         since: steps since something was taken out, a scalar. All four are kept in states.
     """
 
     least: Tensor
     taken: Tensor
-    prices: Tensor
+    rises: Tensor
     since: Tensor
 
     def __init__(self, student: Student, shares: PathShares, least: float) -> None:
@@ -75,13 +71,10 @@ class Shrinking(nn.Module):
         paths = student.wiring.paths
         whole = [path.kind in ("block", "head") for path in paths]
         self.register_buffer("taken", torch.tensor(whole))
-        self.register_buffer("prices", torch.full((len(paths),), math.nan))
+        self.register_buffer("rises", torch.full((len(paths),), math.nan))
         self.register_buffer("since", torch.tensor(0))
-        self._momenta = {
-            name: norm.momentum
-            for name, norm in student.named_modules()
-            if isinstance(norm, _BatchNorm)
-        }
+        self._momenta = Momenta(student)
+        self._number = {path: number for number, path in enumerate(paths)}
         self._cost = dict(zip(paths, shares.paths, strict=True))
         self._route: tuple[Path, ...] | None = None
         blocks = student.wiring.of_kind("block")
@@ -109,6 +102,11 @@ class Shrinking(nn.Module):
             self._route = tuple(path for path, is_taken in paths if is_taken)
         return self._route
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was taken out."""
+        return all(path.kind in ("block", "head") for path in self.route)
+
     def take(self, route: Sequence[Path]) -> None:
         """Go another way from here on."""
         here = [path in set(route) for path in self.student.wiring.paths]
@@ -121,27 +119,19 @@ class Shrinking(nn.Module):
         self._route = None
 
     def settle(self) -> bool:
-        """Before a step: running statistics are plain averages over the first ones after a change.
+        """Before a step: running statistics begin anew after a change.
 
-        A change moves what later layers see, and at a momentum of 0.1 the statistics of before
-        would count for ten steps and more. Returns whether they are still.
+        It moves what later layers see, and then they learn: a step counts by the square of how many
+        came before it, until a momentum of 0.1 forgets sooner. Returns whether it does not yet.
         """
-        share = 1 / (int(self.since) + 1)
+        share = 3 / (int(self.since) + 3)
         self.since += 1
-        own = [one or 0.0 for one in self._momenta.values()]
-        self._set_momenta(self.student, share)
-        return share > min(own, default=1.0)
-
-    def _set_momenta(self, student: Student, least: float) -> None:
-        for name, norm in student.named_modules():
-            if isinstance(norm, _BatchNorm):
-                own = self._momenta[name]
-                norm.momentum = own if own is None else max(own, least)
+        return self._momenta.at_least(share, self.student)
 
     def cut(self, name: str) -> Student:
         """A copy of what is left, as a network of its own."""
         smaller = remove(self.student, PrunePlan.keeping(name, self.wiring, self.route))
-        self._set_momenta(smaller, 0.0)
+        self._momenta.at_least(0.0, smaller)
         return smaller
 
     @property
@@ -211,69 +201,80 @@ class Shrinking(nn.Module):
             x = self.student.step(path, x)
         return x
 
-    def routes_after(self) -> Iterator[tuple[int, tuple[Path, ...]]]:
-        """Each route with one change, and the place in it of the first path that is new."""
-        route = self.route
-        for place, path in enumerate(route):
-            if path.kind == "block" and path.target in self._identities:
-                identity = self._identities[path.target]
-                yield place, (*route[:place], identity, *route[place + 1 :])
-        for end in self.exits:
-            yield min(end.source, len(route) - 1), self.to_end(end)
+    def removals(self) -> list[Removal]:
+        """All that can be taken out and saves something."""
+        route, cost = self.route, self.cost
+        ways = [
+            (path, place, (*route[:place], self._identities[path.target], *route[place + 1 :]))
+            for place, path in enumerate(route)
+            if path.kind == "block" and path.target in self._identities
+        ]
+        ways += [(end, min(end.source, len(route) - 1), self.to_end(end)) for end in self.exits]
+        found = [Removal(*way, cost - self.cost_of(way[-1])) for way in ways]
+        return [one for one in found if one.saved > _DUST]
+
+    def price(self, removal: Removal, most: float = math.inf) -> float:
+        """Nats for all of the backbone's cost, at least 0, as last tried; NaN where it never was.
+
+        most: what is saved beyond it counts for nothing.
+        """
+        return max(float(self.rises[self._number[removal.path]]), 0.0) / min(removal.saved, most)
 
     @torch.no_grad()
-    def removals(
-        self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], loss: Loss
-    ) -> list[Removal]:
-        """What each thing's removal does to the loss, with the statistics of each batch.
-
-        Args:
-            batches: images, labels and the teacher's logits.
-            loss: its mean over a batch.
-        """
-        after = list(self.routes_after())
-        rises = torch.zeros(len(after), dtype=torch.float64)
-        with training(self), _statistics_kept(self):
-            for images, labels, target in batches:
-                nodes = self._nodes(images)
-                now = loss(nodes[-1], labels, target)
-                for number, (place, route) in enumerate(after):
-                    x = self._on(nodes[place], route[place:])
-                    rises[number] += (loss(x, labels, target) - now).double().cpu() / len(batches)
-        cost = self.cost
-        found = [
-            Removal(route, rise, cost - self.cost_of(route))
-            for (_, route), rise in zip(after, rises.tolist(), strict=True)
-        ]
-        here, paths = self.route, self.student.wiring.paths
-        for (place, route), one in zip(after, found, strict=True):
-            gone = route[-1] if route[-1] != here[-1] else here[place]
-            self.prices[paths.index(gone)] = one.price
-        return found
-
-    def best(self, removals: Sequence[Removal], goal: float) -> Removal | None:
-        """Of those that save something the one that the loss rises least for, by the cost saved.
+    def next(
+        self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], loss: Loss, goal: float
+    ) -> Removal | None:
+        """What the loss rises least for, by the cost that it saves.
 
         What is saved beyond the goal counts for nothing: a large thing whose removal the network
         would not get over is not taken for many small ones that it would, one after the other.
         Nothing is taken after which what is left of `least` unused would have to be more than 2 %,
         or more than it has to be anyway.
 
+        Exits are all tried. A block is tried anew while it is, as last tried, the cheapest thing of
+        all: the price of a block rises as others go (lazy greedy: Minoux, 1978).
+
         Args:
-            removals: as measured.
+            batches: images, labels and the teacher's logits.
+            loss: its mean over a batch; normalised by the statistics of each batch.
             goal: the cost to be at soon, from `least` to less than the cost now.
 
         Returns None where nothing is left to take out.
         """
         most = max(self.cost - goal, _DUST)
+        aim = min(self.dearest_within(self.route), (1 - WITHIN) * float(self.least)) - _DUST
+        with training(self), statistics_kept(self):
+            passes = [self._nodes(images) for images, *_ in batches]
 
-        def price(one: Removal) -> float:
-            return max(one.loss, 0.0) / min(one.saved, most)
+            def lost(ends: Iterable[Tensor]) -> Tensor:
+                each = zip(ends, batches, strict=True)
+                return torch.stack([loss(x, *others) for x, (_, *others) in each]).mean()
 
-        saving = sorted((one for one in removals if one.saved > _DUST), key=price)
-        aim = min(self.dearest_within(self.route), (1 - WITHIN) * float(self.least))
-        fitting = (one for one in saving if self.dearest_within(one.route) >= aim - _DUST)
-        return next(fitting, saving[0] if saving else None)
+            now = lost(nodes[-1] for nodes in passes)
+
+            def measure(one: Removal) -> None:
+                ends = (self._on(nodes[one.place], one.route[one.place :]) for nodes in passes)
+                self.rises[self._number[one.path]] = lost(ends) - now
+
+            options = self.removals()
+            tried = [
+                one
+                for one in options
+                if one.path.kind != "block" or math.isnan(self.rises[self._number[one.path]])
+            ]
+            for one in tried:
+                measure(one)
+            left = list(options)
+            while left:
+                cheapest = min(left, key=lambda one: self.price(one, most))
+                if self.dearest_within(cheapest.route) < aim:
+                    left.remove(cheapest)
+                elif cheapest in tried:
+                    return cheapest
+                else:
+                    measure(cheapest)
+                    tried.append(cheapest)
+        return min(options, key=lambda one: one.saved, default=None)
 
     def dearest_within(self, route: Sequence[Path]) -> float:
         """The highest cost up to `least` of what a route can still shrink to; 0 where none is."""
@@ -298,17 +299,3 @@ def shrinking_groups(network: Shrinking, schedule: Schedule) -> list[dict[str, A
     for group in quick:
         group["lr"] = _EXITS * schedule.lr
     return [*parameter_groups(others, schedule), *quick]
-
-
-@contextmanager
-def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Inside, batch norms normalise by the batch and their running statistics stay."""
-    norms = [one for one in network.modules() if isinstance(one, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum

@@ -1,4 +1,4 @@
-"""What a student loses as it shrinks: at its own end, and at one that it may yet end in."""
+"""What a student loses as it shrinks: at its own end, and at those that it may yet end in."""
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ class ShrinkLoss:
     """CE + λ KD: at half the weight of the route's end, and of the exits that it may yet end in.
 
     Exits are fresh, and have to be trained, with what leads to them, before their loss says what it
-    is worth to go on behind them (deep supervision: Lee and others, 2015).
+    is worth to go on behind them (deep supervision: Lee and others, 2015). Until something is taken
+    out the student is the teacher, which then is not asked: CE alone.
     """
 
     def __init__(
@@ -37,22 +38,25 @@ class ShrinkLoss:
         self.teacher, self.distill = as_target(teacher), distill
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
 
-    def of(self, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+    def of(self, logits: Tensor, labels: Tensor, target: Tensor | None) -> Tensor:
         """What an end loses, a scalar in nats.
 
         Args:
-            logits: (B, classes), the end's. labels: (B,). target: the teacher's logits.
+            logits: (B, classes), the end's. labels: (B,). target: the teacher's logits; None: they
+                are not known, and only the labels count.
         """
         entropies = cross_entropies(
             logits.float(), labels, self.label_smoothing, self.class_weights
         )
+        if target is None:
+            return entropies.mean()
         return entropies.mean() + self.distill * divergence(logits, target)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """See `nettailor.core.objective.Objective`; the network is a `Shrinking`."""
         assert isinstance(network, Shrinking), "the loss is of a network that shrinks"
         end, *others = network.at_ends(images, network.exits)
-        target = self.teacher(images).logits
+        target = None if network.whole else self.teacher(images).logits
         loss = self.of(end, labels, target)
         if not others:
             return {"end": loss, "exits": torch.zeros_like(loss)}

@@ -122,7 +122,7 @@ def test_a_resumed_run_reads_the_same_table(
     front = front_in(folder)
     with monkeypatch.context() as patch:
         # neither is worked out anew: times, and what parts are worth, need not come out alike
-        patch.setattr(Shrinking, "removals", pressed)
+        patch.setattr(Shrinking, "next", pressed)
         patch.setattr("nettailor.commands.tailor.check_budget", pressed)
         tailor.main(argv)
     assert asked == [1]

@@ -22,7 +22,7 @@ from nettailor.student.costs import shares_of
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
 
-EPOCHS, STEPS = 4, 8  # looks before every second step
+EPOCHS, STEPS = 4, 8  # looks before the first, third and fifth step of each
 LEAST = 0.6
 
 
@@ -51,22 +51,22 @@ def test_the_target_by_hand(accelerator: Accelerator) -> None:
     )
 
 
-def test_parts_go_a_few_times_an_epoch_and_not_below_the_target(
+def test_parts_go_in_the_first_half_of_an_epoch_and_not_below_the_target(
     accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = descent(accelerator)
     network, tried = found.network, list[int]()
-    removals = network.removals
+    following = network.next
 
-    def noted(*arguments: Any) -> list[Removal]:
+    def noted(*arguments: Any) -> Removal | None:
         tried.append(step)
-        return removals(*arguments)
+        return following(*arguments)
 
-    monkeypatch.setattr(network, "removals", noted)
+    monkeypatch.setattr(network, "next", noted)
     went = []
     for step in range(EPOCHS * STEPS):
         before, looks = network.route, len(tried)
-        marked, last = step % 2 == 0, step == EPOCHS * STEPS - 1
+        marked, last = step % STEPS in (0, 2, 4), step == EPOCHS * STEPS - 1
         target = found.target(1.0 if last else step / (EPOCHS * STEPS))
         due = (marked or last) and network.cost > target
         changed = found.before_step(step)
@@ -125,7 +125,7 @@ def trained(
 
     Weights are random, and parts are worth what chance says.
     """
-    torch.manual_seed(4)
+    torch.manual_seed(8)
     found, loader = descent(accelerator), batches(STEPS * 8)
     network, went = found.network, dict[int, tuple[Way, ...]]()
 

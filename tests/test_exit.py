@@ -49,11 +49,12 @@ def test_an_exit_of_the_other_families_pools(backbone: str, neck: int) -> None:
 
 
 def test_an_exit_of_inverted_residuals_computes_its_layers() -> None:
-    """1×1 convolution, batch norm, the backbone's activation, mean, linear."""
+    """Mean to the stride of the last node, 32; 1×1 convolution, norm, activation, mean, linear."""
     chain = create_backbone("test_efficientnet", CLASSES)
     assert isinstance(head_activation(chain), nn.SiLU)
-    head = exit_from(chain, NodeSpec(8, 8)).train()
-    x = torch.randn(4, 8, 6, 6)
+    head = exit_from(chain, NodeSpec(8, 16)).train()
+    nodes = torch.randn(4, 8, 6, 6)
+    x = nodes.reshape(4, 8, 3, 2, 3, 2).mean((3, 5))
     weight = head.neck.get_submodule("conv").weight
     with torch.no_grad():
         y = torch.einsum("oi,bihw->bohw", weight[:, :, 0, 0], x)
@@ -62,7 +63,15 @@ def test_an_exit_of_inverted_residuals_computes_its_layers() -> None:
         ).sqrt()
         features = (y * y.sigmoid()).mean((2, 3))
         expected = features @ head.classifier.weight.T + head.classifier.bias
-        torch.testing.assert_close(head(x), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(head(nodes), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "places"), [(3, 1), (4, 1), (5, 2), (7, 2)])
+def test_an_exit_reads_the_last_rows_too(side: int, places: int) -> None:
+    """Where the stride does not divide the node, the last means are of what is left."""
+    head = exit_from(create_backbone("test_efficientnet", CLASSES), NodeSpec(8, 8))
+    pooled = head.neck.get_submodule("first")(torch.ones(1, 8, side, side))
+    torch.testing.assert_close(pooled, torch.ones(1, 8, places, places))
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import random
 from math import exp, log
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import enliven, lively_chain
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nettailor.core.training_state import TrainingState
@@ -22,6 +23,7 @@ from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.shrinking import Snapshot, shrink
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.network import Student
+from nettailor.student.wiring import Path
 
 CLASSES = 5
 
@@ -51,46 +53,80 @@ def test_begins_as_the_whole_backbone():
     assert network.cost == pytest.approx(1)
 
 
-def test_what_a_removal_loses_is_what_the_smaller_network_loses():
+def loses(
+    network: Shrinking, route: tuple[Path, ...], batches: list[tuple[Tensor, Tensor]]
+) -> float:
+    """Of a route, as a network of its own that normalises by each batch."""
+    plan = PrunePlan.keeping("smaller", network.student.wiring, route)
+    smaller = remove(network.student, plan).train()
+    with torch.no_grad():
+        return sum(float(F.cross_entropy(smaller(x).logits, y)) for x, y in batches) / len(batches)
+
+
+def test_what_a_removal_loses_is_what_the_smaller_network_loses() -> None:
     network, batches = grown(), [images(8, seed) for seed in (1, 2)]
-    before = copy.deepcopy(network.state_dict())
-    found = network.removals([(x, y, x) for x, y in batches], entropy)
+    before, options = copy.deepcopy(network.state_dict()), network.removals()
+    assert all(math.isnan(network.price(one)) for one in options), "nothing was tried"
+    found = network.next([(x, y, x) for x, y in batches], entropy, 0.0)
     for name, value in network.state_dict().items():
-        if "num_batches" not in name and name != "prices":
+        if "num_batches" not in name and name != "rises":
             torch.testing.assert_close(value, before[name], rtol=0, atol=0)
-
-    def loses(route: tuple) -> float:
-        plan = PrunePlan.keeping("smaller", network.student.wiring, route)
-        smaller = remove(network.student, plan).train()
-        with torch.no_grad():
-            return sum(float(F.cross_entropy(smaller(x).logits, y)) for x, y in batches) / 2
-
-    whole = loses(network.route)
-    assert len(found) == len(list(network.routes_after())) > 3
-    for one in found:
-        assert one.loss == pytest.approx(loses(one.route) - whole, abs=1e-5)
-        assert one.saved == pytest.approx(network.cost - network.cost_of(one.route))
-    assert {len(one.route) for one in found} > {len(network.route)}  # some end in an exit
+    whole, prices = loses(network, network.route, batches), []
+    for one in options:
+        saved = network.cost - network.cost_of(one.route)
+        assert one.saved == pytest.approx(saved)
+        prices.append(max(loses(network, one.route, batches) - whole, 0) / saved)
+    assert [network.price(one) for one in options] == pytest.approx(prices, abs=1e-3)
+    assert {len(one.route) for one in options} > {len(network.route)}  # some end in an exit
+    assert found == options[prices.index(min(prices))]
 
 
-def choice(least: float, goal: float, *removals: tuple[str, float, float]) -> str | None:
-    """What goes of a network that costs 1, by name; each with its loss and what it saves."""
+def choice(
+    monkeypatch: pytest.MonkeyPatch, least: float, goal: float, *things: tuple[float, float]
+) -> int | None:
+    """Which of the things goes of a network that costs 1: what each loses, and saves."""
     network = grown(least)
-    tried = [Removal(network.route, loss, saved) for _, loss, saved in removals]
-    best = network.best(tried, goal)
-    return None if best is None else removals[tried.index(best)][0]
+    exits = network.exits
+    options = [
+        Removal(exits[i], len(network.route) - 1, network.to_end(exits[i]), saved)
+        for i, (_, saved) in enumerate(things)
+    ]
+    monkeypatch.setattr(network, "removals", lambda: options)
+    lost = iter([0.0, *(loss for loss, _ in things)])
+    x, y = images(4)
+    found = network.next([(x, y, x)], lambda *_: torch.tensor(next(lost)), goal)
+    return None if found is None else options.index(found)
 
 
-def test_what_loses_least_by_its_cost_goes():
-    assert choice(0.1, 0.5, ("a", 0.2, 0.1), ("b", 0.3, 0.2), ("c", 0.5, 0.3)) == "b"
-    assert choice(0.1, 0.5, ("a", 0.2, 0.1), ("worth nothing", -0.1, 0.05)) == "worth nothing"
-    assert choice(0.1, 0.5, ("saves nothing", -1.0, 0.0)) is None
+def test_what_loses_least_by_its_cost_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choice(monkeypatch, 0.1, 0.5, (0.2, 0.1), (0.3, 0.2), (0.5, 0.3)) == 1
+    assert choice(monkeypatch, 0.1, 0.5, (0.2, 0.1), (-0.1, 0.05)) == 1
+    assert choice(monkeypatch, 0.1, 0.5) is None
 
 
-def test_what_is_saved_beyond_the_goal_counts_for_nothing():
+def test_what_is_saved_beyond_the_goal_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     # by all that it saves, 0.6 / 0.6 would be the lower price
-    assert choice(0.1, 0.8, ("large", 0.6, 0.6), ("small", 0.2, 0.1)) == "small"
-    assert choice(0.1, 0.4, ("large", 0.6, 0.6), ("small", 0.2, 0.1)) == "large"
+    assert choice(monkeypatch, 0.1, 0.8, (0.6, 0.6), (0.2, 0.1)) == 1
+    assert choice(monkeypatch, 0.1, 0.4, (0.6, 0.6), (0.2, 0.1)) == 0
+
+
+def test_blocks_are_tried_anew_while_they_are_the_cheapest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cheapest block by what was last seen has become dear; the next one has not; no third."""
+    network, (x, y) = grown(), images(8)
+    network.next([(x, y, x)], entropy, 0.0)
+    blocks = [one for one in network.removals() if one.path.kind == "block"]
+    assert len(blocks) > 2
+    numbers = [network.wiring.paths.index(one.path) for one in blocks]
+    network.rises.fill_(1e6)
+    for place, number in enumerate(numbers):
+        network.rises[number] = -1.0 if place < 2 else 1e5
+    monkeypatch.setattr(network, "to_end", lambda _: ())  # no exit is in the way
+    called = itertools.count()
+    losses = [0.0, 5.0, 0.1]
+    found = network.next([(x, y, x)], lambda *_: torch.tensor(losses[next(called)]), 0.0)
+    assert found == blocks[1]
+    assert next(called) == 3, "the network as it is, and two without a block"
+    assert [float(network.rises[one]) for one in numbers[:3]] == pytest.approx([5.0, 0.1, 1e5])
 
 
 def all_costs(network: Shrinking) -> set[float]:
@@ -98,25 +134,22 @@ def all_costs(network: Shrinking) -> set[float]:
     seen, left = {network.route}, [network.route]
     while left:
         network.take(left.pop())
-        for _, route in network.routes_after():
-            if route not in seen:
-                seen.add(route)
-                left.append(route)
+        for one in network.removals():
+            if one.route not in seen:
+                seen.add(one.route)
+                left.append(one.route)
     return {network.cost_of(route) for route in seen}
 
 
 @pytest.mark.parametrize("least", [0.03, 0.2, 0.35, 0.5, 0.62, 0.8, 0.97])
-def test_whatever_goes_as_much_of_the_budget_is_used_as_can_be(least: float):
+def test_whatever_goes_as_much_of_the_budget_is_used_as_can_be(least: float) -> None:
     costs = all_costs(grown(least))
     dearest = max((cost for cost in costs if cost <= least), default=0.0)
+    x, y = images(2)
     for seed in range(5):
         network, draw = grown(least), random.Random(seed)
         while network.cost > least:
-            removals = [
-                Removal(route, draw.random(), network.cost - network.cost_of(route))
-                for _, route in network.routes_after()
-            ]
-            found = network.best(removals, least)
+            found = network.next([(x, y, x)], lambda *_: torch.tensor(draw.random()), least)  # noqa: B023
             if found is None:
                 break
             network.take(found.route)
@@ -126,13 +159,38 @@ def test_whatever_goes_as_much_of_the_budget_is_used_as_can_be(least: float):
 
 def test_a_state_holds_the_route():
     network = grown()
-    *_, last = network.routes_after()
-    network.take(last[1])
+    network.take(network.removals()[-1].route)
     other = grown()
     assert other.route != network.route
     other.load_state_dict(network.state_dict())
     assert other.route == network.route
     assert other.cost == pytest.approx(network.cost)
+
+
+def test_running_statistics_begin_anew_after_a_change() -> None:
+    """The nth batch counts as n (n + 1), up to the step at which 0.1 forgets sooner."""
+    chain = lively_chain("test_resnet", CLASSES)
+    student = Student(chain)
+    network = Shrinking(student, shares_of(student, chain, 32, "flops"), 0.5).train()
+    norm = next(one for one in network.modules() if isinstance(one, nn.BatchNorm2d))
+    for began in (0, 10):
+        seen = []
+        for step in range(27):
+            assert network.settle()
+            x = torch.full((2, norm.num_features, 3, 3), float(began + step))
+            norm(x)
+            seen.append(step + 1)
+        weights = [n * (n + 1) for n in seen]
+        expected = sum(w * (began + n - 1) for w, n in zip(weights, seen, strict=True)) / sum(
+            weights
+        )
+        assert norm.running_mean is not None
+        assert float(norm.running_mean[0]) == pytest.approx(expected, rel=1e-4)
+        if began:
+            break
+        assert not network.settle(), "its own momentum from here on"
+        assert norm.momentum == 0.1
+        network.take(network.removals()[0].route)
 
 
 def test_exits_are_left_out_that_cannot_be_as_dear_as_the_budget():
@@ -194,7 +252,7 @@ def test_follows_the_target(budget):
         assert after.cost <= one.cost + 1e-9
     assert first[-1].cost <= 1.02 * least
     for number, one in enumerate(first[:-1], 1):
-        part = ((4 * number - 1) / 20 - 0.08) / 0.82
+        part = ((4 * number - 2) / 20 - 0.08) / 0.82  # the last look at its cost
         assert one.cost <= max(exp(max(part, 0) * log(least)), 1.02 * least) + 1e-9
     small = first[-1].network
     assert all(len(group) <= 1 for group in small.wiring.incoming)
@@ -259,6 +317,7 @@ def test_bad_budgets_and_students():
 def test_a_route_costs_what_its_paths_do():
     network = grown()
     shares: PathShares = network.shares
-    for _, route in network.routes_after():
+    routes = [one.route for one in network.removals()]
+    for route in routes:
         assert network.cost_of(route) == pytest.approx(shares.of(network.student, route))
-    assert network.leanest <= min(network.cost_of(route) for _, route in network.routes_after())
+    assert network.leanest <= min(map(network.cost_of, routes))

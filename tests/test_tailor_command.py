@@ -33,14 +33,14 @@ def test_a_classifier_that_starts_from_the_teachers_trains(runs: Runs) -> None:
 def test_what_a_shrinking_student_spends_counts(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    removals, tried = Shrinking.removals, list[float]()
+    following, tried = Shrinking.next, list[float]()
 
-    def slow(*arguments: Any) -> list[Removal]:
+    def slow(*arguments: Any) -> Removal | None:
         tried.append(1.0)
         time.sleep(tried[-1])
-        return removals(*arguments)
+        return following(*arguments)
 
-    monkeypatch.setattr(Shrinking, "removals", slow)
+    monkeypatch.setattr(Shrinking, "next", slow)
     seconds = front_in(runs.tailored("--max-flops", "0.6")).seconds
     assert seconds.total >= seconds.train > sum(tried) > 0
 
