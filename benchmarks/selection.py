@@ -29,7 +29,7 @@ from nettailor.fitting import accelerator_for, seeded
 from nettailor.prune.shrink import Removal, Shrinking
 from nettailor.shrinking import shrink
 
-TEACHER, STUDENT, FINETUNE = 10, 12, 10  # epochs
+TEACHER, STUDENT, FINETUNE = 10, 8, 6  # epochs
 
 
 class ByChance(Shrinking):

@@ -67,7 +67,7 @@ def shrink(
     *,
     max_flops: float | None = None,
     max_params: float | None = None,
-    epochs: int = 12,
+    epochs: int = 8,
     lr: float = 0.001,
     distill: float = 0.5,
     judge: Judge | None = None,
@@ -84,9 +84,9 @@ def shrink(
 
     The target is m^f for a budget of m, where f rises from 0 to 1 between 8 % and 90 % of the
     steps. In the first half of an epoch, while the route costs more, that goes, a block or all
-    behind an exit, whose removal raises the loss on three batches least
-    by the cost that it saves (`nettailor.prune.descent`). The learning rate stays where it is:
-    fine-tune the size that is taken by `fit` and `TailorLoss.after_cut`.
+    behind an exit, whose removal raises the loss on three batches least by the cost that it saves
+    (`nettailor.prune.descent`). The learning rate stays where it is: fine-tune the size that is
+    taken by `fit` and `TailorLoss.after_cut`.
 
     Args:
         student: with a block, or its identity, into each node: no proxies. It trains in place, on

@@ -146,11 +146,7 @@ class Shrinking(nn.Module):
     @property
     def leanest(self) -> float:
         """What it costs when all is taken out that can be."""
-        blocks = [
-            one
-            for one in self.student.wiring.of_kind("block")
-            if one.target not in self._identities
-        ]
+        blocks = [one for one in self.wiring.of_kind("block") if one.target not in self._identities]
         return min(
             self.cost_of([*(one for one in blocks if one.target <= end.source), end])
             for end in self._ends

@@ -204,8 +204,12 @@ def test_exits_are_left_out_that_cannot_be_as_dear_as_the_budget():
     assert Shrinking(student, shares, dear[1] + 0.01).exits == list(exits[1:])
 
 
-def test_the_loss_is_of_the_end_and_of_all_exits():
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_loss_is_of_the_end_and_of_all_exits(whole: bool) -> None:
+    """The teacher counts once something is gone: before that it says what the student says."""
     network, (pictures, labels) = grown(), images(8)
+    if not whole:
+        network.take(network.removals()[0].route)
     chain = lively_chain("test_resnet", CLASSES).eval()
     loss = ShrinkLoss(chain, distill=0.5)
     target = chain(pictures).logits
@@ -216,7 +220,7 @@ def test_the_loss_is_of_the_end_and_of_all_exits():
     def by_hand(logits: Tensor) -> Tensor:
         soft = (target / 2).softmax(1)
         apart = (soft * (soft.log() - (logits / 2).log_softmax(1))).sum(1).mean()
-        return F.cross_entropy(logits, labels) + 0.5 * 4 * apart
+        return F.cross_entropy(logits, labels) + (0 if whole else 0.5 * 4 * apart)
 
     torch.testing.assert_close(terms["end"], 0.5 * by_hand(end), rtol=1e-4, atol=1e-5)
     mean = sum(map(by_hand, others)) / len(others)

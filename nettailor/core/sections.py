@@ -146,7 +146,7 @@ class StudentConfig(Section):
     By route CE + distill KD as it shrinks; by rank CE + distill KD + gamma E[C] + mimic Ω.
     """
 
-    epochs: Epochs = 12
+    epochs: Epochs = 8
     optimizer: Optimizer = "adamw"
     lr: LearningRate = 0.001
     path_lr: Positive = Field(
@@ -241,7 +241,7 @@ class PruneConfig(Section):
     Optimizer and schedule are the student's.
     """
 
-    epochs: Epochs = 10
+    epochs: Epochs = 6
     lr: LearningRate = 0.003
     by: Literal["route", "rank"] = Field(
         "route",
