@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from nettailor.core.architecture import (
     Architecture,
@@ -27,10 +29,13 @@ from nettailor.core.training_state import Fitted
 from nettailor.core.weights import WeightsSource
 from nettailor.evidence import gather
 from nettailor.figures import summary
+from nettailor.loaders import Loaders
 from nettailor.network import save_network
 from nettailor.session import Session
 from nettailor.stage import train_stage
 from nettailor.teacher.objective import CrossEntropy
+
+_SHOWN = 16  # training images, in TensorBoard
 
 
 class Teacher(NamedTuple):
@@ -110,8 +115,26 @@ def train(
         folder=folder,
         screen=session.screen,
         accelerator=session.accelerator,
-        **{"validate": session.loaders.validate, "keep": "best", **how},
+        **{
+            "validate": session.loaders.validate,
+            "keep": "best",
+            "pictures": partial(_training_images, session.loaders),
+            **how,
+        },
     )
+
+
+def _training_images(
+    loaders: Loaders, writer: SummaryWriter, epoch: int, network: nn.Module
+) -> None:
+    """In TensorBoard, at the start: some images as they are trained on in the first epoch."""
+    if epoch == 0:
+        images, _ = next(loaders.train.epoch(1, part=slice(_SHOWN)))
+        mean, std = (
+            torch.tensor(one).view(-1, 1, 1)
+            for one in (loaders.preprocessing.mean, loaders.preprocessing.std)
+        )
+        writer.add_images("training_images", (images * std + mean).clamp(0, 1), epoch)
 
 
 def finetune(
@@ -162,7 +185,7 @@ def finetune(
         scaled=run.scaled,
         searched=run.searched,
     )
-    folder.finish(result)
+    session.finish(folder, result)
     return result
 
 

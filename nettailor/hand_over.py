@@ -85,7 +85,7 @@ def hand_over(
         if alone and kind == "tailored":
             rows.sort(key=lambda row: str(row["name"]), reverse=True)
             write_json(place.path / CANDIDATES_FILE, rows)
-        place.finish(figures)
+        session.finish(place, figures)
 
 
 def _how(work: Tailoring, name: str, network: Student) -> dict[str, Any]:

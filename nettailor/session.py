@@ -11,12 +11,13 @@ from accelerate import Accelerator
 from nettailor.core import ranks
 from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import create_backbone
-from nettailor.core.config import RunConfig, as_settings
+from nettailor.core.config import RunConfig, as_settings, flat
 from nettailor.core.console import Screen
 from nettailor.core.cost import check_image_size
 from nettailor.core.data import Task
 from nettailor.core.device import numbers_of, processor_name, start_accelerator
 from nettailor.core.families import data_defaults
+from nettailor.core.hparams import note_figures
 from nettailor.core.listing import note_images, require_same_images
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.run_folder import LISTING_FILE, RunFolder
@@ -82,6 +83,14 @@ class Session:
         folder.open(settings, ignored=ignored, overwrite=overwrite)
         if fresh:  # of a run of an earlier version nobody knows its images
             ranks.from_main(lambda: note_images(folder.path, self.loaders.listed))
+
+    def finish(self, folder: RunFolder, figures: Mapping[str, Any]) -> None:
+        """Close a run, or a network in one, with its `summary.json` and its row in TensorBoard."""
+        accuracy = {f"{split} accuracy": value for split, value in figures["accuracy"].items()}
+        costs = {"parameters": figures["params"]["total"], "FLOPs": figures["flops"]}
+        events, settings = folder.path / "events" / "hparams", flat(as_settings(self.config))
+        ranks.from_main(lambda: note_figures(events, settings, accuracy | costs))
+        folder.finish(figures)
 
     def require_same_task(self, folder: RunFolder) -> None:
         """Raise UserError where a run that is built on is of another task."""

@@ -185,7 +185,7 @@ def _finetune(
         teacher=teacher.measured(latency["teacher"], device),
         knapsack=_how(session, network, whole, choice, straight_after),
     )
-    folder.finish(result)
+    session.finish(folder, result)
 
 
 def _architecture(network: Backbone | Student, whole: Whole) -> Architecture:
