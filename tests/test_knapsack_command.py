@@ -457,14 +457,3 @@ def test_architectures_of_today_are_read(out: Path, tmp_path: Path) -> None:
     del content["narrowed"]
     (tmp_path / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
     assert read_architecture(tmp_path).narrowed is None
-
-
-def test_short_flags_are_the_commands_own_and_a_budgets_are_every_commands() -> None:
-    config, _ = parse(PROG, "", ["--max-flops", "0.3", "--round-to", "4", "--batch", "4"])
-    assert (config.budget.given, config.budget.batch, config.knapsack.round_to) == (
-        ("flops", 0.3), 4, 4
-    )  # fmt: skip
-    config, _ = parse("python -m nettailor.tailor", "", ["--max-flops", "0.3"])
-    assert config.budget.given == ("flops", 0.3)
-    with pytest.raises(UserError, match=r"--lr: say which one: .*--eliminate\.lr$"):
-        parse("python -m nettailor.tailor", "", ["--lr", "0.3"])
