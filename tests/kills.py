@@ -170,7 +170,7 @@ def _content(runs: Path) -> dict[str, Any]:
     for path in sorted(runs.rglob("*")):
         name = str(path.relative_to(runs))
         if path.parent.name == "events":
-            found[name] = _curves(path)
+            found[name] = curves(path)
         elif not path.is_file() or path.parent.parent.name == "events":
             continue
         elif path.parent.name == "comparison":
@@ -195,7 +195,7 @@ def _without_seconds(row: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in row.items() if "seconds" not in key}
 
 
-def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of every curve, as TensorBoard shows it."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # a restart is no news here
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})

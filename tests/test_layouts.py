@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from conftest import enliven
-from layouts import CLASSES, NETWORKS, convnext, hybrid, images_for, odd, swin, vit, windowed
+from layouts import CLASSES, NETWORKS, hybrid, images_for, odd, swin, vit, windowed
 from test_api import digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -29,7 +28,7 @@ from nettailor.core.layout import NodeSpec
 from nettailor.deploy.onnx_file import load_onnx, to_onnx
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.eliminate import eliminate
-from nettailor.prune.plan import PrunePlan, decide
+from nettailor.prune.plan import PrunePlan
 from nettailor.prune.statistics import reestimate
 from nettailor.student.costs import path_costs, shares_of
 from nettailor.student.drawing import architecture, heat_map
@@ -68,11 +67,9 @@ def test_the_nodes_that_are_found() -> None:
     assert node_specs(vit()[1]) == (NodeSpec(64, 16, "tokens", 1),) * 7
     assert node_specs(vit(96, 2)[1])[0] == NodeSpec(64, 16, "tokens", 3)
     assert node_specs(vit(class_token=False)[1])[0] == NodeSpec(64, 16, "tokens")
-    for make in (swin, convnext):
-        narrow, wide = {swin: (16, 32), convnext: (8, 16)}[make]
-        found = (NodeSpec(narrow, 4, "nhwc"),) * 3 + (NodeSpec(wide, 8, "nhwc"),) * 2
-        assert node_specs(make()[1]) == found
-        assert make()[1].stages == (0, 0, 1, 1)
+    found = (NodeSpec(16, 4, "nhwc"),) * 3 + (NodeSpec(32, 8, "nhwc"),) * 2
+    assert node_specs(swin()[1]) == found
+    assert swin()[1].stages == (0, 0, 1, 1)
     maps, tokens = NodeSpec(8, 4), NodeSpec(12, 8, "tokens")
     assert node_specs(hybrid()[1]) == (maps, maps, tokens, tokens, tokens)
     wide, narrow = NodeSpec(8, Fraction(32, 15)), NodeSpec(12, Fraction(32, 7))
@@ -120,18 +117,6 @@ def test_attention_by_hand() -> None:
     swins = chain_costs(swin()[1], 64).blocks[0].flops
     windows = 16 * (16 * 16 * 4 * 16 + 2 * 16 * 16 * 16)
     assert swins == windows + 256 * 2 * 16 * 64 + 0
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto", "resnet18"],
-)
-def test_whole_networks_as_torch_counts_them(name: str) -> None:
-    """Published: 1.26, 4.5, 0.55 and 1.82 thousand million multiply-adds (3 % for rounding)."""
-    published = {"vit": 1.26e9, "swin": 4.5e9, "convnext": 0.55e9, "resnet18": 1.82e9}
-    network = timm.create_model(name)
-    flops = module_flops(network, (3, 224, 224))
-    assert flops == pytest.approx(published[name.split("_")[0]], rel=0.03)
 
 
 def routed(student: nt.Student, generator: random.Random) -> PrunePlan:
@@ -347,16 +332,6 @@ def test_exported(make: Any, whole: bool) -> None:
         close(answer(images).logits, plain(images), 1e-4)
 
 
-def test_the_cut_by_rank_is_of_any_layout() -> None:
-    _, backbone = swin()
-    student = enliven(nt.Student(backbone, skips=2)).eval()
-    plan = decide(student.wiring, student.path_weights().tolist(), threshold=0.01, remove=2)
-    assert len(plan.kept.of_kind("block")) == 2
-    small = nt.cut(student, plan)
-    with torch.no_grad():
-        close(nt.fold(small)(images_for(backbone)), small(images_for(backbone)).logits, 1e-4)
-
-
 def test_best_route_of_tokens() -> None:
     _, backbone = vit()
     images = torch.randn(8, 3, 64, 64)
@@ -406,7 +381,6 @@ def test_fixed_removal_after_tokens() -> None:
     [
         (vit, "stem.patch_embed", 6),
         (swin, "stem", 12),
-        (convnext, "stem", 0),
         (hybrid, "blocks.1", 0),
     ],
 )
@@ -439,7 +413,7 @@ def test_sizes_of_images() -> None:
     check_image_size(backbone, 64)
     with pytest.raises(UserError, match=r"image size 80: .* with images of 64×64, does not take"):
         chain_costs(backbone, 80)
-    _, free = convnext()
+    _, free = hybrid()
     check_image_size(free, 96)
     assert chain_costs(free, 96).total.flops > 2 * chain_costs(free, 64).total.flops
     with pytest.raises(UserError, match="needs a multiple of 8 pixels, such as 96"):
