@@ -16,30 +16,32 @@ import pytest
 import torch
 from accelerate import Accelerator
 from shell import Shell
-from tailor_runs import SMALL, Runs
+from tailor_runs import (
+    LEARNT,
+    RANK,
+    ROUTE,
+    SHARED,
+    SMALL,
+    Runs,
+    quick_latency,
+    quickly,
+)
+from tailor_runs import PUBLISHED as PUBLISHED
+from tailor_runs import no_training as no_training
 from torch import nn
 
 from nettailor import finetune
-from nettailor.cli import teach
+from nettailor.cli import tailor, teach
 from nettailor.core import training_state
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.device import start_accelerator
-from nettailor.core.latency import measure_latency, share_of_time
+from nettailor.core.latency import measure_latency
 from nettailor.core.trainer import fit
 from nettailor.core.training_state import Fitted
 from nettailor.front import SIZES_FOLDER, Front, read_front
 from nettailor.network import load_network
-from nettailor.prune.layer_times import measure_times
-from nettailor.student.latency_table import measure_paths
 from nettailor.student.network import Student
 from nettailor.student.wiring import Wiring, full_wiring
-
-# the paper's method; `tailor` does better without any flag
-PUBLISHED = (
-    "--prune.by", "rank", "--prune.finetune", "task", "--skips", "3", "--identities", "false",
-    "--exits", "false", "--student.distill", "0", "--complexity", "published",
-    "--batch-norm", "follow", "--adapters", "false",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +50,10 @@ def accelerator() -> Accelerator:
     return start_accelerator("cpu", "float32")
 
 
-def quick_latency(patch: pytest.MonkeyPatch, seconds: float = 0.05) -> None:
-    """Latency is measured for real, but not for the seconds that a figure worth quoting takes."""
-    for measure in (measure_latency, share_of_time, measure_paths, measure_times):
-        patch.setitem(measure.__kwdefaults__, "seconds", seconds)
-    patch.setattr("nettailor.commands.export._SECONDS", seconds / 5)
+@pytest.fixture
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency is measured but briefly, and nothing is drawn."""
+    quickly(monkeypatch)
 
 
 @pytest.fixture
@@ -92,8 +93,21 @@ def runs(
     capsys: pytest.CaptureFixture[str],
 ) -> Runs:
     """A copy of it in which latency is measured but briefly."""
-    quick_latency(monkeypatch)
+    quickly(monkeypatch)
     return Runs(taught, tmp_path / "runs", monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def tailored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs by rank, by route, and by route to a budget with shared blocks; not to be changed."""
+    folder = tmp_path_factory.mktemp("tailored")
+    with pytest.MonkeyPatch.context() as patch:
+        quick_latency(patch)
+        for flags in ([], RANK, ROUTE):
+            (tailor if flags else teach).main([*LEARNT, *flags, "--out", str(folder)])
+        quickly(patch)
+        tailor.main([*LEARNT, *SHARED, "--out", str(folder)])
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -148,10 +162,6 @@ def front_in(folder: Path) -> Front:
     paths = {name: wiring.paths for name, wiring in wirings.items()}
     assert {point.name: point.paths for point in front.points} == paths
     return front
-
-
-def no_training(*_: object, **__: object) -> None:
-    raise AssertionError("something was trained")
 
 
 def interrupted_after_one_epoch(*arguments: Any, **settings: Any) -> Fitted:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import interrupted_after_one_epoch, no_training, quick_latency
+from conftest import interrupted_after_one_epoch
 from safetensors.torch import load_file, save_file
+from tailor_runs import no_training, quickly, summary_of
 
-from nettailor import stage, tailoring
+from nettailor import stage
 from nettailor.cli import compare, export, knapsack, predict, tailor
 from nettailor.commands.knapsack import knapsack_folder
 from nettailor.core.architecture import read_architecture
@@ -23,7 +24,6 @@ from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
-from nettailor.core.latency import measure_latency
 from nettailor.loaders import Loaders
 from nettailor.network import load_network
 from nettailor.prune.distillation import Distillation
@@ -41,20 +41,7 @@ NAME = "test_efficientnet-32px"
 ALONE = "all-gamma0.3-flops0.5"
 
 
-@pytest.fixture(autouse=True)
-def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    quickly(monkeypatch)
-
-
-def quickly(patch: pytest.MonkeyPatch) -> None:
-    """Latency is measured for real, but briefly; nothing is drawn."""
-
-    def briefly(*arguments: Any, **settings: Any) -> Any:
-        return measure_latency(*arguments, **{**settings, "seconds": 0.01})
-
-    quick_latency(patch)
-    patch.setattr("nettailor.commands.export.measure_latency", briefly)
-    patch.setattr(tailoring, "StudentPictures", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +65,6 @@ def narrow_teacher(out: Path) -> Path:
 
 def narrow_tailored(out: Path) -> Path:
     return out / "knapsack" / f"{NAME}-params0.6-of-{ALONE}-seed0"
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return content
 
 
 def test_the_budget_is_met_by_file_memory_and_work(out: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import no_training, quick_latency
 from safetensors.torch import save_file
+from tailor_runs import no_training, quick_latency, summary_of
 
 from nettailor import stage
 from nettailor.cli import compare, export, predict, scale
@@ -59,11 +59,6 @@ def out(tmp_path_factory: pytest.TempPathFactory, argv: list[str]) -> Path:
 
 def run_of(out: Path, name: str) -> Path:
     return out / "scaled" / f"{NAME}-{name}-seed0"
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return content
 
 
 def test_a_summary_says_what_phi_made(out: Path, argv: list[str]) -> None:

@@ -136,10 +136,6 @@ def metrics(folder: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
 
-def forbid_training(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("nettailor.stage.fit", no_training)
-
-
 def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
     assert [(trial.user_attrs["number"], trial.state.name) for trial in trials(done)] == [
         (number, "COMPLETE") for number in range(5)
@@ -195,7 +191,7 @@ def require_proposals_follow(found: list[FrozenTrial], started: Search) -> None:
 
 def test_again_it_trains_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that a search does not use may differ."""
-    forbid_training(monkeypatch)
+    monkeypatch.setattr("nettailor.stage.fit", no_training)
     content = (run_folder(runs) / "summary.json").read_bytes()
     again = start(runs, "--student.gamma", "9", "--teacher.lr", "0.5", "--prune.tolerance", "3")
     assert (run_folder(runs) / "summary.json").read_bytes() == content
