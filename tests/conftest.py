@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from networks import enliven as enliven
+from networks import lively_chain as lively_chain
+from predicting import five_photos, random_run
 from shell import Shell
 from tailor_runs import (
     LEARNT,
@@ -28,12 +31,10 @@ from tailor_runs import (
 )
 from tailor_runs import PUBLISHED as PUBLISHED
 from tailor_runs import no_training as no_training
-from torch import nn
 
 from nettailor import finetune
 from nettailor.cli import tailor, teach
 from nettailor.core import training_state
-from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import measure_latency
 from nettailor.core.trainer import fit
@@ -110,43 +111,21 @@ def tailored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that predicts, of random weights; not to be changed."""
+    return random_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five images of which two lie deeper."""
+    return five_photos(tmp_path / "photos")
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-def enliven(network: nn.Module, seed: int = 1) -> nn.Module:
-    """Values under which every layer shows in the output, in place.
-
-    Fresh networks hide mistakes: their residual branches often start at zero, and their batch
-    norms at a mean of 0 and a variance of 1.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def between(low: float, high: float, shape: torch.Size) -> torch.Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator)
-
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            if name == "path_weights.logits":
-                continue
-            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
-                tensor.copy_(between(0.5, 1.5, tensor.shape))
-            elif name.endswith(("running_mean", "bias")):
-                tensor.copy_(between(-0.3, 0.3, tensor.shape))
-            elif name.endswith("gamma"):
-                tensor.copy_(between(0.5, 1.0, tensor.shape))
-            elif tensor.ndim in (2, 4):
-                noise = torch.randn(tensor.shape, generator=generator)
-                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
-    return network
-
-
-def lively_chain(backbone: str, classes: int = 5) -> Backbone:
-    """A random chain in eval mode whose every block shows in its output."""
-    chain = create_backbone(backbone, classes)
-    enliven(chain)
-    return chain.eval()
 
 
 def front_in(folder: Path) -> Front:

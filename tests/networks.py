@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import enliven, lively_chain
-from torch import Tensor
+from torch import Tensor, nn
 
 from nettailor.core.architecture import Architecture
-from nettailor.core.backbone import Backbone
+from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.student.network import Student
@@ -53,6 +52,40 @@ def images(count: int = 4, side: int = 32, dtype: torch.dtype = torch.float32) -
     return torch.randn(count, 3, side, side, generator=generator).to(dtype)
 
 
+def enliven(network: nn.Module, seed: int = 1) -> nn.Module:
+    """Values under which every layer shows in the output, in place.
+
+    Fresh networks hide mistakes: their residual branches often start at zero, and their batch
+    norms at a mean of 0 and a variance of 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def between(low: float, high: float, shape: torch.Size) -> torch.Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name == "path_weights.logits":
+                continue
+            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+                tensor.copy_(between(0.5, 1.5, tensor.shape))
+            elif name.endswith(("running_mean", "bias")):
+                tensor.copy_(between(-0.3, 0.3, tensor.shape))
+            elif name.endswith("gamma"):
+                tensor.copy_(between(0.5, 1.0, tensor.shape))
+            elif tensor.ndim in (2, 4):
+                noise = torch.randn(tensor.shape, generator=generator)
+                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
+    return network
+
+
+def lively_chain(backbone: str, classes: int = 5) -> Backbone:
+    """A random chain in eval mode whose every block shows in its output."""
+    chain = create_backbone(backbone, classes)
+    enliven(chain)
+    return chain.eval()
+
+
 def transformer(name: str) -> Backbone:
     """A lively one of `TRANSFORMERS` in eval mode, of five classes."""
     backbone, settings = TRANSFORMERS[name]
@@ -67,7 +100,8 @@ def student_of(
 ) -> Student:
     """A student of a lively chain; beside: with identities and exits as well."""
     chain = lively_chain(backbone) if isinstance(backbone, str) else backbone
-    return Student(chain, skips=skips, identities=beside, exits=beside, **(FOLLOW | settings))
+    kinds = {"identities": beside, "exits": beside}
+    return Student(chain, skips=skips, **(kinds | FOLLOW | settings))
 
 
 def student_along(

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from conftest import enliven, lively_chain
+from networks import enliven, student_of
 from torch import Tensor
 
 from nettailor.core.layout import pool
@@ -21,14 +21,7 @@ CLASSES = 5
 
 
 def lively_student() -> Student:
-    student = Student(
-        lively_chain("test_resnet", CLASSES),
-        skips=1,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of("test_resnet", 1)
     enliven(student.proxies)
     enliven(student.heads)
     with torch.no_grad():
@@ -124,10 +117,7 @@ def test_nothing_of_the_student_moves() -> None:
 
 def test_a_nodes_only_path_is_worth_nothing() -> None:
     """Without proxies, identities and exits every node has one path; nothing is left to look at."""
-    chain = lively_chain("test_resnet", CLASSES)
-    student = Student(
-        chain, skips=0, identities=False, exits=False, batch_norm="follow", shared=True
-    )
+    student = student_of("test_resnet", 0, beside=False)
     calls = []
 
     def loss() -> float:
@@ -136,10 +126,7 @@ def test_a_nodes_only_path_is_worth_nothing() -> None:
 
     assert measured(student, loss) == [0.0] * 5
     # beside nodes of two paths; the last block makes its node narrower, so that nothing else fits
-    chain = lively_chain("test_resnet", CLASSES)
-    student = Student(
-        chain, skips=0, identities=True, exits=False, batch_norm="follow", shared=True
-    )
+    student = student_of("test_resnet", 0, exits=False)
     calls.clear()
     values = measured(student, loss)
     by_key = dict(zip((path.key for path in student.wiring.paths), values, strict=True))

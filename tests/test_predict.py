@@ -8,7 +8,7 @@ import torch
 from conftest import lively_chain
 from networks import architecture_of
 from PIL import Image
-from predicting import CLASSES, as_json, five_photos, picture, random_run, refusal
+from predicting import CLASSES, as_json, picture, refusal
 from sklearn.datasets import load_sample_image
 
 from nettailor import answering
@@ -20,16 +20,6 @@ from nettailor.core.image_paths import find_images
 from nettailor.core.imagenet import pretrained_labels, pretrained_preprocessing
 from nettailor.core.preprocessing import Preprocessing, eval_transform
 from nettailor.network import load_network, save_network
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return random_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return five_photos(tmp_path / "photos")
 
 
 def expected_probabilities(run: Path, path: Path) -> torch.Tensor:
