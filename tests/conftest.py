@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from kills import Warm
 from networks import enliven as enliven
 from networks import lively_chain as lively_chain
 from predicting import five_photos, random_run
@@ -55,6 +56,11 @@ def accelerator() -> Accelerator:
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency is measured but briefly, and nothing is drawn."""
     quickly(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Warm:
+    return Warm()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ _TASK = [
     "--limit.train", "120", "--limit.test", "40", "--batch-size", "16", "--device", "cpu",
     "--workers", "0", "--teacher.lr", "0.1", "--out", "runs",
 ]  # fmt: skip
-_PUBLISHED = [
+_RANK = [
     "--prune.by", "rank", "--prune.finetune", "task", "--skips", "3", "--identities", "false",
     "--exits", "false", "--student.distill", "0", "--complexity", "published",
     "--batch-norm", "follow", "--adapters", "false",
@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "teach": ("teach", _TASK),
     "tailor, all": ("tailor", [*_TASK, *_FAR]),
     "tailor, task": ("tailor", [*_TASK, *_FAR, "--prune.finetune", "task"]),
-    "tailor, rank": ("tailor", [*_TASK, *_PUBLISHED, "--prune.tolerance", "0"]),
+    "tailor, rank": ("tailor", [*_TASK, *_RANK, "--prune.tolerance", "0"]),
     "eliminate": ("eliminate", [*_TASK, *_ELIMINATE]),
     "knapsack": ("knapsack", _TASK),
     "scale": ("scale", [*_TASK, *_SCALE]),

@@ -68,12 +68,6 @@ def test_settings(
     assert re.search(message, shell.refusal(*DIGITS, *argv, main=main))
 
 
-def test_unknown_key_in_a_file(shell: Shell, tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("student: {gama: 1}\n", encoding="utf-8")
-    assert "did you mean 'student.gamma'" in shell.refusal("--config", str(path))
-
-
 def test_a_nul_character_in_a_file_of_settings(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text('{data: "a\\0b", backbone: "c\\0d"}\n', encoding="utf-8")

@@ -26,11 +26,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
 @pytest.fixture(scope="module")
-def warm() -> Warm:
-    return Warm()
-
-
-@pytest.fixture(scope="module")
 def straight(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that nobody interrupted."""
     place = tmp_path_factory.mktemp("straight")

@@ -24,10 +24,7 @@ from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
-from nettailor.loaders import Loaders
 from nettailor.network import load_network
-from nettailor.prune.distillation import Distillation
-from nettailor.prune.statistics import reestimate
 from nettailor.session import Session, start_session
 from nettailor.student.network import Student
 
@@ -213,47 +210,24 @@ class _Unread:
         return getattr(self.images, name)
 
 
-def test_what_is_done_in_which_order(
+def test_the_test_split_is_read_at_the_end(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Channels, statistics, scores, fine-tuning; the test at the end."""
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
-    started: list[Session] = []
-    done: list[str] = []
-    validate = Loaders.validate
 
     def start(config: Any, screen: Any) -> Session:
         session = start_session(config, screen)
         task = replace(session.task, test=_Unread(session.task.test))  # type: ignore[arg-type]
-        started.append(replace(session, task=task))
-        return started[0]
-
-    def estimating(network: Any, *arguments: Any) -> None:
-        before = [value.clone() for value in network.buffers()]
-        reestimate(network, *arguments)
-        assert not all(map(torch.equal, before, network.buffers()))
-        done.append("statistics")
-
-    def scoring(self: Loaders, network: Any) -> Any:
-        done.append("scores")
-        return validate(self, network)
-
-    def noting(*given: Any) -> Distillation:
-        done.append("fine-tuning")
-        return Distillation(*given)
+        return replace(session, task=task)
 
     def the_end(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nettailor.commands.knapsack.start_session", start)
     monkeypatch.setattr(Session, "check_images", lambda _: None)
-    monkeypatch.setattr(Loaders, "validate", scoring)
-    monkeypatch.setattr("nettailor.commands.knapsack.reestimate", estimating)
-    monkeypatch.setattr("nettailor.commands.knapsack.Distillation", noting)
     monkeypatch.setattr("nettailor.commands.knapsack.gather", the_end)
     with pytest.raises(KeyboardInterrupt):
         knapsack.main([*SMALL, "--out", str(tmp_path)])
-    assert done[:3] == ["statistics", "scores", "fine-tuning"]
 
 
 def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
@@ -261,34 +235,22 @@ def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
     whole = tmp_path / "digits"
     shutil.copytree(out, whole)
     tailored = whole / "tailored" / f"{NAME}-{ALONE}-seed0"
-    argv = [*SMALL, "--out", str(tmp_path), "--max-params", "0.6"]
-    knapsack.main([*argv, "--of", str(tailored)])
+    teacher = whole / "teacher" / f"{NAME}-seed0"
+    argv = [*SMALL, "--out", str(tmp_path)]
+    cut_further = [*argv, "--max-params", "0.6", "--of", str(tailored)]
+    knapsack.main(cut_further)
     moved = tailored.rename(whole / "tailored" / "elsewhere")
     with pytest.raises(UserError, match="holds no run"):
-        knapsack.main([*argv, "--of", str(tailored)])
+        knapsack.main(cut_further)
     moved.rename(tailored)
-    # tailored anew since then
-    weights = tailored / "model.safetensors"
-    tensors = load_file(weights)
-    key = next(key for key, value in tensors.items() if value.ndim == 4)
-    save_file(tensors | {key: tensors[key] + 1}, weights)
-    with pytest.raises(UserError, match="was begun with another network than is there now"):
-        knapsack.main([*argv, "--of", str(tailored)])
-
-
-def test_a_finished_run_of_a_teacher_that_was_trained_anew_is_refused(
-    out: Path, tmp_path: Path
-) -> None:
-    whole = tmp_path / "digits"
-    shutil.copytree(out, whole)
-    (weights,) = (whole / "teacher").glob("*/model.safetensors")
-    tensors = load_file(weights)
-    key = next(key for key, value in tensors.items() if value.ndim == 4)
-    save_file(tensors | {key: tensors[key] + 1}, weights)
-    argv = [*SMALL, "--out", str(tmp_path)]
-    with pytest.raises(UserError, match="was begun with another network than is there now"):
-        knapsack.main(argv)
-    shutil.rmtree(whole / "teacher")
+    # trained anew since then
+    for folder, words in ((tailored, cut_further), (teacher, argv)):
+        tensors = load_file(folder / "model.safetensors")
+        key = next(key for key, value in tensors.items() if value.ndim == 4)
+        save_file(tensors | {key: tensors[key] + 1}, folder / "model.safetensors")
+        with pytest.raises(UserError, match="was begun with another network than is there now"):
+            knapsack.main(words)
+    shutil.rmtree(teacher)
     knapsack.main(argv)  # nobody to differ from
 
 

@@ -2,7 +2,6 @@
 
 import random
 from fractions import Fraction
-from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from conftest import enliven
 from layouts import CLASSES, NETWORKS, hybrid, images_for, odd, swin, vit, windowed
 from test_api import digits
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 import nettailor as nt
-from nettailor.core.backbone import NetOutput, meta_copy, node_specs
+from nettailor.core.backbone import meta_copy, node_specs
 from nettailor.core.cost import chain_costs, check_image_size, module_flops, parameters
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
@@ -30,11 +29,9 @@ from nettailor.prune.channels import trace_channels
 from nettailor.prune.eliminate import eliminate
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.statistics import reestimate
-from nettailor.student.costs import path_costs, shares_of
-from nettailor.student.drawing import architecture, heat_map
+from nettailor.student.costs import path_costs
 from nettailor.student.exit import exit_from
 from nettailor.student.latency_table import measure_paths
-from nettailor.student.mimicry import mimicry, node_scales
 from nettailor.student.wiring import Path as Way
 
 every = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
@@ -150,38 +147,6 @@ def test_random_routes_cut_saved_loaded_and_folded(make: Any, tmp_path: Path) ->
             close(folded(images), expected, 1e-4)
 
 
-@every
-def test_what_a_step_moves(make: Any) -> None:
-    """All that can say something; with `shared` what is the task's alone."""
-    _, backbone = make()
-    images, labels = images_for(backbone, 4), torch.arange(4)
-    before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    for shared in (False, True):
-        student = nt.Student(backbone, skips=2, shared=shared).train()
-        start = {name: value.clone() for name, value in student.named_parameters()}
-        loss = nt.TailorLoss(backbone, gamma=0.3)
-        optimizer = torch.optim.SGD([p for p in student.parameters() if p.requires_grad], lr=0.1)
-        terms = loss(student, images, labels)
-        assert set(terms) == {"cross_entropy", "distillation", "complexity", "mimicry"}
-        torch.stack(list(terms.values())).sum().backward()
-        optimizer.step()
-        moved = {n for n, value in student.named_parameters() if not torch.equal(value, start[n])}
-        norms = {
-            f"{name}.{key}"
-            for name, module in student.named_modules()
-            if isinstance(module, nn.LayerNorm | nn.BatchNorm2d)
-            for key, _ in module.named_parameters(recurse=False)
-        }
-        tasks = {n for n in start if n.startswith(("proxies", "heads", "path_weights"))}
-        still = start.keys() - moved
-        if shared:
-            assert moved <= norms | tasks
-            assert (norms | tasks) - moved == set()
-        else:
-            assert still == set()
-    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
-
-
 def test_paths_between_layouts_by_hand() -> None:
     """Maps of 8×8 and 8 channels, then 4×4 tokens of 12: pooled, padded with zeros, or 1×1."""
     _, backbone = hybrid()
@@ -290,16 +255,6 @@ def test_fresh_exits_read_what_the_head_reads(registers: int, class_token: bool)
         torch.testing.assert_close(fresh(x), fresh.classifier(read))
 
 
-def test_mimicry_by_hand() -> None:
-    """Tokens off by 2 everywhere, (B, H, W, C) by 3: the mean over images, positions, channels."""
-    stem, tokens, maps = torch.randn(4, 5, 8), torch.randn(4, 5, 8), torch.randn(4, 2, 2, 8)
-    teacher = NetOutput(torch.randn(4, 3), [stem, tokens, maps])
-    student = NetOutput(teacher.logits, [stem, tokens + 2, maps + 3])
-    scales = torch.tensor(node_scales("normalized", teacher))
-    by_hand = (4 / float(tokens.var()) + 9 / float(maps.var())) / 3
-    assert float(mimicry(student, teacher, scales)) == pytest.approx(by_hand)
-
-
 def test_tailored_at_once() -> None:
     """timm's test_vit in parts, from a teacher to the folded network, on real digits."""
     train, val = (DataLoader(one, batch_size=40, shuffle=True) for one in digits())
@@ -317,9 +272,7 @@ def test_tailored_at_once() -> None:
         assert small(images).shape == (40, 10)
 
 
-@pytest.mark.parametrize(
-    ("make", "whole"), [(vit, False), (swin, True), (hybrid, True), (odd, True)]
-)
+@pytest.mark.parametrize(("make", "whole"), [(swin, False), (hybrid, True), (odd, True)])
 def test_exported(make: Any, whole: bool) -> None:
     """The folded student with all of its paths, proxies included, or a route of it."""
     _, backbone = make()
@@ -330,17 +283,6 @@ def test_exported(make: Any, whole: bool) -> None:
     answer = load_onnx(to_onnx(plain, backbone.example[1], {}))
     with torch.no_grad():
         close(answer(images).logits, plain(images), 1e-4)
-
-
-def test_best_route_of_tokens() -> None:
-    _, backbone = vit()
-    images = torch.randn(8, 3, 64, 64)
-    loader = DataLoader(TensorDataset(images, torch.arange(8) % CLASSES), batch_size=4)
-    student = nt.Student(backbone)
-    plan = nt.best_route(student, backbone, loader, max_flops=0.5, device="cpu")
-    shares = shares_of(student, backbone, 64, "flops")
-    assert shares.of(student, plan.kept.paths) <= 0.5
-    assert all(one.target == other.source for one, other in pairwise(plan.kept.paths))
 
 
 def test_statistics_of_networks_without_any(accelerator: Accelerator) -> None:
@@ -392,20 +334,13 @@ def test_channels_of_layers_and_heads_can_go(make: Any, layer: str, heads: int) 
 
 
 @pytest.mark.parametrize("make", [vit, swin])
-def test_pictures_and_times(make: Any) -> None:
+def test_times(make: Any) -> None:
     _, backbone = make()
     student = nt.Student(backbone, skips=2, adapters=True)
-    alpha = student.path_weights().tolist()
-    for figure in (
-        heat_map(student.wiring, alpha),
-        architecture(student.wiring, alpha, stages=backbone.stages),
-    ):
-        assert figure.axes
     table = measure_paths(student, backbone, 64, CPU, batch=2, seconds=0.02)
-    assert table.paths.keys() == {path.key for path in student.wiring.paths}
-    assert all(
-        (table.paths[path.key] > 0) == (path.kind != "identity") for path in student.wiring.paths
-    )
+    assert {key: ms > 0 for key, ms in table.paths.items()} == {
+        path.key: path.kind != "identity" for path in student.wiring.paths
+    }
 
 
 def test_sizes_of_images() -> None:
