@@ -1,18 +1,22 @@
 """What many tests begin with: images, students, what a file says of a network, and refusals."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
+from nettailor.prune.plan import PrunePlan
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring
 
@@ -84,6 +88,43 @@ def lively_chain(backbone: str, classes: int = 5) -> Backbone:
     chain = create_backbone(backbone, classes)
     enliven(chain)
     return chain.eval()
+
+
+def settle(network: nn.Module, side: int = 64) -> None:
+    """Statistics of batch norms that are the activations', as after training, and eval mode.
+
+    Random ones make deep networks amplify rounding until it is all that is compared.
+    """
+    parts = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    momenta = [part.momentum for part in parts]
+    for part in parts:
+        part.momentum = 1.0
+        part.train()
+    with torch.no_grad():
+        network(images(8, side))
+    for part, momentum in zip(parts, momenta, strict=True):
+        part.momentum = momentum
+    network.eval()
+
+
+def drawn_route(student: Student, generator: random.Random) -> PrunePlan:
+    """One path into each node that is passed, drawn backwards from the logits."""
+    wiring, paths = student.wiring, list[Path]()
+    while not paths or paths[-1].source:
+        node = paths[-1].source if paths else wiring.depth
+        paths.append(wiring.paths[generator.choice(wiring.incoming[node])])
+    return PrunePlan.keeping("route", wiring, paths)
+
+
+def masked(student: Student, plan: PrunePlan) -> Student:
+    """All modules still there, but not a trace of weight on what the plan drops."""
+    result = deepcopy(student)
+    kept = set(plan.kept.paths)
+    with torch.no_grad():
+        for position, path in enumerate(student.wiring.paths):
+            if path not in kept:
+                result.path_weights.logits[position] = -1e9
+    return result
 
 
 def transformer(name: str) -> Backbone:

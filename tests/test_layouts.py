@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from conftest import enliven
 from layouts import CLASSES, NETWORKS, hybrid, images_for, odd, swin, vit, windowed
+from networks import drawn_route
 from test_api import digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -27,7 +28,6 @@ from nettailor.core.layout import NodeSpec
 from nettailor.deploy.onnx_file import load_onnx, to_onnx
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.eliminate import eliminate
-from nettailor.prune.plan import PrunePlan
 from nettailor.prune.statistics import reestimate
 from nettailor.student.costs import path_costs
 from nettailor.student.exit import exit_from
@@ -116,16 +116,6 @@ def test_attention_by_hand() -> None:
     assert swins == windows + 256 * 2 * 16 * 64 + 0
 
 
-def routed(student: nt.Student, generator: random.Random) -> PrunePlan:
-    """A route drawn backwards from the logits."""
-    node, paths = student.wiring.depth, []
-    while node:
-        path = student.wiring.paths[generator.choice(student.wiring.incoming[node])]
-        paths.append(path)
-        node = path.source
-    return PrunePlan.keeping("route", student.wiring, paths)
-
-
 @every
 def test_random_routes_cut_saved_loaded_and_folded(make: Any, tmp_path: Path) -> None:
     _, backbone = make()
@@ -134,7 +124,7 @@ def test_random_routes_cut_saved_loaded_and_folded(make: Any, tmp_path: Path) ->
     with torch.no_grad():
         close(nt.fold(student)(images), student(images).logits, 1e-4)
         for number in range(4):
-            plan = routed(student, generator)
+            plan = drawn_route(student, generator)
             small = nt.cut(student, plan)
             expected = small(images).logits
             file = tmp_path / f"{number}.safetensors"
@@ -278,7 +268,7 @@ def test_exported(make: Any, whole: bool) -> None:
     _, backbone = make()
     student = enliven(nt.Student(backbone, skips=2)).eval()
     if not whole:
-        student = nt.cut(student, routed(student, random.Random(2)))
+        student = nt.cut(student, drawn_route(student, random.Random(2)))
     plain, images = nt.fold(student), images_for(backbone, 3)
     answer = load_onnx(to_onnx(plain, backbone.example[1], {}))
     with torch.no_grad():
