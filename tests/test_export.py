@@ -15,13 +15,12 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from PIL import Image
 from shell import contents
 from tailor_runs import LEARNT, RANK, quick_latency, quickly, summary_of
 from torch import Tensor, nn
 
 from nettailor import loaders
-from nettailor.cli import export, predict, tailor
+from nettailor.cli import export, tailor
 from nettailor.core.cost import parameters
 from nettailor.network import load_network
 from nettailor.prune.fold import fold
@@ -269,19 +268,6 @@ def test_int8_is_checked_in_both_runtimes(runs, exported):
 
 
 # Going on with the files
-
-
-def test_predict_reads_an_exported_folder(runs, exported, tmp_path, capsys):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    answers = []
-    for folder in (runs["all"], exported("all")):
-        predict.main([
-            str(tmp_path / "image.png"), "--run", str(folder), "--device", "cpu", "--format",
-            "json",
-        ])  # fmt: skip
-        answers.append(json.loads(capsys.readouterr().out)["images"][0]["predictions"])
-    assert answers[0] == answers[1]
 
 
 def test_a_candidate_inside_a_run(runs, export_of):

@@ -10,16 +10,14 @@ import pytest
 import torch
 from tailor_runs import (
     LEARNT,
-    RANK,
     ROUTE,
-    by_rank,
     by_route,
     rows_of,
     teacher_of,
     wiring,
 )
 
-from nettailor import candidate, candidates, stage
+from nettailor import stage
 from nettailor.cli import tailor
 from nettailor.core.state import read_state, write_state
 from nettailor.core.training_state import Fitted, TrainingState
@@ -124,33 +122,4 @@ def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
     tailor.main(argv)
     assert same_bytes(teacher_of(tailored), teacher_of(tmp_path / "runs"))
     assert same_bytes(by_route(tailored), folder)
-    assert not (folder / "state").exists()
-
-
-@pytest.mark.slow
-def test_by_rank_interrupted_and_gone_on_is_bit_identical(
-    tailored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After an epoch of the student, in the next one, and as the second cut is fine-tuned."""
-    # else a candidate this weak would be given up after its first epoch
-    for module in (candidate, candidates):
-        monkeypatch.setattr(module, "decided", lambda *_: False)
-    flags = [*LEARNT, *RANK, "--student.epochs", "2", "--prune.epochs", "2", "--out"]
-    runs = [tmp_path / "straight", tmp_path / "pieces"]
-    for place in runs:
-        shutil.copytree(teacher_of(tailored), teacher_of(place))
-    straight, folder = (by_rank(place) for place in runs)
-    tailor.main([*flags, str(runs[0])])
-    argv = [*flags, str(runs[1])]
-    for where, stages in (
-        ((1, 1), {"student"}),
-        ((1, 2, 2), {"student"}),
-        ((3, 1), {"student", "remove-03", "remove-01"}),
-    ):
-        interrupt(argv, monkeypatch, *where)
-        states = {path.stem.removesuffix(".before") for path in (folder / "state").iterdir()}
-        assert states == stages
-    tailor.main(argv)
-    assert same_bytes(straight, folder)
-    assert len(rows_of(folder)) == 6
     assert not (folder / "state").exists()

@@ -357,25 +357,6 @@ def test_runs_that_cannot_be_made_narrower(out: Path, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (lambda narrowed: narrowed["layers"].update(nowhere=[1]), "there is no layer nowhere"),
-        (lambda narrowed: narrowed.update(nodes=[1]), "a student, and nothing else"),
-        (lambda narrowed: narrowed["layers"].popitem(), "the layers do not fit together"),
-        (lambda narrowed: narrowed.pop("layers"), r"narrowed\.layers: Field required"),
-    ],
-)
-def test_a_damaged_architecture(change: Any, fault: str, out: Path, tmp_path: Path) -> None:
-    for name in ("architecture.json", "model.safetensors"):
-        shutil.copy(narrow_teacher(out) / name, tmp_path / name)
-    content = json.loads((tmp_path / "architecture.json").read_text(encoding="utf-8"))
-    change(content["narrowed"])
-    (tmp_path / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(UserError, match=fault):
-        load_network(tmp_path)
-
-
 def test_a_damaged_choice_and_another_teacher(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     run = narrow_teacher(tmp_path / "digits")

@@ -401,21 +401,3 @@ def test_training_that_breaks_down_everywhere_is_told(
         start(tmp_path, "--trials", "2")
     assert capsys.readouterr().out.count("broke down: ") == 2
     assert [trial.values[0] for trial in trials(tmp_path)] == [0, 0]
-
-
-def test_damaged_architectures_are_refused(runs: Path) -> None:
-    file = run_folder(runs) / "architecture.json"
-    content = json.loads(file.read_text(encoding="utf-8"))
-    for change, told in (
-        ({"blocks": []}, r"searched\.blocks: "),
-        ({"stem": 10**9}, r"searched\.stem: "),
-        ({"head": 64 if content["searched"]["head"] != 64 else 128}, "weights of another network"),
-    ):
-        damaged = {**content, "searched": {**content["searched"], **change}}
-        file.write_text(json.dumps(damaged), encoding="utf-8")
-        with pytest.raises(UserError, match=told):
-            load_network(run_folder(runs))
-    both = {**content, "eliminated": {"blocks": 1, "replacement": False}}
-    file.write_text(json.dumps(both), encoding="utf-8")
-    with pytest.raises(UserError, match="eliminated and searched are given, expected one"):
-        load_network(run_folder(runs))
