@@ -116,6 +116,17 @@ def drawn_route(student: Student, generator: random.Random) -> PrunePlan:
     return PrunePlan.keeping("route", wiring, paths)
 
 
+def all_routes(wiring: Wiring, node: int | None = None) -> list[tuple[int, ...]]:
+    """The positions of the paths of every route from the stem to a node, by default the logits."""
+    if node == 0:
+        return [()]
+    return [
+        (*before, position)
+        for position in wiring.incoming[wiring.depth if node is None else node]
+        for before in all_routes(wiring, wiring.paths[position].source)
+    ]
+
+
 def masked(student: Student, plan: PrunePlan) -> Student:
     """All modules still there, but not a trace of weight on what the plan drops."""
     result = deepcopy(student)

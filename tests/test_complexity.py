@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 import torch
+from networks import all_routes
 from torch import Tensor
 
 from nettailor.student.complexity import FORMS, ExpectedComplexity, published, route
@@ -110,17 +111,6 @@ WHOLE = {
 }
 
 
-def all_routes(wiring: Wiring, node: int) -> list[tuple[int, ...]]:
-    """The positions of the paths of every route from the stem to a node."""
-    if node == 0:
-        return [()]
-    return [
-        (*before, position)
-        for position in wiring.incoming[node]
-        for before in all_routes(wiring, wiring.paths[position].source)
-    ]
-
-
 def drawn(wiring: Wiring, seed: int) -> tuple[Tensor, Tensor]:
     """Path weights that sum to 1 into each node, and costs."""
     generator = torch.Generator().manual_seed(seed)
@@ -133,7 +123,7 @@ def drawn(wiring: Wiring, seed: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("wiring", WHOLE.values(), ids=WHOLE)
 def test_route_is_the_mean_over_all_routes(wiring: Wiring) -> None:
     """A route is drawn with the product of its α: these add up to 1."""
-    routes = all_routes(wiring, wiring.depth)
+    routes = all_routes(wiring)
     assert len(set(routes)) == len(routes) > 10
     for seed in range(20):
         alpha, cost = drawn(wiring, seed)
@@ -150,7 +140,7 @@ def test_route_with_all_weight_on_one_costs_what_it_costs() -> None:
     """What the other paths weigh, at nodes that the route passes by, changes nothing."""
     wiring = WHOLE["dense"]
     alpha, cost = drawn(wiring, 1)
-    for positions in all_routes(wiring, wiring.depth):
+    for positions in all_routes(wiring):
         one = alpha.clone()
         for position in positions:
             one[list(wiring.incoming[wiring.paths[position].target])] = 0
@@ -170,7 +160,7 @@ def test_route_has_the_gradient_of_the_mean_over_all_routes(wiring: Wiring) -> N
     grown = weights.logits.grad
     weights.logits.grad = None
     alpha = weights()
-    routes = [list(positions) for positions in all_routes(wiring, wiring.depth)]
+    routes = [list(positions) for positions in all_routes(wiring)]
     sum((alpha[taken].prod() * cost[taken].sum() for taken in routes), torch.zeros(())).backward()
     assert grown is not None
     assert weights.logits.grad is not None

@@ -38,6 +38,7 @@ CHAINS = (
     "test_efficientnet_evos",
     "tf_efficientnet_lite0",
     "efficientnet_b0",  # squeeze and excitation
+    "efficientnet_b1_pruned",  # channels that follow no rule
     "lcnet_035",
     "mnasnet_small",
     "mobilenetv3_small_050",

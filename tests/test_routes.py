@@ -8,7 +8,7 @@ import pytest
 from conftest import lively_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import student_of
+from networks import all_routes, student_of
 
 from nettailor.core.cost import module_flops, parameters
 from nettailor.prune.plan import PrunePlan
@@ -36,24 +36,14 @@ def slack(wiring: Wiring) -> float:
 
 
 def everything(wiring: Wiring, value: list[float], cost: list[float], fixed: float) -> list[Route]:
-    """Every route from the stem to the logits, by walking back from them."""
-
-    def into(node: int) -> list[tuple[int, ...]]:
-        if node == 0:
-            return [()]
-        return [
-            (*before, position)
-            for position in wiring.incoming[node]
-            for before in into(wiring.paths[position].source)
-        ]
-
+    """Every route from the stem to the logits."""
     return [
         Route(
             tuple(wiring.paths[position] for position in positions),
             sum(value[position] for position in positions),
             fixed + sum(cost[position] for position in positions),
         )
-        for positions in into(wiring.depth)
+        for positions in all_routes(wiring)
     ]
 
 
