@@ -245,25 +245,6 @@ def curve(events: EventAccumulator, name: str) -> dict[int, float]:
     return found
 
 
-def test_events_hold_path_weights_and_pictures(tailored: Path) -> None:
-    for trained in ("student", "remove-03"):
-        events = events_of(by_rank(tailored), trained)
-        names = {tag for tag in events.Tags()["scalars"] if tag.startswith("path_weight/")}
-        if trained == "student":
-            # k = 3 over four nodes: 1 + 2 + 3 + 3 proxies and a block each; and the head
-            assert len(names) == 4 + 9 + 1
-            assert curve(events, "path_weight/x4/block")[0] == pytest.approx(0.948, abs=1e-3)
-        assert {"path_weight/x4/from-x1", "expected_complexity"} <= set(events.Tags()["scalars"])
-        for node in range(1, 5):
-            into = [curve(events, n) for n in names if n.startswith(f"path_weight/x{node}/")]
-            assert [sum(one[epoch] for one in into) for epoch in (0, 1)] == pytest.approx([1, 1])
-        for picture in ("path_weights", "architecture"):
-            images = events.Images(picture)
-            assert [image.step for image in images] == [0, 1]
-            assert all(image.width > 100 and image.height > 100 for image in images)
-            assert images[0].encoded_image_string != images[1].encoded_image_string
-
-
 def test_events_hold_how_a_student_shrank(tailored: Path) -> None:
     events, points = events_of(by_route(tailored), "student"), front_of(by_route(tailored)).points
     tags = events.Tags()["scalars"]
