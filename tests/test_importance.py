@@ -65,10 +65,7 @@ def test_measured_is_the_loss_as_it_is_less_the_loss_with_the_path_alone() -> No
             )
         )
 
-    told: list[tuple[int, int]] = []
-    values = measured(student, loss, lambda *counts: told.append(counts))
-    looked_at = sum(len(group) for group in wiring.incoming if len(group) > 1)
-    assert told == [(done, looked_at) for done in range(1, looked_at + 1)]
+    values = measured(student, loss)
     as_it_is = loss_by_hand(student, images, labels)
     assert len(values) == len(wiring.paths)
     for path, value in zip(wiring.paths, values, strict=True):
