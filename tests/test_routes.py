@@ -8,10 +8,9 @@ import pytest
 from conftest import lively_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import all_routes, student_of
+from networks import all_routes, drawn_route, student_of
 
 from nettailor.core.cost import module_flops, parameters
-from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.student.costs import shares_of
@@ -241,22 +240,15 @@ def test_routes_by_hand():
 def test_a_route_costs_what_the_student_cut_to_it_computes(backbone, side):
     """Stem and paths add up to the multiply-adds and parameters of the network that is made."""
     chain, student = lively_chain(backbone), student_of(backbone, 3)
-    wiring = student.wiring
     by_flops, by_params = (shares_of(student, chain, side, unit) for unit in ("flops", "params"))
     seen: set[str] = set()
-    for seed in range(6):
-        random = Random(seed)
-        value = [random.uniform(-1, 0) for _ in wiring.paths]
-        solved = Routes(wiring, value, by_flops.paths, fixed=by_flops.fixed)
-        leanest, dearest = solved.reach()
-        for share in (0, 0.1, 0.5, 1):
-            route = solved.best(leanest + share * (dearest - leanest))
-            seen |= {path.kind for path in route.paths}
-            smaller = remove(student, PrunePlan.keeping("route", wiring, route.paths))
-            flops = module_flops(smaller, (3, side, side))
-            assert route.cost * by_flops.whole == pytest.approx(flops)
-            assert by_flops.of(student, route.paths) == pytest.approx(flops / by_flops.whole)
-            # path logits are no cost of a network that takes one path into every node
-            numbers = parameters(smaller) - len(route.paths)
-            assert by_params.of(student, route.paths) == pytest.approx(numbers / by_params.whole)
+    for seed in range(16):
+        plan = drawn_route(student, Random(seed))
+        seen |= {path.kind for path in plan.kept.paths}
+        smaller = remove(student, plan)
+        flops = module_flops(smaller, (3, side, side))
+        assert by_flops.of(student, plan.kept.paths) == pytest.approx(flops / by_flops.whole)
+        # path logits are no cost of a network that takes one path into every node
+        numbers = parameters(smaller) - len(plan.kept.paths)
+        assert by_params.of(student, plan.kept.paths) == pytest.approx(numbers / by_params.whole)
     assert seen == {"block", "identity", "proxy", "head", "exit"}
