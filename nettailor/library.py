@@ -1,8 +1,7 @@
 """Many tasks in memory on one set of blocks: a pretrained backbone once, and a pack a task."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,9 @@ from nettailor.core.errors import UserError, nearest
 from nettailor.network import student_wiring
 from nettailor.packs import (
     PACK_FILE,
-    Pack,
     PackedBackbone,
     backbone_shapes,
     check_backbone,
-    check_name,
     load_backbone,
     own_tensors,
     packs_in,
@@ -62,7 +59,7 @@ class TaskNetwork(nn.Module):
 
 
 class Library:
-    """The tasks of a library folder, and packs that lie elsewhere.
+    """The tasks of a library folder.
 
         library = Library("library")
         logits = library["digits"](images)
@@ -86,58 +83,20 @@ class Library:
         """The names of all tasks, in order."""
         return tuple(sorted(self._packs))
 
-    @property
-    def loaded(self) -> tuple[str, ...]:
-        """The tasks whose networks are in memory, in order."""
-        return tuple(sorted(self._loaded))
-
-    def __iter__(self) -> Iterator[str]:
-        """Over the names of all tasks, in order."""
-        return iter(self.tasks)
-
     def __getitem__(self, task: str) -> TaskNetwork:
         """The task's network: images (B, 3, S, S) -> logits (B, classes).
 
         Raises:
             UserError: there is no such task, or its files are damaged or of another backbone.
         """
+        if task not in self._packs:
+            known = ", ".join(self.tasks) or "none"
+            raise UserError(
+                f"{self._folder}: no task {task!r}{nearest(task, self._packs)}; there is {known}"
+            )
         if task not in self._loaded:
-            self._require(task)
             self._loaded[task] = self._load(self._packs[task])
         return self._loaded[task]
-
-    def add(self, pack: Path | str, task: str | None = None) -> str:
-        """Take in a pack that lies elsewhere; it is neither copied nor are its weights read yet.
-
-        Args:
-            pack: its folder, such as another library's `packs/digits`.
-            task: its name from here on; None for the folder's.
-
-        Returns the task's name.
-
-        Raises:
-            UserError: the pack is missing, damaged or of another backbone, or there is a task of
-                that name.
-        """
-        folder = Path(pack)
-        name = check_name(folder.resolve().name if task is None else task)
-        if name in self._packs:
-            raise UserError(
-                f"{folder}: there is a task {name!r} in {self._folder} already: give another name"
-            )
-        self._read(folder)
-        self._packs[name] = folder
-        return name
-
-    def evict(self, task: str) -> None:
-        """Let go of a task's own tensors, and of blocks that no other loaded task uses.
-
-        Its next use reads them again. A network that was handed out keeps what it has.
-
-        UserError: there is no such task.
-        """
-        self._require(task)
-        self._loaded.pop(task, None)
 
     def to(self, device: torch.device | str) -> "Library":
         """Work on a device from now on.
@@ -150,20 +109,9 @@ class Library:
         self._shared = None
         return self
 
-    def _require(self, task: str) -> None:
-        if task not in self._packs:
-            known = ", ".join(self.tasks) or "none"
-            raise UserError(
-                f"{self._folder}: no task {task!r}{nearest(task, self._packs)}; there is {known}"
-            )
-
-    def _read(self, folder: Path) -> Pack:
+    def _load(self, folder: Path) -> TaskNetwork:
         pack = read_pack(folder)
         check_backbone(pack.architecture, folder, self._backbone, self._folder)
-        return pack
-
-    def _load(self, folder: Path) -> TaskNetwork:
-        pack = self._read(folder)
         if self._shared is None:
             self._shared = _Shared(self._folder, self._backbone, self._device)
         architecture, file = pack.architecture, folder / PACK_FILE
@@ -175,12 +123,12 @@ class Library:
 
 
 class _Shared:
-    """The tensors of a backbone, each in memory as long as a network is made of it."""
+    """The tensors of a backbone that some network is made of."""
 
     def __init__(self, library: Path, entry: PackedBackbone, device: torch.device) -> None:
         """Reads no weights yet. Raises UserError for an unknown backbone."""
         self._library, self._entry, self._device = library, entry, device
-        self._held: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
+        self._held: dict[str, Tensor] = {}
         self._chain = backbone_shapes(library, entry)
 
     def student(self, structure: StudentStructure, classes: int, source: Path) -> Student:
@@ -209,13 +157,11 @@ class _Shared:
         return student.eval()
 
     def _tensors(self, names: Collection[str]) -> dict[str, Tensor]:
-        """Tensors of the chain by name, on the device: the same ones as long as they are held."""
-        held = dict(self._held)
-        missing = [name for name in names if name not in held]
+        """Tensors of the chain by name, on the device: the same ones at every call."""
+        missing = [name for name in names if name not in self._held]
         if missing:
             chain = load_backbone(self._library, self._entry)
             place(chain.requires_grad_(False).eval(), self._device)
             whole = dict(chain.named_parameters()) | dict(chain.named_buffers())
-            held |= {name: whole[name] for name in missing}
-            self._held.update(held)
-        return held
+            self._held |= {name: whole[name] for name in missing}
+        return self._held

@@ -21,8 +21,8 @@ class Share(NamedTuple):
         return f"{self.unit}{self.most:g}"
 
 
-def read_share(text: str, asked_by: str = "--pick") -> Share:
-    """`flops=0.25` or `params=0.1`; UserError for anything else, which begins with `asked_by`."""
+def read_share(text: str) -> Share:
+    """`flops=0.25` or `params=0.1`, as --pick has it; UserError for anything else."""
     unit, _, number = text.partition("=")
     known = next((one for one in UNITS if one == unit), None)
     try:
@@ -31,7 +31,7 @@ def read_share(text: str, asked_by: str = "--pick") -> Share:
         most = 0.0
     if known is None or not 0 < most < float("inf"):
         raise UserError(
-            f"{asked_by} {text}: expected a share of the cost, such as flops=0.25 or params=0.1"
+            f"--pick {text}: expected a share of the cost, such as flops=0.25 or params=0.1"
         )
     return Share(known, most)
 

@@ -6,7 +6,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from nettailor.core.console import Tell, untold
 from nettailor.core.memory import room_for
 from nettailor.core.modes import training
 from nettailor.student.loss import expected_cross_entropy
@@ -16,10 +15,7 @@ _ALONE = 40.0  # a logit above all others by so much leaves them e⁻⁴⁰ of t
 
 
 def measured_on(
-    student: Student,
-    batches: Sequence[tuple[Tensor, Tensor]],
-    accelerator: Accelerator,
-    tell: Tell = untold,
+    student: Student, batches: Sequence[tuple[Tensor, Tensor]], accelerator: Accelerator
 ) -> list[float]:
     """`measured` by the cross-entropy over batches, with the statistics of each batch.
 
@@ -27,7 +23,6 @@ def measured_on(
         student: on the accelerator's device; its running statistics are put back afterwards.
         batches: images (B, C, S, S) and labels (B,).
         accelerator: says where, and in which precision.
-        tell: as for `measured`.
     """
     device = accelerator.device
 
@@ -42,13 +37,13 @@ def measured_on(
 
     before = {name: value.clone() for name, value in student.state_dict().items()}
     with training(student):
-        values = measured(student, loss, tell)
+        values = measured(student, loss)
     student.load_state_dict(before)
     return values
 
 
 @torch.no_grad()
-def measured(student: Student, loss: Callable[[], float], tell: Tell = untold) -> list[float]:
+def measured(student: Student, loss: Callable[[], float]) -> list[float]:
     """By how much the loss falls when a node takes one path alone, by path; mostly below 0.
 
     Each path is tried with the rest of the student as it is: what a route loses in all is taken to
@@ -57,19 +52,14 @@ def measured(student: Student, loss: Callable[[], float], tell: Tell = untold) -
     Args:
         student: its path weights are put back afterwards.
         loss: of the student as it stands, in nats, on the same images each time.
-        tell: called after each path with how many were tried, and how many there are to try.
     """
     logits = student.path_weights.logits
     before = logits.clone()
     as_it_is = loss()
     values = [0.0] * len(student.wiring.paths)
-    groups = [group for group in student.wiring.incoming if len(group) > 1]
-    tried = 0
-    for group in groups:
-        for position in group:
+    for group in student.wiring.incoming:
+        for position in group if len(group) > 1 else ():
             logits[position] = before[list(group)].max() + _ALONE
             values[position] = as_it_is - loss()
             logits.copy_(before)
-            tried += 1
-            tell(tried, sum(map(len, groups)))
     return values

@@ -85,12 +85,6 @@ class Routes:
                 return route
         return None
 
-    def frontier(self) -> list[Route]:
-        """The routes that are worth more than every cheaper one, from the leanest on."""
-        values = self._best[-1]
-        before = np.concatenate([[-np.inf], np.maximum.accumulate(values)[:-1]])
-        return [self._trace(int(step)) for step in np.flatnonzero(values > before)]
-
     def reach(self) -> tuple[float, float]:
         """The costs of the leanest and of the dearest route."""
         there = np.flatnonzero(np.isfinite(self._best[-1]))

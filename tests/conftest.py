@@ -15,31 +15,35 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from kills import Warm
+from networks import enliven as enliven
+from networks import lively_chain as lively_chain
+from predicting import five_photos, random_run
 from shell import Shell
-from tailor_runs import SMALL, Runs
-from torch import nn
+from tailor_runs import (
+    LEARNT,
+    RANK,
+    ROUTE,
+    SHARED,
+    SMALL,
+    Runs,
+    quick_latency,
+    quickly,
+)
+from tailor_runs import PUBLISHED as PUBLISHED
+from tailor_runs import no_training as no_training
 
 from nettailor import finetune
-from nettailor.cli import teach
+from nettailor.cli import tailor, teach
 from nettailor.core import training_state
-from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.device import start_accelerator
-from nettailor.core.latency import measure_latency, share_of_time
+from nettailor.core.latency import measure_latency
 from nettailor.core.trainer import fit
 from nettailor.core.training_state import Fitted
 from nettailor.front import SIZES_FOLDER, Front, read_front
 from nettailor.network import load_network
-from nettailor.prune.layer_times import measure_times
-from nettailor.student.latency_table import measure_paths
 from nettailor.student.network import Student
 from nettailor.student.wiring import Wiring, full_wiring
-
-# the paper's method; `tailor` does better without any flag
-PUBLISHED = (
-    "--prune.by", "rank", "--prune.finetune", "task", "--skips", "3", "--identities", "false",
-    "--exits", "false", "--student.distill", "0", "--complexity", "published",
-    "--batch-norm", "follow", "--adapters", "false",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +52,15 @@ def accelerator() -> Accelerator:
     return start_accelerator("cpu", "float32")
 
 
-def quick_latency(patch: pytest.MonkeyPatch, seconds: float = 0.05) -> None:
-    """Latency is measured for real, but not for the seconds that a figure worth quoting takes."""
-    for measure in (measure_latency, share_of_time, measure_paths, measure_times):
-        patch.setitem(measure.__kwdefaults__, "seconds", seconds)
-    patch.setattr("nettailor.commands.export._SECONDS", seconds / 5)
+@pytest.fixture
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency is measured but briefly, and nothing is drawn."""
+    quickly(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Warm:
+    return Warm()
 
 
 @pytest.fixture
@@ -92,47 +100,39 @@ def runs(
     capsys: pytest.CaptureFixture[str],
 ) -> Runs:
     """A copy of it in which latency is measured but briefly."""
-    quick_latency(monkeypatch)
+    quickly(monkeypatch)
     return Runs(taught, tmp_path / "runs", monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def tailored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs by rank, by route, and by route to a budget with shared blocks; not to be changed."""
+    folder = tmp_path_factory.mktemp("tailored")
+    with pytest.MonkeyPatch.context() as patch:
+        quick_latency(patch)
+        teach.main([*LEARNT, "--out", str(folder)])
+        tailor.main([*LEARNT, *ROUTE, "--out", str(folder)])
+        quickly(patch)
+        for flags in (RANK, SHARED):
+            tailor.main([*LEARNT, *flags, "--out", str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that predicts, of random weights; not to be changed."""
+    return random_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five images of which two lie deeper."""
+    return five_photos(tmp_path / "photos")
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-def enliven(network: nn.Module, seed: int = 1) -> nn.Module:
-    """Values under which every layer shows in the output, in place.
-
-    Fresh networks hide mistakes: their residual branches often start at zero, and their batch
-    norms at a mean of 0 and a variance of 1.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def between(low: float, high: float, shape: torch.Size) -> torch.Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator)
-
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            if name == "path_weights.logits":
-                continue
-            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
-                tensor.copy_(between(0.5, 1.5, tensor.shape))
-            elif name.endswith(("running_mean", "bias")):
-                tensor.copy_(between(-0.3, 0.3, tensor.shape))
-            elif name.endswith("gamma"):
-                tensor.copy_(between(0.5, 1.0, tensor.shape))
-            elif tensor.ndim in (2, 4):
-                noise = torch.randn(tensor.shape, generator=generator)
-                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
-    return network
-
-
-def lively_chain(backbone: str, classes: int = 5) -> Backbone:
-    """A random chain in eval mode whose every block shows in its output."""
-    chain = create_backbone(backbone, classes)
-    enliven(chain)
-    return chain.eval()
 
 
 def front_in(folder: Path) -> Front:
@@ -148,10 +148,6 @@ def front_in(folder: Path) -> Front:
     paths = {name: wiring.paths for name, wiring in wirings.items()}
     assert {point.name: point.paths for point in front.points} == paths
     return front
-
-
-def no_training(*_: object, **__: object) -> None:
-    raise AssertionError("something was trained")
 
 
 def interrupted_after_one_epoch(*arguments: Any, **settings: Any) -> Fitted:

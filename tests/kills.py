@@ -24,7 +24,7 @@ _TASK = [
     "--limit.train", "120", "--limit.test", "40", "--batch-size", "16", "--device", "cpu",
     "--workers", "0", "--teacher.lr", "0.1", "--out", "runs",
 ]  # fmt: skip
-_PUBLISHED = [
+_RANK = [
     "--prune.by", "rank", "--prune.finetune", "task", "--skips", "3", "--identities", "false",
     "--exits", "false", "--student.distill", "0", "--complexity", "published",
     "--batch-norm", "follow", "--adapters", "false",
@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "teach": ("teach", _TASK),
     "tailor, all": ("tailor", [*_TASK, *_FAR]),
     "tailor, task": ("tailor", [*_TASK, *_FAR, "--prune.finetune", "task"]),
-    "tailor, rank": ("tailor", [*_TASK, *_PUBLISHED, "--prune.tolerance", "0"]),
+    "tailor, rank": ("tailor", [*_TASK, *_RANK, "--prune.tolerance", "0"]),
     "eliminate": ("eliminate", [*_TASK, *_ELIMINATE]),
     "knapsack": ("knapsack", _TASK),
     "scale": ("scale", [*_TASK, *_SCALE]),
@@ -170,7 +170,7 @@ def _content(runs: Path) -> dict[str, Any]:
     for path in sorted(runs.rglob("*")):
         name = str(path.relative_to(runs))
         if path.parent.name == "events":
-            found[name] = _curves(path)
+            found[name] = curves(path)
         elif not path.is_file() or path.parent.parent.name == "events":
             continue
         elif path.parent.name == "comparison":
@@ -195,7 +195,7 @@ def _without_seconds(row: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in row.items() if "seconds" not in key}
 
 
-def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of every curve, as TensorBoard shows it."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # a restart is no news here
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})

@@ -125,47 +125,6 @@ def swin() -> tuple[nn.Module, nt.Backbone]:
     return network, nt.Backbone(network.patch_embed, blocks, head, example=example).eval()
 
 
-class Mixed(nn.Module):
-    """A ConvNeXt block on (B, H, W, C), by hand."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        filtered = self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x + self.mlp(self.norm(filtered))
-
-
-class ChannelsLast(nn.Module):
-    """A convolution whose output is (B, H, W, C)."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int, first: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, stride, stride)
-        self.norm = nn.LayerNorm(channels_out)
-        self.first = first
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x if self.first else x.permute(0, 3, 1, 2)
-        return self.norm(self.conv(x).permute(0, 2, 3, 1))
-
-
-def convnext() -> tuple[nn.Module, nt.Backbone]:
-    """A ConvNeXt of (B, H, W, C) made by hand; it takes any size of images."""
-    torch.manual_seed(0)
-    stem = ChannelsLast(3, 8, 4, True)
-    blocks = [Mixed(8), Mixed(8), Down(ChannelsLast(8, 16, 2, False), Mixed(16)), Mixed(16)]
-    head = nn.Sequential(nn.LayerNorm(16), Mean(), nn.Linear(16, CLASSES))
-    network = enliven(nn.Sequential(stem, *blocks, head)).eval()
-    example = torch.zeros(1, 3, 64, 64)
-    return network, nt.Backbone(stem, blocks, head, example=example).eval()
-
-
 class ToTokens(nn.Module):
     """(B, C, H, W) -> (B, H·W, C'), and then a norm."""
 
@@ -272,7 +231,6 @@ def images_for(backbone: nt.Backbone, count: int = 2) -> Tensor:
 NETWORKS = {
     "vit": vit,
     "swin": swin,
-    "convnext": convnext,
     "hybrid": hybrid,
     "odd": odd,
     "windowed": windowed,

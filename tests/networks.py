@@ -1,19 +1,22 @@
 """What many tests begin with: images, students, what a file says of a network, and refusals."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import timm
 import torch
-from conftest import enliven, lively_chain
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.architecture import Architecture
-from nettailor.core.backbone import Backbone
+from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
+from nettailor.prune.plan import PrunePlan
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring
 
@@ -53,6 +56,88 @@ def images(count: int = 4, side: int = 32, dtype: torch.dtype = torch.float32) -
     return torch.randn(count, 3, side, side, generator=generator).to(dtype)
 
 
+def enliven(network: nn.Module, seed: int = 1) -> nn.Module:
+    """Values under which every layer shows in the output, in place.
+
+    Fresh networks hide mistakes: their residual branches often start at zero, and their batch
+    norms at a mean of 0 and a variance of 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def between(low: float, high: float, shape: torch.Size) -> torch.Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name == "path_weights.logits":
+                continue
+            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+                tensor.copy_(between(0.5, 1.5, tensor.shape))
+            elif name.endswith(("running_mean", "bias")):
+                tensor.copy_(between(-0.3, 0.3, tensor.shape))
+            elif name.endswith("gamma"):
+                tensor.copy_(between(0.5, 1.0, tensor.shape))
+            elif tensor.ndim in (2, 4):
+                noise = torch.randn(tensor.shape, generator=generator)
+                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
+    return network
+
+
+def lively_chain(backbone: str, classes: int = 5) -> Backbone:
+    """A random chain in eval mode whose every block shows in its output."""
+    chain = create_backbone(backbone, classes)
+    enliven(chain)
+    return chain.eval()
+
+
+def settle(network: nn.Module, side: int = 64) -> None:
+    """Statistics of batch norms that are the activations', as after training, and eval mode.
+
+    Random ones make deep networks amplify rounding until it is all that is compared.
+    """
+    parts = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    momenta = [part.momentum for part in parts]
+    for part in parts:
+        part.momentum = 1.0
+        part.train()
+    with torch.no_grad():
+        network(images(8, side))
+    for part, momentum in zip(parts, momenta, strict=True):
+        part.momentum = momentum
+    network.eval()
+
+
+def drawn_route(student: Student, generator: random.Random) -> PrunePlan:
+    """One path into each node that is passed, drawn backwards from the logits."""
+    wiring, paths = student.wiring, list[Path]()
+    while not paths or paths[-1].source:
+        node = paths[-1].source if paths else wiring.depth
+        paths.append(wiring.paths[generator.choice(wiring.incoming[node])])
+    return PrunePlan.keeping("route", wiring, paths)
+
+
+def all_routes(wiring: Wiring, node: int | None = None) -> list[tuple[int, ...]]:
+    """The positions of the paths of every route from the stem to a node, by default the logits."""
+    if node == 0:
+        return [()]
+    return [
+        (*before, position)
+        for position in wiring.incoming[wiring.depth if node is None else node]
+        for before in all_routes(wiring, wiring.paths[position].source)
+    ]
+
+
+def masked(student: Student, plan: PrunePlan) -> Student:
+    """All modules still there, but not a trace of weight on what the plan drops."""
+    result = deepcopy(student)
+    kept = set(plan.kept.paths)
+    with torch.no_grad():
+        for position, path in enumerate(student.wiring.paths):
+            if path not in kept:
+                result.path_weights.logits[position] = -1e9
+    return result
+
+
 def transformer(name: str) -> Backbone:
     """A lively one of `TRANSFORMERS` in eval mode, of five classes."""
     backbone, settings = TRANSFORMERS[name]
@@ -67,7 +152,8 @@ def student_of(
 ) -> Student:
     """A student of a lively chain; beside: with identities and exits as well."""
     chain = lively_chain(backbone) if isinstance(backbone, str) else backbone
-    return Student(chain, skips=skips, identities=beside, exits=beside, **(FOLLOW | settings))
+    kinds = {"identities": beside, "exits": beside}
+    return Student(chain, skips=skips, **(kinds | FOLLOW | settings))
 
 
 def student_along(

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import lively_chain
-from networks import architecture_of
+from networks import architecture_of, lively_chain
 from PIL import Image
 
 from nettailor.cli import predict

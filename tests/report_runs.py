@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,29 +108,11 @@ def accuracy(val: float, test: float | None) -> dict[str, float | None]:
 
 
 def name_of(content: Mapping[str, Any]) -> str:
-    """The name of a run's folder."""
-    middle = ""
-    if content["tailored"]:
-        detail = content["tailored"]
-        middle = f"-{detail['finetune']}"
-        middle += "-rank" if detail["cut"] == "rank" else ""
-        middle += f"-gamma{detail['gamma']:g}"
-        if budget := detail["budget"]:
-            middle += f"-{budget['cost']}{budget['most']:g}"
-    if content.get("scaled"):
-        middle = f"-phi{content['scaled']['phi']:g}"
-    if content.get("knapsack"):
-        detail = content["knapsack"]
-        middle = f"-{detail['budget']['cost']}{detail['budget']['most']:g}"
-        middle += f"-of-{detail['of']['name']}" if detail["of"]["name"] else ""
-    if detail := content.get("searched"):
-        middle = f"-trial{detail['trial']}-{detail['network']}"
-    if content["eliminated"]:
-        detail = content["eliminated"]
-        middle = f"-{detail['unit']}{detail['top']}"
-        middle += "-conv" if detail["replacement"] else ""
-        middle += "-head" if detail["trainable"] == "head" else ""
-    return f"{content['backbone']}-{content['image_size']}px{middle}-seed{content['seed']}"
+    """A folder's name that no run of other details has."""
+    kinds = ("tailored", "scaled", "knapsack", "searched", "eliminated")
+    details = {kind: content[kind] for kind in kinds if content.get(kind)}
+    told = f"-{zlib.crc32(json.dumps(details).encode()):08x}" if details else ""
+    return f"{content['backbone']}-{content['image_size']}px{told}-seed{content['seed']}"
 
 
 def write_run(

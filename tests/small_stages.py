@@ -65,16 +65,10 @@ def batches(count: int = 24, batch_size: int = 8, seed: int = 1) -> TrainLoader:
 
 
 class Log:
-    """A watcher that remembers, and that may cut the power."""
+    """A watcher that remembers."""
 
-    def __init__(
-        self,
-        *,
-        after_epoch: int | None = None,
-        in_epoch: int | None = None,
-        look: Callable[[int], None] | None = None,
-    ) -> None:
-        self.after_epoch, self.in_epoch, self.look = after_epoch, in_epoch, look
+    def __init__(self, *, look: Callable[[int], None] | None = None) -> None:
+        self.look = look
         self.rows: list[Mapping[str, float]] = []
         self.weights: list[dict[str, Tensor]] = []
         self.steps: list[tuple[int, int]] = []
@@ -90,16 +84,12 @@ class Log:
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         self.steps.append((epoch, step))
-        if epoch == self.in_epoch:
-            raise KeyboardInterrupt
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
         self.rows.append(row)
         self.weights.append({name: t.clone() for name, t in network.state_dict().items()})
         if self.look is not None:
             self.look(int(row["epoch"]))
-        if row["epoch"] == self.after_epoch:
-            raise KeyboardInterrupt
 
 
 def student_and_objective(seed: int) -> tuple[Student, TailorLoss]:

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
-from predicting import CLASSES, as_json, picture, random_run, run_it
+from predicting import CLASSES, as_json, picture, run_it
 from rich.console import Console
 
 from nettailor import answering
@@ -17,11 +17,6 @@ WEIRD = [
     "[bold]no markup[/].png", "日本 ü.png", "-dash.png", "\x1b[31mred.png", "bytes\udcff.png",
     "x" * 240 + ".png",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return random_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

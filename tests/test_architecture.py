@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from networks import architecture_of, student_of
+from test_timm_loads import narrowed, scaled, searched
 
 from nettailor.core.architecture import read_architecture
 from nettailor.core.backbone import create_backbone
@@ -38,6 +40,18 @@ def damage(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         place[path[-1]] = value
 
     return apply
+
+
+def require_refused(folder: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
+    content = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+    change(content)
+    (folder / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_network(folder)
+    shown = str(caught.value)
+    assert re.search(message, shown), shown
+    assert str(folder) in shown
+    assert "\n" not in shown
 
 
 @pytest.mark.parametrize(
@@ -79,15 +93,39 @@ def damage(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
 def test_damaged_architecture(student_folder, tmp_path, change, message):
     folder = shutil.copytree(student_folder, tmp_path / "run")
     load_network(folder)
-    content = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
-    change(content)
-    (folder / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        load_network(folder)
-    shown = str(caught.value)
-    assert re.search(message, shown), shown
-    assert str(folder) in shown
-    assert "\n" not in shown
+    require_refused(folder, change, message)
+
+
+ELIMINATED = damage("eliminated", value={"blocks": 1, "replacement": False})
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "message"),
+    [
+        (scaled, damage("scaled", "width", value=1e9), r"scaled\.width: .*than or equal to 10"),
+        (scaled, damage("scaled", "depth", value=float("nan")), r"scaled\.depth: "),
+        (scaled, damage("scaled", "height", value=1), r"scaled\.height: "),
+        (scaled, damage("scaled", "width", value=2.0), "weights of another network"),
+        (scaled, damage("backbone", value="test_resnet"), "'test_resnet' cannot be scaled"),
+        (scaled, ELIMINATED, "eliminated and scaled are given, expected one"),
+        (narrowed, damage("narrowed", "layers", value={"x": [1]}), "there is no layer x"),
+        (
+            narrowed,
+            damage("narrowed", "layers", value={"stem.conv1.0": [8, 3]}),
+            "not fit together",
+        ),
+        (narrowed, damage("narrowed", "nodes", value=[1]), "a student, and nothing else"),
+        (narrowed, damage("narrowed", value={}), r"narrowed\.layers: Field required"),
+        (searched, damage("searched", "blocks", value=[]), r"searched\.blocks: "),
+        (searched, damage("searched", "stem", value=10**9), r"searched\.stem: "),
+        (searched, damage("searched", "head", value=64), "weights of another network"),
+        (searched, ELIMINATED, "eliminated and searched are given, expected one"),
+    ],
+)
+def test_damaged_structures(tmp_path, make, change, message):
+    save_network(tmp_path, *make())
+    load_network(tmp_path)
+    require_refused(tmp_path, change, message)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 1}', "\x00"])

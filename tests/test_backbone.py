@@ -25,28 +25,15 @@ from nettailor.core.parts import proxy_shape
 
 CLASSES = 7
 FAMILIES = {
-    "test_resnet": "resnet",
-    "resnet18": "resnet",
-    "resnet26d": "resnet",
-    "seresnet18": "resnet",
-    "test_efficientnet": "inverted-residual",
-    "tf_efficientnet_lite0": "inverted-residual",
-    "efficientnet_b0": "inverted-residual",
-    "efficientnet_b1_pruned": "inverted-residual",
-    "test_efficientnet_gn": "inverted-residual",
-    "test_efficientnet_evos": "inverted-residual",
-    "efficientnetv2_rw_t": "inverted-residual",
-    "lcnet_035": "inverted-residual",
-    "mobilenetv2_035": "inverted-residual",
-    "mobilenetv3_small_050": "inverted-residual",
-    "mobilenetv4_conv_small_035": "inverted-residual",
-    "mnasnet_small": "inverted-residual",
-    "test_convnext": "convnext",
-    "convnext_atto": "convnext",
-    "regnetx_002": "regnet",
-    "regnety_002": "regnet",
-    "regnetz_005": "regnet",
-}
+    **dict.fromkeys(("test_resnet", "resnet18", "resnet26d", "seresnet18"), "resnet"),
+    **dict.fromkeys((
+        "test_efficientnet", "tf_efficientnet_lite0", "efficientnet_b0", "efficientnet_b1_pruned",
+        "test_efficientnet_gn", "test_efficientnet_evos", "efficientnetv2_rw_t", "lcnet_035",
+        "mobilenetv2_035", "mobilenetv3_small_050", "mobilenetv4_conv_small_035", "mnasnet_small",
+    ), "inverted-residual"),
+    **dict.fromkeys(("test_convnext", "convnext_atto"), "convnext"),
+    **dict.fromkeys(("regnetx_002", "regnety_002", "regnetz_005"), "regnet"),
+}  # fmt: skip
 
 
 def stages_of(network: nn.Module) -> list[nn.Module]:
@@ -153,15 +140,6 @@ def test_node_specs_of_known_networks():
     assert [(*lite0[node][:2],) for node in (0, 1, -1)] == [(32, 2), (16, 2), (320, 32)]
     convnext = node_specs(create_backbone("convnext_atto", CLASSES))
     assert [spec.stride for spec in convnext] == [4] * 3 + [8] * 2 + [16] * 6 + [32] * 2
-
-
-def test_node_specs_fit_the_nodes():
-    chain = create_backbone("test_efficientnet", CLASSES).eval()
-    with torch.no_grad():
-        nodes = chain.nodes(torch.randn(1, 3, 96, 96))
-    assert [(*node.shape[1:],) for node in nodes] == [
-        (channels, 96 // stride, 96 // stride) for channels, stride, *_ in node_specs(chain)
-    ]
 
 
 def test_probing_leaves_the_network_alone():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import enliven
-from networks import images
+from networks import images, settle
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
 from timm.models.repvit import RepVit
@@ -59,17 +59,6 @@ MAKES: dict[str, Callable[[], nn.Module]] = {
     "repvit": lambda: RepVit(embed_dim=(16, 24), depth=(1, 1), num_classes=CLASSES),
 }
 every = pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
-
-
-def settle(network: nn.Module) -> None:
-    """Statistics of batch norms that are the activations', as after training."""
-    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
-    for norm in norms:
-        norm.momentum = 1.0
-        norm.train()
-    with torch.no_grad():
-        network(images(8, SIDE))
-    network.eval()
 
 
 @cache

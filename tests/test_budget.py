@@ -5,16 +5,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import PUBLISHED, front_in, quick_latency
+from conftest import PUBLISHED, front_in
 from tailor_runs import NAME, SMALL, Runs, read, routes_by
 
 from nettailor.cli import tailor
 from nettailor.core.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick_latency(monkeypatch)
+pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 @pytest.mark.parametrize(
@@ -79,12 +76,8 @@ def test_the_ends_of_the_range_that_is_told_are_budgets(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--max-flops", "0.6", "--max-params", "0.5"], "give one of max_flops, max_params and"),
-        (["--max-flops", "0.6", "--max-latency-ms", "4"], "give one of max_flops, max_params and"),
         ([*PUBLISHED, "--max-flops", "0.6"], r"a budget needs prune\.by: route"),
         (["--skips", "1"], r"student\.skips = 1: proxies need prune\.by: rank"),
-        (["--max-latency-ms", "0"], r"max_latency_ms = 0: must be a number > 0"),
-        (["--max-flops", "0.6", "--batch", "0"], r"budget\.batch = 0: must be a whole number ≥ 1"),
     ],
 )
 def test_settings_that_make_no_sense(runs: Runs, flags: list[str], words: str) -> None:

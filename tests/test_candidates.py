@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from conftest import lively_chain
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import student_of
 
 from nettailor.by_rank import check_depths
 from nettailor.candidate import Candidate
@@ -15,7 +15,6 @@ from nettailor.core.errors import UserError
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
 from nettailor.prune.depths import decided
-from nettailor.student.network import Student
 
 
 def candidate(*accuracies: float, epochs: int = 6) -> Candidate:
@@ -172,14 +171,7 @@ def test_depths_out_of_range(asked: tuple[int, ...]) -> None:
 
 def test_a_rank_that_leaves_no_path_is_left_out() -> None:
     """Without identities the first block must stay; it is the least."""
-    student = Student(
-        lively_chain("test_resnet", 10),
-        skips=0,
-        identities=False,
-        exits=True,
-        batch_norm="train",
-        shared=True,
-    )
+    student = student_of("test_resnet", 0, identities=False)
     with torch.no_grad():
         student.path_weights.logits.zero_()
     said: list[str] = []

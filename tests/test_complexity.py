@@ -1,11 +1,11 @@
 """Expected complexity against hand-worked networks and brute force over all states or routes."""
 
 from collections.abc import Callable
-from itertools import product
 from typing import Literal
 
 import pytest
 import torch
+from networks import all_routes
 from torch import Tensor
 
 from nettailor.student.complexity import FORMS, ExpectedComplexity, published, route
@@ -31,34 +31,6 @@ def test_published_by_hand() -> None:
     by_hand = 0.5 * 0.66 + 0.05 * -0.14 + 0.3 * 0.35 + 0.03 * 0.15 + 0.1 * 0.56 + 0.02 * -0.04
     by_hand += 0.07 * 0.84
     assert float(published(COST, WIRING)(ALPHA)) == pytest.approx(by_hand, abs=1e-6)
-
-
-def brute_force(alpha: Tensor, cost: Tensor, wiring: Wiring) -> float:
-    """The mean, over every on/off state of the paths, of the cost of those on a live route."""
-    total = 0.0
-    for states in product((False, True), repeat=len(wiring.paths)):
-        odds = 1.0
-        for state, weight in zip(states, alpha.tolist(), strict=True):
-            odds *= weight if state else 1 - weight
-        reached, read = {0}, {wiring.depth}
-        for path, state in zip(wiring.paths, states, strict=True):
-            if state and path.source in reached:
-                reached.add(path.target)
-        for path, state in reversed(list(zip(wiring.paths, states, strict=True))):
-            if state and path.target in read:
-                read.add(path.source)
-        for path, state, price in zip(wiring.paths, states, cost.tolist(), strict=True):
-            if state and path.source in reached and path.target in read:
-                total += odds * price
-    return total
-
-
-def test_published_is_exact_where_its_events_are_disjoint() -> None:
-    """With every weight 0 or 1 and one route open, all three terms are certain."""
-    alpha = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
-    # closed paths come out at 0 and open ones at 1, up to the closed path's own r = 1
-    assert float(published(COST, WIRING)(alpha)) == pytest.approx(0.5 + 0.3 + 0.1 + 0.07)
-    assert brute_force(alpha, COST, WIRING) == pytest.approx(0.5 + 0.3 + 0.1 + 0.07)
 
 
 def test_all_weight_on_the_blocks_costs_what_the_backbone_costs() -> None:
@@ -139,17 +111,6 @@ WHOLE = {
 }
 
 
-def all_routes(wiring: Wiring, node: int) -> list[tuple[int, ...]]:
-    """The positions of the paths of every route from the stem to a node."""
-    if node == 0:
-        return [()]
-    return [
-        (*before, position)
-        for position in wiring.incoming[node]
-        for before in all_routes(wiring, wiring.paths[position].source)
-    ]
-
-
 def drawn(wiring: Wiring, seed: int) -> tuple[Tensor, Tensor]:
     """Path weights that sum to 1 into each node, and costs."""
     generator = torch.Generator().manual_seed(seed)
@@ -162,7 +123,7 @@ def drawn(wiring: Wiring, seed: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("wiring", WHOLE.values(), ids=WHOLE)
 def test_route_is_the_mean_over_all_routes(wiring: Wiring) -> None:
     """A route is drawn with the product of its α: these add up to 1."""
-    routes = all_routes(wiring, wiring.depth)
+    routes = all_routes(wiring)
     assert len(set(routes)) == len(routes) > 10
     for seed in range(20):
         alpha, cost = drawn(wiring, seed)
@@ -179,7 +140,7 @@ def test_route_with_all_weight_on_one_costs_what_it_costs() -> None:
     """What the other paths weigh, at nodes that the route passes by, changes nothing."""
     wiring = WHOLE["dense"]
     alpha, cost = drawn(wiring, 1)
-    for positions in all_routes(wiring, wiring.depth):
+    for positions in all_routes(wiring):
         one = alpha.clone()
         for position in positions:
             one[list(wiring.incoming[wiring.paths[position].target])] = 0
@@ -199,7 +160,7 @@ def test_route_has_the_gradient_of_the_mean_over_all_routes(wiring: Wiring) -> N
     grown = weights.logits.grad
     weights.logits.grad = None
     alpha = weights()
-    routes = [list(positions) for positions in all_routes(wiring, wiring.depth)]
+    routes = [list(positions) for positions in all_routes(wiring)]
     sum((alpha[taken].prod() * cost[taken].sum() for taken in routes), torch.zeros(())).backward()
     assert grown is not None
     assert weights.logits.grad is not None

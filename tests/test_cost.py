@@ -1,7 +1,5 @@
 """Costs against counts made by hand."""
 
-from copy import deepcopy
-
 import pytest
 import torch
 from timm import create_model
@@ -125,16 +123,6 @@ def test_resnet18_at_224_pixels():
     assert costs.classifier == Cost(512 * 1000, 513 * 1000)
     assert costs.total == Cost(stem + first_stage + 3 * later_stage + 512_000, 11_689_512)
     assert costs.total.flops == 1_814_073_344
-
-
-def test_counting_leaves_the_network_alone():
-    chain = create_backbone("test_resnet", 7).train()
-    before = deepcopy(chain.state_dict())
-    chain_costs(chain, 64)
-    module_flops(chain.stem, (3, 64, 64))
-    assert chain.training
-    for name, tensor in chain.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
 
 
 def test_a_batch_of_one_pixel_can_be_counted():

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -12,7 +11,6 @@ from shell import DIGITS
 
 from nettailor.cli import tailor
 from nettailor.core.device import chosen_precision, worker_count
-from nettailor.core.random_state import random_state, set_random_state
 
 
 def test_a_run_on_the_cpu_leaves_a_gpu_alone(shell, monkeypatch):
@@ -99,12 +97,3 @@ def test_each_process_takes_a_gpu_of_its_own(tmp_path):
         end(process)
     with FileLock(tmp_path / "nettailor-one.lock").acquire(timeout=0):
         pass
-
-
-def test_random_state_is_put_back():
-    before = random_state()
-    drawn = torch.rand(3).tolist(), np.random.rand(3).tolist()
-    set_random_state(before)
-    assert (torch.rand(3).tolist(), np.random.rand(3).tolist()) == drawn
-    set_random_state(before | {"cuda": []})  # as earlier versions saved it
-    assert (torch.rand(3).tolist(), np.random.rand(3).tolist()) == drawn

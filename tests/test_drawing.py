@@ -137,26 +137,6 @@ def test_what_lies_behind_an_exit_is_gone_or_a_ghost():
     assert set(boxes(drawn(ROUTE))) == {"G1", "G2", "G4", "G6", "exit x8"}
 
 
-def test_a_published_cut_ends_in_the_head():
-    figure = drawn(PUBLISHED, ghosts=True)
-    assert {"G1", "G16", "head"} <= set(boxes(figure)) - ghosts(figure)
-    assert not any(name.startswith("exit") for name in boxes(figure))
-    words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert words == ["pretrained block", "proxy"]
-
-
-def test_a_removed_top_stands_behind_the_head():
-    figure = drawn(full_wiring(10, 0), ghosts=True, replacement=True)
-    order = sorted(boxes(figure), key=lambda name: boxes(figure)[name].get_window_extent().x0)
-    assert order == [
-        *(f"G{n}" for n in range(1, 11)),
-        "conv",
-        "head",
-        *(f"G{n}" for n in range(11, 17)),
-    ]
-    assert ghosts(figure) == {f"G{n}" for n in range(11, 17)}
-
-
 def table_of(figure: Figure, place: int) -> list[list[float | None]]:
     """The cells of a map, None where there is no path."""
     cells = np.ma.filled(figure.axes[place].images[0].get_array(), np.nan)

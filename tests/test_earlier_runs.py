@@ -25,17 +25,6 @@ def taught(shell: Shell) -> Shell:
     return shell
 
 
-def test_run_of_other_settings(taught: Shell) -> None:
-    shown = taught.refusal(*DIGITS, "--teacher.lr", "0.5")
-    assert re.search(
-        r"holds a run of other settings: teacher\.lr is [\d.]+ there and 0\.5 here\. .*--overwrite",
-        shown,
-    )
-    folder = run_of(taught, "digits")
-    assert taught(*DIGITS, "--teacher.lr", "0.5", "--overwrite")[0] == 0
-    assert "lr: 0.5" in (folder / "config.yaml").read_text(encoding="utf-8")
-
-
 def test_a_run_of_settings_that_there_are_no_more(taught: Shell) -> None:
     """By its own command and by one that would build on it; only --overwrite discards it."""
     folder = run_of(taught, "digits")
@@ -57,27 +46,6 @@ def test_a_run_of_settings_that_there_are_no_more(taught: Shell) -> None:
 def test_teacher_of_another_split(taught: Shell) -> None:
     shown = taught.refusal(*DIGITS, "--split.seed", "9", main=tailor.main)
     assert re.search(r"is of another task: split\.seed is 0 there and 9 here", shown)
-
-
-@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
-def test_foreign_folder(taught: Shell, flags: list[str]) -> None:
-    folder = run_of(taught, "digits")
-    shutil.rmtree(folder)
-    (folder / "photos").mkdir(parents=True)
-    (folder / "photos" / "mine.jpg").write_bytes(b"dear")
-    shown = taught.refusal(*DIGITS, *flags)
-    assert re.search(r"the folder is not empty and holds no run; move what it holds", shown)
-    assert (folder / "photos" / "mine.jpg").read_bytes() == b"dear"
-
-
-def test_out_is_a_file(shell: Shell) -> None:
-    shell.out.write_text("mine", encoding="utf-8")
-    code, err = shell(*DIGITS)
-    assert code == 2
-    assert re.fullmatch(
-        r"error: cannot write [^\n]+; free the disk, or choose another place\n", err
-    )
-    assert shell.out.read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,16 @@
 """`eliminate` whole: its runs, their evidence, and what it refuses."""
 
 import csv
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import interrupted_after_one_epoch, no_training, quick_latency
+from conftest import interrupted_after_one_epoch
 from PIL import Image
+from tailor_runs import no_training, quick_latency, summary_of
 
 from nettailor import stage
 from nettailor.cli import eliminate
@@ -43,11 +42,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--replacement", "--references", "[]",
         ])  # fmt: skip
     return folder / "digits"
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return content
 
 
 def test_every_number_of_stages_the_references_and_the_teacher_are_trained(out: Path) -> None:

@@ -6,21 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import no_training, quick_latency
-from tailored_runs import (
+from conftest import no_training
+from tailor_runs import (
+    LEARNT,
     NAME,
     RANK,
     ROUTE,
-    SMALL,
     by_rank,
     by_route,
     files_in,
     front_of,
-    refusal,
     rows_of,
     session_of,
     summary_of,
-    tailored_once,
     teacher_of,
     with_shared_blocks,
 )
@@ -44,14 +42,7 @@ KEYS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick_latency(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tailored_once(tmp_path_factory)
+pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 def runs_in(out: Path) -> list[Path]:
@@ -64,9 +55,9 @@ def _loser(out: Path) -> str:
     return candidate.name
 
 
-def test_summaries_hold_what_they_should(out: Path) -> None:
+def test_summaries_hold_what_they_should(tailored: Path) -> None:
     kinds = ["teacher", "tailored", "candidate", "tailored", "tailored"]
-    for folder, kind in zip(runs_in(out), kinds, strict=True):
+    for folder, kind in zip(runs_in(tailored), kinds, strict=True):
         summary = summary_of(folder)
         assert summary.keys() == KEYS
         assert summary["kind"] == kind
@@ -97,9 +88,9 @@ def test_summaries_hold_what_they_should(out: Path) -> None:
         assert (summary["teacher"] is None) == (kind == "teacher")
 
 
-def test_figures_are_those_of_the_files(out: Path) -> None:
+def test_figures_are_those_of_the_files(tailored: Path) -> None:
     session = session_of()
-    for folder in runs_in(out):
+    for folder in runs_in(tailored):
         summary = summary_of(folder)
         network, architecture = load_network(folder)
         assert summary["bytes"] == (folder / "model.safetensors").stat().st_size
@@ -117,24 +108,24 @@ def test_figures_are_those_of_the_files(out: Path) -> None:
         assert round(scores.accuracy, 4) == summary["accuracy"]["val"]
         assert round(scores.macro_f1, 4) == summary["macro_f1"]["val"]
         assert scores.loss == pytest.approx(summary["loss"]["val"], abs=1e-3)
-    shared = {run: summary_of(run)["params"]["universal"] for run in runs_in(out)}
-    assert shared[teacher_of(out)] == shared[by_route(out)] == 0
-    assert shared[by_rank(out)] > 0 < shared[with_shared_blocks(out)]
+    shared = {run: summary_of(run)["params"]["universal"] for run in runs_in(tailored)}
+    assert shared[teacher_of(tailored)] == shared[by_route(tailored)] == 0
+    assert shared[by_rank(tailored)] > 0 < shared[with_shared_blocks(tailored)]
 
 
-def test_all_ways_share_the_teacher(out: Path) -> None:
-    teacher = summary_of(teacher_of(out))
+def test_all_ways_share_the_teacher(tailored: Path) -> None:
+    teacher = summary_of(teacher_of(tailored))
     notes = set()
-    for folder in (by_rank(out), by_route(out), with_shared_blocks(out)):
+    for folder in (by_rank(tailored), by_route(tailored), with_shared_blocks(tailored)):
         inside = summary_of(folder)["teacher"]
         # its latency is measured anew beside the student's
         assert inside | {"latency_ms": 0} == teacher | {"latency_ms": 0}
         notes.add(json.loads((folder / "teacher.json").read_text(encoding="utf-8"))["sha256"])
     assert len(notes) == 1
-    assert [path.name for path in (out / "digits" / "teacher").iterdir()] == [f"{NAME}-seed0"]
+    assert [path.name for path in (tailored / "digits" / "teacher").iterdir()] == [f"{NAME}-seed0"]
 
 
-def test_shared_blocks_stay_as_pretrained(out: Path) -> None:
+def test_shared_blocks_stay_as_pretrained(tailored: Path) -> None:
     """But for norms, in every network that is left; none of them where all is fine-tuned."""
     session = session_of()
     session.seed_stage("teacher")  # what weights that are drawn depend on
@@ -152,27 +143,27 @@ def test_shared_blocks_stay_as_pretrained(out: Path) -> None:
         assert same
         return same
 
-    sizes = [*(with_shared_blocks(out) / "sizes").iterdir()]
-    for folder in (by_rank(out), with_shared_blocks(out), *sizes):
+    sizes = [*(with_shared_blocks(tailored) / "sizes").iterdir()]
+    for folder in (by_rank(tailored), with_shared_blocks(tailored), *sizes):
         assert all(as_pretrained(folder))
-    for folder in (by_route(out), *(by_route(out) / "sizes").iterdir()):
+    for folder in (by_route(tailored), *(by_route(tailored) / "sizes").iterdir()):
         assert not any(as_pretrained(folder))
 
 
-def test_metrics_have_a_row_a_stage_and_epoch(out: Path) -> None:
+def test_metrics_have_a_row_a_stage_and_epoch(tailored: Path) -> None:
     def stages(folder: Path) -> list[tuple[str, int]]:
         return [(row["stage"], int(row["epoch"])) for row in rows_of(folder)]
 
-    assert stages(teacher_of(out)) == [("teacher", epoch) for epoch in range(1, 7)]
-    assert stages(by_rank(out)) == [("student", 1), ("remove-03", 1), ("remove-01", 1)]
-    leanest = front_of(by_route(out)).points[0].name
+    assert stages(teacher_of(tailored)) == [("teacher", epoch) for epoch in range(1, 7)]
+    assert stages(by_rank(tailored)) == [("student", 1), ("remove-03", 1), ("remove-01", 1)]
+    leanest = front_of(by_route(tailored)).points[0].name
     trained = [*(("student", epoch) for epoch in range(1, 5)), (leanest, 1), (leanest, 2)]
-    assert stages(by_route(out)) == trained
-    student, cut, *_ = rows_of(by_rank(out))
+    assert stages(by_route(tailored)) == trained
+    student, cut, *_ = rows_of(by_rank(tailored))
     # as published: γ1 is 0 after the cut, mimicry goes on, nothing is distilled
     terms = {"cross_entropy", "complexity", "mimicry"}
     expected = [(student, terms), (cut, terms - {"complexity"})]
-    student, *_, cut = rows_of(by_route(out))
+    student, *_, cut = rows_of(by_route(tailored))
     expected += [(student, {"end", "exits"}), (cut, {"cross_entropy", "distillation"})]
     every = {"cross_entropy", "complexity", "mimicry", "distillation", "end", "exits"}
     for row, there in expected:
@@ -181,31 +172,31 @@ def test_metrics_have_a_row_a_stage_and_epoch(out: Path) -> None:
         assert float(row["val_accuracy"]) >= 0
 
 
-def test_how_a_network_was_tailored_is_told(out: Path) -> None:
+def test_how_a_network_was_tailored_is_told(tailored: Path) -> None:
     ranked, routed, shared = (
         summary_of(folder)["tailored"]
-        for folder in (by_rank(out), by_route(out), with_shared_blocks(out))
+        for folder in (by_rank(tailored), by_route(tailored), with_shared_blocks(tailored))
     )
     assert (ranked["cut"], ranked["finetune"], ranked["budget"]) == ("rank", "task", None)
     assert (routed["cut"], routed["finetune"], routed["budget"]) == ("route", "all", None)
     assert (shared["cut"], shared["finetune"]) == ("route", "task")
     assert shared["budget"] == {"cost": "flops", "most": 0.58, "batch": None}
-    leanest = front_of(by_route(out)).points[0]
+    leanest = front_of(by_route(tailored)).points[0]
     assert routed["depth"] == leanest.name
     # one path into every node that is passed, with all of the weight
     assert routed["paths"] == [[*path, 1.0] for path in leanest.paths]
     assert {row[2] for row in ranked["paths"]} <= {"block", "proxy", "head"}
 
 
-def test_the_front_holds_every_size_that_was_passed(out: Path) -> None:
-    folder = by_route(out)
+def test_the_front_holds_every_size_that_was_passed(tailored: Path) -> None:
+    folder = by_route(tailored)
     points, figures = front_of(folder).points, summary_of(folder)
     assert len(points) >= 2
     assert {point.name for point in points} == {path.name for path in (folder / "sizes").iterdir()}
     assert points == sorted(points, key=lambda point: point.cost)
     assert points[0].finetuned == pytest.approx(figures["accuracy"]["val"], abs=1e-3)
     assert [point.finetuned for point in points[1:]] == [None] * (len(points) - 1)
-    session, teacher = session_of(), summary_of(teacher_of(out))
+    session, teacher = session_of(), summary_of(teacher_of(tailored))
     for point in points:
         network, _ = load_network(folder / "sizes" / point.name)
         assert isinstance(network, Student)
@@ -218,23 +209,23 @@ def test_the_front_holds_every_size_that_was_passed(out: Path) -> None:
     assert points[0].flops == pytest.approx(figures["flops"] / teacher["flops"])
     # what trains a student of all paths is kept by the published way alone
     assert not (folder / "student").exists()
-    assert (by_rank(out) / "student" / "model.safetensors").exists()
-    assert not (by_rank(out) / "front.json").exists()
+    assert (by_rank(tailored) / "student" / "model.safetensors").exists()
+    assert not (by_rank(tailored) / "front.json").exists()
 
 
-def test_candidates_are_listed(out: Path) -> None:
-    rows = json.loads((by_rank(out) / "candidates.json").read_text(encoding="utf-8"))
+def test_candidates_are_listed(tailored: Path) -> None:
+    rows = json.loads((by_rank(tailored) / "candidates.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in rows] == ["remove-03", "remove-01"]
     (kept,) = (row for row in rows if row["verdict"] == "kept")
     (other,) = (row for row in rows if row is not kept)
-    assert other["name"] == _loser(out)
+    assert other["name"] == _loser(tailored)
     assert other["verdict"].startswith("not surely within tolerance")
     assert kept["judged"] >= other["judged"]
-    leanest = front_of(by_route(out)).points[0]
-    (only,) = json.loads((by_route(out) / "candidates.json").read_text(encoding="utf-8"))
+    leanest = front_of(by_route(tailored)).points[0]
+    (only,) = json.loads((by_route(tailored) / "candidates.json").read_text(encoding="utf-8"))
     assert (only["name"], only["verdict"]) == (leanest.name, "kept")
     assert only["before_finetuning"] == pytest.approx(leanest.accuracy)
-    for folder, row in ((by_rank(out), kept), (by_route(out), only)):
+    for folder, row in ((by_rank(tailored), kept), (by_route(tailored), only)):
         assert row["finetuned"] == pytest.approx(summary_of(folder)["accuracy"]["val"], abs=1e-3)
         assert not (folder / "state").exists()
 
@@ -254,27 +245,8 @@ def curve(events: EventAccumulator, name: str) -> dict[int, float]:
     return found
 
 
-def test_events_hold_path_weights_and_pictures(out: Path) -> None:
-    for trained in ("student", "remove-03"):
-        events = events_of(by_rank(out), trained)
-        names = {tag for tag in events.Tags()["scalars"] if tag.startswith("path_weight/")}
-        if trained == "student":
-            # k = 3 over four nodes: 1 + 2 + 3 + 3 proxies and a block each; and the head
-            assert len(names) == 4 + 9 + 1
-            assert curve(events, "path_weight/x4/block")[0] == pytest.approx(0.948, abs=1e-3)
-        assert {"path_weight/x4/from-x1", "expected_complexity"} <= set(events.Tags()["scalars"])
-        for node in range(1, 5):
-            into = [curve(events, n) for n in names if n.startswith(f"path_weight/x{node}/")]
-            assert [sum(one[epoch] for one in into) for epoch in (0, 1)] == pytest.approx([1, 1])
-        for picture in ("path_weights", "architecture"):
-            images = events.Images(picture)
-            assert [image.step for image in images] == [0, 1]
-            assert all(image.width > 100 and image.height > 100 for image in images)
-            assert images[0].encoded_image_string != images[1].encoded_image_string
-
-
-def test_events_hold_how_a_student_shrank(out: Path) -> None:
-    events, points = events_of(by_route(out), "student"), front_of(by_route(out)).points
+def test_events_hold_how_a_student_shrank(tailored: Path) -> None:
+    events, points = events_of(by_route(tailored), "student"), front_of(by_route(tailored)).points
     tags = events.Tags()["scalars"]
     cost, target = curve(events, "cost"), curve(events, "target")
     assert list(cost) == list(target) == list(range(5))
@@ -293,20 +265,20 @@ def test_events_hold_how_a_student_shrank(out: Path) -> None:
 
 @pytest.mark.parametrize(("flags", "folder"), [(RANK, by_rank), (ROUTE, by_route)])
 def test_again_it_returns_at_once(
-    out: Path,
+    tailored: Path,
     flags: list[str],
     folder: Callable[[Path], Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(stage, "fit", no_training)
-    before = files_in(out)
-    tailor.main([*SMALL, *flags, "--out", str(out)])
-    teach.main([*SMALL, "--out", str(out)])
-    assert files_in(out) == before
+    before = files_in(tailored)
+    tailor.main([*LEARNT, *flags, "--out", str(tailored)])
+    teach.main([*LEARNT, "--out", str(tailored)])
+    assert files_in(tailored) == before
     shown = capsys.readouterr().out
     assert "accuracy, validation %" in shown
-    assert folder(out).name in shown.replace("\n", "")
+    assert folder(tailored).name in shown.replace("\n", "")
 
 
 @pytest.mark.parametrize(
@@ -319,20 +291,12 @@ def test_again_it_returns_at_once(
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(
-    out: Path, flags: list[str], words: str
+    tailored: Path, flags: list[str], words: str
 ) -> None:
-    before = files_in(out)
+    before = files_in(tailored)
     with pytest.raises(UserError, match=words):
-        tailor.main([*SMALL, *flags, "--out", str(out)])
-    assert files_in(out) == before
-
-
-def test_skips_by_route_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    argv = [*SMALL, "--skips", "1", "--out", str(tmp_path)]
-    assert "proxies need prune.by: rank" in refusal(monkeypatch, capsys, *argv)
-    assert list(tmp_path.iterdir()) == []
+        tailor.main([*LEARNT, *flags, "--out", str(tailored)])
+    assert files_in(tailored) == before
 
 
 @pytest.mark.slow

@@ -15,30 +15,22 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from conftest import PUBLISHED, quick_latency
-from PIL import Image
 from shell import contents
+from tailor_runs import LEARNT, RANK, quick_latency, quickly, summary_of
 from torch import Tensor, nn
 
-from nettailor import loaders, tailoring
-from nettailor.cli import export, predict, tailor
+from nettailor import loaders
+from nettailor.cli import export, tailor
 from nettailor.core.cost import parameters
 from nettailor.network import load_network
 from nettailor.prune.fold import fold
 from nettailor.student.network import Student
 
-SMALL = [
-    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "1",
-    "--limit.train", "300", "--limit.test", "100", "--device", "cpu", "--workers", "0",
-    "--teacher.epochs", "6", "--teacher.lr", "0.1",
-]  # fmt: skip
 RUNS = ("teacher", "all", "task")
 FILES = ["model.int8.onnx", "model.onnx", "model.pt2", "model.safetensors"]
 
 
-@pytest.fixture(autouse=True)
-def _quickly(monkeypatch):
-    quick_latency(monkeypatch)
+pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +38,9 @@ def runs(tmp_path_factory):
     """A run of each kind by name, and a candidate inside one."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        quick_latency(patch)
-        patch.setattr(tailoring, "StudentPictures", lambda *_: None)
-        tailor.main([*SMALL, "--prune.tolerance", "100", "--out", str(out)])
-        # out of reach, so that both depths are tried and one stays a candidate
-        tailor.main([
-            *SMALL, *PUBLISHED, "--prune.threshold", "0", "--prune.remove", "[3, 1]",
-            "--prune.tolerance", "0", "--out", str(out),
-        ])  # fmt: skip
+        quickly(patch)
+        tailor.main([*LEARNT, "--prune.tolerance", "100", "--out", str(out)])
+        tailor.main([*LEARNT, *RANK, "--out", str(out)])
     task = next((out / "digits" / "tailored").glob("*-task-*"))
     return {
         "teacher": next((out / "digits" / "teacher").iterdir()),
@@ -110,10 +97,6 @@ def in_pt2(file: Path, images: Tensor) -> Tensor:
     program: nn.Module = torch.export.load(file).module()
     logits: Tensor = program(images)
     return logits
-
-
-def summary_of(run: Path) -> dict:
-    return json.loads((run / "summary.json").read_text(encoding="utf-8"))
 
 
 def entries(file: Path) -> dict[str, bytes]:
@@ -285,19 +268,6 @@ def test_int8_is_checked_in_both_runtimes(runs, exported):
 
 
 # Going on with the files
-
-
-def test_predict_reads_an_exported_folder(runs, exported, tmp_path, capsys):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    answers = []
-    for folder in (runs["all"], exported("all")):
-        predict.main([
-            str(tmp_path / "image.png"), "--run", str(folder), "--device", "cpu", "--format",
-            "json",
-        ])  # fmt: skip
-        answers.append(json.loads(capsys.readouterr().out)["images"][0]["predictions"])
-    assert answers[0] == answers[1]
 
 
 def test_a_candidate_inside_a_run(runs, export_of):

@@ -28,10 +28,7 @@ from nettailor.network import load_network, save_network
 from nettailor.prune.eliminate import eliminate
 from nettailor.prune.fold import fold
 
-
-@pytest.fixture(autouse=True)
-def _quickly(monkeypatch):
-    quick_latency(monkeypatch)
+pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 @pytest.fixture(scope="module")

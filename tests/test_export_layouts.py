@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import enliven
+from networks import drawn_route, enliven
 from torch import nn
 from torchvision.models import get_model
 
@@ -18,8 +18,6 @@ from nettailor.deploy.loaded import Loaded
 from nettailor.deploy.onnx_file import load_onnx, to_onnx
 from nettailor.deploy.parity import TOLERANCE, difference
 from nettailor.deploy.pt2_file import load_pt2, to_pt2
-from nettailor.prune.plan import PrunePlan
-from nettailor.student.wiring import Path
 
 CLASSES = 5
 
@@ -44,26 +42,12 @@ MAKES: dict[str, Callable[[], nn.Module]] = {
 }  # fmt: skip
 
 
-def cut(student: nt.Student, seed: int = 0) -> nt.Student:
-    """A route drawn backwards from the logits, from the head or an exit as it comes."""
-    generator, node = random.Random(seed), student.wiring.depth
-    paths: list[Path] = []
-    while node:
-        into = [student.wiring.paths[position] for position in student.wiring.incoming[node]]
-        # blocks show more than what stands in for them
-        drawn = generator.choice([path for path in into if path.kind != "identity"])
-        if any(path.kind == "identity" for path in into) and generator.random() < 0.5:
-            drawn = next(path for path in into if path.kind == "identity")
-        paths.append(drawn)
-        node = drawn.source
-    return nt.cut(student, PrunePlan.keeping("route", student.wiring, paths)).eval()
-
-
 @pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
 @torch.no_grad()
 def test_files_of_a_cut_student_answer_as_it_does(make: Callable[[], nn.Module]) -> None:
     backbone = nt.Backbone(enliven(make()), example=torch.zeros(1, 3, 32, 32)).eval()
-    small = cut(enliven(nt.Student(backbone)).eval())
+    student = enliven(nt.Student(backbone)).eval()
+    small = nt.cut(student, drawn_route(student, random.Random(0))).eval()
     batches = [torch.randn(count, 3, 32, 32) for count in (1, 3)]
     assert float(small(batches[1]).logits.std(0).max()) > 1e-4, "images must show"
     plain = nt.fold(small)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from nettailor.core.files import (
     write_text,
     write_weights,
 )
-from nettailor.core.state import read_state, write_state
+from nettailor.core.state import write_state
 
 resource = pytest.importorskip("resource", reason="file size limits are a POSIX thing")
 
@@ -124,40 +123,6 @@ def test_damaged_json(tmp_path, content):
 def test_missing_file(tmp_path, read):
     with pytest.raises(UserError, match=r"absent: not found$"):
         read(tmp_path / "absent")
-
-
-def test_state_comes_back(tmp_path):
-    state = {"tensor": torch.arange(3), "rows": [{"epoch": 1, "loss": 0.5}], "none": None}
-    write_state(tmp_path / "s.pt", state)
-    back = read_state(tmp_path / "s.pt")
-    assert torch.equal(back.pop("tensor"), torch.arange(3))
-    assert back == {"rows": state["rows"], "none": None}
-
-
-@pytest.mark.parametrize("keep", [0, 1, 100, -1, -100])
-def test_truncated_state(tmp_path, keep):
-    path = tmp_path / "s.pt"
-    write_state(path, {"tensor": torch.arange(300)})
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"s\.pt: damaged, or no training state .*delete it"):
-        read_state(path)
-
-
-@pytest.mark.parametrize("dump", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))])
-def test_nothing_in_a_state_runs(tmp_path, dump):
-    path, victim = tmp_path / "s.pt", tmp_path / "victim"
-    dump({"network": Payload(victim)}, path)
-    with pytest.raises(UserError, match=r"nothing in it was run"):
-        read_state(path)
-    assert not victim.exists()
-    pickle.loads(pickle.dumps(Payload(victim)))
-    assert victim.exists(), "the payload would have worked"
-
-
-def test_state_of_another_kind(tmp_path):
-    torch.save([1, 2], tmp_path / "s.pt")
-    with pytest.raises(UserError, match=r"s\.pt: damaged, or no training state"):
-        read_state(tmp_path / "s.pt")
 
 
 def test_weights_come_back_exactly(tmp_path):

@@ -107,20 +107,6 @@ def test_the_checkpoint_of_timms_training_script(tmp_path):
     assert source.digest == digest_of(tmp_path, mean.module.state_dict())
 
 
-def test_lightnings_checkpoint(tmp_path):
-    state = state_of(1)
-    content = {
-        "epoch": 3,
-        "pytorch-lightning_version": "2.5.0",
-        "state_dict": {f"model.{name}": tensor for name, tensor in state.items()},
-        "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1}]}],
-        "hyper_parameters": {"lr": 0.1},
-    }
-    torch.save(content, tmp_path / "last.ckpt")
-    source = load_pretrained(BACKBONE, 3, str(tmp_path / "last.ckpt"))[1]
-    assert source.digest == digest_of(tmp_path, state)
-
-
 def test_a_checkpoint_that_holds_itself(tmp_path):
     content: dict[str, object] = {}
     content["model"] = content

@@ -8,35 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import quick_latency
-from tailored_runs import (
-    RANK,
+from tailor_runs import (
+    LEARNT,
     ROUTE,
-    SMALL,
-    by_rank,
     by_route,
     rows_of,
-    tailored_once,
     teacher_of,
     wiring,
 )
 
-from nettailor import candidate, candidates, stage, tailoring
+from nettailor import stage
 from nettailor.cli import tailor
 from nettailor.core.state import read_state, write_state
 from nettailor.core.training_state import Fitted, TrainingState
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick_latency(monkeypatch)
-    # drawing takes most of a small run's time and changes no weight
-    monkeypatch.setattr(tailoring, "StudentPictures", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tailored_once(tmp_path_factory)
+pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 def same_bytes(one: Path, other: Path) -> bool:
@@ -110,10 +96,10 @@ def interrupt(argv: list[str], monkeypatch: pytest.MonkeyPatch, *where: int) -> 
 
 
 def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tailored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where another teacher of the same seed is trained first."""
-    argv = [*SMALL, *ROUTE, "--out", str(tmp_path / "runs")]
+    argv = [*LEARNT, *ROUTE, "--out", str(tmp_path / "runs")]
     folder = by_route(tmp_path / "runs")
     state = folder / "state" / "student.pt"
     interrupt(argv, monkeypatch, 2, 2, 3)  # the teacher is the first call
@@ -127,42 +113,13 @@ def test_a_route_that_was_interrupted_and_gone_on_is_bit_identical(
         slots["exp_avg"].zero_()
     write_state(by_route(spoilt) / "state" / "student.pt", saved)
     tailor.main([*argv[:-1], str(spoilt)])
-    assert not same_bytes(by_route(out), by_route(spoilt))
+    assert not same_bytes(by_route(tailored), by_route(spoilt))
 
     interrupt(argv, monkeypatch, 2, 0)  # before anything is fine-tuned
     assert len(rows_of(folder)) == 4
     interrupt(argv, monkeypatch, 2, 1, 2)
     assert not (folder / "summary.json").exists()
     tailor.main(argv)
-    assert same_bytes(teacher_of(out), teacher_of(tmp_path / "runs"))
-    assert same_bytes(by_route(out), folder)
-    assert not (folder / "state").exists()
-
-
-@pytest.mark.slow
-def test_by_rank_interrupted_and_gone_on_is_bit_identical(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After an epoch of the student, in the next one, and as the second cut is fine-tuned."""
-    # else a candidate this weak would be given up after its first epoch
-    for module in (candidate, candidates):
-        monkeypatch.setattr(module, "decided", lambda *_: False)
-    flags = [*SMALL, *RANK, "--student.epochs", "2", "--prune.epochs", "2", "--out"]
-    runs = [tmp_path / "straight", tmp_path / "pieces"]
-    for place in runs:
-        shutil.copytree(teacher_of(out), teacher_of(place))
-    straight, folder = (by_rank(place) for place in runs)
-    tailor.main([*flags, str(runs[0])])
-    argv = [*flags, str(runs[1])]
-    for where, stages in (
-        ((1, 1), {"student"}),
-        ((1, 2, 2), {"student"}),
-        ((3, 1), {"student", "remove-03", "remove-01"}),
-    ):
-        interrupt(argv, monkeypatch, *where)
-        states = {path.stem.removesuffix(".before") for path in (folder / "state").iterdir()}
-        assert states == stages
-    tailor.main(argv)
-    assert same_bytes(straight, folder)
-    assert len(rows_of(folder)) == 6
+    assert same_bytes(teacher_of(tailored), teacher_of(tmp_path / "runs"))
+    assert same_bytes(by_route(tailored), folder)
     assert not (folder / "state").exists()

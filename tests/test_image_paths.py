@@ -2,15 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-from predicting import five_photos, picture
+from predicting import picture
 
 from nettailor.core.image_paths import find_images
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return five_photos(tmp_path / "photos")
 
 
 def names_in(folder: Path) -> list[str]:

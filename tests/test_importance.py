@@ -1,17 +1,15 @@
 """What a path is worth: measured, against losses worked out path by path, and by its weight."""
 
 import copy
-import math
-from collections.abc import Mapping
 
 import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from conftest import enliven, lively_chain
+from networks import enliven, student_of
+from test_student import by_the_formula
 from torch import Tensor
 
-from nettailor.core.layout import pool
 from nettailor.prune.importance import measured, measured_on
 from nettailor.student.loss import expected_cross_entropy
 from nettailor.student.network import Student
@@ -21,14 +19,7 @@ CLASSES = 5
 
 
 def lively_student() -> Student:
-    student = Student(
-        lively_chain("test_resnet", CLASSES),
-        skips=1,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of("test_resnet", 1)
     enliven(student.proxies)
     enliven(student.heads)
     with torch.no_grad():
@@ -42,44 +33,22 @@ def batch(seed: int = 5) -> tuple[Tensor, Tensor]:
     return images, torch.randint(CLASSES, (12,), generator=generator)
 
 
-def softmax_by_node(student: Student) -> dict[Way, float]:
-    alpha = {}
-    for group in student.wiring.incoming:
-        powers = [math.exp(student.path_weights.logits[position].item()) for position in group]
-        for position, power in zip(group, powers, strict=True):
-            alpha[student.wiring.paths[position]] = power / sum(powers)
-    return alpha
-
-
 @torch.no_grad()
-def loss_by_hand(
-    student: Student, alpha: Mapping[Way, float], images: Tensor, labels: Tensor
-) -> float:
-    """Σ w CE over the heads, every node from its own layers with these path weights."""
-    wiring, nodes, loss = student.wiring, [student.stem(images)], 0.0
-    for node in range(1, wiring.depth + 1):
-        total = torch.zeros(())
-        for path in (path for path in wiring.paths if path.target == node):
-            x = nodes[path.source]
-            if node == wiring.depth:
-                logits = student.heads[path.key](x)
-                loss += alpha[path] * float(F.cross_entropy(logits, labels))
-                continue
-            if path.kind != "block":
-                stride = student.specs[node].stride // student.specs[path.source].stride
-                x = pool(x, stride)
-            if path.kind == "identity":
-                wide = student.specs[node].channels
-                zeros = x.new_zeros(x.shape[0], wide - x.shape[1], *x.shape[2:])
-                term = torch.cat([x, zeros], dim=1)
-            elif path.kind == "proxy":
-                term = student.proxies[path.key](x)
-            else:
-                term = student.blocks[path.key](x)
-            total = total + alpha[path] * term
-        if node < wiring.depth:
-            nodes.append(student.activations[str(node)](total))
-    return loss
+def loss_by_hand(student: Student, images: Tensor, labels: Tensor) -> float:
+    """Σ w CE over the heads, every node from its own layers."""
+    _, heads, weights = by_the_formula(student, images)
+    losses = [float(F.cross_entropy(logits, labels)) for logits in heads]
+    return sum(float(w) * loss for w, loss in zip(weights, losses, strict=True))
+
+
+def alone(student: Student, path: Way) -> Student:
+    """With all weight of its node on a path."""
+    twin = copy.deepcopy(student)
+    with torch.no_grad():
+        for position, other in enumerate(student.wiring.paths):
+            if other.target == path.target and other != path:
+                twin.path_weights.logits[position] = -1e9
+    return twin
 
 
 def test_measured_is_the_loss_as_it_is_less_the_loss_with_the_path_alone() -> None:
@@ -96,19 +65,11 @@ def test_measured_is_the_loss_as_it_is_less_the_loss_with_the_path_alone() -> No
             )
         )
 
-    told: list[tuple[int, int]] = []
-    values = measured(student, loss, lambda *counts: told.append(counts))
-    looked_at = sum(len(group) for group in wiring.incoming if len(group) > 1)
-    assert told == [(done, looked_at) for done in range(1, looked_at + 1)]
-    alpha = softmax_by_node(student)
-    as_it_is = loss_by_hand(student, alpha, images, labels)
+    values = measured(student, loss)
+    as_it_is = loss_by_hand(student, images, labels)
     assert len(values) == len(wiring.paths)
     for path, value in zip(wiring.paths, values, strict=True):
-        alone = {
-            other: float(other == path) if other.target == path.target else weight
-            for other, weight in alpha.items()
-        }
-        expected = as_it_is - loss_by_hand(student, alone, images, labels)
+        expected = as_it_is - loss_by_hand(alone(student, path), images, labels)
         assert value == pytest.approx(expected, abs=2e-4), path.key
     assert len({round(value, 3) for value in values}) > len(values) / 2, "they must be told apart"
 
@@ -124,10 +85,7 @@ def test_nothing_of_the_student_moves() -> None:
 
 def test_a_nodes_only_path_is_worth_nothing() -> None:
     """Without proxies, identities and exits every node has one path; nothing is left to look at."""
-    chain = lively_chain("test_resnet", CLASSES)
-    student = Student(
-        chain, skips=0, identities=False, exits=False, batch_norm="follow", shared=True
-    )
+    student = student_of("test_resnet", 0, beside=False)
     calls = []
 
     def loss() -> float:
@@ -136,10 +94,7 @@ def test_a_nodes_only_path_is_worth_nothing() -> None:
 
     assert measured(student, loss) == [0.0] * 5
     # beside nodes of two paths; the last block makes its node narrower, so that nothing else fits
-    chain = lively_chain("test_resnet", CLASSES)
-    student = Student(
-        chain, skips=0, identities=True, exits=False, batch_norm="follow", shared=True
-    )
+    student = student_of("test_resnet", 0, exits=False)
     calls.clear()
     values = measured(student, loss)
     by_key = dict(zip((path.key for path in student.wiring.paths), values, strict=True))

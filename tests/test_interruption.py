@@ -26,11 +26,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
 @pytest.fixture(scope="module")
-def warm() -> Warm:
-    return Warm()
-
-
-@pytest.fixture(scope="module")
 def straight(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that nobody interrupted."""
     place = tmp_path_factory.mktemp("straight")
@@ -142,11 +137,13 @@ def goes_on(warm: Warm, place: Path, straight: Path, workers: int = 0) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "step", "epochs", "steps"),
+    ("number", "code", "step", "saved_at", "workers"),
     [
-        (signal.SIGTERM, 143, 1, 0, 1),
-        (signal.SIGTERM, 143, STEPS, 0, STEPS),
-        (signal.SIGINT, 130, STEPS + 2, 1, 2),
+        (signal.SIGTERM, 143, 1, (0, 1), 0),
+        (signal.SIGTERM, 143, STEPS, (0, STEPS), 0),
+        (signal.SIGINT, 130, STEPS + 2, (1, 2), 0),
+        (signal.SIGTERM, 143, STEPS + 2, (1, 2), 2),
+        (signal.SIGINT, 130, STEPS + 2, (1, 2), 2),
     ],
 )
 def test_a_signal_at_a_step(
@@ -156,22 +153,13 @@ def test_a_signal_at_a_step(
     number: int,
     code: int,
     step: int,
-    epochs: int,
-    steps: int,
+    saved_at: tuple[int, int],
+    workers: int,
 ) -> None:
     """The first of all, the last of an epoch, one of the second epoch."""
-    assert run(warm, at_a_step, str(tmp_path), number, step, 0) == code
-    assert saved(tmp_path) == (epochs, steps)
-    goes_on(warm, tmp_path, straight)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_at_a_step_with_loader_workers(
-    warm: Warm, straight: Path, tmp_path: Path, number: int, code: int
-) -> None:
-    assert run(warm, at_a_step, str(tmp_path), number, STEPS + 2, 2) == code
-    assert saved(tmp_path) == (1, 2)
-    goes_on(warm, tmp_path, straight, workers=2)
+    assert run(warm, at_a_step, str(tmp_path), number, step, workers) == code
+    assert saved(tmp_path) == saved_at
+    goes_on(warm, tmp_path, straight, workers)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

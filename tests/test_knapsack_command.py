@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import interrupted_after_one_epoch, no_training, quick_latency
+from conftest import interrupted_after_one_epoch
 from safetensors.torch import load_file, save_file
+from tailor_runs import no_training, quickly, summary_of
 
-from nettailor import stage, tailoring
+from nettailor import stage
 from nettailor.cli import compare, export, knapsack, predict, tailor
 from nettailor.commands.knapsack import knapsack_folder
 from nettailor.core.architecture import read_architecture
@@ -23,11 +24,7 @@ from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.flags import parse
-from nettailor.core.latency import measure_latency
-from nettailor.loaders import Loaders
 from nettailor.network import load_network
-from nettailor.prune.distillation import Distillation
-from nettailor.prune.statistics import reestimate
 from nettailor.session import Session, start_session
 from nettailor.student.network import Student
 
@@ -41,20 +38,7 @@ NAME = "test_efficientnet-32px"
 ALONE = "all-gamma0.3-flops0.5"
 
 
-@pytest.fixture(autouse=True)
-def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    quickly(monkeypatch)
-
-
-def quickly(patch: pytest.MonkeyPatch) -> None:
-    """Latency is measured for real, but briefly; nothing is drawn."""
-
-    def briefly(*arguments: Any, **settings: Any) -> Any:
-        return measure_latency(*arguments, **{**settings, "seconds": 0.01})
-
-    quick_latency(patch)
-    patch.setattr("nettailor.commands.export.measure_latency", briefly)
-    patch.setattr(tailoring, "StudentPictures", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +62,6 @@ def narrow_teacher(out: Path) -> Path:
 
 def narrow_tailored(out: Path) -> Path:
     return out / "knapsack" / f"{NAME}-params0.6-of-{ALONE}-seed0"
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return content
 
 
 def test_the_budget_is_met_by_file_memory_and_work(out: Path) -> None:
@@ -231,47 +210,24 @@ class _Unread:
         return getattr(self.images, name)
 
 
-def test_what_is_done_in_which_order(
+def test_the_test_split_is_read_at_the_end(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Channels, statistics, scores, fine-tuning; the test at the end."""
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
-    started: list[Session] = []
-    done: list[str] = []
-    validate = Loaders.validate
 
     def start(config: Any, screen: Any) -> Session:
         session = start_session(config, screen)
         task = replace(session.task, test=_Unread(session.task.test))  # type: ignore[arg-type]
-        started.append(replace(session, task=task))
-        return started[0]
-
-    def estimating(network: Any, *arguments: Any) -> None:
-        before = [value.clone() for value in network.buffers()]
-        reestimate(network, *arguments)
-        assert not all(map(torch.equal, before, network.buffers()))
-        done.append("statistics")
-
-    def scoring(self: Loaders, network: Any) -> Any:
-        done.append("scores")
-        return validate(self, network)
-
-    def noting(*given: Any) -> Distillation:
-        done.append("fine-tuning")
-        return Distillation(*given)
+        return replace(session, task=task)
 
     def the_end(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nettailor.commands.knapsack.start_session", start)
     monkeypatch.setattr(Session, "check_images", lambda _: None)
-    monkeypatch.setattr(Loaders, "validate", scoring)
-    monkeypatch.setattr("nettailor.commands.knapsack.reestimate", estimating)
-    monkeypatch.setattr("nettailor.commands.knapsack.Distillation", noting)
     monkeypatch.setattr("nettailor.commands.knapsack.gather", the_end)
     with pytest.raises(KeyboardInterrupt):
         knapsack.main([*SMALL, "--out", str(tmp_path)])
-    assert done[:3] == ["statistics", "scores", "fine-tuning"]
 
 
 def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
@@ -279,34 +235,22 @@ def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
     whole = tmp_path / "digits"
     shutil.copytree(out, whole)
     tailored = whole / "tailored" / f"{NAME}-{ALONE}-seed0"
-    argv = [*SMALL, "--out", str(tmp_path), "--max-params", "0.6"]
-    knapsack.main([*argv, "--of", str(tailored)])
+    teacher = whole / "teacher" / f"{NAME}-seed0"
+    argv = [*SMALL, "--out", str(tmp_path)]
+    cut_further = [*argv, "--max-params", "0.6", "--of", str(tailored)]
+    knapsack.main(cut_further)
     moved = tailored.rename(whole / "tailored" / "elsewhere")
     with pytest.raises(UserError, match="holds no run"):
-        knapsack.main([*argv, "--of", str(tailored)])
+        knapsack.main(cut_further)
     moved.rename(tailored)
-    # tailored anew since then
-    weights = tailored / "model.safetensors"
-    tensors = load_file(weights)
-    key = next(key for key, value in tensors.items() if value.ndim == 4)
-    save_file(tensors | {key: tensors[key] + 1}, weights)
-    with pytest.raises(UserError, match="was begun with another network than is there now"):
-        knapsack.main([*argv, "--of", str(tailored)])
-
-
-def test_a_finished_run_of_a_teacher_that_was_trained_anew_is_refused(
-    out: Path, tmp_path: Path
-) -> None:
-    whole = tmp_path / "digits"
-    shutil.copytree(out, whole)
-    (weights,) = (whole / "teacher").glob("*/model.safetensors")
-    tensors = load_file(weights)
-    key = next(key for key, value in tensors.items() if value.ndim == 4)
-    save_file(tensors | {key: tensors[key] + 1}, weights)
-    argv = [*SMALL, "--out", str(tmp_path)]
-    with pytest.raises(UserError, match="was begun with another network than is there now"):
-        knapsack.main(argv)
-    shutil.rmtree(whole / "teacher")
+    # trained anew since then
+    for folder, words in ((tailored, cut_further), (teacher, argv)):
+        tensors = load_file(folder / "model.safetensors")
+        key = next(key for key, value in tensors.items() if value.ndim == 4)
+        save_file(tensors | {key: tensors[key] + 1}, folder / "model.safetensors")
+        with pytest.raises(UserError, match="was begun with another network than is there now"):
+            knapsack.main(words)
+    shutil.rmtree(teacher)
     knapsack.main(argv)  # nobody to differ from
 
 
@@ -413,25 +357,6 @@ def test_runs_that_cannot_be_made_narrower(out: Path, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (lambda narrowed: narrowed["layers"].update(nowhere=[1]), "there is no layer nowhere"),
-        (lambda narrowed: narrowed.update(nodes=[1]), "a student, and nothing else"),
-        (lambda narrowed: narrowed["layers"].popitem(), "the layers do not fit together"),
-        (lambda narrowed: narrowed.pop("layers"), r"narrowed\.layers: Field required"),
-    ],
-)
-def test_a_damaged_architecture(change: Any, fault: str, out: Path, tmp_path: Path) -> None:
-    for name in ("architecture.json", "model.safetensors"):
-        shutil.copy(narrow_teacher(out) / name, tmp_path / name)
-    content = json.loads((tmp_path / "architecture.json").read_text(encoding="utf-8"))
-    change(content["narrowed"])
-    (tmp_path / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(UserError, match=fault):
-        load_network(tmp_path)
-
-
 def test_a_damaged_choice_and_another_teacher(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     run = narrow_teacher(tmp_path / "digits")
@@ -457,14 +382,3 @@ def test_architectures_of_today_are_read(out: Path, tmp_path: Path) -> None:
     del content["narrowed"]
     (tmp_path / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
     assert read_architecture(tmp_path).narrowed is None
-
-
-def test_short_flags_are_the_commands_own_and_a_budgets_are_every_commands() -> None:
-    config, _ = parse(PROG, "", ["--max-flops", "0.3", "--round-to", "4", "--batch", "4"])
-    assert (config.budget.given, config.budget.batch, config.knapsack.round_to) == (
-        ("flops", 0.3), 4, 4
-    )  # fmt: skip
-    config, _ = parse("python -m nettailor.tailor", "", ["--max-flops", "0.3"])
-    assert config.budget.given == ("flops", 0.3)
-    with pytest.raises(UserError, match=r"--lr: say which one: .*--eliminate\.lr$"):
-        parse("python -m nettailor.tailor", "", ["--lr", "0.3"])

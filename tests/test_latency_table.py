@@ -72,9 +72,7 @@ def test_each_time_is_that_of_its_own_path():
 def test_adapters_come_on_top_of_the_backbone():
     """One takes 20 ms, the whole backbone a few: its path takes longer than the backbone."""
     chain = lively_chain("test_resnet")
-    student = Student(
-        lively_chain("test_resnet"), skips=0, identities=True, exits=False, batch_norm="train",
-        adapters=True, shared=True)  # fmt: skip
+    student = student_of("test_resnet", 0, exits=False, batch_norm="train", adapters=True)
     student.adapters["block-1-2"].register_forward_hook(sleep)
     table = table_of(chain, student)
     assert table.paths["block-1-2"] > table.whole

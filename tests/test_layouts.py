@@ -2,25 +2,24 @@
 
 import random
 from fractions import Fraction
-from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from conftest import enliven
-from layouts import CLASSES, NETWORKS, convnext, hybrid, images_for, odd, swin, vit, windowed
+from layouts import CLASSES, NETWORKS, hybrid, images_for, odd, swin, vit, windowed
+from networks import drawn_route
 from test_api import digits
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 import nettailor as nt
-from nettailor.core.backbone import NetOutput, meta_copy, node_specs
+from nettailor.core.backbone import meta_copy, node_specs
 from nettailor.core.cost import chain_costs, check_image_size, module_flops, parameters
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
@@ -29,13 +28,10 @@ from nettailor.core.layout import NodeSpec
 from nettailor.deploy.onnx_file import load_onnx, to_onnx
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.eliminate import eliminate
-from nettailor.prune.plan import PrunePlan, decide
 from nettailor.prune.statistics import reestimate
-from nettailor.student.costs import path_costs, shares_of
-from nettailor.student.drawing import architecture, heat_map
+from nettailor.student.costs import path_costs
 from nettailor.student.exit import exit_from
 from nettailor.student.latency_table import measure_paths
-from nettailor.student.mimicry import mimicry, node_scales
 from nettailor.student.wiring import Path as Way
 
 every = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
@@ -68,11 +64,9 @@ def test_the_nodes_that_are_found() -> None:
     assert node_specs(vit()[1]) == (NodeSpec(64, 16, "tokens", 1),) * 7
     assert node_specs(vit(96, 2)[1])[0] == NodeSpec(64, 16, "tokens", 3)
     assert node_specs(vit(class_token=False)[1])[0] == NodeSpec(64, 16, "tokens")
-    for make in (swin, convnext):
-        narrow, wide = {swin: (16, 32), convnext: (8, 16)}[make]
-        found = (NodeSpec(narrow, 4, "nhwc"),) * 3 + (NodeSpec(wide, 8, "nhwc"),) * 2
-        assert node_specs(make()[1]) == found
-        assert make()[1].stages == (0, 0, 1, 1)
+    found = (NodeSpec(16, 4, "nhwc"),) * 3 + (NodeSpec(32, 8, "nhwc"),) * 2
+    assert node_specs(swin()[1]) == found
+    assert swin()[1].stages == (0, 0, 1, 1)
     maps, tokens = NodeSpec(8, 4), NodeSpec(12, 8, "tokens")
     assert node_specs(hybrid()[1]) == (maps, maps, tokens, tokens, tokens)
     wide, narrow = NodeSpec(8, Fraction(32, 15)), NodeSpec(12, Fraction(32, 7))
@@ -122,28 +116,6 @@ def test_attention_by_hand() -> None:
     assert swins == windows + 256 * 2 * 16 * 64 + 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto", "resnet18"],
-)
-def test_whole_networks_as_torch_counts_them(name: str) -> None:
-    """Published: 1.26, 4.5, 0.55 and 1.82 thousand million multiply-adds (3 % for rounding)."""
-    published = {"vit": 1.26e9, "swin": 4.5e9, "convnext": 0.55e9, "resnet18": 1.82e9}
-    network = timm.create_model(name)
-    flops = module_flops(network, (3, 224, 224))
-    assert flops == pytest.approx(published[name.split("_")[0]], rel=0.03)
-
-
-def routed(student: nt.Student, generator: random.Random) -> PrunePlan:
-    """A route drawn backwards from the logits."""
-    node, paths = student.wiring.depth, []
-    while node:
-        path = student.wiring.paths[generator.choice(student.wiring.incoming[node])]
-        paths.append(path)
-        node = path.source
-    return PrunePlan.keeping("route", student.wiring, paths)
-
-
 @every
 def test_random_routes_cut_saved_loaded_and_folded(make: Any, tmp_path: Path) -> None:
     _, backbone = make()
@@ -152,7 +124,7 @@ def test_random_routes_cut_saved_loaded_and_folded(make: Any, tmp_path: Path) ->
     with torch.no_grad():
         close(nt.fold(student)(images), student(images).logits, 1e-4)
         for number in range(4):
-            plan = routed(student, generator)
+            plan = drawn_route(student, generator)
             small = nt.cut(student, plan)
             expected = small(images).logits
             file = tmp_path / f"{number}.safetensors"
@@ -163,38 +135,6 @@ def test_random_routes_cut_saved_loaded_and_folded(make: Any, tmp_path: Path) ->
             folded = nt.fold(again)
             assert isinstance(folded, nn.Sequential)
             close(folded(images), expected, 1e-4)
-
-
-@every
-def test_what_a_step_moves(make: Any) -> None:
-    """All that can say something; with `shared` what is the task's alone."""
-    _, backbone = make()
-    images, labels = images_for(backbone, 4), torch.arange(4)
-    before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    for shared in (False, True):
-        student = nt.Student(backbone, skips=2, shared=shared).train()
-        start = {name: value.clone() for name, value in student.named_parameters()}
-        loss = nt.TailorLoss(backbone, gamma=0.3)
-        optimizer = torch.optim.SGD([p for p in student.parameters() if p.requires_grad], lr=0.1)
-        terms = loss(student, images, labels)
-        assert set(terms) == {"cross_entropy", "distillation", "complexity", "mimicry"}
-        torch.stack(list(terms.values())).sum().backward()
-        optimizer.step()
-        moved = {n for n, value in student.named_parameters() if not torch.equal(value, start[n])}
-        norms = {
-            f"{name}.{key}"
-            for name, module in student.named_modules()
-            if isinstance(module, nn.LayerNorm | nn.BatchNorm2d)
-            for key, _ in module.named_parameters(recurse=False)
-        }
-        tasks = {n for n in start if n.startswith(("proxies", "heads", "path_weights"))}
-        still = start.keys() - moved
-        if shared:
-            assert moved <= norms | tasks
-            assert (norms | tasks) - moved == set()
-        else:
-            assert still == set()
-    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
 def test_paths_between_layouts_by_hand() -> None:
@@ -305,16 +245,6 @@ def test_fresh_exits_read_what_the_head_reads(registers: int, class_token: bool)
         torch.testing.assert_close(fresh(x), fresh.classifier(read))
 
 
-def test_mimicry_by_hand() -> None:
-    """Tokens off by 2 everywhere, (B, H, W, C) by 3: the mean over images, positions, channels."""
-    stem, tokens, maps = torch.randn(4, 5, 8), torch.randn(4, 5, 8), torch.randn(4, 2, 2, 8)
-    teacher = NetOutput(torch.randn(4, 3), [stem, tokens, maps])
-    student = NetOutput(teacher.logits, [stem, tokens + 2, maps + 3])
-    scales = torch.tensor(node_scales("normalized", teacher))
-    by_hand = (4 / float(tokens.var()) + 9 / float(maps.var())) / 3
-    assert float(mimicry(student, teacher, scales)) == pytest.approx(by_hand)
-
-
 def test_tailored_at_once() -> None:
     """timm's test_vit in parts, from a teacher to the folded network, on real digits."""
     train, val = (DataLoader(one, batch_size=40, shuffle=True) for one in digits())
@@ -332,40 +262,17 @@ def test_tailored_at_once() -> None:
         assert small(images).shape == (40, 10)
 
 
-@pytest.mark.parametrize(
-    ("make", "whole"), [(vit, False), (swin, True), (hybrid, True), (odd, True)]
-)
+@pytest.mark.parametrize(("make", "whole"), [(swin, False), (hybrid, True), (odd, True)])
 def test_exported(make: Any, whole: bool) -> None:
     """The folded student with all of its paths, proxies included, or a route of it."""
     _, backbone = make()
     student = enliven(nt.Student(backbone, skips=2)).eval()
     if not whole:
-        student = nt.cut(student, routed(student, random.Random(2)))
+        student = nt.cut(student, drawn_route(student, random.Random(2)))
     plain, images = nt.fold(student), images_for(backbone, 3)
     answer = load_onnx(to_onnx(plain, backbone.example[1], {}))
     with torch.no_grad():
         close(answer(images).logits, plain(images), 1e-4)
-
-
-def test_the_cut_by_rank_is_of_any_layout() -> None:
-    _, backbone = swin()
-    student = enliven(nt.Student(backbone, skips=2)).eval()
-    plan = decide(student.wiring, student.path_weights().tolist(), threshold=0.01, remove=2)
-    assert len(plan.kept.of_kind("block")) == 2
-    small = nt.cut(student, plan)
-    with torch.no_grad():
-        close(nt.fold(small)(images_for(backbone)), small(images_for(backbone)).logits, 1e-4)
-
-
-def test_best_route_of_tokens() -> None:
-    _, backbone = vit()
-    images = torch.randn(8, 3, 64, 64)
-    loader = DataLoader(TensorDataset(images, torch.arange(8) % CLASSES), batch_size=4)
-    student = nt.Student(backbone)
-    plan = nt.best_route(student, backbone, loader, max_flops=0.5, device="cpu")
-    shares = shares_of(student, backbone, 64, "flops")
-    assert shares.of(student, plan.kept.paths) <= 0.5
-    assert all(one.target == other.source for one, other in pairwise(plan.kept.paths))
 
 
 def test_statistics_of_networks_without_any(accelerator: Accelerator) -> None:
@@ -406,7 +313,6 @@ def test_fixed_removal_after_tokens() -> None:
     [
         (vit, "stem.patch_embed", 6),
         (swin, "stem", 12),
-        (convnext, "stem", 0),
         (hybrid, "blocks.1", 0),
     ],
 )
@@ -418,20 +324,13 @@ def test_channels_of_layers_and_heads_can_go(make: Any, layer: str, heads: int) 
 
 
 @pytest.mark.parametrize("make", [vit, swin])
-def test_pictures_and_times(make: Any) -> None:
+def test_times(make: Any) -> None:
     _, backbone = make()
     student = nt.Student(backbone, skips=2, adapters=True)
-    alpha = student.path_weights().tolist()
-    for figure in (
-        heat_map(student.wiring, alpha),
-        architecture(student.wiring, alpha, stages=backbone.stages),
-    ):
-        assert figure.axes
     table = measure_paths(student, backbone, 64, CPU, batch=2, seconds=0.02)
-    assert table.paths.keys() == {path.key for path in student.wiring.paths}
-    assert all(
-        (table.paths[path.key] > 0) == (path.kind != "identity") for path in student.wiring.paths
-    )
+    assert {key: ms > 0 for key, ms in table.paths.items()} == {
+        path.key: path.kind != "identity" for path in student.wiring.paths
+    }
 
 
 def test_sizes_of_images() -> None:
@@ -439,7 +338,7 @@ def test_sizes_of_images() -> None:
     check_image_size(backbone, 64)
     with pytest.raises(UserError, match=r"image size 80: .* with images of 64×64, does not take"):
         chain_costs(backbone, 80)
-    _, free = convnext()
+    _, free = hybrid()
     check_image_size(free, 96)
     assert chain_costs(free, 96).total.flops > 2 * chain_costs(free, 64).total.flops
     with pytest.raises(UserError, match="needs a multiple of 8 pixels, such as 96"):

@@ -6,20 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED, quick_latency
 from pack_runs import images, own_logits
 from PIL import Image
+from tailor_runs import PUBLISHED, SMALL, quickly
 
-from nettailor import tailoring
-from nettailor.cli import predict, tailor, teach
+from nettailor.cli import predict, tailor
 from nettailor.library import Library
 from nettailor.packing import add_to_library
-
-SMALL = [
-    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "1",
-    "--limit.train", "100", "--limit.test", "50", "--device", "cpu", "--workers", "0",
-    "--prune.tolerance", "100",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +20,9 @@ def runs(tmp_path_factory):
     """Tailored runs that share blocks: by route, and as published."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        quick_latency(patch)
-        patch.setattr(tailoring, "StudentPictures", lambda *_: None)
-        teach.main([*SMALL, "--out", str(out)])
-        tailor.main([*SMALL, "--finetune", "task", "--out", str(out)])
-        tailor.main([*SMALL, *PUBLISHED, "--prune.remove", "[1]", "--out", str(out)])
+        quickly(patch)
+        for way in (["--finetune", "task"], [*PUBLISHED, "--prune.remove", "[1]"]):
+            tailor.main([*SMALL, *way, "--prune.tolerance", "100", "--out", str(out)])
     return sorted((out / "digits" / "tailored").iterdir())
 
 

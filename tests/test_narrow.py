@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import enliven, lively_chain
-from networks import student_along, student_of
+from networks import TRANSFORMERS, student_along, student_of, transformer
 from torch import nn
 
 from nettailor.core.backbone import Backbone
@@ -97,9 +97,9 @@ def test_dead_channels_can_go(name):
         assert torch.equal(value, before[key])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *TRANSFORMERS])
 def test_widths_say_all_that_rebuilding_takes(name):
-    network = NETWORKS[name]()
+    network = transformer(name) if name in TRANSFORMERS else NETWORKS[name]()
     channels = trace_channels(network, 64)
     small = narrow(network, channels, some_kept(channels))
     twin = copy.deepcopy(network)

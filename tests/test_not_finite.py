@@ -1,19 +1,14 @@
 """Losses and weights that become NaN or infinite: named, and what was saved before stays."""
 
 import re
-import signal
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from shell import DIGITS, SMALL, program, run_of
+from shell import DIGITS, SMALL, run_of
 from small_stages import PLAIN, Log, batches, fit_tiny
 from torch import Tensor, nn
 
 from nettailor.core.errors import NotFiniteError
-from nettailor.core.interruption import Interrupted
-from nettailor.core.state import read_state, write_state
-from nettailor.core.watch import StageWatcher
 from nettailor.teacher.objective import CrossEntropy
 
 # In the training loop
@@ -84,32 +79,6 @@ def test_loss_that_is_not_finite_at_once(shell):
     assert shell(*DIGITS, "--overwrite")[0] == 0
 
 
-@pytest.mark.usefixtures("_saved_every_epoch")
-def test_loss_that_is_not_finite_later_keeps_the_epoch_before(shell, monkeypatch):
-    epoch = StageWatcher.epoch
-
-    def interrupt(watcher, *arguments):
-        epoch(watcher, *arguments)
-        raise Interrupted(signal.SIGINT)
-
-    argv = (*DIGITS, "--epochs", "2")
-    with monkeypatch.context() as patched:
-        patched.setattr(StageWatcher, "epoch", interrupt)
-        code, err = shell(*argv)
-    assert code == 130
-    assert re.fullmatch(r"interrupted: [^\n]+ [^\n]+ goes on from what is saved\n", err)
-
-    path = run_of(shell, "digits") / "state" / "teacher.pt"
-    state = read_state(path)
-    next(value for value in state["network"].values() if value.is_floating_point()).fill_(np.nan)
-    write_state(path, state)
-    before = path.read_bytes()
-    code, err = shell(*argv)
-    assert code == 3
-    assert re.fullmatch(r"error: the loss term '\w+' became nan at epoch 2, step 1; [^\n]+\n", err)
-    assert path.read_bytes() == before
-
-
 def test_weights_broken_by_the_last_step_are_not_saved(shell):
     """One step, whose loss is still finite; only what comes after it is not."""
     few = ("--limit.train", "100", "--limit.test", "20")
@@ -117,11 +86,3 @@ def test_weights_broken_by_the_last_step_are_not_saved(shell):
     assert code == 3
     assert re.search(r"the validation loss became \w+ after epoch 1: its last steps", err)
     assert not list(run_of(shell, "digits").rglob("*.pt"))
-
-
-def test_program_ends_on_a_loss_that_is_not_finite(tmp_path):
-    done = program("nettailor", "teach", *DIGITS, "--teacher.lr", "1e30", "--out", str(tmp_path))
-    assert done.returncode == 3
-    assert re.search(r"^error: the loss term 'cross_entropy' became [^\n]+$", done.stderr, re.M)
-    assert "Traceback" not in done.stderr
-    assert "error" not in done.stdout

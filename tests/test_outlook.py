@@ -4,10 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import quick_latency
 from shell import DIGITS, Shell
 
-from nettailor import tailoring
 from nettailor.cli import eliminate, knapsack, tailor, teach
 from nettailor.core.errors import UserError
 
@@ -69,11 +67,7 @@ def test_before_anything_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
 
 
-def test_beside_what_is_there(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    quick_latency(monkeypatch)
-    monkeypatch.setattr(tailoring, "StudentPictures", lambda *_: None)
+def test_beside_what_is_there(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     assert shell(*DIGITS)[0] == 0
     folder = shell.out / "digits" / "teacher" / f"{NAME}-seed0"
     there = f"run folder: {folder} (finished, nothing would be trained)"

@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from nettailor.core.flags import parse
 from nettailor.path_shares import PathCosts
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
-from nettailor.prune.routes import Routes
 from nettailor.session import Session, start_session
 from nettailor.student.costs import shares_of
 from nettailor.student.latency_table import measure_paths
@@ -55,27 +53,6 @@ def test_the_backbones_own_paths_are_all_of_it(backbone, unit):
     assert shares.fixed > 0
     for path, share in by_path.items():
         assert share == 0 if path.kind == "identity" else 0 < share < 1
-
-
-@pytest.mark.parametrize("backbone", BACKBONES[:2])
-def test_the_share_of_a_route_is_that_of_the_network_cut_to_it(backbone):
-    chain, student = pair(backbone)
-    by_flops, by_params = (shares_of(student, chain, 64, unit) for unit in ("flops", "params"))
-    seen = set()
-    for seed in range(2):
-        random = Random(seed)
-        value = [random.uniform(-1, 0) for _ in student.wiring.paths]
-        solved = Routes(student.wiring, value, by_flops.paths, fixed=by_flops.fixed)
-        for route in solved.frontier():
-            seen |= {path.kind for path in route.paths}
-            kept = Wiring(student.wiring.depth, route.paths)
-            network = remove(student, PrunePlan("route", student.wiring, kept))
-            flops = module_flops(network, (3, 64, 64))
-            assert by_flops.of(student, route.paths) == pytest.approx(flops / by_flops.whole)
-            # path logits are no cost of a network that takes one path into every node
-            numbers = parameters(network) - len(route.paths)
-            assert by_params.of(student, route.paths) == pytest.approx(numbers / by_params.whole)
-    assert seen >= {"block", "identity", "exit"}
 
 
 def session_of(folder: Path, *flags: str) -> Session:

@@ -4,42 +4,31 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import no_training, quick_latency
+from conftest import no_training
 from PIL import Image
-from tailored_runs import (
+from shell import Shell
+from tailor_runs import (
+    LEARNT,
     RANK,
     ROUTE,
-    SMALL,
     by_route,
     files_in,
     front_of,
-    refusal,
+    read,
     summary_of,
-    tailored_once,
 )
 
-from nettailor import stage, tailoring
+from nettailor import stage
 from nettailor.cli import predict, tailor
 from nettailor.front import Point
 from nettailor.network import load_network
 from nettailor.student.network import Student
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick_latency(monkeypatch)
-    monkeypatch.setattr(tailoring, "StudentPictures", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tailored_once(tmp_path_factory)
+pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 def command_of(point: Point) -> str:
@@ -48,15 +37,15 @@ def command_of(point: Point) -> str:
 
 
 def test_a_pick_is_a_network_of_its_own_and_leaves_the_run_alone(
-    out: Path,
+    tailored: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    runs = shutil.copytree(out, tmp_path / "runs")
+    runs = shutil.copytree(tailored, tmp_path / "runs")
     before = files_in(runs)
     point = front_of(by_route(runs)).points[1]
-    argv = [*SMALL, *ROUTE, "--pick", command_of(point), "--out", str(runs)]
+    argv = [*LEARNT, *ROUTE, "--pick", command_of(point), "--out", str(runs)]
     tailor.main(argv)
     after = files_in(runs)
     picked = by_route(runs) / "picked" / command_of(point).replace("=", "")
@@ -105,71 +94,36 @@ def test_a_pick_is_a_network_of_its_own_and_leaves_the_run_alone(
     ],
 )
 def test_a_pick_that_cannot_be(
-    out: Path,
+    tailored: Path,
     flags: list[str],
     words: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    before = files_in(out)
-    shown = refusal(monkeypatch, capsys, *SMALL, *flags, "--out", str(out))
+    before = files_in(tailored)
+    shell = Shell(tailored, monkeypatch, capsys)
+    shown = shell.refusal(*LEARNT, *flags, main=tailor.main)
     assert re.search(words, shown), shown
-    assert files_in(out) == before
+    assert files_in(tailored) == before
 
 
-def no_points(front: dict[str, Any]) -> None:
-    front["points"] = []
-
-
-def a_path_too_far(front: dict[str, Any]) -> None:
-    """The student of these settings has no proxies."""
-    front["points"][-1]["paths"] = [[0, 1, "block"], [1, 4, "proxy"], [4, 5, "head"]]
-
-
-def disconnected(front: dict[str, Any]) -> None:
-    del front["points"][-1]["paths"][1]
-
-
-def a_name_that_leads_elsewhere(front: dict[str, Any]) -> None:
-    front["points"][-1]["name"] = "../student"
-
-
-@pytest.mark.parametrize(
-    "damage", [no_points, a_path_too_far, disconnected, a_name_that_leads_elsewhere]
-)
-def test_a_pick_from_a_damaged_front(
-    out: Path,
+def test_a_pick_from_a_run_that_is_damaged_or_half_done(
+    tailored: Path,
     tmp_path: Path,
-    damage: Callable[[dict[str, Any]], None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Also where the point that is asked for is sound."""
-    runs = shutil.copytree(out, tmp_path / "runs")
+    """Of the least point, which is sound, and of the one whose path the student does not have."""
+    runs = shutil.copytree(tailored, tmp_path / "runs")
     file = by_route(runs) / "front.json"
-    front = json.loads(file.read_text(encoding="utf-8"))
+    front = read(file)
     least = command_of(front_of(by_route(runs)).points[0])
-    damage(front)
+    front["points"][-1]["paths"] = [[0, 1, "block"], [1, 4, "proxy"], [4, 5, "head"]]
     file.write_text(json.dumps(front), encoding="utf-8")
-    before = files_in(runs)
+    shell, argv = Shell(runs, monkeypatch, capsys), [*LEARNT, *ROUTE, "--pick"]
     for pick in (least, "flops=1"):
-        argv = [*SMALL, *ROUTE, "--pick", pick, "--out", str(runs)]
-        shown = refusal(monkeypatch, capsys, *argv)
+        shown = shell.refusal(*argv, pick, main=tailor.main)
         assert "front.json: is damaged; tailor again with --overwrite" in shown
-    assert files_in(runs) == before
-
-
-def test_a_pick_from_a_run_that_is_half_done(
-    out: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    runs = shutil.copytree(out, tmp_path / "runs")
-    argv = [*SMALL, *ROUTE, "--out", str(runs)]
     (by_route(runs) / "summary.json").unlink()
-    assert (by_route(runs) / "front.json").exists()
-    before = files_in(runs)
-    shown = refusal(monkeypatch, capsys, *argv, "--pick", "flops=0.9")
+    shown = shell.refusal(*argv, "flops=0.9", main=tailor.main)
     assert "holds no finished run; give the settings of one, or tailor first" in shown
-    assert files_in(runs) == before

@@ -1,6 +1,5 @@
 """Precisions of arithmetic: bf16 on a CPU, and what stays in float32 whatever is asked for."""
 
-import copy
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -9,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import lively_chain
+from networks import lively_chain, student_of
 from shell import DIGITS, SMALL, Shell
 from steps import student_steps
 from torch import nn
@@ -18,7 +17,6 @@ from nettailor.cli import tailor
 from nettailor.core.device import start_accelerator
 from nettailor.core.latency import as_served
 from nettailor.core.scores import classify
-from nettailor.student.network import Student
 
 
 def test_half_precision_without_a_gpu_is_refused(shell: Shell) -> None:
@@ -51,9 +49,7 @@ def bfloat16() -> AbstractContextManager[object]:
 def test_classifiers_compute_in_float32_under_autocast(backbone: str) -> None:
     """Of the teacher and of every head of the student: blocks round to bfloat16, logits do not."""
     chain = lively_chain(backbone)
-    student = Student(
-        copy.deepcopy(chain), skips=1, identities=True, exits=True, batch_norm="follow", shared=True
-    ).eval()
+    student = student_of(backbone, 1).eval()
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad(), bfloat16():
         teacher, out = chain(images), student(images)
@@ -97,14 +93,7 @@ def test_scores_are_of_the_network_in_float32(accelerator: Accelerator) -> None:
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_a_network_as_it_is_served(backbone: str) -> None:
     """Half precision in and out, norms in float32, the original untouched."""
-    student = Student(
-        lively_chain(backbone),
-        skips=1,
-        identities=True,
-        exits=True,
-        batch_norm="follow",
-        shared=True,
-    ).eval()
+    student = student_of(backbone, 1).eval()
     served = as_served(student, torch.bfloat16)
     images = torch.randn(4, 3, 32, 32)
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}

@@ -3,34 +3,23 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED, lively_chain, quick_latency
+from conftest import lively_chain
 from networks import architecture_of
 from PIL import Image
-from predicting import CLASSES, as_json, five_photos, picture, random_run, refusal, run_it
-from sklearn.datasets import load_digits, load_sample_image
+from predicting import CLASSES, as_json, picture, refusal
+from sklearn.datasets import load_sample_image
 
-from nettailor import answering, tailoring
+from nettailor import answering
 from nettailor.classifier import classifier_of_run
-from nettailor.cli import eliminate, predict, tailor
+from nettailor.cli import predict
 from nettailor.core.errors import UserError
 from nettailor.core.families import make_network
 from nettailor.core.image_paths import find_images
 from nettailor.core.imagenet import pretrained_labels, pretrained_preprocessing
 from nettailor.core.preprocessing import Preprocessing, eval_transform
 from nettailor.network import load_network, save_network
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return random_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return five_photos(tmp_path / "photos")
 
 
 def expected_probabilities(run: Path, path: Path) -> torch.Tensor:
@@ -187,47 +176,3 @@ def test_untouched_network_from_a_file(photos, tmp_path, capsys):
             expected = network.eval()(pixels[None]).softmax(dim=1)[0]
         said = {p["label"]: p["probability"] for p in image["predictions"]}
         assert [said[label] for label in labels] == pytest.approx(expected.tolist(), rel=1e-3)
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """Handwritten digits as PNG files: 240 to learn from, 60 to choose by, 100 to test with."""
-    folder = tmp_path_factory.mktemp("digits")
-    content = load_digits()
-    parts = ["train"] * 240 + ["val"] * 60 + ["test"] * 100
-    for index, part in enumerate(parts):
-        path = folder / part / str(content.target[index]) / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((content.images[index] * 15.9).astype(np.uint8)).save(path)
-    return folder
-
-
-@pytest.mark.slow  # quick: the programs of the guide say what predict says
-def test_accuracy_is_that_of_the_runs(digits, tmp_path, capsys, monkeypatch):
-    quick_latency(monkeypatch)
-    monkeypatch.setattr(tailoring, "StudentPictures", lambda *_: None)
-    flags = [
-        "--config", "digits", "--data", str(digits), "--backbone", "test_resnet",
-        "--weights", "none", "--image-size", "32", "--epochs", "1", "--teacher.epochs", "6",
-        "--teacher.lr", "0.1", "--device", "cpu", "--workers", "0", "--out", str(tmp_path),
-    ]  # fmt: skip
-    tailor.main([*flags, "--prune.tolerance=100"])
-    tailor.main([
-        *flags, *PUBLISHED, "--prune.threshold=0", "--prune.remove=[3, 1]", "--prune.tolerance=0",
-    ])  # fmt: skip
-    eliminate.main([*flags, "--top", "[1]", "--references", "[]"])
-    capsys.readouterr()
-    folders = [path.parent for path in tmp_path.rglob("summary.json")]
-    assert len(folders) >= 4, "teacher, two tailored, eliminated; other depths, if it got so far"
-    for folder in folders:
-        images = as_json(capsys, digits / "test", "--run", folder, "--top-k", 1)["images"]
-        right = [
-            image["predictions"][0]["label"] == Path(image["path"]).parent.name for image in images
-        ]
-        assert len(right) == 100
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        expected = summary["accuracy"]["test"]
-        if expected is not None:  # candidates are not tested
-            assert sum(right) == pytest.approx(expected), folder
-    student = next(path.parent for path in tmp_path.rglob("student/model.safetensors"))
-    assert run_it(digits / "test", "--run", student) == 0

@@ -13,23 +13,13 @@ import torch
 from conftest import lively_chain
 from networks import architecture_of
 from PIL import Image
-from predicting import as_json, five_photos, picture, random_run, refusal, run_it
+from predicting import as_json, picture, refusal, run_it
 from safetensors.torch import load_file, save_file
 
 from nettailor.cli import predict
 from nettailor.core.flags import run_command
 from nettailor.core.image_paths import find_images
 from nettailor.network import save_network
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return random_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return five_photos(tmp_path / "photos")
 
 
 @pytest.mark.parametrize(

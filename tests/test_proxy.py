@@ -4,14 +4,13 @@ from copy import deepcopy
 
 import pytest
 import torch
-from conftest import enliven
+from networks import enliven, student_of
 from torch import Tensor, nn
 
 from nettailor.core.backbone import create_backbone
 from nettailor.core.cost import chain_costs, module_flops, parameters
 from nettailor.core.layout import pool
 from nettailor.student.costs import path_costs
-from nettailor.student.network import Student
 from nettailor.student.proxy import Proxy, ScaledBatchNorm2d, scaled_affines
 
 
@@ -79,16 +78,9 @@ def test_bottleneck_proxy_by_hand(channels: int, between: int) -> None:
 
 def test_proxy_costs_an_eighteenth_of_a_basic_block() -> None:
     """Two 3×3 convolutions of C² weights a tap are 18 C², a proxy C²; padding changes nothing."""
-    chain = create_backbone("resnet18", 10)
+    chain = create_backbone("resnet18", 5)
     costs = chain_costs(chain, 64)
-    student = Student(
-        create_backbone("resnet18", 10),
-        skips=1,
-        identities=False,
-        exits=False,
-        batch_norm="follow",
-        shared=True,
-    )
+    student = student_of("resnet18", 1, beside=False)
     paths, total = path_costs(student, chain, 64)
     assert total == costs.total
     by_key = {path.key: cost for path, cost in zip(student.wiring.paths, paths, strict=True)}
@@ -102,15 +94,8 @@ def test_proxy_costs_an_eighteenth_of_a_basic_block() -> None:
 
 def test_proxies_cost_what_they_compute_at_an_odd_size() -> None:
     """67 px: nodes of stride 4 are 17 px, of stride 8 are 9 px."""
-    chain = create_backbone("resnet18", 10)
-    student = Student(
-        create_backbone("resnet18", 10),
-        skips=3,
-        identities=False,
-        exits=False,
-        batch_norm="follow",
-        shared=True,
-    ).eval()
+    chain = create_backbone("resnet18", 5)
+    student = student_of("resnet18", 3, beside=False).eval()
     paths, _ = path_costs(student, chain, 67)
     by_key = {path.key: cost for path, cost in zip(student.wiring.paths, paths, strict=True)}
     assert by_key["proxy-0-1"].flops == 64 * 64 * 17 * 17

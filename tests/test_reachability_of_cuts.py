@@ -5,17 +5,10 @@ from itertools import combinations, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_plan import block, proxy
 
 from nettailor.prune.reachability import closure, fewest_blocks, strongest_route
 from nettailor.student.wiring import Path, Wiring, full_wiring
-
-
-def block(node: int) -> Path:
-    return Path(node - 1, node, "block")
-
-
-def proxy(source: int, target: int) -> Path:
-    return Path(source, target, "proxy")
 
 
 def head(node: int) -> Path:

@@ -2,12 +2,11 @@
 
 import json
 import random
-from copy import deepcopy
 
 import pytest
 import torch
 from conftest import lively_chain
-from networks import BACKBONES, architecture_of, images, lively_student
+from networks import BACKBONES, architecture_of, drawn_route, images, lively_student, masked
 
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
@@ -38,28 +37,6 @@ def plan_of(student: Student, count: int, threshold: float = 0.1) -> PrunePlan:
     return decide(student.wiring, alpha, threshold=threshold, remove=count)
 
 
-def route_of(student: Student, seed: int) -> PrunePlan:
-    """One path into each node that is passed, drawn at random."""
-    generator = random.Random(seed)
-    wiring = student.wiring
-    paths, node = [], wiring.depth
-    while node:
-        paths.append(wiring.paths[generator.choice(wiring.incoming[node])])
-        node = paths[-1].source
-    return PrunePlan("route", wiring, Wiring(wiring.depth, tuple(paths)))
-
-
-def masked(student: Student, plan: PrunePlan) -> Student:
-    """All modules still there, but not a trace of weight on what the plan drops."""
-    result = deepcopy(student)
-    kept = set(plan.kept.paths)
-    with torch.no_grad():
-        for position, path in enumerate(student.wiring.paths):
-            if path not in kept:
-                result.path_weights.logits[position] = -1e9
-    return result
-
-
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_removed_equals_masked(backbone, share):
@@ -72,7 +49,7 @@ def test_removed_equals_masked_beside_identities_and_exits(backbone):
     student = trained(backbone, beside=True)
     compare_with_masked(student, plan_of(student, len(student.blocks) // 2))
     for seed in range(4):
-        compare_with_masked(student, route_of(student, seed))
+        compare_with_masked(student, drawn_route(student, random.Random(seed)))
 
 
 def compare_with_masked(student: Student, plan: PrunePlan) -> None:
@@ -98,7 +75,11 @@ def compare_with_masked(student: Student, plan: PrunePlan) -> None:
 def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone, by):
     student = trained(backbone, beside=by == "route")
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    plan = plan_of(student, len(student.blocks) // 2) if by == "rank" else route_of(student, 0)
+    plan = (
+        plan_of(student, len(student.blocks) // 2)
+        if by == "rank"
+        else drawn_route(student, random.Random(0))
+    )
     smaller = remove(student, plan)
     dropped = {path.key for path in student.wiring.paths} - {p.key for p in plan.kept.paths}
     assert dropped
@@ -155,7 +136,7 @@ def test_saved_and_reloaded_is_bit_identical(tmp_path, backbone, cut, mode):
     if cut == "rank":
         smaller = remove(student, plan_of(student, len(student.blocks) // 2))
     elif cut == "route":
-        smaller = remove(student, route_of(student, 2))
+        smaller = remove(student, drawn_route(student, random.Random(2)))
     if mode == "all":
         smaller.finetune_all()
     place(smaller, torch.device("cpu"))

@@ -26,9 +26,8 @@ def left_out(task: Path) -> LeftOut:
 
 
 def test_the_trials_of_a_search_are_no_runs(tmp_path: Path) -> None:
-    write_run(tmp_path, summary("searched"))
     study = tmp_path / "search" / "tiny-32px-seed0"
-    shutil.copytree(tmp_path / "searched" / "tiny-32px-trial7-0a1b2c-seed0", study / "trials" / "7")
+    shutil.copytree(write_run(tmp_path, summary("searched")), study / "trials" / "7")
     assert len(read_runs([tmp_path])[0]) == 2
     (study / "study.journal").touch()
     assert len(read_runs([tmp_path])[0]) == 1

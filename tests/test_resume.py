@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from kills import curves
 from small_stages import (
     COSINE,
     PLAIN,
@@ -23,7 +24,6 @@ from small_stages import (
     fit_tiny,
     student_and_objective,
 )
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -46,12 +46,11 @@ def fit_student(
     path: Path,
     accelerator: Accelerator,
     *,
-    schedule: Schedule = COSINE,
-    seed: int = 1,
+    schedule: Schedule,
     keep: str = "last",
     watcher: Log | None = None,
 ) -> tuple[Student, Fitted]:
-    student, objective = student_and_objective(seed)
+    student, objective = student_and_objective(1)
     own = [(n, p) for n, p in student.named_parameters() if not n.startswith("path_weights.")]
     groups = parameter_groups(own, schedule)
     groups.append({"params": [student.path_weights.logits], "weight_decay": 0.0, "lr": 0.2})
@@ -80,72 +79,6 @@ def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
 def same(one: nn.Module, other: nn.Module) -> bool:
     mine, theirs = one.state_dict(), other.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[n], theirs[n]) for n in mine)
-
-
-@pytest.mark.usefixtures("_saved_every_epoch")
-@pytest.mark.parametrize(
-    ("schedule", "keep", "power_cut"),
-    [
-        (COSINE, "last", {"after_epoch": 2}),
-        (COSINE, "best", {"in_epoch": 3}),
-        (replace(COSINE, optimizer="adamw", lr=0.003), "best", {"after_epoch": 2}),
-        (replace(COSINE, shape="step-2", warmup_epochs=0), "last", {"in_epoch": 3}),
-    ],
-)
-def test_two_and_two_epochs_are_four(
-    tmp_path: Path,
-    accelerator: Accelerator,
-    schedule: Schedule,
-    keep: str,
-    power_cut: dict[str, int],
-) -> None:
-    """Bit for bit, after an end at an epoch or in the midst of one, in a fresh process's state."""
-    straight, course = fit_student(
-        tmp_path / "straight.pt", accelerator, schedule=schedule, keep=keep
-    )
-    path = tmp_path / "halves.pt"
-    with pytest.raises(KeyboardInterrupt):
-        fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=Log(**power_cut))
-    assert len(read_state(path)["history"]) == 2
-    log = Log()
-    # another random state and another start: everything has to come from the file
-    torch.manual_seed(99)
-    resumed, rest = fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=log)
-    assert [row["epoch"] for row in log.rows] == [3, 4]
-    assert same(resumed, straight)
-    assert timeless(rest.history) == timeless(course.history)
-    assert [row["epoch"] for row in rest.history] == [1, 2, 3, 4]
-    assert rest.best == course.best
-    mine, theirs = read_state(path), read_state(tmp_path / "straight.pt")
-    assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
-
-    # a third call finds nothing to do
-    log = Log()
-    again, rest = fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=log)
-    assert log.rows == []
-    assert same(again, straight)
-    assert timeless(rest.history) == timeless(course.history)
-
-
-@pytest.mark.usefixtures("_saved_every_epoch")
-def test_the_comparison_can_fail(tmp_path: Path, accelerator: Accelerator) -> None:
-    """Another seed, and a resume that forgets the random state or the optimizer's, give others."""
-    one, _ = fit_student(tmp_path / "one.pt", accelerator)
-    other, _ = fit_student(tmp_path / "other.pt", accelerator, seed=2)
-    assert not same(one, other)
-    for forgotten in ("rng", "momentum"):
-        path = tmp_path / f"{forgotten}.pt"
-        with pytest.raises(KeyboardInterrupt):
-            fit_student(path, accelerator, watcher=Log(after_epoch=2))
-        state = read_state(path)
-        if forgotten == "rng":
-            state["random"]["torch"] = torch.Generator().manual_seed(123).get_state()
-        else:
-            for slots in state["optimizer"]["state"].values():
-                slots["momentum_buffer"].zero_()
-        write_state(path, state)
-        resumed, _ = fit_student(path, accelerator)
-        assert not same(one, resumed), forgotten
 
 
 class CutAtTheSecondStep(Log):
@@ -213,8 +146,16 @@ def test_cut_at_every_step_is_as_never_cut(
     assert same(cut, straight)
     assert timeless(rest.history) == timeless(course.history)
     assert rest.best == course.best
+    assert [row["epoch"] for row in rest.history] == list(range(1, schedule.epochs + 1))
     mine, theirs = read_state(path), read_state(tmp_path / "straight.pt")
     assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
+
+    # another call finds nothing to do
+    log = Log()
+    again, rest = fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=log)
+    assert log.rows == []
+    assert same(again, straight)
+    assert timeless(rest.history) == timeless(course.history)
 
 
 def test_a_state_within_an_epoch_that_forgets_gives_others(
@@ -348,20 +289,11 @@ def test_events_and_rows_have_no_gap_and_none_twice(
     straight = Power(tmp_path / "straight", 4, None)
     with closing(straight):
         fit_tiny(tmp_path / "t.pt", accelerator, schedule=schedule, watcher=straight)
-    assert curves(tmp_path) == curves(tmp_path / "straight")
-    assert [step for step, _ in curves(tmp_path)["picture"]] == [0, 1, 2, 3, 4]
-    assert [step for step, _ in curves(tmp_path)["loss/total"]] == [1, 2, 3, 4]
+    mine = curves(tmp_path / "events" / "stage")
+    assert mine == curves(tmp_path / "straight" / "events" / "stage")
+    assert [step for step, _ in mine["picture"]] == [0, 1, 2, 3, 4]
+    assert [step for step, _ in mine["loss/total"]] == [1, 2, 3, 4]
     rows = [line.split(",")[:5] for line in (tmp_path / "metrics.csv").read_text().splitlines()]
     other = (tmp_path / "straight" / "metrics.csv").read_text().splitlines()
     assert rows == [line.split(",")[:5] for line in other]
     assert [row[1] for row in rows] == ["epoch", "1", "2", "3", "4"]
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(folder / "events" / "stage"), size_guidance={"scalars": 0})
-    events.Reload()
-    return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-        if not tag.startswith("seconds/")
-    }

@@ -8,13 +8,12 @@ import pytest
 from conftest import lively_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import student_of
+from networks import all_routes, drawn_route, student_of
 
-from nettailor.core.cost import chain_costs, module_flops, parameters
-from nettailor.prune.plan import PrunePlan
+from nettailor.core.cost import module_flops, parameters
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
-from nettailor.student.costs import path_costs
+from nettailor.student.costs import shares_of
 from nettailor.student.wiring import Path, Wiring, full_wiring
 
 STEP = 1 / 200_000  # of the grid
@@ -36,24 +35,14 @@ def slack(wiring: Wiring) -> float:
 
 
 def everything(wiring: Wiring, value: list[float], cost: list[float], fixed: float) -> list[Route]:
-    """Every route from the stem to the logits, by walking back from them."""
-
-    def into(node: int) -> list[tuple[int, ...]]:
-        if node == 0:
-            return [()]
-        return [
-            (*before, position)
-            for position in wiring.incoming[node]
-            for before in into(wiring.paths[position].source)
-        ]
-
+    """Every route from the stem to the logits."""
     return [
         Route(
             tuple(wiring.paths[position] for position in positions),
             sum(value[position] for position in positions),
             fixed + sum(cost[position] for position in positions),
         )
-        for positions in into(wiring.depth)
+        for positions in all_routes(wiring)
     ]
 
 
@@ -139,7 +128,9 @@ def test_best_within_the_grid(problem, most, least):
     wiring, value, cost, fixed = problem
     routes = everything(wiring, value, cost, fixed)
     gap = 2 * slack(wiring)
-    found = Routes(wiring, value, cost, fixed=fixed).best(most, least=least)
+    solved, costs = Routes(wiring, value, cost, fixed=fixed), [route.cost for route in routes]
+    assert solved.reach() == pytest.approx((min(costs), max(costs)), abs=gap)
+    found = solved.best(most, least=least)
     sure = best_of(routes, least + gap, most - gap)
     possible = best_of(routes, least - 1e-9, most + 1e-9)
     if found is None:
@@ -155,40 +146,6 @@ def test_best_within_the_grid(problem, most, least):
     assert found.value == pytest.approx(sum(value[position] for position in positions))
     exact = fixed + sum(cost[position] for position in positions)
     assert found.cost == pytest.approx(exact, abs=1e-12)
-
-
-@every_wiring
-def test_frontier_is_what_no_other_route_beats(problem):
-    unbeaten: list[Route] = []
-    for route in sorted(problem.routes, key=lambda one: (round(one.cost / STEP), -one.value)):
-        if not unbeaten or route.value > unbeaten[-1].value:
-            unbeaten.append(route)
-    frontier = problem.solved.frontier()
-    assert len(frontier) >= 2
-    assert [route.paths for route in frontier] == [route.paths for route in unbeaten]
-    for leaner, richer in pairwise(frontier):
-        assert leaner.cost < richer.cost
-        assert leaner.value < richer.value
-
-
-@given(problem=problems())
-@settings(max_examples=80, deadline=None)
-def test_frontier_within_the_grid(problem):
-    """Values rise for certain; costs rise but for what the grid rounds."""
-    wiring, value, cost, fixed = problem
-    routes = everything(wiring, value, cost, fixed)
-    gap = slack(wiring)
-    solved = Routes(wiring, value, cost, fixed=fixed)
-    frontier = solved.frontier()
-    for leaner, richer in pairwise(frontier):
-        assert leaner.value < richer.value
-        assert leaner.cost < richer.cost + 2 * gap
-    costs = [route.cost for route in routes]
-    assert frontier[0].cost == pytest.approx(min(costs), abs=2 * gap)
-    assert frontier[-1].value == pytest.approx(max(route.value for route in routes))
-    leanest, dearest = solved.reach()
-    assert leanest == pytest.approx(min(costs), abs=2 * gap)
-    assert dearest == pytest.approx(max(costs), abs=2 * gap)
 
 
 @every_wiring
@@ -264,20 +221,17 @@ def test_routes_by_hand():
             "head-2-3": 0.1, "exit-1-3": 0.05}  # fmt: skip
     keys = [path.key for path in wiring.paths]
     solved = Routes(wiring, [value[key] for key in keys], [cost[key] for key in keys], fixed=0.1)
-    assert [
-        ([path.key for path in route.paths], round(route.value, 9), round(route.cost, 9))
-        for route in solved.frontier()
-    ] == [
-        (["identity-0-1", "exit-1-3"], -4, 0.15),
-        (["identity-0-1", "identity-1-2", "head-2-3"], -3.5, 0.2),
-        (["identity-0-1", "block-1-2", "head-2-3"], -2.5, 0.5),
-        (["block-0-1", "exit-1-3"], -1.5, 0.55),
-        (["block-0-1", "identity-1-2", "head-2-3"], -1, 0.6),
-        (["block-0-1", "block-1-2", "head-2-3"], 0, 0.9),
-    ]
-    for most, worth in ((0.16, -4), (0.49, -3.5), (0.54, -2.5), (0.58, -1.5), (0.7, -1), (2, 0)):
-        route = solved.best(most)
-        assert route.value == pytest.approx(worth)
+    for most, route in (
+        (0.16, (["identity-0-1", "exit-1-3"], -4, 0.15)),
+        (0.49, (["identity-0-1", "identity-1-2", "head-2-3"], -3.5, 0.2)),
+        (0.54, (["identity-0-1", "block-1-2", "head-2-3"], -2.5, 0.5)),
+        (0.58, (["block-0-1", "exit-1-3"], -1.5, 0.55)),
+        (0.7, (["block-0-1", "identity-1-2", "head-2-3"], -1, 0.6)),
+        (2, (["block-0-1", "block-1-2", "head-2-3"], 0, 0.9)),
+    ):
+        found = solved.best(most)
+        keys = [path.key for path in found.paths]
+        assert (keys, round(found.value, 9), round(found.cost, 9)) == route
 
 
 @pytest.mark.parametrize(
@@ -285,26 +239,16 @@ def test_routes_by_hand():
 )
 def test_a_route_costs_what_the_student_cut_to_it_computes(backbone, side):
     """Stem and paths add up to the multiply-adds and parameters of the network that is made."""
-    chain = lively_chain(backbone)
-    student = student_of(backbone, 3)
-    wiring = student.wiring
-    costs, total = path_costs(student, chain, side)
-    stem = chain_costs(chain, side).stem
-    by_path = dict(zip(wiring.paths, costs, strict=True))
-    assert by_path[wiring.of_kind("identity")[0]] == (0, 0)
-    shares = [cost.flops / total.flops for cost in costs]
-    seen: set[Path] = set()
-    for seed in range(6):
-        random = Random(seed)
-        value = [random.uniform(-1, 0) for _ in wiring.paths]
-        frontier = Routes(wiring, value, shares, fixed=stem.flops / total.flops).frontier()
-        for route in random.sample(frontier, min(4, len(frontier))):
-            seen |= set(route.paths)
-            kept = Wiring(wiring.depth, route.paths)
-            smaller = remove(student, PrunePlan("route", wiring, kept))
-            flops = module_flops(smaller, (3, side, side))
-            assert flops == stem.flops + sum(by_path[path].flops for path in route.paths)
-            assert route.cost * total.flops == pytest.approx(flops)
-            numbers = stem.parameters + sum(by_path[path].parameters for path in route.paths)
-            assert parameters(smaller) == numbers + len(route.paths)  # a path has one logit
-    assert {path.kind for path in seen} == {"block", "identity", "proxy", "head", "exit"}
+    chain, student = lively_chain(backbone), student_of(backbone, 3)
+    by_flops, by_params = (shares_of(student, chain, side, unit) for unit in ("flops", "params"))
+    seen: set[str] = set()
+    for seed in range(16):
+        plan = drawn_route(student, Random(seed))
+        seen |= {path.kind for path in plan.kept.paths}
+        smaller = remove(student, plan)
+        flops = module_flops(smaller, (3, side, side))
+        assert by_flops.of(student, plan.kept.paths) == pytest.approx(flops / by_flops.whole)
+        # path logits are no cost of a network that takes one path into every node
+        numbers = parameters(smaller) - len(plan.kept.paths)
+        assert by_params.of(student, plan.kept.paths) == pytest.approx(numbers / by_params.whole)
+    assert seen == {"block", "identity", "proxy", "head", "exit"}

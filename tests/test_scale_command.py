@@ -2,16 +2,13 @@
 
 import csv
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
-from conftest import no_training, quick_latency
 from safetensors.torch import save_file
+from tailor_runs import no_training, quick_latency, summary_of
 
 from nettailor import stage
 from nettailor.cli import compare, export, predict, scale
@@ -59,11 +56,6 @@ def out(tmp_path_factory: pytest.TempPathFactory, argv: list[str]) -> Path:
 
 def run_of(out: Path, name: str) -> Path:
     return out / "scaled" / f"{NAME}-{name}-seed0"
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return content
 
 
 def test_a_summary_says_what_phi_made(out: Path, argv: list[str]) -> None:
@@ -214,34 +206,3 @@ def test_all_sizes_of_a_family_are_compared(out: Path, argv: list[str]) -> None:
     assert [row["input_px"] for row in rows.values()] == ["40", "36", "40"]
     page = (out / "comparison" / "report.html").read_text("utf-8")
     assert "The best within each budget" in page
-
-
-def damage(**changes: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda content: content["scaled"].update(changes)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (damage(width=1e9), r"scaled\.width: .*less than or equal to 10"),
-        (damage(depth=float("nan")), r"scaled\.depth: "),
-        (damage(height=1), r"scaled\.height: "),
-        (damage(width=2.0), "weights of another network"),
-        (lambda content: content.update(backbone="test_resnet"), "'test_resnet' cannot be scaled"),
-        (
-            lambda content: content.update(eliminated={"blocks": 1, "replacement": False}),
-            "eliminated and scaled are given, expected one",
-        ),
-    ],
-)
-def test_damaged_architecture(
-    out: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
-) -> None:
-    folder = shutil.copytree(run_of(out, "phi-0.5"), tmp_path / "run")
-    content = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
-    change(content)
-    (folder / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(UserError, match=message) as caught:
-        load_network(folder)
-    assert str(folder) in str(caught.value)
-    assert "\n" not in str(caught.value)

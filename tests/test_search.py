@@ -136,10 +136,6 @@ def metrics(folder: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
 
-def forbid_training(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("nettailor.stage.fit", no_training)
-
-
 def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
     assert [(trial.user_attrs["number"], trial.state.name) for trial in trials(done)] == [
         (number, "COMPLETE") for number in range(5)
@@ -195,7 +191,7 @@ def require_proposals_follow(found: list[FrozenTrial], started: Search) -> None:
 
 def test_again_it_trains_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that a search does not use may differ."""
-    forbid_training(monkeypatch)
+    monkeypatch.setattr("nettailor.stage.fit", no_training)
     content = (run_folder(runs) / "summary.json").read_bytes()
     again = start(runs, "--student.gamma", "9", "--teacher.lr", "0.5", "--prune.tolerance", "3")
     assert (run_folder(runs) / "summary.json").read_bytes() == content
@@ -405,21 +401,3 @@ def test_training_that_breaks_down_everywhere_is_told(
         start(tmp_path, "--trials", "2")
     assert capsys.readouterr().out.count("broke down: ") == 2
     assert [trial.values[0] for trial in trials(tmp_path)] == [0, 0]
-
-
-def test_damaged_architectures_are_refused(runs: Path) -> None:
-    file = run_folder(runs) / "architecture.json"
-    content = json.loads(file.read_text(encoding="utf-8"))
-    for change, told in (
-        ({"blocks": []}, r"searched\.blocks: "),
-        ({"stem": 10**9}, r"searched\.stem: "),
-        ({"head": 64 if content["searched"]["head"] != 64 else 128}, "weights of another network"),
-    ):
-        damaged = {**content, "searched": {**content["searched"], **change}}
-        file.write_text(json.dumps(damaged), encoding="utf-8")
-        with pytest.raises(UserError, match=told):
-            load_network(run_folder(runs))
-    both = {**content, "eliminated": {"blocks": 1, "replacement": False}}
-    file.write_text(json.dumps(both), encoding="utf-8")
-    with pytest.raises(UserError, match="eliminated and searched are given, expected one"):
-        load_network(run_folder(runs))

@@ -101,12 +101,6 @@ def test_no_images_at_all():
         require_for_parts([], ["train", "val"])
 
 
-@pytest.mark.parametrize("fractions", [{"a": 0.5, "b": 0.4}, {"a": 1.2, "b": -0.2}, {"a": 1.0}])
-def test_fractions_that_are_no_shares(fractions):
-    with pytest.raises(ValueError, match="not shares"):
-        stratified_split([0, 0, 1, 1], fractions, 0)
-
-
 @settings(max_examples=60, deadline=None)
 @given(labels=labelled(), seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_subset_has_the_count_every_class_and_nests(labels, seed, data):

@@ -9,7 +9,6 @@ from test_tailor_loss import LABELS, objective_of
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Backbone, node_specs
-from nettailor.core.device import place
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.student.network import Student
@@ -214,21 +213,6 @@ def test_identities_and_exits_grow_where_they_can(backbone):
     assert all(path.kind in ("head", "exit") for path in wiring.paths[-len(ends) - 1 :])
 
 
-@pytest.mark.parametrize(
-    ("backbone", "node"), [("test_resnet", 1), ("test_convnext", 3), ("regnety_002", 5)]
-)
-def test_an_identity_between_nodes_of_one_shape_is_x(backbone, node):
-    """All blocks but the one into a node, where the identity is the only path."""
-    wiring = full_wiring(len(pair(backbone)[0].blocks), 0, identities=[node])
-    paths = wiring.without([Path(node - 1, node, "block")]).paths
-    student = student_along(backbone, wiring.depth, *paths).eval()
-    assert student.specs[node - 1] == student.specs[node]
-    with torch.no_grad():
-        before, after = student(BATCH).nodes[node - 1 : node + 1]
-    assert before.abs().max() > 0.1
-    assert torch.equal(after, before)
-
-
 @pytest.mark.parametrize("batch_norm", ["follow", "frozen"])
 def test_a_student_cut_at_an_exit(batch_norm):
     """What lies beyond the exit is gone, the neck too; the rest computes what it did."""
@@ -254,24 +238,3 @@ def test_a_student_cut_at_an_exit(batch_norm):
     for name, parameter in smaller.named_parameters():
         if name != "path_weights.logits":  # each weight is that of an only path
             assert (parameter.grad is not None) == name.startswith("heads."), name
-
-
-def test_a_student_built_at_an_exit_is_the_one_cut_there():
-    _, student = pair("test_resnet", beside=True)
-    kept = Path(0, 1, "block"), Path(1, 2, "identity"), Path(2, 5, "exit")
-    smaller = remove(student, PrunePlan("route", student.wiring, Wiring(5, kept))).eval()
-    again = student_along("test_resnet", 5, *kept).eval()
-    assert set(again.state_dict()) == set(smaller.state_dict())
-    again.load_state_dict(smaller.state_dict())
-    with torch.no_grad():
-        assert torch.equal(again(BATCH).logits, smaller(BATCH).logits)
-
-
-def test_channels_last_changes_nothing():
-    _, student = pair("test_resnet")
-    student.eval()
-    with torch.no_grad():
-        expected = student(BATCH).logits
-        moved = place(student, torch.device("cpu"))
-        out = moved(BATCH.contiguous(memory_format=torch.channels_last)).logits
-    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import release, started
+from conftest import no_training, release, started
 
 from nettailor import stage, tailoring
 from nettailor.cli import tailor
@@ -100,14 +100,6 @@ def stamps(out: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def nothing_trains(*_: object, **__: object) -> None:
-    raise AssertionError("something was trained")
-
-
-def forbid_training(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(stage, "fit", nothing_trains)
-
-
 def test_the_jobs_of_a_comparison(tmp_path: Path) -> None:
     config = parse("test", "", [*SMALL, "--eliminate.top", "null", "--out", str(tmp_path)])[0]
     session = start_session(config, Screen())
@@ -171,7 +163,7 @@ def test_again_it_trains_nothing_but_what_was_deleted(
 ) -> None:
     before = stamps(runs)
     with monkeypatch.context() as patch:
-        forbid_training(patch)
+        patch.setattr(stage, "fit", no_training)
         assert start(runs, seeds=[1, 0]) == []
     shown = capsys.readouterr().out
     assert f"6 of 6: eliminated {NAME}-stages2-seed0: finished\n" in shown

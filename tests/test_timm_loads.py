@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import enliven, lively_chain, quick_latency
+from conftest import enliven, lively_chain
 from networks import architecture_of as described
 from networks import student_of
 from safetensors.torch import load_file
@@ -31,9 +31,7 @@ from nettailor.student.network import Student
 CLASSES = ("fuchs", "wolf: grau", "bär 🐻")
 
 
-@pytest.fixture(autouse=True)
-def _quickly(monkeypatch):
-    quick_latency(monkeypatch)
+pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 def architecture_of(backbone: str, **structure: object) -> Architecture:

@@ -135,12 +135,6 @@ def load_task(
 
     Raises UserError for data that is unknown, absent or unfit for a task.
     """
-    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if not 0 < fraction < 1:
-            raise UserError(f"{name} is {fraction}: give a share above 0 and below 1")
-    for name, limit in (("limit_train", limit_train), ("limit_test", limit_test)):
-        if limit is not None and limit < 1:
-            raise UserError(f"{name} is {limit}: give at least 1, or leave it out")
     if group_by is not None and _is_name(data):
         raise UserError(
             f"data is {data!r}, expected a folder of images, in whose paths split.group_by is "

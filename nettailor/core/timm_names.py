@@ -9,16 +9,11 @@ from nettailor.core.backbone import backbone_of
 from nettailor.core.families import make_network
 
 
-def timm_names(backbone: str, image_size: int | None = None) -> dict[str, str]:
-    """The network's name of every tensor of its chain for images of a size, by the chain's name.
+def _all_names(backbone: str, image_size: int | None) -> dict[str, list[str]]:
+    """The network's names of every tensor of its chain, by the chain's; a shared one has several.
 
     Raises UserError for an unknown or unsupported backbone.
     """
-    return {own: theirs[-1] for own, theirs in _all_names(backbone, image_size).items()}
-
-
-def _all_names(backbone: str, image_size: int | None) -> dict[str, list[str]]:
-    """All names of each tensor: one that several layers share has several."""
     with torch.device("meta"):
         network = make_network(backbone, 2, image_size)
     # taken apart, the network keeps its tensors themselves

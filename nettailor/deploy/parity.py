@@ -31,11 +31,11 @@ def difference(network: nn.Module, other: nn.Module, batches: Sequence[Tensor]) 
     return worst / largest if largest else float(worst > 0)
 
 
-def require_parity(name: str, worst: float, tolerance: float = TOLERANCE) -> None:
+def require_parity(name: str, worst: float) -> None:
     """Raise UserError where a file's outputs are not those of the network that it was made of."""
-    if not worst <= tolerance:
+    if not worst <= TOLERANCE:
         raise UserError(
             f"{name}: its outputs differ from the network's by {worst:.1e} of the largest logit, "
-            f"expected at most {tolerance:.0e}; nothing was written: export on another version of "
+            f"expected at most {TOLERANCE:.0e}; nothing was written: export on another version of "
             "torch, or in another format"
         )

@@ -26,11 +26,6 @@ _, TEACH = COMMANDS["teach"]
 
 
 @pytest.fixture(scope="module")
-def warm() -> Warm:
-    return Warm()
-
-
-@pytest.fixture(scope="module")
 def straight(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("straight")
     assert teach(warm, place) == 0

@@ -13,11 +13,6 @@ from kills import COMMANDS, Warm, differences, flip_a_bit, inside_a_save, kill_u
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
 
-@pytest.fixture(scope="module")
-def warm() -> Warm:
-    return Warm()
-
-
 def killed_is_as_never_killed(
     warm: Warm, name: str, folder: Path, *, seeds: range, most: int
 ) -> None:
