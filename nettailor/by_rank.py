@@ -45,12 +45,9 @@ class ByRank(Tailoring):
         prune = self.config.prune
         depths = prune.remove or (*default_depths(len(self.session.stages)), 0)
         plans = by_rank(student, depths, prune.threshold, self.say)
-        shares = self.costs.shares(student)
-        costs = [shares.of(student, plan.kept.paths) for plan in plans]
         spent = Seconds(fitted.seconds, fitted.total_seconds)
-        return Tailored(
-            keep_first(self, plans, costs, target), spent, {"the student before the cut": before}
-        )
+        candidates = keep_first(self, plans, target)
+        return Tailored(candidates, spent, {"the student before the cut": before})
 
     def start(self, plan: PrunePlan) -> Student:
         """The student without what the plan drops, its statistics re-estimated."""

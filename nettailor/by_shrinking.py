@@ -16,7 +16,6 @@ from nettailor.core.latency import share_of_time
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
-from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.front import (
     FRONT_FILE,
@@ -37,7 +36,7 @@ from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.resolve import schedule_of
 from nettailor.session import Session
 from nettailor.share import UNITS
-from nettailor.shrinking import FLOOR, HOPELESS
+from nettailor.shrinking import FLOOR, hopeless_below
 from nettailor.student.costs import shares_of
 from nettailor.student.drawing import tag_of
 from nettailor.student.network import Student
@@ -67,15 +66,15 @@ class ByShrinking(Tailoring):
     def tailored(self, target: float) -> Tailored:
         """Shrink; then fine-tune the last size, or without a budget one that holds."""
         front = self.shrink(target)
-        wiring = self._wiring
-        points, costs = front.points, [point.cost for point in front.points]
+        wiring, points = self._wiring, front.points
         if self.config.budget.given is not None:
             candidates = [self.finetune(points[0].plan(wiring))]
         else:
             losses = [point.loss for point in points]
+            costs = [point.cost for point in points]
             order = in_order(costs, losses, self.config.student.gamma)
             plans = [points[i].plan(wiring) for i in order]
-            candidates = keep_first(self, plans, [costs[i] for i in order], target)
+            candidates = keep_first(self, plans, target)
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
         points = [point._replace(finetuned=ends.get(point.name)) for point in points]
         write_front(self.folder.path, front._replace(points=points))
@@ -121,9 +120,6 @@ class ByShrinking(Tailoring):
                 self._by_the_clock(network)
             return scores
 
-        def hopeless(_: int, last: Scores) -> bool:
-            return last.standing + last.error < target - HOPELESS
-
         def curves(_: nn.Module, epoch: int) -> dict[str, float]:
             prices = ((one.path, network.price(one)) for one in network.removals())
             found = {"cost": network.cost, "target": descent.target(epoch / schedule.epochs)}
@@ -134,7 +130,7 @@ class ByShrinking(Tailoring):
             }
 
         self.session.seed_stage("training the student")
-        stop: Stop | None = None if most else hopeless
+        stop = None if most else hopeless_below(target)
         fitted = self.fit(
             "student", network, schedule, loss, curves, keep="last", validate=validate, stop=stop,
             before_step=descent.before_step,

@@ -9,7 +9,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Stop
-from nettailor.prune.depths import choose, decided
+from nettailor.prune.depths import decided
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.student.network import Student
 
@@ -62,15 +62,11 @@ def by_rank(
     return list(plans.values())
 
 
-def keep_first(
-    bench: Bench, plans: Sequence[PrunePlan], costs: Sequence[float], target: float
-) -> list[Candidate]:
+def keep_first(bench: Bench, plans: Sequence[PrunePlan], target: float) -> list[Candidate]:
     """Fine-tune cuts in their order until one reaches `target` per cent.
 
-    Each stops as soon as it is known whether it reaches the target; the one that is kept, the best
-    where none does, is then fine-tuned to its end.
-
-    costs: of each plan.
+    Each stops as soon as it is known whether it reaches the target; the one that is kept, the first
+    of the best where none does, is then fine-tuned to its end.
 
     Returns those that were tried, the one that is kept first.
     """
@@ -84,10 +80,10 @@ def keep_first(
         tried.append(bench.finetune(plan, enough))
         _tell(bench, tried[-1], tried[-1].verdict(target))
         if tried[-1].reached(target):
+            chosen = tried[-1]
             break
-    by_name = {plan.name: cost for plan, cost in zip(plans, costs, strict=True)}
-    spent = [by_name[candidate.name] for candidate in tried]
-    chosen = tried[choose([candidate.scores.standing for candidate in tried], spent, target)]
+    else:
+        chosen = max(tried, key=lambda candidate: candidate.scores.standing)
     others = [candidate for candidate in tried if candidate is not chosen]
     if not chosen.ended:
         chosen = bench.finetune(chosen.plan)

@@ -29,7 +29,7 @@ from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.share import budget_of
-from nettailor.shrinking import HOPELESS, Snapshot, shrink
+from nettailor.shrinking import Snapshot, hopeless_below, shrink
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -196,22 +196,19 @@ def tailor(
         judge = Judge(teacher=_scores(teacher, val_loader, device), sure=most == inf)
         target = target_of(judge, tolerance)
 
-        def hopeless(_: int, last: Scores) -> bool:
-            return last.standing + last.error < target - HOPELESS
-
         passed = shrink(
             student, teacher, train_loader, val_loader, max_flops=max_flops, max_params=max_params,
             epochs=student_epochs, judge=judge, seed=seed, device=device,
-            stop=hopeless if most == inf else None, precision=precision, run=folder,
+            stop=hopeless_below(target) if most == inf else None, precision=precision, run=folder,
             verbose=verbose,
         )  # fmt: skip
         bench = _Bench(passed, TailorLoss(teacher).after_cut(), train, finetune_epochs, judge)
         if most < inf:
             return fold(bench.finetune(passed[-1].plan).network)
-        costs = [one.cost for one in passed]
-        order = in_order(costs, [one.scores.loss for one in passed], gamma)
+        losses = [one.scores.loss for one in passed]
+        order = in_order([one.cost for one in passed], losses, gamma)
         plans = [passed[i].plan for i in order]
-        kept, *_ = keep_first(bench, plans, [costs[i] for i in order], target)
+        kept, *_ = keep_first(bench, plans, target)
         return fold(kept.network)
 
 

@@ -36,7 +36,16 @@ from nettailor.student.network import Student
 from nettailor.student.wiring import Wiring
 
 FLOOR = 0.1  # of the backbone's cost: where a student that shrinks without a budget would end
-HOPELESS = 10.0  # points below what it has to reach at which a student is not shrunk further
+_HOPELESS = 10.0  # points below what it has to reach at which a student is not shrunk further
+
+
+def hopeless_below(target: float) -> Stop:
+    """Ends the shrinking 10 points below what is to be reached, in %, chance apart."""
+
+    def hopeless(_: int, last: Scores) -> bool:
+        return last.standing + last.error < target - _HOPELESS
+
+    return hopeless
 
 
 class Snapshot(NamedTuple):

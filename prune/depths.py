@@ -1,7 +1,6 @@
 """How deep to cut: which depths to try, and which one to keep."""
 
 import math
-from collections.abc import Sequence
 
 _DEPTHS = 6
 
@@ -32,11 +31,3 @@ def decided(epoch: int, epochs: int, accuracy: float, target: float, error: floa
     """
     hopeless = accuracy + error < target - 3.0
     return accuracy >= target or (math.ceil(epochs / 2) <= epoch and hopeless)
-
-
-def choose(accuracies: Sequence[float], costs: Sequence[float], target: float) -> int:
-    """Position of the cheapest candidate that reaches the target; of the best when none does."""
-    reaching = [i for i, accuracy in enumerate(accuracies) if accuracy >= target]
-    if reaching:
-        return min(reaching, key=lambda i: (costs[i], -accuracies[i]))
-    return max(range(len(accuracies)), key=lambda i: (accuracies[i], -costs[i]))

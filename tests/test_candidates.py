@@ -115,8 +115,7 @@ class Track:
     def kept(self, target: float) -> list[str]:
         """What was tried, in the order in which they are given; the leanest is the first."""
         plans: Any = [Plan(name) for name in self.accuracies]
-        costs = [float(cost) for cost in range(len(plans))]
-        return [one.name for one in keep_first(self, plans, costs, target)]
+        return [one.name for one in keep_first(self, plans, target)]
 
 
 def test_each_stops_when_it_is_decided_and_what_is_kept_goes_on() -> None:
@@ -132,6 +131,12 @@ def test_each_stops_when_it_is_decided_and_what_is_kept_goes_on() -> None:
         "b: before fine-tuning 0.00 %, after 2 epochs 91.00 %: within tolerance",
         "b: before fine-tuning 0.00 %, after 4 epochs 93.00 %: kept",
     ]
+
+
+def test_where_none_reaches_the_first_of_the_best_is_kept() -> None:
+    track = Track(a=[80, 81], b=[84, 85], c=[70, 85], d=[80, 82])
+    assert track.kept(90.0) == ["b", "a", "c", "d"]
+    assert track.calls == [("a", 1), ("b", 1), ("c", 1), ("d", 1), ("b", 2)]
 
 
 def test_loss_and_cost_are_weighed_and_then_dearer_ones_follow() -> None:

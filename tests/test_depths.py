@@ -2,7 +2,7 @@
 
 import pytest
 
-from nettailor.prune.depths import choose, decided, default_depths
+from nettailor.prune.depths import decided, default_depths
 
 
 def test_default_depths_by_hand():
@@ -42,15 +42,3 @@ def test_decided_by_hand():
     assert not decided(8, 9, 86.5, 90.0, 1.0)
     assert decided(8, 9, 86.5, 90.0, 0.25)
     assert not decided(9, 9, 89.9, 90.0, 4.0)
-
-
-def test_the_cheapest_that_reaches_is_chosen():
-    assert choose([90.0, 95.0, 94.5], [10, 30, 20], 94.0) == 2
-    assert choose([94.0, 95.0], [10, 30], 94.0) == 0  # at the target is within it
-    assert choose([94.5, 95.0], [20, 20], 94.0) == 1  # as cheap: the better
-
-
-def test_the_best_is_chosen_where_none_reaches():
-    assert choose([90.0, 93.0, 92.0], [10, 30, 20], 94.0) == 1
-    assert choose([93.0, 93.0], [30, 20], 94.0) == 1  # as good: the cheaper
-    assert choose([10.0], [10], 94.0) == 0
