@@ -29,7 +29,7 @@ class Epoch(NamedTuple):
 def stages_of(folder: Path) -> dict[str, list[Epoch]]:
     """By stage, the epochs in a folder of runs, in the order in which they were trained."""
     found: dict[str, list[Epoch]] = defaultdict(list)
-    for file in sorted(folder.glob("*/metrics.csv"), key=lambda one: one.stat().st_mtime):
+    for file in sorted(folder.rglob("metrics.csv"), key=lambda one: one.stat().st_mtime):
         with file.open(newline="", encoding="utf-8") as rows:
             for row in csv.DictReader(rows):
                 found[row["stage"]].append(Epoch(float(row["seconds"]), float(row["val_seconds"])))
