@@ -5,12 +5,11 @@ from copy import deepcopy
 from typing import Literal, NamedTuple, Self, cast
 
 import torch
-from timm.layers import RmsNorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.backbone import Backbone, node_specs
-from nettailor.core.layout import Places, bring, widen
+from nettailor.core.layout import LAYER_NORMS, Places, bring, widen
 from nettailor.core.parts import proxy_shape
 from nettailor.student.exit import Head, exit_from
 from nettailor.student.grow import grown_wiring
@@ -20,7 +19,7 @@ from nettailor.student.wiring import Path, Wiring
 
 BatchNormPolicy = Literal["train", "follow", "frozen"]
 
-_NORMS = (_BatchNorm, nn.LayerNorm, nn.RMSNorm, RmsNorm)
+_NORMS = (_BatchNorm, *LAYER_NORMS)
 
 
 class StudentOutput(NamedTuple):

@@ -54,9 +54,9 @@ SMALLEST = [
 ]  # fmt: skip
 # of the least images that they take, where these are no 64 pixels
 SIDES = {
-    "halonet_h1": 256, "convmixer_768_32": 70, "efficientformer_l1": 224, "legacy_xception": 71,
-    "inception_resnet_v2": 107, "inception_v3": 107, "inception_v4": 107, "sequencer2d_s": 70,
-    "torchvision:inception_v3": 107,
+    "deepseek_vit_412m": 70, "halonet_h1": 256, "convmixer_768_32": 70, "efficientformer_l1": 224,
+    "legacy_xception": 71, "inception_resnet_v2": 107, "inception_v3": 107, "inception_v4": 107,
+    "sequencer2d_s": 70, "torchvision:inception_v3": 107,
 }  # fmt: skip
 QUICK = ("test_convnext", "cspnext_tiny", "test_mambaout", "test_vit")
 every = pytest.mark.parametrize(

@@ -11,12 +11,18 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import RmsNorm
+from timm.layers import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
+from timm.layers.norm import RmsNorm2dFp32, RmsNormFp32, SimpleNorm2dFp32, SimpleNormFp32
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.errors import UserError
 
+# which scale the channels of each position by themselves
+LAYER_NORMS = (
+    nn.LayerNorm, nn.RMSNorm, RmsNorm, RmsNorm2d, RmsNormFp32, RmsNorm2dFp32, SimpleNorm,
+    SimpleNorm2d, SimpleNormFp32, SimpleNorm2dFp32,
+)  # fmt: skip
 Layout = Literal["nchw", "nhwc", "tokens"]
 Shape = tuple[int, ...]
 Stride = int | Fraction
@@ -119,9 +125,9 @@ def features_of(x: Tensor, layout: Layout, prefix: int) -> Tensor:
 
 def channel_axis_of(module: nn.Module) -> int:
     """The axis that a layer takes for the channels of what it reads: 1, -1, or 0 if it has none."""
-    if isinstance(module, nn.Linear | nn.LayerNorm | nn.RMSNorm | RmsNorm | nn.MultiheadAttention):
-        # layer norms of (B, C, H, W) are called LayerNorm2d in timm and torchvision
-        return 1 if type(module).__name__.endswith("2d") else -1
+    if isinstance(module, (nn.Linear, nn.MultiheadAttention, *LAYER_NORMS)):
+        # layer norms of (B, C, H, W) are called such as LayerNorm2d in timm and torchvision
+        return 1 if "2d" in type(module).__name__ else -1
     return int(isinstance(module, nn.Conv2d | nn.GroupNorm | _BatchNorm))
 
 
