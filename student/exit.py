@@ -104,7 +104,7 @@ def exit_from(chain: Backbone, node: NodeSpec) -> Head:
     finer = int(node_specs(chain)[-1].stride // node.stride)
     if finer > 1 and chain.family == "inverted-residual":
         first = nn.AvgPool2d(finer, ceil_mode=True)
-        neck = nn.Sequential(OrderedDict([("first", first), *neck.named_children()]))
+        neck = nn.Sequential(OrderedDict([("first", first), ("neck", neck)]))
     return Head(neck, fresh_classifier(features, chain.classes))
 
 

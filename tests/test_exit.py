@@ -55,7 +55,7 @@ def test_an_exit_of_inverted_residuals_computes_its_layers() -> None:
     head = exit_from(chain, NodeSpec(8, 16)).train()
     nodes = torch.randn(4, 8, 6, 6)
     x = nodes.reshape(4, 8, 3, 2, 3, 2).mean((3, 5))
-    weight = head.neck.get_submodule("conv").weight
+    weight = head.neck.get_submodule("neck.conv").weight
     with torch.no_grad():
         y = torch.einsum("oi,bihw->bohw", weight[:, :, 0, 0], x)
         y = (y - y.mean((0, 2, 3), keepdim=True)) / (
