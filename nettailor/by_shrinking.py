@@ -36,7 +36,7 @@ from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.resolve import schedule_of
 from nettailor.session import Session
 from nettailor.share import UNITS
-from nettailor.shrinking import FLOOR, hopeless_below
+from nettailor.shrinking import FLOOR, hopeless
 from nettailor.student.costs import shares_of
 from nettailor.student.drawing import tag_of
 from nettailor.student.network import Student
@@ -130,9 +130,12 @@ class ByShrinking(Tailoring):
             }
 
         self.session.seed_stage("training the student")
-        stop = None if most else hopeless_below(target)
+
+        def ends(_: int, last: Scores) -> bool:
+            return most is None and hopeless(network, self.judge, last, target)
+
         fitted = self.fit(
-            "student", network, schedule, loss, curves, keep="last", validate=validate, stop=stop,
+            "student", network, schedule, loss, curves, keep="last", validate=validate, stop=ends,
             before_step=descent.before_step,
         )  # fmt: skip
         if self.config.budget.max_latency_ms:

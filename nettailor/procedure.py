@@ -29,7 +29,7 @@ from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.share import budget_of
-from nettailor.shrinking import Snapshot, hopeless_below, shrink
+from nettailor.shrinking import Snapshot, shrink
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -199,7 +199,7 @@ def tailor(
         passed = shrink(
             student, teacher, train_loader, val_loader, max_flops=max_flops, max_params=max_params,
             epochs=student_epochs, judge=judge, seed=seed, device=device,
-            stop=hopeless_below(target) if most == inf else None, precision=precision, run=folder,
+            target=target if most == inf else None, precision=precision, run=folder,
             verbose=verbose,
         )  # fmt: skip
         bench = _Bench(passed, TailorLoss(teacher).after_cut(), train, finetune_epochs, judge)

@@ -22,7 +22,6 @@ from nettailor.core.files import (
 from nettailor.core.judge import Judge
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, as_scores, classify
-from nettailor.core.trainer import Stop
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, seeded
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.plan import PrunePlan
@@ -39,13 +38,20 @@ FLOOR = 0.1  # of the backbone's cost: where a student that shrinks without a bu
 _HOPELESS = 10.0  # points below what it has to reach at which a student is not shrunk further
 
 
-def hopeless_below(target: float) -> Stop:
-    """Ends the shrinking 10 points below what is to be reached, in %, chance apart."""
+def hopeless(network: Shrinking, judge: Judge, last: Scores, target: float) -> bool:
+    """Whether a student has lost too much to be shrunk further.
 
-    def hopeless(_: int, last: Scores) -> bool:
-        return last.standing + last.error < target - _HOPELESS
+    It is 10 points and its standard error below what it has to reach, or, where it never was that
+    good, below the best that it was: at a learning rate that does not fall it is behind a teacher
+    that was trained to its end.
 
-    return hopeless
+    Args:
+        last: on validation, now; the best is noted.
+        target: in %, of the judge's metric.
+    """
+    now, before = judge.value(last), float(network.reached)
+    network.reached.fill_(max(now, before))
+    return now + (last.accuracy_error or 0.0) < min(target, before) - _HOPELESS
 
 
 class Snapshot(NamedTuple):
@@ -80,7 +86,7 @@ def shrink(
     lr: float = 0.001,
     distill: float = 0.5,
     judge: Judge | None = None,
-    stop: Stop | None = None,
+    target: float | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
@@ -107,7 +113,9 @@ def shrink(
         epochs: of it all.
         lr: after an epoch of warm-up, of adamw; exits have three times as much.
         distill: λ, the weight of the distillation.
-        judge, stop, seed, device, precision, run, verbose: as for `fit`.
+        target: ends where the student has fallen 10 points below it, in % of the judge's metric on
+            validation, or, where it was never that good, below its own best; None: never.
+        judge, seed, device, precision, run, verbose: as for `fit`.
         name: of this call in the run.
         network: how the student is wrapped; another class chooses otherwise what goes.
 
@@ -140,10 +148,10 @@ def shrink(
     screen = Screen()
     screen.console.quiet = not verbose
     snapshots: dict[int, Snapshot] = {}
-    finished = 0
+    finished, judging = 0, judge or Judge()
 
     def validate(module: nn.Module) -> Scores:
-        scores = (judge or Judge()).of(classify(module, checked(val_loader), accelerator).scores())
+        scores = judging.of(classify(module, checked(val_loader), accelerator).scores())
         passed = Snapshot(
             finished + 1, shrinking.cost, shrinking.cut("passed"), scores, student.wiring
         )
@@ -156,7 +164,7 @@ def shrink(
     def ends(epoch: int, scores: Scores) -> bool:
         nonlocal finished
         finished = epoch
-        return stop is not None and stop(epoch, scores)
+        return target is not None and hopeless(shrinking, judging, scores, target)
 
     schedule = Schedule(
         epochs=epochs, optimizer="adamw", lr=lr, weight_decay=5e-4, shape="constant",

@@ -48,13 +48,15 @@ class Shrinking(nn.Module):
         least: the cost that is shrunk to, a scalar; it may be set anew.
         taken: which of its paths are on the route, (paths,). rises: what the loss rose by, in nats,
             when it was last tried without a block, or to end in an exit, (paths,); NaN before that.
-        since: steps since something was taken out, a scalar. All four are kept in states.
+        since: steps since something was taken out, a scalar. reached: the best of validation so
+            far, in %, a scalar. All five are kept in states.
     """
 
     least: Tensor
     taken: Tensor
     rises: Tensor
     since: Tensor
+    reached: Tensor
 
     def __init__(self, student: Student, shares: PathShares, least: float) -> None:
         """The whole backbone's route.
@@ -73,6 +75,7 @@ class Shrinking(nn.Module):
         self.register_buffer("taken", torch.tensor(whole))
         self.register_buffer("rises", torch.full((len(paths),), math.nan))
         self.register_buffer("since", torch.tensor(0))
+        self.register_buffer("reached", torch.tensor(0.0, dtype=torch.float64))
         self._momenta = Momenta(student)
         self._number = {path: number for number, path in enumerate(paths)}
         self._cost = dict(zip(paths, shares.paths, strict=True))

@@ -13,6 +13,8 @@ from conftest import enliven, lively_chain
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from nettailor.core.judge import Judge
+from nettailor.core.scores import Scores
 from nettailor.core.training_state import TrainingState
 from nettailor.errors import UserError
 from nettailor.fitting import Run
@@ -20,7 +22,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Removal, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
-from nettailor.shrinking import Snapshot, shrink
+from nettailor.shrinking import Snapshot, hopeless, shrink
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path
@@ -191,6 +193,25 @@ def test_running_statistics_begin_anew_after_a_change() -> None:
         assert not network.settle(), "its own momentum from here on"
         assert norm.momentum == 0.1
         network.take(network.removals()[0].route)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "ends"),
+    [
+        ([95.0, 81.0, 80.0, 79.9], [False, False, False, True]),  # of 90 %
+        ([70.0, 61.0, 60.0, 59.9], [False, False, False, True]),  # it never had more than 70 %
+        ([50.0, 70.0, 59.0], [False, False, True]),
+    ],
+)
+def test_ten_points_below_what_it_has_to_reach_or_ever_had_it_ends(
+    accuracies: list[float], ends: list[bool]
+) -> None:
+    """A class that is lost counts like many points, and does not end it."""
+    network, found = grown(), []
+    for accuracy in accuracies:
+        last = Scores(accuracy, accuracy, 1.0, judged=accuracy - 40)
+        found.append(hopeless(network, Judge(), last, 90.0))
+    assert found == ends
 
 
 def test_exits_are_left_out_that_cannot_be_as_dear_as_the_budget():
