@@ -27,7 +27,7 @@ from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
 from nettailor.core.weights import WeightsSource
-from nettailor.evidence import gather
+from nettailor.evidence import Evidence, gather
 from nettailor.figures import summary
 from nettailor.loaders import Loaders
 from nettailor.network import save_network
@@ -36,6 +36,7 @@ from nettailor.stage import train_stage
 from nettailor.teacher.objective import CrossEntropy
 
 _SHOWN = 16  # training images, in TensorBoard
+_FEW_STEPS, _LEARNT = 2000, 90.0  # below both, in steps and in %, more epochs are called for
 
 
 class Teacher(NamedTuple):
@@ -172,11 +173,14 @@ def finetune(
         sides["teacher"] = beside.architecture.preprocessing.image_size
     with session.screen.counting("timing") as tell:
         latency = measure_latency(in_turn, sides, device, tell=tell)
+    evidence = from_main(lambda: gather(session.loaders, folder.path, chain, latency[kind]))
+    if kind == "teacher":
+        _warn_of_few_steps(session, evidence, run.schedule)
     result = summary(
         kind,
         session,
         network=chain,
-        evidence=from_main(lambda: gather(session.loaders, folder.path, chain, latency[kind])),
+        evidence=evidence,
         size=weights.stat().st_size,
         train_seconds=fitted.seconds,
         total_seconds=fitted.total_seconds + time.perf_counter() - started,
@@ -187,6 +191,21 @@ def finetune(
     )
     session.finish(folder, result)
     return result
+
+
+def _warn_of_few_steps(session: Session, evidence: Evidence, schedule: Schedule) -> None:
+    """Say where a teacher has not even learnt its own training images, and had few steps for it."""
+    steps, learnt = (
+        schedule.epochs * session.loaders.train.steps_per_epoch,
+        evidence.scores["train"],
+    )
+    assert learnt is not None, "the training images were read"
+    if steps < _FEW_STEPS and learnt.accuracy < _LEARNT:
+        session.screen.say(
+            f"warning: the teacher is not trained to its end: after {steps} steps it takes "
+            f"{learnt.accuracy:.0f} % of its own training images for what they are. Give it more "
+            "--teacher.epochs, such as three times as many"
+        )
 
 
 def _warn_of_missed_classes(session: Session, name: str, scores: Scores) -> None:
