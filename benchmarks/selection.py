@@ -68,7 +68,7 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     add("teacher", teacher, time.process_time() - started)
 
     def finish(name: str, network: nn.Module, seconds: float) -> None:
-        started = time.process_time()
+        started, network = time.process_time(), deepcopy(network)
         nt.fit(network, nt.TailorLoss(teacher).after_cut(), epochs=given.epochs[2], **how)
         add(name, network, seconds + time.process_time() - started)
 

@@ -6,10 +6,10 @@ The two kinds of step run in turn in one process, so that a drifting machine is 
 figure is the ratio of their medians.
 
 The floor, in passes over the backbone (forward = 1, gradient of the inputs = 1, gradient of the
-weights = 1): a plain step takes 3. A live teacher adds 1 forward pass. The default student takes
-3 C + 1 where its route costs C of the backbone: 1.33 beside a plain step at its start, which is
-timed here, and 0.43 at the least; the published one, with frozen blocks, 2 + 1, so 1.0 before any
-proxy (`--skips`) is.
+weights = 1): a plain step takes 3. The default student takes as many at its start, which is timed
+here, and 3 C + 1 once something is gone, where its route costs C of the backbone and the teacher is
+asked (`whole_way.py` times a whole run); the published one, with frozen blocks, 2 + 1, so 1.0
+before any proxy (`--skips`) is.
 
 Operations are operators of torch in one step, forward and backward; views, bare allocations and
 the optimizer are left out. On a GPU each is a launch or more, some 5 to 10 microseconds.

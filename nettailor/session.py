@@ -22,6 +22,7 @@ from nettailor.core.listing import note_images, require_same_images
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.run_folder import LISTING_FILE, RunFolder
 from nettailor.core.seeding import seed_stage
+from nettailor.core.watch import told
 from nettailor.core.weights import WeightsSource
 from nettailor.loaders import Loaders
 from nettailor.places import Places
@@ -89,7 +90,12 @@ class Session:
         accuracy = {f"{split} accuracy": value for split, value in figures["accuracy"].items()}
         costs = {"parameters": figures["params"]["total"], "FLOPs": figures["flops"]}
         events, settings = folder.path / "events" / "hparams", flat(as_settings(self.config))
-        ranks.from_main(lambda: note_figures(events, settings, accuracy | costs))
+
+        def note() -> None:
+            with told(events):
+                note_figures(events, settings, accuracy | costs)
+
+        ranks.from_main(note)
         folder.finish(figures)
 
     def require_same_task(self, folder: RunFolder) -> None:

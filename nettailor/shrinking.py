@@ -41,9 +41,9 @@ _HOPELESS = 10.0  # points below what it has to reach at which a student is not 
 def hopeless(network: Shrinking, judge: Judge, last: Scores, target: float) -> bool:
     """Whether a student has lost too much to be shrunk further.
 
-    It is 10 points and its standard error below what it has to reach, or, where it never was that
-    good, below the best that it was: at a learning rate that does not fall it is behind a teacher
-    that was trained to its end.
+    It is 10 points and the standard error of its accuracy below what it has to reach, or, where it
+    never was that good, below the best that it was: at a learning rate that does not fall it is
+    behind a teacher that was trained to its end.
 
     Args:
         last: on validation, now; the best is noted.

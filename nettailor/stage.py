@@ -13,7 +13,8 @@ from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.trainer import fit
 from nettailor.core.training_state import Fitted
 from nettailor.core.watch import EpochLines, Pictures, StageWatcher, Watcher
-from nettailor.prune.shrink import Shrinking, shrinking_groups
+from nettailor.prune.groups import shrinking_groups
+from nettailor.prune.shrink import Shrinking
 from nettailor.student.groups import student_groups
 from nettailor.student.network import Student
 

@@ -15,7 +15,6 @@ from nettailor.prune.shrink_loss import ShrinkLoss
 TRIED_ON = 3  # batches that removals are tried on
 _FROM, _TO = 0.08, 0.9  # of the steps: where the target begins to fall, and where it has fallen
 _SOON = 0.1  # of the steps: how far ahead a removal's saving counts
-_MARKS = 4  # in an epoch; at those of its first half the cost is compared with its target
 
 
 class Descent:
@@ -25,7 +24,7 @@ class Descent:
     cost of m, where f rises from 0 to 1 between 8 % and 90 % of the steps. At the beginning, the
     first quarter and the middle of an epoch, while the network costs more, the part goes that the
     loss misses least by its cost. In the second half the network gets over it: what an epoch leaves
-    can be kept.
+    can be kept. In the last epoch's middle the target is m.
 
     All depends on the step and the network: training that goes on takes the same parts out.
 
@@ -72,10 +71,10 @@ class Descent:
         step: how many were taken.
         """
         last, went = step + 1 == self._steps, False
-        place = step % self._of_epoch
-        marked = place % max(1, self._of_epoch // _MARKS) == 0 and 2 * place <= self._of_epoch
-        if marked or last:
-            done = 1.0 if last else step / self._steps
+        quarter, half = self._of_epoch // 4, self._of_epoch // 2
+        if step % self._of_epoch in (0, quarter, half) or last:
+            final = step >= self._steps - self._of_epoch + half
+            done = 1.0 if final else step / self._steps
             went = self.reach(self.target(done), soon=self.target(done + _SOON))
         return self.network.settle() or went
 

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nettailor.core.modes import training
-from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
@@ -19,7 +18,6 @@ from nettailor.student.wiring import Path, Wiring
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, the teacher's logits)
 WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
-_EXITS = 3  # times the learning rate of the others, at which exits train
 _DUST = 1e-4  # of the backbone's cost: what is no saving
 
 
@@ -77,9 +75,10 @@ class Shrinking(nn.Module):
         self.register_buffer("since", torch.tensor(0))
         self.register_buffer("reached", torch.tensor(0.0, dtype=torch.float64))
         self._momenta = Momenta(student)
-        self._number = {path: number for number, path in enumerate(paths)}
         self._cost = dict(zip(paths, shares.paths, strict=True))
+        # as the buffers say, without waiting for the device
         self._route: tuple[Path, ...] | None = None
+        self._since: int | None = None
         blocks = student.wiring.of_kind("block")
         dearest = {
             end: shares.of(student, [*blocks[: end.source], end])
@@ -115,26 +114,30 @@ class Shrinking(nn.Module):
         here = [path in set(route) for path in self.student.wiring.paths]
         self.taken.copy_(torch.tensor(here))
         self.since.zero_()
-        self._route = None
+        self._route = self._since = None
 
     def _load_from_state_dict(self, *args: object) -> None:
         super()._load_from_state_dict(*args)
-        self._route = None
+        self._route = self._since = None
 
     def settle(self) -> bool:
-        """Before a step: running statistics begin anew after a change.
+        """Before a step: running statistics begin anew after a change, and at the start.
 
-        It moves what later layers see, and then they learn: a step counts by the square of how many
-        came before it, until a momentum of 0.1 forgets sooner. Returns whether it does not yet.
+        It moves what later layers see, and then they learn: n steps after it they follow a batch by
+        3 / (n + 3), n a power of two, until a norm's own momentum is more. Returns whether one is
+        another than at the last step.
         """
-        share = 3 / (int(self.since) + 3)
+        if self._since is None:
+            self._since = int(self.since)
+        power = 1 << self._since.bit_length() >> 1
+        self._since += 1
         self.since += 1
-        return self._momenta.at_least(share, self.student)
+        return self._momenta.at_least(3 / (power + 3))
 
     def cut(self, name: str) -> Student:
         """A copy of what is left, as a network of its own."""
         smaller = remove(self.student, PrunePlan.keeping(name, self.wiring, self.route))
-        self._momenta.at_least(0.0, smaller)
+        self._momenta.put_back(smaller)
         return smaller
 
     @property
@@ -212,12 +215,10 @@ class Shrinking(nn.Module):
         found = [Removal(*way, cost - self.cost_of(way[-1])) for way in ways]
         return [one for one in found if one.saved > _DUST]
 
-    def price(self, removal: Removal, most: float = math.inf) -> float:
-        """Nats for all of the backbone's cost, at least 0, as last tried; NaN where it never was.
-
-        most: what is saved beyond it counts for nothing.
-        """
-        return max(float(self.rises[self._number[removal.path]]), 0.0) / min(removal.saved, most)
+    def price(self, removal: Removal) -> float:
+        """Nats for all of the backbone's cost, as last tried; NaN where it never was."""
+        rise = float(self.rises[self.wiring.paths.index(removal.path)])
+        return max(rise, 0.0) / removal.saved
 
     @torch.no_grad()
     def next(
@@ -242,6 +243,8 @@ class Shrinking(nn.Module):
         """
         most = max(self.cost - goal, _DUST)
         aim = min(self.dearest_within(self.route), (1 - WITHIN) * float(self.least)) - _DUST
+        paths, options = self.wiring.paths, self.removals()
+        rises = dict(zip(paths, self.rises.tolist(), strict=True))
         with training(self), statistics_kept(self):
             passes = [self._nodes(images) for images, *_ in batches]
 
@@ -253,27 +256,35 @@ class Shrinking(nn.Module):
 
             def measure(one: Removal) -> None:
                 ends = (self._on(nodes[one.place], one.route[one.place :]) for nodes in passes)
-                self.rises[self._number[one.path]] = lost(ends) - now
+                rises[one.path] = float(lost(ends) - now)
 
-            options = self.removals()
-            tried = [
-                one
+            def price(one: Removal) -> float:
+                rise = rises[one.path]  # where the loss is not a number, nothing is known for it
+                return math.inf if math.isnan(rise) else max(rise, 0.0) / min(one.saved, most)
+
+            tried = {
+                one.path
                 for one in options
-                if one.path.kind != "block" or math.isnan(self.rises[self._number[one.path]])
-            ]
-            for one in tried:
-                measure(one)
-            left = list(options)
-            while left:
-                cheapest = min(left, key=lambda one: self.price(one, most))
-                if self.dearest_within(cheapest.route) < aim:
+                if one.path.kind != "block" or math.isnan(rises[one.path])
+            }
+            for one in options:
+                if one.path in tried:
+                    measure(one)
+            left, fitting = list(options), set[Path]()
+            found = None
+            while left and found is None:
+                cheapest = min(left, key=price)
+                path = cheapest.path
+                if path not in fitting and self.dearest_within(cheapest.route) < aim:
                     left.remove(cheapest)
-                elif cheapest in tried:
-                    return cheapest
+                elif path in tried:
+                    found = cheapest
                 else:
                     measure(cheapest)
-                    tried.append(cheapest)
-        return min(options, key=lambda one: one.saved, default=None)
+                    tried.add(path)
+                    fitting.add(path)
+        self.rises.copy_(torch.tensor([rises[path] for path in paths]))
+        return found or min(options, key=lambda one: one.saved, default=None)
 
     def dearest_within(self, route: Sequence[Path]) -> float:
         """The highest cost up to `least` of what a route can still shrink to; 0 where none is."""
@@ -283,18 +294,3 @@ class Shrinking(nn.Module):
         cost = [self._cost[one] for one in wiring.paths]
         found = Routes(wiring, cost, cost, fixed=self.shares.fixed).best(float(self.least))
         return 0.0 if found is None else found.cost
-
-
-def shrinking_groups(network: Shrinking, schedule: Schedule) -> list[dict[str, Any]]:
-    """As `parameter_groups`, but exits train at three times the rate.
-
-    They are fresh, and what they read is not.
-    """
-    keys = tuple(f"student.heads.{path.key}." for path in network.wiring.of_kind("exit"))
-    named = list(network.named_parameters())
-    exits = [one for one in named if one[0].startswith(keys)]
-    others = [one for one in named if not one[0].startswith(keys)]
-    quick = parameter_groups(exits, schedule)
-    for group in quick:
-        group["lr"] = _EXITS * schedule.lr
-    return [*parameter_groups(others, schedule), *quick]

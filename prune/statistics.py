@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from accelerate import Accelerator
@@ -48,33 +49,38 @@ def reestimate(
 
 
 class Momenta:
-    """By how much running statistics follow each batch, by the names of a network's norms."""
+    """By how much a network's running statistics follow each batch."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._own = {name: norm.momentum for name, norm in _norms(network)}
+        self._norms = _norms(network)
+        self._own = {name: norm.momentum for name, norm in self._norms}
 
-    def at_least(self, share: float, network: nn.Module) -> bool:
-        """Set those of a network, or of a part of it, to their own or a share; whether any rose."""
-        rose = False
-        for name, norm in _norms(network):
+    def at_least(self, share: float) -> bool:
+        """Set them to their own or a share, whichever is more; whether one has changed."""
+        before = [norm.momentum for _, norm in self._norms]
+        for name, norm in self._norms:
             own = self._own[name]
             norm.momentum = own if own is None else max(own, share)
-            rose |= norm.momentum != own
-        return rose
+        return before != [norm.momentum for _, norm in self._norms]
+
+    def put_back(self, part: nn.Module) -> None:
+        """Their own, in a copy of a part of the network with the same names."""
+        for name, norm in _norms(part):
+            norm.momentum = self._own[name]
 
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
     """Inside, batch norms normalise by the batch and their running statistics stay."""
     norms = [norm for _, norm in _norms(network)]
-    momenta = [norm.momentum for norm in norms]
+    kept = [(norm.momentum, deepcopy(norm.num_batches_tracked)) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, (momentum, seen) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, seen
 
 
 def _norms(network: nn.Module) -> list[tuple[str, _BatchNorm]]:

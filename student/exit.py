@@ -97,14 +97,15 @@ def _reads_positions(chain: Backbone) -> bool:
 def exit_from(chain: Backbone, node: NodeSpec) -> Head:
     """An exit that reads a node.
 
-    It is the head of fixed removal (ELimNet), no wider than 256 channels; its convolution reads the
-    node average-pooled to the resolution of the last node, as the pretrained head does.
+    Like the head of fixed removal (ELimNet), but no wider than 256 channels, and its convolution
+    reads the node average-pooled to the resolution of the last one, which the pretrained head
+    reads.
     """
     neck, features = fresh_neck(chain, node, min(HEAD_EXPANSION * node.channels, _LEAN_WIDTH))
     finer = int(node_specs(chain)[-1].stride // node.stride)
     if finer > 1 and chain.family == "inverted-residual":
-        first = nn.AvgPool2d(finer, ceil_mode=True)
-        neck = nn.Sequential(OrderedDict([("first", first), ("neck", neck)]))
+        pool = nn.AvgPool2d(finer, ceil_mode=True)
+        neck = nn.Sequential(OrderedDict([("pool", pool), ("neck", neck)]))
     return Head(neck, fresh_classifier(features, chain.classes))
 
 

@@ -31,6 +31,8 @@ def descent(
     least: float = LEAST,
     *,
     adapters: bool = False,
+    epochs: int = EPOCHS,
+    steps: int = STEPS,
 ) -> Descent:
     """Of a student whose exits are known; dropout draws from torch's generator at each step."""
     teacher, chain = (lively_chain("test_resnet", CLASSES) for _ in range(2))
@@ -40,7 +42,7 @@ def descent(
     network = Shrinking(student, shares_of(student, chain, 32, "flops"), least)
     tried = islice(batches(STEPS * 8).epoch(0), TRIED_ON)
     loss = ShrinkLoss(teacher)
-    return Descent(network, loss, tried, accelerator, epochs=EPOCHS, steps_per_epoch=STEPS)
+    return Descent(network, loss, tried, accelerator, epochs=epochs, steps_per_epoch=steps)
 
 
 def test_the_target_by_hand(accelerator: Accelerator) -> None:
@@ -67,7 +69,8 @@ def test_parts_go_in_the_first_half_of_an_epoch_and_not_below_the_target(
     for step in range(EPOCHS * STEPS):
         before, looks = network.route, len(tried)
         marked, last = step % STEPS in (0, 2, 4), step == EPOCHS * STEPS - 1
-        target = found.target(1.0 if last else step / (EPOCHS * STEPS))
+        final = step >= EPOCHS * STEPS - STEPS // 2
+        target = found.target(1.0 if final else step / (EPOCHS * STEPS))
         due = (marked or last) and network.cost > target
         changed = found.before_step(step)
         assert (network.route != before) == due
@@ -79,6 +82,23 @@ def test_parts_go_in_the_first_half_of_an_epoch_and_not_below_the_target(
     assert len(went) > 1
     assert min(went) > 0.08 * EPOCHS * STEPS
     assert 0.98 * LEAST <= network.cost <= LEAST
+
+
+@pytest.mark.parametrize(("steps", "marks"), [(1, [0]), (7, [0, 1, 3]), (11, [0, 2, 5])])
+def test_the_last_part_goes_in_the_middle_of_the_last_epoch(
+    accelerator: Accelerator, steps: int, marks: list[int]
+) -> None:
+    """However many steps an epoch has, the second half of it is for the network to get over it."""
+    found = descent(accelerator, epochs=5, steps=steps)
+    went = set()
+    for step in range(5 * steps):
+        before = found.network.route
+        found.before_step(step)
+        if found.network.route != before:
+            went.add(step % steps)
+    assert went
+    assert went <= set(marks)
+    assert 0.98 * LEAST <= found.network.cost <= LEAST
 
 
 def test_what_is_left_is_made_up_for_before_the_last_step(accelerator: Accelerator) -> None:

@@ -245,6 +245,21 @@ def curve(events: EventAccumulator, name: str) -> dict[int, float]:
     return found
 
 
+def test_events_hold_training_images_and_what_each_run_came_to(tailored: Path) -> None:
+    (teacher,) = (tailored / "digits" / "teacher").iterdir()
+    (grid,) = events_of(teacher, "teacher").Images("training_images")
+    assert (grid.step, grid.width, grid.height) == (0, 8 * 32, 2 * 32)
+    for folder in (teacher, by_route(tailored), by_rank(tailored)):
+        events, figures = events_of(folder, "hparams"), summary_of(folder)
+        assert "_hparams_/session_start_info" in events.summary_metadata
+        for tag, value in (
+            ("val accuracy", figures["accuracy"]["val"]),
+            ("FLOPs", figures["flops"]),
+        ):
+            (found,) = events.Scalars(f"result/{tag}")
+            assert found.value == pytest.approx(value)
+
+
 def test_events_hold_how_a_student_shrank(tailored: Path) -> None:
     events, points = events_of(by_route(tailored), "student"), front_of(by_route(tailored)).points
     tags = events.Tags()["scalars"]

@@ -70,7 +70,7 @@ def test_an_exit_of_inverted_residuals_computes_its_layers() -> None:
 def test_an_exit_reads_the_last_rows_too(side: int, places: int) -> None:
     """Where the stride does not divide the node, the last means are of what is left."""
     head = exit_from(create_backbone("test_efficientnet", CLASSES), NodeSpec(8, 8))
-    pooled = head.neck.get_submodule("first")(torch.ones(1, 8, side, side))
+    pooled = head.neck.get_submodule("pool")(torch.ones(1, 8, side, side))
     torch.testing.assert_close(pooled, torch.ones(1, 8, places, places))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nettailor.core.judge import Judge
-from nettailor.core.scores import Scores
+from nettailor.core.scores import Recall, Scores
 from nettailor.core.training_state import TrainingState
 from nettailor.errors import UserError
 from nettailor.fitting import Run
@@ -170,29 +170,34 @@ def test_a_state_holds_the_route():
 
 
 def test_running_statistics_begin_anew_after_a_change() -> None:
-    """The nth batch counts as n (n + 1), up to the step at which 0.1 forgets sooner."""
-    chain = lively_chain("test_resnet", CLASSES)
-    student = Student(chain)
-    network = Shrinking(student, shares_of(student, chain, 32, "flops"), 0.5).train()
+    """Each batch is followed by 3 / (n + 3), n = 0, 1, 2, 2, 4, …; from 32 steps on by 0.1."""
+    network = grown().train()
     norm = next(one for one in network.modules() if isinstance(one, nn.BatchNorm2d))
-    for began in (0, 10):
-        seen = []
-        for step in range(27):
-            assert network.settle()
-            x = torch.full((2, norm.num_features, 3, 3), float(began + step))
-            norm(x)
-            seen.append(step + 1)
-        weights = [n * (n + 1) for n in seen]
-        expected = sum(w * (began + n - 1) for w, n in zip(weights, seen, strict=True)) / sum(
-            weights
-        )
+    for began in (0, 100):
+        expected, changed = 7.0, []
+        for step in range(40):
+            changed.append(network.settle())
+            powers = [1 << place for place in range(6) if 1 << place <= step]
+            share = max(3 / (max(powers, default=0) + 3), 0.1)
+            assert norm.momentum == pytest.approx(share)
+            norm(torch.full((2, norm.num_features, 3, 3), float(began + step)))
+            expected = share * (began + step) + (1 - share) * expected
         assert norm.running_mean is not None
         assert float(norm.running_mean[0]) == pytest.approx(expected, rel=1e-4)
-        if began:
-            break
-        assert not network.settle(), "its own momentum from here on"
-        assert norm.momentum == 0.1
+        assert [step for step, one in enumerate(changed) if one] == [0, 1, 2, 4, 8, 16, 32]
         network.take(network.removals()[0].route)
+
+
+def test_what_cannot_be_measured_does_not_go() -> None:
+    """A loss that is not a number says nothing of the first thing that is tried."""
+    network, (x, y) = grown(), images(4)
+    called = itertools.count()
+
+    def loss(*_: Tensor) -> Tensor:
+        return torch.tensor(math.nan if next(called) == 1 else 1.0)
+
+    found = network.next([(x, y, x)], loss, 0.0)
+    assert found == network.removals()[1]
 
 
 @pytest.mark.parametrize(
@@ -206,12 +211,29 @@ def test_running_statistics_begin_anew_after_a_change() -> None:
 def test_ten_points_below_what_it_has_to_reach_or_ever_had_it_ends(
     accuracies: list[float], ends: list[bool]
 ) -> None:
-    """A class that is lost counts like many points, and does not end it."""
+    """A class that is lost counts like many points, and does not end it; states hold the best."""
     network, found = grown(), []
     for accuracy in accuracies:
         last = Scores(accuracy, accuracy, 1.0, judged=accuracy - 40)
         found.append(hopeless(network, Judge(), last, 90.0))
+        again = grown()
+        again.load_state_dict(network.state_dict())
+        network = again
     assert found == ends
+
+
+def test_what_may_be_chance_does_not_end_it() -> None:
+    """Of 100 images, 77 right and a standard error of 4.2 are above 80 %, 74 and 4.4 are not."""
+    for right, ends in ((77, False), (74, True)):
+        last = Scores(float(right), 0.0, 1.0, recalls=(Recall(right, 100),))
+        assert hopeless_of(90.0, last) == ends
+
+
+def hopeless_of(target: float, last: Scores) -> bool:
+    """Of a student that was as good as it had to be."""
+    network = grown()
+    assert not hopeless(network, Judge(), Scores(target, target, 1.0), target)
+    return hopeless(network, Judge(), last, target)
 
 
 def test_exits_are_left_out_that_cannot_be_as_dear_as_the_budget():

@@ -143,7 +143,8 @@ class TeacherConfig(Section):
 class StudentConfig(Section):
     """How the student trains, its paths, and its loss.
 
-    By route CE + distill KD as it shrinks; by rank CE + distill KD + gamma E[C] + mimic Ω.
+    By route CE while it is whole, CE + distill KD as it shrinks; by rank CE + distill KD + gamma
+    E[C] + mimic Ω.
     """
 
     epochs: Epochs = 8

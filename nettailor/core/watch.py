@@ -113,7 +113,7 @@ class StageWatcher(Watcher):
         threading.excepthook = _not_twice
         if ranks.rank() > 0:
             return
-        with _told(events):
+        with told(events):
             self._writer = SummaryWriter(log_dir=str(events), purge_step=done + within)
         if not within:
             self._write_events(network)
@@ -160,7 +160,7 @@ class StageWatcher(Watcher):
             return
         assert self._writer is not None, "a stage begins before its first epoch"
         number = len(self._history)
-        with _told(self._folder.path / "events" / self._stage):
+        with told(self._folder.path / "events" / self._stage):
             for name, value in self._history[-1].items() if self._history else ():
                 if name != "epoch":
                     self._writer.add_scalar(_PLACES.get(name, f"loss/{name}"), value, number)
@@ -199,7 +199,7 @@ def _not_twice(fault: threading.ExceptHookArgs) -> None:
 
 
 @contextmanager
-def _told(events: Path) -> Iterator[None]:
+def told(events: Path) -> Iterator[None]:
     """Inside, a disk that is full or read-only is a UserError."""
     try:
         yield
