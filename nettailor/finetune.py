@@ -130,7 +130,7 @@ def _training_images(
 ) -> None:
     """In TensorBoard, at the start: some images as they are trained on in the first epoch."""
     if epoch == 0:
-        images, _ = next(loaders.train.epoch(1, part=slice(_SHOWN)))
+        images = loaders.train.first(_SHOWN)
         mean, std = (
             torch.tensor(one).view(-1, 1, 1)
             for one in (loaders.preprocessing.mean, loaders.preprocessing.std)

@@ -106,7 +106,8 @@ def test_the_published_method_on_digits_differs_from_digits_in_nothing_else() ->
     published(theirs)
     mine = flat(as_settings(ours))
     assert {key for key, value in flat(as_settings(theirs)).items() if mine[key] != value} <= {
-        "student.lr", "student.skips", "student.identities", "student.exits", "student.adapters",
+        "student.epochs", "prune.epochs", "student.lr", "student.skips", "student.identities",
+        "student.exits", "student.adapters",
         "student.complexity", "student.distill", "student.batch_norm", "prune.by",
         "prune.threshold", "prune.finetune",
     }  # fmt: skip
@@ -157,7 +158,7 @@ def test_schedules_are_composed() -> None:
         "eliminate": {"epochs": 2},
     }))  # fmt: skip
     assert schedule_of(config, "teacher") == Schedule(7, "adamw", 0.002, 0.1, "step-3", 2)
-    assert schedule_of(config, "student") == Schedule(12, "adam", 0.5, 0.1, "step-3", 0)
+    assert schedule_of(config, "student") == Schedule(8, "adam", 0.5, 0.1, "step-3", 0)
     assert schedule_of(config, "prune") == Schedule(3, "adam", 0.003, 0.1, "step-3", 0)
     assert schedule_of(config, "eliminate") == Schedule(2, "adamw", 0.002, 0.1, "step-3", 1)
     assert schedule_of(config, "scale") == Schedule(7, "adamw", 0.002, 0.1, "step-3", 2)

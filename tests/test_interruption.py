@@ -71,8 +71,8 @@ def from_a_worker(place: str, number: int) -> None:
 
     def signalled(self: Any, where: Any) -> Any:
         nonlocal read
-        read += 1
-        if os.getpid() != parent and read == 40:
+        read += os.getpid() != parent
+        if read == 40:
             time.sleep(0.5)
             os.killpg(0, number)
         return get(self, where)

@@ -54,9 +54,8 @@ class TrainLoader:
     ) -> None:
         size = min(batch_size, len(images))
         self._order = _EpochOrder(images.labels, size, seed, balanced=balanced)
-        self._loader = _data_loader(
-            _Augmented(images, transform, seed), self._order, workers, pin_memory
-        )
+        self._augmented = _Augmented(images, transform, seed)
+        self._loader = _data_loader(self._augmented, self._order, workers, pin_memory)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -79,6 +78,20 @@ class TrainLoader:
         """
         self._order.epoch, self._order.start, self._order.part = number, start, part
         yield from _checked(self._loader)
+
+    def first(self, count: int) -> Tensor:
+        """The first images of the first epoch, at most a batch, (count, 3, S, S), read here.
+
+        Not while an epoch is read. Raises UserError where one cannot be read.
+        """
+        self._order.epoch, self._order.start, self._order.part = 1, 0, slice(count)
+        images = []
+        for place in next(iter(self._order)):
+            item = self._augmented[place]
+            if isinstance(item, UserError):
+                raise item
+            images.append(item[0])
+        return torch.stack(images)
 
 
 class EvalLoader:
