@@ -29,11 +29,7 @@ def reestimate(
         batches: training batches (images (B, 3, S, S), labels), at least one.
     """
     with training(network):
-        norms = [
-            module
-            for module in network.modules()
-            if isinstance(module, _BatchNorm) and module.training
-        ]
+        norms = [norm for _, norm in _norms(network) if norm.training]
         if not norms:
             return
         momenta = [norm.momentum for norm in norms]
