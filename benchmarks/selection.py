@@ -1,22 +1,26 @@
-"""What is left at equal FLOPs: a student that shrinks, its front, a mixture's best route, chance.
+"""Networks of equal FLOPs: a student that shrank, its front, chance, a mixture, the first blocks.
 
     python benchmarks/selection.py --images FLOWERS --size 64 --out runs/selection
 
 For each seed the images (scikit-learn's digits where none are given) are split 60 : 20 : 20, and
 tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs networks are
 trained as long: `nt.shrink`; the same with what goes drawn by chance; the best route of a student
-that mixes its paths; and the dearest size within the budget that the student passed which shrank to
-the least of the budgets. Each keeps its best epoch of fine-tuning on validation; the test is read
-once, at the end. Finished seeds are read from `--out`.
+that mixes its paths; the dearest size within the budget that the student passed which shrank to the
+least of the budgets; and as many first blocks as the budget allows, under a fresh head: once from
+the teacher, with the losses and the rate of the others, and once from the pretrained weights, for
+the teacher's epochs as well, at the best of three learning rates. Each keeps its best epoch on
+validation; the test is read once, at the end. Finished seeds are read from `--out`.
 """
 
 import argparse
 import time
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from first_blocks import best, longest, shorter
 from seeds import of_each_seed, print_table
 from small_images import loaders
 from torch import nn
@@ -26,10 +30,13 @@ from nettailor.core.cost import module_flops
 from nettailor.core.scores import classify
 from nettailor.core.weights import load_pretrained
 from nettailor.fitting import accelerator_for, seeded
+from nettailor.prune.distillation import Distillation
 from nettailor.prune.shrink import Removal, Shrinking
 from nettailor.shrinking import shrink
+from nettailor.teacher.target import as_target
 
 TEACHER, STUDENT, FINETUNE = 10, 8, 6  # epochs
+STUDENT_RATE, RATES = 0.003, (0.001, 0.002, 0.004)  # of a student's fine-tuning, of first blocks
 
 
 class ByChance(Shrinking):
@@ -52,7 +59,7 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     cpu = accelerator_for("auto", "auto")
     with seeded(seed, "classifier"):
         teacher, _ = load_pretrained("tf_efficientnet_lite0", classes, "auto", given.size)
-    rows: list[dict[str, Any]] = []
+    start, rows = deepcopy(teacher), list[dict[str, Any]]()
     whole = module_flops(deepcopy(teacher), (3, given.size, given.size))
 
     def add(name: str, network: nn.Module, seconds: float) -> None:
@@ -94,6 +101,20 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     for budget in given.budgets:
         plan = nt.best_route(student, teacher, train, max_flops=budget, seed=seed)
         finish(f"mixture, {budget:g}", nt.cut(student, plan, train, seed=seed), seconds)
+    for budget in given.budgets:
+        blocks, _ = longest(start, budget, given.size, seed)
+        started, first = time.process_time(), shorter(teacher, blocks, seed)
+        nt.fit(
+            first,
+            Distillation(as_target(teacher)),
+            epochs=sum(given.epochs[1:]),
+            lr=STUDENT_RATE,
+            **how,
+        )
+        add(f"first blocks of the teacher, {budget:g}", first, time.process_time() - started)
+        started, makes = time.process_time(), partial(shorter, start, blocks, seed)
+        long = partial(nt.fit, loss=nt.CrossEntropy(), epochs=sum(given.epochs), **how)
+        add(f"first blocks, {budget:g}", best(makes, long, RATES), time.process_time() - started)
     return rows
 
 

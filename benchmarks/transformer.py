@@ -12,23 +12,21 @@ The test is read once, at the end.
 """
 
 import argparse
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from first_blocks import best, longest, shorter
 from safetensors.torch import load_file, save_file
 from seeds import of_each_seed, print_table
 from small_images import loaders
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 import nettailor as nt
-from nettailor.core.cost import chain_costs
 from nettailor.core.scores import classify
 from nettailor.fitting import accelerator_for, seeded
-from nettailor.prune.eliminate import eliminate
 from nettailor.student.costs import shares_of
 
 SIZE, EPOCHS, RATES, BUDGETS = 32, (10, 12, 10), (3e-4, 1e-3, 3e-3), (0.6, 0.4)
@@ -57,28 +55,6 @@ def pretrained(folder: Path, out: Path, epochs: int) -> dict[str, Tensor]:
     return {name: value for name, value in load_file(file).items() if not name.startswith("head.")}
 
 
-def best(makes: Callable[[], nn.Module], train: Callable[..., Any]) -> nn.Module:
-    """The network that is best on validation of one trained at each learning rate."""
-    trained = [(train(one := makes(), lr=rate).scores.accuracy, one) for rate in RATES]
-    return max(trained, key=lambda pair: pair[0])[1]
-
-
-def shorter(start: nt.Backbone, blocks: int, seed: int) -> nt.Backbone:
-    """The first blocks under a fresh head."""
-    with seeded(seed, "shorter"):
-        return eliminate(deepcopy(start), blocks, replacement=False)
-
-
-def longest(start: nt.Backbone, most: float, seed: int) -> tuple[int, tuple[float, float]]:
-    """How many first blocks cost at most a share of the FLOPs; their FLOPs and parameters."""
-    whole = chain_costs(start, SIZE).total
-    for blocks in range(len(start.blocks) - 1, 0, -1):
-        cost = chain_costs(shorter(start, blocks, seed), SIZE).total
-        if cost.flops <= most * whole.flops:
-            break
-    return blocks, (cost.flops / whole.flops, cost.parameters / whole.parameters)
-
-
 def grown(teacher: nt.Backbone, seed: int) -> nt.Student:
     """A student of the teacher."""
     with seeded(seed, "student"):
@@ -98,7 +74,7 @@ def compare(
     start = nt.Backbone(vit)
     fit = partial(nt.fit, train_loader=train, val_loader=val, seed=seed, verbose=False)
     usual = partial(fit, loss=nt.CrossEntropy(), optimizer="adamw", weight_decay=0.05)
-    teacher = best(lambda: deepcopy(start), partial(usual, epochs=EPOCHS[0]))
+    teacher = best(lambda: deepcopy(start), partial(usual, epochs=EPOCHS[0]), RATES)
     loss = nt.TailorLoss(teacher)
     student = grown(teacher, seed)
     fit(student, loss, epochs=EPOCHS[1])
@@ -115,9 +91,9 @@ def compare(
             shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
             kept = [one.of(small, small.wiring.paths) for one in shares]
             found.append((f"{name} {most:g}", *kept, len(small.wiring.of_kind("block")), small))
-        blocks, shares_kept = longest(start, most, seed)
+        blocks, shares_kept = longest(start, most, SIZE, seed)
         makes = partial(shorter, start, blocks, seed)
-        rival = best(makes, partial(usual, epochs=sum(EPOCHS)))
+        rival = best(makes, partial(usual, epochs=sum(EPOCHS)), RATES)
         found.append((f"first blocks {most:g}", *shares_kept, blocks, rival))
     cpu = accelerator_for("auto", "auto")
     score = [

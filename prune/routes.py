@@ -69,19 +69,18 @@ class Routes:
                 self._best[node][better] = reached[better]
                 self._last[node][better] = position
 
-    def best(self, most: float, *, least: float = 0.0) -> Route | None:
-        """The most valuable route whose exact cost lies in [least, most]; None when there is none.
+    def best(self, most: float) -> Route | None:
+        """The most valuable route whose exact cost is at most so much; None when there is none.
 
         Of the routes that the grid takes for equally dear the most valuable is known only.
         """
-        low = max(math.ceil((least - self._slack) * _STEPS), 0)
         high = math.floor((min(most, len(self._best[-1]) / _STEPS) + self._slack) * _STEPS)
-        within = self._best[-1][low : max(high + 1, 0)]
+        within = self._best[-1][: max(high + 1, 0)]
         for step in np.argsort(-within, kind="stable"):
             if not np.isfinite(within[step]):
                 break
-            route = self._trace(low + int(step))
-            if least - _DUST <= route.cost <= most + _DUST:
+            route = self._trace(int(step))
+            if route.cost <= most + _DUST:
                 return route
         return None
 
@@ -89,17 +88,6 @@ class Routes:
         """The costs of the leanest and of the dearest route."""
         there = np.flatnonzero(np.isfinite(self._best[-1]))
         return self._trace(int(there[0])).cost, self._trace(int(there[-1])).cost
-
-    def nearest(self, cost: float) -> tuple[float, float]:
-        """The costs of the dearest route up to a cost and of the leanest one from there on.
-
-        The cost must lie between those of `reach`.
-        """
-        there = np.flatnonzero(np.isfinite(self._best[-1]))
-        # the ends of the grid may differ from those of `reach` by what it rounds
-        step = int(np.clip(round(cost * _STEPS), there[0], there[-1]))
-        below, above = there[there <= step][-1], there[there >= step][0]
-        return self._trace(int(below)).cost, self._trace(int(above)).cost
 
     @property
     def _slack(self) -> float:

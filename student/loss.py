@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Backbone, NetOutput
+from nettailor.core.errors import UserError
 from nettailor.core.objective import cross_entropies
 from nettailor.student.complexity import FORMS, ExpectedComplexity
 from nettailor.student.costs import shares_of
@@ -115,7 +116,11 @@ class TailorLoss:
             images: (B, C, S, S), on the device of student and teacher.
             labels: (B,).
         """
-        assert isinstance(network, Student), "the loss is of a student"
+        if not isinstance(network, Student):
+            raise UserError(
+                f"TailorLoss is of an nt.Student, and this is a {type(network).__name__}: "
+                "give nt.CrossEntropy() or a loss of your own"
+            )
         output: StudentOutput = network(images)
         by_head = torch.stack(output.by_head).float()
         share = network.of_heads(output.alpha)

@@ -118,11 +118,11 @@ def files_in(out: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def routes_by(unit: Any) -> Routes:
-    """Of the student that the commands grow, whose paths are worth nothing."""
+    """Of the student that the commands grow, whose paths are worth what they cost."""
     chain = create_backbone("test_resnet", 10)
     student = Student(chain)
     shares = shares_of(student, chain, 32, unit)
-    return Routes(student.wiring, [0.0] * len(shares.paths), shares.paths, fixed=shares.fixed)
+    return Routes(student.wiring, shares.paths, shares.paths, fixed=shares.fixed)
 
 
 class Runs(Shell):

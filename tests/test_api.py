@@ -210,6 +210,12 @@ def test_loaders_that_give_something_else(data: TensorDataset, words: str, loade
     assert words in str(error.value)
 
 
+def test_the_loss_of_a_student_for_another_network(loaders: Any) -> None:
+    teacher = own()
+    with pytest.raises(nt.UserError, match=r"of an nt\.Student, and this is a Back"):
+        nt.fit(own(), nt.TailorLoss(teacher), *loaders, epochs=1)
+
+
 def test_budgets_that_cannot_be_met(loaders: Any) -> None:
     train, val = loaders
     teacher = own()
