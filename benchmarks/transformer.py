@@ -4,11 +4,10 @@
 
 The network is pretrained on the images of `--pretrain` (a folder a class) at 32 px, once: `--out`
 keeps its state. For each seed the images of `--task` are split 60 : 20 : 20 into train, validation
-and test. A teacher is fine-tuned; for each budget a student shrinks to it, and another that mixes
-its paths is cut to the best route. Beside them stand the first blocks of the same pretrained
-network under a fresh head, as many as fit the budget, trained for all the epochs that the others
-had, the teacher's included. Teacher and rival have the best on validation of three learning rates.
-The test is read once, at the end.
+and test. A teacher is fine-tuned; for each budget a student shrinks to it and is fine-tuned. Beside
+it stand the first blocks of the same pretrained network under a fresh head, as many as fit the
+budget, trained for all the epochs that the others had, the teacher's included. Teacher, rival and
+fine-tuning have the best on validation of three learning rates. The test is read once, at the end.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from nettailor.core.scores import classify
 from nettailor.fitting import accelerator_for, seeded
 from nettailor.student.costs import shares_of
 
-SIZE, EPOCHS, RATES, BUDGETS = 32, (10, 12, 10), (3e-4, 1e-3, 3e-3), (0.6, 0.4)
+SIZE, EPOCHS, RATES, BUDGETS = 32, (20, 8, 6), (3e-4, 1e-3, 3e-3), (0.6, 0.4)
 
 
 def network(classes: int) -> VisionTransformer:
@@ -55,12 +54,6 @@ def pretrained(folder: Path, out: Path, epochs: int) -> dict[str, Tensor]:
     return {name: value for name, value in load_file(file).items() if not name.startswith("head.")}
 
 
-def grown(teacher: nt.Backbone, seed: int) -> nt.Student:
-    """A student of the teacher."""
-    with seeded(seed, "student"):
-        return nt.Student(teacher)
-
-
 def compare(
     weights: dict[str, Tensor], folder: Path, limit: int | None, seed: int
 ) -> list[dict[str, Any]]:
@@ -75,22 +68,21 @@ def compare(
     fit = partial(nt.fit, train_loader=train, val_loader=val, seed=seed, verbose=False)
     usual = partial(fit, loss=nt.CrossEntropy(), optimizer="adamw", weight_decay=0.05)
     teacher = best(lambda: deepcopy(start), partial(usual, epochs=EPOCHS[0]), RATES)
-    loss = nt.TailorLoss(teacher)
-    student = grown(teacher, seed)
-    fit(student, loss, epochs=EPOCHS[1])
+    loss = nt.TailorLoss(teacher).after_cut()
     found = [("teacher", 1.0, 1.0, len(start.blocks), teacher)]
     for most in BUDGETS:
-        plan = nt.best_route(student, teacher, train, max_flops=most, seed=seed)
+        with seeded(seed, "student"):
+            student = nt.Student(teacher)
         passed = nt.shrink(
-            grown(teacher, seed), teacher, train, val,
+            student, teacher, train, val,
             max_flops=most, epochs=EPOCHS[1], seed=seed, verbose=False,
         )  # fmt: skip
-        ways = {"shrunk": passed[-1].network, "route of": nt.cut(student, plan, train, seed=seed)}
-        for name, small in ways.items():
-            fit(small, loss.after_cut(), epochs=EPOCHS[2])
-            shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
-            kept = [one.of(small, small.wiring.paths) for one in shares]
-            found.append((f"{name} {most:g}", *kept, len(small.wiring.of_kind("block")), small))
+        small = best(
+            partial(deepcopy, passed[-1].network), partial(fit, loss=loss, epochs=EPOCHS[2]), RATES
+        )
+        shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
+        kept = [one.of(small, small.wiring.paths) for one in shares]
+        found.append((f"tailored {most:g}", *kept, len(small.wiring.of_kind("block")), small))
         blocks, shares_kept = longest(start, most, SIZE, seed)
         makes = partial(shorter, start, blocks, seed)
         rival = best(makes, partial(usual, epochs=sum(EPOCHS)), RATES)
