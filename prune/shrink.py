@@ -42,7 +42,7 @@ class Shrinking(nn.Module):
     it. What went is not computed any more, so each step costs what is left.
 
     Attributes:
-        student: with every block, identities and exits.
+        student: with every block, identities and exits. wiring: all its paths.
         least: the cost that is shrunk to, a scalar; it may be set anew.
         taken: which of its paths are on the route, (paths,). rises: what the loss rose by, in nats,
             when it was last tried without a block, or to end in an exit, (paths,); NaN before that.
@@ -66,9 +66,9 @@ class Shrinking(nn.Module):
                 a later one that is leaner as well is left out.
         """
         super().__init__()
-        self.student, self.shares = student, shares
+        self.student, self.shares, self.wiring = student, shares, student.wiring
         self.register_buffer("least", torch.tensor(least, dtype=torch.float64))
-        paths = student.wiring.paths
+        paths = self.wiring.paths
         whole = [path.kind in ("block", "head") for path in paths]
         self.register_buffer("taken", torch.tensor(whole))
         self.register_buffer("rises", torch.full((len(paths),), math.nan))
@@ -79,28 +79,23 @@ class Shrinking(nn.Module):
         # as the buffers say, without waiting for the device
         self._route: tuple[Path, ...] | None = None
         self._since: int | None = None
-        blocks = student.wiring.of_kind("block")
+        blocks = self.wiring.of_kind("block")
         dearest = {
             end: shares.of(student, [*blocks[: end.source], end])
             for end in paths
             if end.kind in ("head", "exit")
         }
-        self._identities = {path.target: path for path in student.wiring.of_kind("identity")}
+        self._identities = {path.target: path for path in self.wiring.of_kind("identity")}
         # of the ends that are leaner whatever is kept before them, the dearest one is enough
         below = [cost for cost in dearest.values() if cost < least]
         self._ends = [end for end, cost in dearest.items() if cost >= max(below, default=0.0)]
-
-    @property
-    def wiring(self) -> Wiring:
-        """All that there was at first."""
-        return self.student.wiring
 
     @property
     def route(self) -> tuple[Path, ...]:
         """The paths that are taken, from the stem to the logits."""
         if self._route is None:
             taken = self.taken.tolist()
-            paths = zip(self.student.wiring.paths, taken, strict=True)
+            paths = zip(self.wiring.paths, taken, strict=True)
             self._route = tuple(path for path, is_taken in paths if is_taken)
         return self._route
 
@@ -111,7 +106,7 @@ class Shrinking(nn.Module):
 
     def take(self, route: Sequence[Path]) -> None:
         """Go another way from here on."""
-        here = [path in set(route) for path in self.student.wiring.paths]
+        here = [path in set(route) for path in self.wiring.paths]
         self.taken.copy_(torch.tensor(here))
         self.since.zero_()
         self._route = self._since = None
@@ -158,17 +153,21 @@ class Shrinking(nn.Module):
             for end in self._ends
         )
 
-    @property
-    def exits(self) -> list[Path]:
-        """The other ends that the route can lead to."""
-        return [end for end in self._ends if end != self.route[-1] and self.to_end(end)]
+    def other_ends(self, route: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
+        """By each end that would be a saving, a route as far as that.
 
-    def to_end(self, end: Path) -> tuple[Path, ...]:
-        """The route as far as another end, on along identities where that is a later one.
+        What is none now will be none whatever else goes: less is left then that could be saved.
+        """
+        most = self.cost_of(route) - _DUST
+        ways = {end: self.to_end(end, route) for end in self._ends if end != route[-1]}
+        return {end: way for end, way in ways.items() if way and self.cost_of(way) < most}
+
+    def to_end(self, end: Path, route: Sequence[Path]) -> tuple[Path, ...]:
+        """A route as far as another end, along identities where that is a later one.
 
         Empty where a block on the way has no identity in its place.
         """
-        way = self.route[:-1][: end.source]
+        way = route[:-1][: end.source]
         further = range(len(way) + 1, end.source + 1)
         if any(node not in self._identities for node in further):
             return ()
@@ -180,16 +179,15 @@ class Shrinking(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> logits (B, classes) of the route."""
-        return self.at_ends(images, [])[0]
+        return self._nodes(images)[-1]
 
-    def at_ends(self, images: Tensor, others: Sequence[Path]) -> list[Tensor]:
-        """The logits of the route, and of routes to other ends."""
-        nodes = self._nodes(images)
-        logits = [nodes.pop()]
-        for end in others:
-            place = min(end.source, len(nodes) - 1)
-            logits.append(self._on(nodes[place], self.to_end(end)[place:]))
-        return logits
+    def at_ends(self, images: Tensor) -> list[Tensor]:
+        """The logits of the route, and of its ways to other ends."""
+        *nodes, logits = self._nodes(images)
+        ways = self.other_ends(self.route).items()
+        places = [min(end.source, len(nodes) - 1) for end, _ in ways]
+        others = zip(places, ways, strict=True)
+        return [logits, *(self._on(nodes[place], way[place:]) for place, (_, way) in others)]
 
     def _nodes(self, images: Tensor) -> list[Tensor]:
         """The route's nodes from the stem's on, and its logits."""
@@ -211,7 +209,10 @@ class Shrinking(nn.Module):
             for place, path in enumerate(route)
             if path.kind == "block" and path.target in self._identities
         ]
-        ways += [(end, min(end.source, len(route) - 1), self.to_end(end)) for end in self.exits]
+        ways += [
+            (end, min(end.source, len(route) - 1), way)
+            for end, way in self.other_ends(route).items()
+        ]
         found = [Removal(*way, cost - self.cost_of(way[-1])) for way in ways]
         return [one for one in found if one.saved > _DUST]
 
@@ -288,9 +289,12 @@ class Shrinking(nn.Module):
 
     def dearest_within(self, route: Sequence[Path]) -> float:
         """The highest cost up to `least` of what a route can still shrink to; 0 where none is."""
+        whole = self.cost_of(route)
+        if whole <= float(self.least):
+            return whole
         blocks = [one for one in route if one.kind == "block"]
-        paths = (*blocks, *self._identities.values(), *self._ends)
-        wiring = Wiring(self.student.wiring.depth, paths)
+        paths = (*blocks, *self._identities.values(), route[-1], *self.other_ends(route))
+        wiring = Wiring(self.wiring.depth, paths)
         cost = [self._cost[one] for one in wiring.paths]
         found = Routes(wiring, cost, cost, fixed=self.shares.fixed).best(float(self.least))
         return 0.0 if found is None else found.cost

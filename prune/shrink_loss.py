@@ -55,7 +55,7 @@ class ShrinkLoss:
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """See `nettailor.core.objective.Objective`; the network is a `Shrinking`."""
         assert isinstance(network, Shrinking), "the loss is of a network that shrinks"
-        end, *others = network.at_ends(images, network.exits)
+        end, *others = network.at_ends(images)
         target = None if network.whole else self.teacher(images).logits
         loss = self.of(end, labels, target)
         if not others:

@@ -88,9 +88,9 @@ def choice(
 ) -> int | None:
     """Which of the things goes of a network that costs 1: what each loses, and saves."""
     network = grown(least)
-    exits = network.exits
+    exits = list(network.other_ends(network.route))
     options = [
-        Removal(exits[i], len(network.route) - 1, network.to_end(exits[i]), saved)
+        Removal(exits[i], len(network.route) - 1, network.to_end(exits[i], network.route), saved)
         for i, (_, saved) in enumerate(things)
     ]
     monkeypatch.setattr(network, "removals", lambda: options)
@@ -122,7 +122,7 @@ def test_blocks_are_tried_anew_while_they_are_the_cheapest(monkeypatch: pytest.M
     network.rises.fill_(1e6)
     for place, number in enumerate(numbers):
         network.rises[number] = -1.0 if place < 2 else 1e5
-    monkeypatch.setattr(network, "to_end", lambda _: ())  # no exit is in the way
+    monkeypatch.setattr(network, "to_end", lambda *_: ())  # no exit is in the way
     called = itertools.count()
     losses = [0.0, 5.0, 0.1]
     found = network.next([(x, y, x)], lambda *_: torch.tensor(losses[next(called)]), 0.0)
@@ -143,20 +143,44 @@ def all_costs(network: Shrinking) -> set[float]:
     return {network.cost_of(route) for route in seen}
 
 
+def shrunk(network: Shrinking, draw: random.Random) -> float:
+    """What is left costs, where the loss of each removal is drawn."""
+    x, y = images(2)
+    while network.cost > float(network.least):
+        least = float(network.least)
+        found = network.next([(x, y, x)], lambda *_: torch.tensor(draw.random()), least)
+        if found is None:
+            break
+        network.take(found.route)
+    return network.cost
+
+
 @pytest.mark.parametrize("least", [0.03, 0.2, 0.35, 0.5, 0.62, 0.8, 0.97])
 def test_whatever_goes_as_much_of_the_budget_is_used_as_can_be(least: float) -> None:
     costs = all_costs(grown(least))
     dearest = max((cost for cost in costs if cost <= least), default=0.0)
-    x, y = images(2)
     for seed in range(5):
-        network, draw = grown(least), random.Random(seed)
-        while network.cost > least:
-            found = network.next([(x, y, x)], lambda *_: torch.tensor(draw.random()), least)  # noqa: B023
-            if found is None:
-                break
-            network.take(found.route)
-        assert network.cost >= min(0.98 * least, dearest) - 1e-3  # the grid rounds
-        assert network.cost <= least or not dearest
+        cost = shrunk(grown(least), random.Random(seed))
+        assert cost >= min(0.98 * least, dearest) - 1e-3  # the grid rounds
+        assert cost <= least or not dearest
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_paths_cost_what_can_be_used_of_the_budget_is_used(seed: int) -> None:
+    """An end that is dearer than the present one is no way to use more of it."""
+    chain, draw = lively_chain("test_efficientnet", CLASSES), random.Random(seed)
+    student = Student(chain)
+    paths = student.wiring.paths
+    costs = [draw.random() * (path.kind != "identity") for path in paths]
+    whole = sum(
+        cost for path, cost in zip(paths, costs, strict=True) if path.kind in ("block", "head")
+    )
+    least = draw.uniform(0.2, 0.8)
+    network = Shrinking(student, PathShares([cost / whole for cost in costs], 0.0, 1.0), least)
+    claimed = network.dearest_within(network.route)
+    cost = shrunk(network, draw)
+    assert min(0.98 * least, claimed) - 1e-3 <= cost
+    assert cost <= least or not claimed
 
 
 def test_a_state_holds_the_route():
@@ -238,13 +262,14 @@ def hopeless_of(target: float, last: Scores) -> bool:
 
 def test_exits_are_left_out_that_cannot_be_as_dear_as_the_budget():
     shares, student = grown().shares, grown().student
-    exits = student.wiring.of_kind("exit")
+    *exits, dearest = student.wiring.of_kind("exit")
     dear = [shares.of(student, [*student.wiring.of_kind("block")[: e.source], e]) for e in exits]
     assert dear == sorted(dear)
     assert len(dear) > 2
-    assert Shrinking(student, shares, dear[0] - 0.01).exits == list(exits)
-    assert Shrinking(student, shares, dear[1]).exits == list(exits)
-    assert Shrinking(student, shares, dear[1] + 0.01).exits == list(exits[1:])
+    assert dearest not in grown().other_ends(grown().route), "it costs more than the head"
+    for least, left_out in ((dear[0] - 0.01, 0), (dear[1], 0), (dear[1] + 0.01, 1)):
+        network = Shrinking(student, shares, least)
+        assert list(network.other_ends(network.route)) == list(exits[left_out:])
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -257,7 +282,7 @@ def test_the_loss_is_of_the_end_and_of_all_exits(whole: bool) -> None:
     loss = ShrinkLoss(chain, distill=0.5)
     target = chain(pictures).logits
     terms = loss(network, pictures, labels)
-    end, *others = network.at_ends(pictures, network.exits)
+    end, *others = network.at_ends(pictures)
     assert len(others) > 2
 
     def by_hand(logits: Tensor) -> Tensor:
