@@ -40,7 +40,7 @@ class Candidate:
 
     @property
     def scores(self) -> Scores:
-        """On validation, after fine-tuning."""
+        """On validation, of its best epoch, or as it was before fine-tuning where that is best."""
         return self.fitted.scores
 
     def reaches(self, target: float) -> bool:
@@ -52,17 +52,13 @@ class Candidate:
 
         A search that goes on in another session has to take the turns that it took before.
         """
-        for epochs in range(1, len(self.fitted.history) + 1):
-            row = self._best(epochs)
-            error = row.get("val_error", 0.0)
-            if decided(epochs, self.epochs, _standing(row), target, error):
+        best = (self.before.standing, -self.before.loss, self.before.error)
+        for epochs, row in enumerate(self.fitted.history, 1):
+            best = max(best, (_standing(row), -row["val_loss"], row.get("val_error", 0.0)))
+            standing, _, error = best
+            if decided(epochs, self.epochs, standing, target, error):
                 break
-        return _standing(row) >= target
-
-    def _best(self, epochs: int) -> Mapping[str, float]:
-        """The metrics of its best epoch of so many."""
-        rows = self.fitted.history[:epochs]
-        return max(rows, key=lambda row: (_standing(row), -row["val_loss"]))
+        return standing >= target
 
     @property
     def lost_in_words(self) -> str:

@@ -84,6 +84,7 @@ def fit(
     warmup_epochs: int | None = None,
     keep: Literal["best", "last"] | None = None,
     judge: Judge | None = None,
+    start: Scores | None = None,
     stop: Stop | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Precision = "auto",
@@ -112,6 +113,8 @@ def fit(
         keep: the weights of the best epoch on validation, or of the last; None: the last for a
             student whose paths compete, else the best.
         judge: what "best" goes by; None: accuracy.
+        start: validation scores of the network as it is, whose weights then may be the best; None:
+            they may not.
         stop: asked after each epoch with (epoch, best scores so far); True ends this call.
         device: "auto" takes a GPU where there is one.
         precision: of the steps; "auto": bf16 on GPUs that are made for it, else float32.
@@ -168,6 +171,7 @@ def fit(
             folder=None if run is None else run.folder,
             screen=screen,
             path_lr=path_lr,
+            start=start,
             stop=stop,
         )
 

@@ -231,8 +231,9 @@ class _Bench:
         start = self._passed[plan.name]
         network = deepcopy(start.network)
         fitted = self._train(
-            network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge, stop=stop
-        )
+            network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge,
+            start=start.scores, stop=stop,
+        )  # fmt: skip
         return Candidate(plan, network, start.scores, fitted, self.epochs)
 
     def say(self, line: str, /) -> None:

@@ -130,6 +130,7 @@ def fit_tiny(
     objective: Objective | None = None,
     loader: TrainLoader | None = None,
     stop: Callable[[int, Scores], bool] | None = None,
+    start: Scores | None = None,
     keep: str = "best",
 ) -> tuple[Tiny, Fitted]:
     torch.manual_seed(3)
@@ -147,5 +148,6 @@ def fit_tiny(
         state_path=path,
         watcher=watcher or Log(),
         stop=stop,
+        start=start,
     )
     return network, fitted

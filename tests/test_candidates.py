@@ -57,6 +57,13 @@ def test_chance_rules_nobody_out() -> None:
     assert not candidate(50, 60, 84, 84, 84, 90).reached(89.0)
 
 
+def test_as_it_was_before_fine_tuning_counts() -> None:
+    found = candidate(50, 60, 70)
+    assert not found.reached(90.0)
+    found.before = Scores(90.5, 0.5, 1.0)
+    assert found.reached(90.0)
+
+
 @given(st.lists(st.floats(0, 100), min_size=8, max_size=8), st.floats(1, 100))
 def test_what_was_decided_is_not_changed_by_later_epochs(
     accuracies: list[float], target: float

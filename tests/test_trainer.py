@@ -33,6 +33,23 @@ def test_best_and_last(tmp_path: Path, accelerator: Accelerator) -> None:
     assert fitted.best == scores[3]
 
 
+@pytest.mark.parametrize(("accuracy", "stays"), [(61.0, True), (59.0, False)])
+def test_the_start_may_be_best(
+    tmp_path: Path, accelerator: Accelerator, accuracy: float, stays: bool
+) -> None:
+    """In a call that goes on, too; where the last epoch is asked for, it is not."""
+    log, start = Log(), Scores(accuracy, 0, 1)
+    scores = [Scores(10, 0, 1), Scores(60, 0, 1), Scores(20, 0, 1), Scores(30, 0, 1)]
+    path = tmp_path / "best.pt"
+    fit_tiny(path, accelerator, scores=scores[:1], start=start, stop=lambda *_: True)
+    how = {"watcher": log, "start": start}
+    network, fitted = fit_tiny(path, accelerator, scores=scores[1:], **how)
+    assert fitted.best == (start if stays else scores[1])
+    assert any(is_state(network, state) for state in log.weights) != stays
+    _, fitted = fit_tiny(tmp_path / "last.pt", accelerator, scores=scores, keep="last", **how)
+    assert fitted.best == scores[3]
+
+
 def test_at_the_same_accuracy_the_lower_loss_is_best(
     tmp_path: Path, accelerator: Accelerator
 ) -> None:

@@ -42,6 +42,7 @@ def fit(
     keep: Literal["best", "last"],
     state_path: Path | None,
     watcher: Watcher,
+    start: Scores | None = None,
     stop: Stop | None = None,
     before_step: BeforeStep | None = None,
 ) -> Fitted:
@@ -61,6 +62,8 @@ def fit(
         keep: the network ends with the weights of its best epoch on validation, or of its last.
         state_path: where the stage's state is kept; the one before it beside it. None: nowhere.
         watcher: told of every look at the loss and every epoch.
+        start: scores on validation of the network as it is, where its weights may be kept as an
+            epoch's may.
         stop: asked after each epoch with (epoch, best so far); True ends this call. Another one
             goes on from there.
         before_step: called with the number of steps that were taken, in all epochs; True: another
@@ -76,6 +79,8 @@ def fit(
     state = TrainingState(network, objective, loader, groups, schedule, accelerator, state_path)
     state.restore(watcher.warn)
     ranks.share_state(network)
+    if start is not None and keep == "best" and not state.fitted.history:
+        state.keep(start)
     fitted = state.fitted
     watcher.begin(fitted.history, network, within=bool(state.course))
     for epoch in range(len(fitted.history) + 1, schedule.epochs + 1):

@@ -113,15 +113,20 @@ class TrainingState:
     ) -> None:
         """Take an epoch's metrics, keep its weights if they are the best, save if it is time."""
         self.fitted.history.append(row)
-        if keep == "last" or scores.better_than(self.fitted.best):
+        if keep == "last":
             self.fitted.best = scores
-            if keep == "best":
-                state = self.network.state_dict()
-                self.kept = {name: value.detach().clone() for name, value in state.items()}
+        elif scores.better_than(self.fitted.best):
+            self.keep(scores)
         self.course, self._looked_at, self.seconds = [], 0, 0.0
         (due,) = ranks.highest([int(self.due)])
         if due:
             self.save()
+
+    def keep(self, scores: Scores) -> None:
+        """Take the weights as they are for the best so far."""
+        self.fitted.best = scores
+        state = self.network.state_dict()
+        self.kept = {name: value.detach().clone() for name, value in state.items()}
 
     def restore(self, warn: Callable[[str], None]) -> None:
         """Go back to where `save` was called last, if it was.
