@@ -50,6 +50,7 @@ from nettailor.prune.eliminate import kept_blocks, units
 from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
+from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 from nettailor.share import Share, read_share
 from nettailor.student.network import Student
@@ -122,7 +123,7 @@ def main() -> None:
 
 def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -> Iterator[Entry]:
     best: dict[int, float] = {}
-    whole = config.teacher.epochs + config.student.epochs + config.prune.epochs
+    whole = schedule_of(config, "teacher").epochs + config.student.epochs + config.prune.epochs
     for seed in arguments.seeds:
         session = start_session(changed(config, seed=seed), screen)
         runs = {"teacher": ready_teacher(session).folder}
@@ -136,7 +137,7 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
                 best[top] = max(scores, key=lambda rate: scores[rate])
                 screen.say(f"elim {top}: validation by learning rate {scores}")
             runs[f"elim {top}"] = _eliminated(session, top, best[top], whole)
-            rest = whole - config.teacher.epochs
+            rest = whole - schedule_of(config, "teacher").epochs
             runs[f"elim {top}, distilled"] = _distilled(session, top, rest)
         yield from _measured(session, runs)
 

@@ -65,8 +65,9 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     def add(name: str, network: nn.Module, seconds: float) -> None:
         flops = module_flops(deepcopy(network), (3, given.size, given.size)) / whole
         scores = [classify(network, one, cpu).scores().accuracy for one in (val, test)]
+        blocks = network.wiring.of_kind("block") if isinstance(network, nt.Student) else ()
         rows.append({"network": name, "flops": flops, "val": scores[0], "test": scores[1],
-                     "seconds": seconds})  # fmt: skip
+                     "seconds": seconds, "blocks": [one.target for one in blocks]})  # fmt: skip
         print(rows[-1], flush=True)
 
     started = time.process_time()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,7 +36,8 @@ from nettailor.stage import train_stage
 from nettailor.teacher.objective import CrossEntropy
 
 _SHOWN = 16  # training images, in TensorBoard
-_FEW_STEPS, _LEARNT = 2000, 90.0  # below both, in steps and in %, more epochs are called for
+# below both, in steps and in % of the training images, more epochs are called for
+_FEW_STEPS, _LEARNT = 2000, 90.0
 
 
 class Teacher(NamedTuple):
@@ -160,8 +161,7 @@ def finetune(
     session.open(folder, run.settings, ignored=run.ignored, overwrite=overwrite)
     session.screen.say(f"{kind}: {folder.path.name}, weights from {source.origin}")
     place(chain, session.accelerator.device)
-    objective = CrossEntropy(session.config.label_smoothing, session.loaders.class_weights)
-    fitted = train(session, chain, objective, kind, folder, run.schedule)
+    fitted = _train_until_learnt(session, chain, run)
     _warn_of_missed_classes(session, kind, fitted.scores)
     started = time.perf_counter()
     weights = save_network(folder.path, chain, run.architecture(session, source))
@@ -175,7 +175,7 @@ def finetune(
         latency = measure_latency(in_turn, sides, device, tell=tell)
     evidence = from_main(lambda: gather(session.loaders, folder.path, chain, latency[kind]))
     if kind == "teacher":
-        _warn_of_few_steps(session, evidence, run.schedule)
+        _warn_of_few_steps(session, evidence, len(fitted.history))
     result = summary(
         kind,
         session,
@@ -193,18 +193,45 @@ def finetune(
     return result
 
 
-def _warn_of_few_steps(session: Session, evidence: Evidence, schedule: Schedule) -> None:
+def _train_until_learnt(session: Session, chain: Backbone, run: ChainRun) -> Fitted:
+    """Train as scheduled, and again where that is allowed and was not enough.
+
+    A restart follows while there were few steps and the network does not know its own training
+    images; after the first one only where validation has gained more than its standard error.
+    """
+    loaders, schedule = session.loaders, run.schedule
+    objective = CrossEntropy(session.config.label_smoothing, loaders.class_weights)
+    fitted = train(session, chain, objective, run.kind, run.folder, schedule)
+    gained, history = True, [*fitted.history]
+    for number in range(2, schedule.restarts + 2):
+        steps, before = len(history) * loaders.train.steps_per_epoch, fitted.scores
+        if not gained or steps >= _FEW_STEPS or before.accuracy >= _LEARNT:
+            break
+        learnt = loaders.classify(chain, session.task.train).scores().accuracy
+        if learnt >= _LEARNT:
+            break
+        schedule = replace(schedule, epochs=2 * schedule.epochs)
+        session.screen.say(
+            f"{run.kind}: after {steps} steps it takes {learnt:.0f} % of its own training images "
+            f"for what they are: {schedule.epochs} epochs more"
+        )
+        stage = f"{run.kind}-{number}"
+        session.seed_stage(stage)
+        fitted = train(session, chain, objective, stage, run.folder, schedule, start=before)
+        gained = fitted.scores.accuracy - before.accuracy > (before.accuracy_error or 0.0)
+        history += fitted.history
+    return Fitted(history, fitted.best)
+
+
+def _warn_of_few_steps(session: Session, evidence: Evidence, epochs: int) -> None:
     """Say where a teacher has not even learnt its own training images, and had few steps for it."""
-    steps, learnt = (
-        schedule.epochs * session.loaders.train.steps_per_epoch,
-        evidence.scores["train"],
-    )
+    steps, learnt = epochs * session.loaders.train.steps_per_epoch, evidence.scores["train"]
     assert learnt is not None, "the training images were read"
     if steps < _FEW_STEPS and learnt.accuracy < _LEARNT:
         session.screen.say(
             f"warning: the teacher is not trained to its end: after {steps} steps it takes "
             f"{learnt.accuracy:.0f} % of its own training images for what they are. Give it more "
-            "--teacher.epochs, such as three times as many"
+            f"--teacher.epochs, such as {3 * epochs}"
         )
 
 

@@ -6,23 +6,25 @@ from nettailor.core.config import RunConfig
 from nettailor.core.data import absolute
 from nettailor.core.families import family
 from nettailor.core.schedule import Schedule
+from nettailor.core.sections import AUTO_EPOCHS
 from nettailor.student.mimicry import DEFAULT_MIMIC, form_for
 
 Stage = Literal["teacher", "student", "prune", "eliminate", "scale"]
+_RESTARTS = 2
 
 
 def resolved(config: RunConfig) -> RunConfig:
     """The settings as a run goes by them and writes them down; once more changes nothing.
 
-    Two keys stay open, since they mean another thing for each network: `weights: auto`, and a
-    `crop_pct` of null. What became of them is in a network's `architecture.json`.
+    Some stay open, since they mean another thing for each network: `weights: auto` and a `crop_pct`
+    of null, which a network's `architecture.json` tells, and `epochs: auto`, which its metrics do.
 
     Raises UserError for an unknown backbone.
     """
     teacher, student = config.teacher, config.student
     warmup = teacher.warmup_epochs
     if warmup is None:
-        warmup = int(teacher.epochs > 1)
+        warmup = int(teacher.epochs == "auto" or teacher.epochs > 1)
     form = form_for(family(config.backbone)) if student.mimicry == "auto" else student.mimicry
     unit, _ = config.budget.given or (student.cost, None)
     shared = config.prune.finetune == "task"
@@ -55,11 +57,14 @@ def schedule_of(config: RunConfig, stage: Stage) -> Schedule:
     cut = stage in ("student", "prune")
     warmup = config.teacher.warmup_epochs
     assert warmup is not None, "the settings are resolved"
+    auto = own.epochs == "auto"
+    epochs = AUTO_EPOCHS if auto else own.epochs
     return Schedule(
-        epochs=own.epochs,
+        epochs=epochs,
         optimizer=(config.student if cut else config.teacher).optimizer,
         lr=own.lr,
         weight_decay=config.weight_decay,
         shape=config.schedule,
-        warmup_epochs=0 if cut else min(warmup, own.epochs - 1),
+        warmup_epochs=0 if cut else min(warmup, epochs - 1),
+        restarts=_RESTARTS if auto else 0,
     )

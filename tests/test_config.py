@@ -127,7 +127,8 @@ def test_what_is_left_open_is_resolved_once(name: str) -> None:
     assert left <= {
         "weights", "crop_pct", "device", "precision", "workers", "split.group_by", "limit.train",
         "limit.test", "augment.auto_augment", "budget.max_flops", "budget.max_params",
-        "budget.max_latency_ms", "prune.remove", "eliminate.top",
+        "budget.max_latency_ms", "prune.remove", "eliminate.top", "teacher.epochs",
+        "eliminate.epochs", "scale.epochs",
     }  # fmt: skip
     assert validate(parse_yaml(yaml.safe_dump(as_settings(config)))) == config
 
@@ -139,8 +140,8 @@ def test_resolved_settings() -> None:
     assert (student.mimicry, student.mimic, config.prune.lr) == ("normalized", 5, 0.003)
     assert (config.teacher.warmup_epochs, config.eliminate.epochs, config.scale.epochs) == (
         1,
-        10,
-        10,
+        "auto",
+        "auto",
     )
     assert config.search.trial_epochs == 10
     config = resolved(validate({"backbone": "resnet18", "teacher": {"epochs": 1}}))
@@ -148,6 +149,13 @@ def test_resolved_settings() -> None:
         "mean-square", 10, False
     )  # fmt: skip
     assert (config.teacher.warmup_epochs, config.eliminate.epochs) == (0, 1)
+
+
+def test_epochs_that_are_found_in_training() -> None:
+    config = resolved(validate({"eliminate": {"epochs": 3}}))
+    assert schedule_of(config, "teacher") == Schedule(10, "adamw", 0.002, 5e-4, "cosine", 1, 2)
+    assert schedule_of(config, "scale").restarts == 2
+    assert schedule_of(config, "eliminate") == Schedule(3, "adamw", 0.002, 5e-4, "cosine", 1)
 
 
 def test_schedules_are_composed() -> None:

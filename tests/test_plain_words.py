@@ -1,13 +1,11 @@
 """Warnings about what a user would find out too late: lost classes, and choices that were lucky."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
 from shell import DIGITS, Shell
 
-from nettailor import finetune
 from nettailor.choice_warnings import warn_of_a_lucky_choice
 from nettailor.cli import tailor, teach
 from nettailor.core.console import Screen
@@ -66,20 +64,6 @@ def test_a_class_that_nobody_finds_is_named(
     assert missed
     shown = ", ".join(map(repr, missed[:5]))
     assert f"no validation image of class{'es' * (len(missed) > 1)} {shown}" in out
-
-
-def test_a_teacher_of_few_steps_that_has_not_learnt_its_own_images_is_told(
-    shell: Shell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """45 digits, 2 steps; not where it has learnt what is asked for, or had more steps than few."""
-    for learnt, few, told in ((90.0, 2000, True), (0.0, 2000, False), (90.0, 1, False)):
-        monkeypatch.setattr(finetune, "_LEARNT", learnt)
-        monkeypatch.setattr(finetune, "_FEW_STEPS", few)
-        teach.main([*DIGITS, "--overwrite", "--out", str(shell.out)])
-        (folder,) = shell.out.glob("digits/teacher/*")
-        percent = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["accuracy"]
-        said = f"it takes {percent['train']:.0f} % of its own training images for what they are"
-        assert (said in " ".join(capsys.readouterr().out.split())) == told
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def say_teacher(session: Session, *, overwrite: bool = False) -> None:
     folder = teacher_folder(session)
     if overwrite or not folder.finished:
         folder.check(None if overwrite else recorded(session.config, "teacher"))
-        say_stages(session, {"teacher": session.config.teacher.epochs})
+        schedule = schedule_of(session.config, "teacher")
+        say_stages(session, {f"teacher{', at least' * (schedule.restarts > 0)}": schedule.epochs})
     else:
         load_teacher(folder, session)
     say_folder(session, folder, overwrite=overwrite)

@@ -31,6 +31,8 @@ class Schedule:
         shape: of the learning rate over the steps: cosine, constant, or `step-20` for a tenth of it
             after each 20 epochs.
         warmup_epochs: of linear warm-up.
+        restarts: how often the same may follow for twice as many epochs as before (warm restarts:
+            Loshchilov and Hutter, 2017), where the network has not learnt its training images.
     """
 
     epochs: int
@@ -39,6 +41,7 @@ class Schedule:
     weight_decay: float
     shape: str
     warmup_epochs: int
+    restarts: int = 0
 
 
 def require_optimizers(config: RunConfig) -> None:

@@ -34,8 +34,10 @@ StepSchedule = Annotated[str, Field(pattern=r"^step-[1-9][0-9]{0,5}$", examples=
 
 # keys of several stages, whose defaults differ
 Epochs = Annotated[int, Field(ge=1, description="passes over the training images")]
+AUTO_EPOCHS = 10
 LikeTeacher = Annotated[
-    Count | None, Field(description="passes over the training images; null: as many as the teacher")
+    Count | Literal["auto"] | None,
+    Field(description="passes over the training images; null: as many as the teacher"),
 ]
 Optimizer = Annotated[str, Field(description="an optimizer of timm's, such as sgd or adamw")]
 # beyond 1e30 optimizers' own arithmetic overflows
@@ -126,7 +128,12 @@ class AugmentConfig(Section):
 class TeacherConfig(Section):
     """How the whole pretrained network is fine-tuned, and what stands beside it."""
 
-    epochs: Epochs = 10
+    epochs: Count | Literal["auto"] = Field(
+        "auto",
+        description=f"passes over the training images; auto: {AUTO_EPOCHS}, and then twice as many "
+        "and twice as many again where it still takes less than 90 % of these images for what they "
+        "are",
+    )
     optimizer: Optimizer = "adamw"
     lr: LearningRate = 0.002
     warmup_epochs: Whole | None = Field(
@@ -135,7 +142,8 @@ class TeacherConfig(Section):
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
-        if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
+        epochs = AUTO_EPOCHS if self.epochs == "auto" else self.epochs
+        if self.warmup_epochs is not None and self.warmup_epochs >= epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below epochs")
         return self
 
