@@ -31,7 +31,7 @@ from nettailor.core.scores import classify
 from nettailor.core.weights import load_pretrained
 from nettailor.fitting import accelerator_for, seeded
 from nettailor.prune.distillation import Distillation
-from nettailor.prune.shrink import Removal, Shrinking
+from nettailor.prune.shrink import WITHIN, Removal, Shrinking
 from nettailor.shrinking import shrink
 from nettailor.teacher.target import as_target
 
@@ -40,15 +40,13 @@ STUDENT_RATE, RATES = 0.003, (0.001, 0.002, 0.004)  # of a student's fine-tuning
 
 
 class ByChance(Shrinking):
-    """What goes is drawn, of what does not lead below the budget; else it is the least thing."""
+    """What goes is drawn, of all after which the budget can still be used up."""
 
     def next(self, *_: Any) -> Removal | None:
         """See `Shrinking.next`."""
-        saving = self.removals()
-        fitting = [one for one in saving if self.cost - one.saved >= float(self.least) * 0.98]
-        if fitting:
-            return fitting[int(torch.randint(len(fitting), ()))]
-        return min(saving, key=lambda one: one.saved, default=None)
+        aim = min(self.dearest_within(self.route), (1 - WITHIN) * float(self.least)) - 1e-4
+        fitting = [one for one in self.removals() if self.dearest_within(one.route) >= aim]
+        return fitting[int(torch.randint(len(fitting), ()))] if fitting else None
 
 
 def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from nettailor.core.data import PARTS, Task, load_task, without_broken
 from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
+from nettailor.core.images import FileImages, keep_decoded, source_of
 from nettailor.core.reading import Doubts
 
 SKIPPED_FILE = "skipped_images.json"
@@ -25,6 +26,7 @@ def ready_task(config: RunConfig, screen: Screen) -> Task:
     Raises UserError where its data is missing, or too little for the ranks.
     """
     task = _load(config)
+    keep_decoded((task.train, task.val, task.test), config.cache)
     if config.data == task.name and Path(task.name).is_dir():
         screen.say(f"{task.name}: the set of that name, not the folder: give ./{task.name} for it")
     if task.left_out:
@@ -94,3 +96,6 @@ def read_whole(task: Task, screen: Screen) -> None:
         doubts.look(image)
     for line in (*doubts.lines(), *duplicates(task)):
         screen.say(line)
+    source = source_of(task.train)
+    if isinstance(source, FileImages) and source.decoded:
+        screen.say(source.decoded.told)

@@ -162,7 +162,17 @@ def test_image_that_breaks_in_the_middle_of_training(
         epoch(watcher, *arguments)
         broken.write_bytes(whole[:-200])
 
-    argv = (*SMALL, "--data", str(pictures), "--batch-size", "4", "--epochs", "2")
+    argv = (
+        *SMALL,
+        "--data",
+        str(pictures),
+        "--batch-size",
+        "4",
+        "--epochs",
+        "2",
+        "--cache",
+        "none",
+    )
     with monkeypatch.context() as patched:
         patched.setattr(StageWatcher, "epoch", break_it)
         assert str(broken) in shell.refusal(*argv)

@@ -125,10 +125,10 @@ def test_what_is_left_open_is_resolved_once(name: str) -> None:
     assert resolved(config) == config
     left = {key for key, value in flat(as_settings(config)).items() if value in (None, "auto")}
     assert left <= {
-        "weights", "crop_pct", "device", "precision", "workers", "split.group_by", "limit.train",
-        "limit.test", "augment.auto_augment", "budget.max_flops", "budget.max_params",
-        "budget.max_latency_ms", "prune.remove", "eliminate.top", "teacher.epochs",
-        "eliminate.epochs", "scale.epochs",
+        "weights", "crop_pct", "device", "precision", "workers", "cache", "split.group_by",
+        "limit.train", "limit.test", "augment.auto_augment", "budget.max_flops",
+        "budget.max_params", "budget.max_latency_ms", "prune.remove", "eliminate.top",
+        "teacher.epochs", "eliminate.epochs", "scale.epochs",
     }  # fmt: skip
     assert validate(parse_yaml(yaml.safe_dump(as_settings(config)))) == config
 

@@ -12,6 +12,7 @@ from nettailor.core.sections import (
     LimitConfig,
     Metric,
     Place,
+    Positive,
     PruneConfig,
     Section,
     SplitConfig,
@@ -28,7 +29,7 @@ from nettailor.core.side_sections import (
 )
 
 # Keys that say where and how a run executes, not what it computes: they may differ on a resume.
-EXECUTION_KEYS = frozenset({"device", "workers", "out", "data_dir", "download"})
+EXECUTION_KEYS = frozenset({"device", "workers", "cache", "out", "data_dir", "download"})
 
 # Sections of other ways than tailoring: their keys have short flags in the command of their name.
 ROADS = ("knapsack", "scale", "search")
@@ -85,6 +86,11 @@ class RunConfig(Section):
     )
     workers: Whole | None = Field(
         None, description="processes that load images; null: by the machine"
+    )
+    cache: Literal["auto", "none"] | Positive = Field(
+        "auto",
+        description="GB of memory for decoded images, which are read once then; auto: a quarter of "
+        "what is free",
     )
     out: Place = Field("runs", description="folder that holds all runs")
     split: SplitConfig = SplitConfig()

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nettailor.core.decoded import Decoded, room_for_pixels
 from nettailor.core.errors import UserError
 from nettailor.core.printable import printable
 from nettailor.core.reading import read_rgb
@@ -67,12 +68,17 @@ class ArrayImages:
         return Image.fromarray(self.pixels[index]).convert("RGB"), self.labels[index]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class FileImages:
-    """Images in files, each opened when it is asked for."""
+    """Images in files, each opened when it is asked for.
+
+    decoded: keeps their pixels, where it is given. first: the number of the first one there.
+    """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
+    decoded: Decoded | None = None
+    first: int = 0
 
     @classmethod
     def of(cls, samples: Iterable[tuple[str | Path, int]]) -> Self:
@@ -89,9 +95,14 @@ class FileImages:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        path = self.paths[index]
+        path, number = self.paths[index], self.first + index
+        image = self.decoded and self.decoded.get(number)
         try:
-            return read_rgb(path), self.labels[index]
+            if not image:
+                image = read_rgb(path)
+                if self.decoded:
+                    self.decoded.put(number, image)
+            return image, self.labels[index]
         except Exception as fault:  # a decoder fed with broken bytes raises any kind
             raise UserError(
                 f"{printable(str(path))} cannot be read as an image ({in_one_line(fault)}): "
@@ -123,6 +134,36 @@ class ChosenImages:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         return self.images[self.indices[index]]
+
+
+def source_of(images: Images) -> Images:
+    """What images were chosen from."""
+    while isinstance(images, ChosenImages):
+        images = images.images
+    return images
+
+
+def keep_decoded(parts: Iterable[Images], room: float | Literal["auto", "none"]) -> Decoded | None:
+    """Have images of files keep their pixels once they were read; None where there is no room.
+
+    Args:
+        parts: of one task; they may share images.
+        room: see `room_for_pixels`.
+    """
+    sources: list[FileImages] = []
+    for images in map(source_of, parts):
+        if isinstance(images, FileImages) and images not in sources:
+            sources.append(images)
+    limit = room_for_pixels(room)
+    if not sources or not limit:
+        return None
+    try:
+        kept = Decoded(sum(map(len, sources)), limit)
+    except (OSError, OverflowError, ValueError):
+        return None  # there is no such memory
+    for before, source in enumerate(sources):
+        source.decoded, source.first = kept, sum(map(len, sources[:before]))
+    return kept
 
 
 def in_one_line(fault: Exception) -> str:

@@ -1,0 +1,124 @@
+"""Decoded images in memory that processes share: the very pixels, or none."""
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nettailor.core import decoded
+from nettailor.core.decoded import Decoded, room_for_pixels
+from nettailor.core.errors import UserError
+from nettailor.core.images import ArrayImages, ChosenImages, FileImages, keep_decoded
+from nettailor.core.loader import EvalLoader, TrainLoader
+from nettailor.core.preprocessing import (
+    Augmentation,
+    Preprocessing,
+    eval_transform,
+    train_transform,
+)
+
+PREPROCESSING = Preprocessing(16, (0.5,) * 3, (0.25,) * 3, "bicubic", 1.0)
+AUGMENTATION = Augmentation((0.3, 1.0), (0.75, 1.3), 0.5, 0.2, None, 0.0)
+
+
+def noise(seed: int, height: int, width: int) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """JPEGs of different sizes."""
+    paths = [tmp_path / f"{number}.jpg" for number in range(12)]
+    for number, path in enumerate(paths):
+        noise(number, 20 + number, 31 - number).save(path)
+    return paths
+
+
+def test_pixels_come_back_as_they_went_in() -> None:
+    kept = Decoded(3, 10_000)
+    assert kept.get(1) is None
+    first, second = noise(0, 5, 7), noise(1, 30, 2)
+    kept.put(1, first)
+    kept.put(1, second)  # the first stays
+    kept.put(0, second)
+    assert kept.get(1).tobytes() == first.tobytes()
+    assert kept.get(0).size == (2, 30)
+    assert kept.get(0).tobytes() == second.tobytes()
+    assert kept.get(2) is None
+    assert kept.told == "2 of 3 images stay decoded in memory, 2.85e-07 GB"
+
+
+def test_what_does_not_fit_stays_out() -> None:
+    kept = Decoded(3, 3 * 5 * 7 + 11)
+    kept.put(0, noise(0, 5, 7))
+    kept.put(1, noise(1, 2, 2))  # 12 bytes where 11 are left
+    kept.put(2, noise(2, 1, 3))
+    assert [kept.get(number) is None for number in range(3)] == [False, True, False]
+
+
+def test_a_process_finds_what_another_one_put_there() -> None:
+    kept, image = Decoded(2, 1000), noise(3, 6, 6)
+    other = multiprocessing.get_context("fork").Process(target=kept.put, args=(1, image))
+    other.start()
+    other.join()
+    assert kept.get(1).tobytes() == image.tobytes()
+
+
+def test_files_are_read_once(files: list[Path]) -> None:
+    """Parts may share images; those of a test part have a place of their own."""
+    images = FileImages(tuple(files[:8]), (0, 1) * 4)
+    train, val = ChosenImages(images, (0, 2, 4)), ChosenImages(images, (1, 3))
+    test = FileImages(tuple(files[8:]), (0, 1, 0, 1))
+    assert keep_decoded((train, val, test), 0.001) is images.decoded is test.decoded
+    before = [part[i][0].tobytes() for part in (train, val, test) for i in range(len(part))]
+    for path in files:
+        path.unlink()
+    after = [part[i][0].tobytes() for part in (train, val, test) for i in range(len(part))]
+    assert before == after
+    assert len(set(after)) == 9
+    with pytest.raises(UserError, match="cannot be read"):
+        images[5]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_are_the_same_with_and_without(files: list[Path], workers: int) -> None:
+    """In the epoch that fills the memory and in the next; where half of it fits, too."""
+
+    def batches(room: float | str, workers: int) -> list[torch.Tensor]:
+        images = FileImages(tuple(files), tuple(i % 2 for i in range(12)))
+        keep_decoded([images], room)  # type: ignore[arg-type]
+        how = {"batch_size": 5, "workers": workers, "pin_memory": False}
+        train = TrainLoader(images, train_transform(PREPROCESSING, AUGMENTATION), seed=3, **how)
+        val = EvalLoader(images, eval_transform(PREPROCESSING), **how)
+        found = [x for epoch in (1, 2) for x, _ in train.epoch(epoch)] + [x for x, _ in val]
+        assert images.decoded is None or not images.decoded.told.startswith("0 of 12")
+        return found
+
+    plain = batches("none", 0)
+    for room in (0.001, 1e-5):
+        assert all(map(torch.equal, plain, batches(room, workers)))
+
+
+def test_room_by_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert room_for_pixels("none") == 0
+    assert room_for_pixels(0.5) == 5e8
+    whole = decoded.psutil.virtual_memory().available
+    assert 0.1 * whole < room_for_pixels("auto") < 0.4 * whole
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(decoded, "_LIMITS", (str(limit), str(tmp_path / "absent")))
+    limit.write_text("max\n")
+    assert 0.1 * whole < room_for_pixels("auto") < 0.4 * whole
+    limit.write_text("4000000\n")
+    assert room_for_pixels("auto") == 1_000_000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert room_for_pixels("auto") == 250_000
+
+
+def test_no_memory_and_no_files() -> None:
+    pixels = ArrayImages(np.zeros((2, 4, 4), np.uint8), (0, 1))
+    assert keep_decoded([pixels], "auto") is None
+    assert keep_decoded([FileImages((), ())], 1e9) is None, "an exabyte"
