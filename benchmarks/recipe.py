@@ -1,20 +1,26 @@
 """How the whole network fine-tunes on a set of images, by optimizer and learning rate.
 
     python benchmarks/recipe.py --images FLOWERS --size 64 --limit 1500 --out runs/recipe
+    python benchmarks/recipe.py --rates "adamw 0.002" "fastai 0.002" "timm 0.001"
 
 For each seed the images (scikit-learn's digits where none are given) are split 60 : 20 : 20, and
-tf_efficientnet_lite0 is fine-tuned from its ImageNet weights, an epoch of warm-up included. Each
-row keeps its best epoch on validation; the test is read once, at the end. Finished seeds are read
-from `--out`.
+tf_efficientnet_lite0 is fine-tuned from its ImageNet weights, an epoch of warm-up included. Rivals,
+for as many epochs: "fastai" (`pip install fastai`) is its `fine_tune`, "timm" its usual settings
+(`recipe_rivals.py`), each with a learning rate. Each row keeps its best epoch on validation; the
+test is read once, at the end. Finished seeds are read from `--out`.
 """
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recipe_rivals import fastai, timm
 from seeds import of_each_seed, print_table
 from small_images import loaders
+from torch import nn
+from torch.utils.data import DataLoader
 
 import nettailor as nt
 from nettailor.core.scores import classify
@@ -30,18 +36,28 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         given.images, (0.6, 0.2, 0.2), size=given.size, batch=64, seed=seed, limit=given.limit
     )
     accelerator = accelerator_for("auto", "auto")
+
+    def accuracy(loader: DataLoader[Any], network: nn.Module) -> float:
+        return classify(network, loader, accelerator).scores().accuracy
+
     rows = []
     for rate in given.rates:
         optimizer, lr = rate.split()
         with seeded(seed, "classifier"):
             network, _ = load_pretrained("tf_efficientnet_lite0", classes, "auto", given.size)
         started = time.process_time()
-        nt.fit(
-            network, nt.CrossEntropy(), train, val, epochs=given.epochs, optimizer=optimizer,
-            lr=float(lr), warmup_epochs=1, seed=seed, verbose=False,
-        )  # fmt: skip
+        with seeded(seed, "training"):
+            if optimizer == "fastai":
+                fastai(network, train, val, given.epochs, float(lr))
+            elif optimizer == "timm":
+                timm(network, train, given.epochs, float(lr), partial(accuracy, val))
+            else:
+                nt.fit(
+                    network, nt.CrossEntropy(), train, val, epochs=given.epochs,
+                    optimizer=optimizer, lr=float(lr), warmup_epochs=1, seed=seed, verbose=False,
+                )  # fmt: skip
         seconds = time.process_time() - started
-        scores = [classify(network, one, accelerator).scores().accuracy for one in (val, test)]
+        scores = [accuracy(one, network) for one in (val, test)]
         rows.append({"network": rate, "val": scores[0], "test": scores[1], "seconds": seconds})
         print(rows[-1], flush=True)
     return rows

@@ -1,0 +1,85 @@
+"""How others fine-tune the same network on the same images: fastai, and timm's usual settings."""
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from timm.loss import LabelSmoothingCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import nettailor as nt
+
+Loader = DataLoader[Any]
+Score = Callable[[nn.Module], float]
+
+
+class Logits(nn.Module):
+    """A chain that gives logits alone."""
+
+    def __init__(self, chain: nt.Backbone) -> None:
+        super().__init__()
+        self.chain = chain
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) -> (B, classes)."""
+        logits: Tensor = self.chain(images).logits
+        return logits
+
+
+def fastai(chain: nt.Backbone, train: Loader, val: Loader, epochs: int, lr: float) -> None:
+    """`Learner.fine_tune`: an epoch of the new head, then all, earlier layers at a hundredth."""
+    from fastai.callback.schedule import Learner
+    from fastai.callback.tracker import SaveModelCallback
+    from fastai.data.core import DataLoaders
+    from fastai.losses import CrossEntropyLossFlat
+    from fastai.metrics import accuracy
+
+    def groups(network: Logits) -> list[list[nn.Parameter]]:
+        head = list(network.chain.classifier.parameters())
+        ids = set(map(id, head))
+        return [[one for one in network.parameters() if id(one) not in ids], head]
+
+    with TemporaryDirectory() as folder:
+        learner = Learner(
+            DataLoaders(train, val), Logits(chain), loss_func=CrossEntropyLossFlat(),
+            metrics=accuracy, splitter=groups, path=Path(folder),
+        )  # fmt: skip
+        with learner.no_bar(), learner.no_logging():
+            best = SaveModelCallback(monitor="accuracy")
+            learner.fine_tune(epochs - 1, base_lr=lr, cbs=[best])
+
+
+def timm(chain: nt.Backbone, train: Loader, epochs: int, lr: float, score: Score) -> None:
+    """AdamW with 0.05 of weight decay and rates that fall by 0.75 a layer, label smoothing, EMA."""
+    layers = [chain.stem, *chain.blocks, nn.ModuleList([chain.neck, chain.classifier])]
+    groups = [
+        {"params": list(layer.parameters()), "lr_scale": 0.75 ** (len(layers) - 1 - number)}
+        for number, layer in enumerate(layers)
+    ]
+    optimizer = create_optimizer_v2(groups, "adamw", lr=lr, weight_decay=0.05)
+    scheduler, _ = create_scheduler_v2(
+        optimizer, "cosine", num_epochs=epochs, warmup_epochs=1, warmup_lr=lr / 100, min_lr=0.0,
+        step_on_epochs=False, updates_per_epoch=len(train),
+    )  # fmt: skip
+    loss, average = LabelSmoothingCrossEntropy(0.1), ModelEmaV3(chain, decay=0.99, use_warmup=True)
+    best, kept, step = -math.inf, deepcopy(chain.state_dict()), 0
+    for _ in range(epochs):
+        chain.train()
+        for images, labels in train:
+            scheduler.step_update(step)
+            optimizer.zero_grad()
+            loss(chain(images).logits, labels).backward()
+            optimizer.step()
+            average.update(chain, step=step)
+            step += 1
+        for network in (chain, average.module):
+            if (found := score(network)) > best:
+                best, kept = found, deepcopy(network.state_dict())
+    chain.load_state_dict(kept)
