@@ -17,6 +17,8 @@ from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.prune.plan import PrunePlan
+from nettailor.prune.shrink import Shrinking
+from nettailor.student.costs import shares_of
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring
 
@@ -54,6 +56,13 @@ def images(count: int = 4, side: int = 32, dtype: torch.dtype = torch.float32) -
     """Noise of unit variance, (count, 3, side, side), the same at every call."""
     generator = torch.Generator().manual_seed(3)
     return torch.randn(count, 3, side, side, generator=generator).to(dtype)
+
+
+def labelled(count: int, seed: int = 5, classes: int = 5) -> tuple[Tensor, Tensor]:
+    """Noise of 32 pixels with labels that are drawn as well."""
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.randn(count, 3, 32, 32, generator=generator)
+    return pictures, torch.randint(classes, (count,), generator=generator)
 
 
 def enliven(network: nn.Module, seed: int = 1) -> nn.Module:
@@ -202,3 +211,11 @@ def pair(backbone: str, *, beside: bool = False, **settings: Any) -> tuple[Backb
     """A teacher and a student of the same pretrained weights that share no tensor."""
     teacher = lively_chain(backbone).requires_grad_(False)
     return teacher, lively_student(backbone, beside=beside, **settings)
+
+
+def grown(least: float = 0.05, chain: Backbone | None = None, **settings: Any) -> Shrinking:
+    """A student whose exits show, about to shrink; least: its budget in FLOPs over the chain's."""
+    chain = chain or lively_chain("test_resnet")
+    student = Student(chain, **settings)
+    enliven(student.heads)
+    return Shrinking(student, shares_of(student, chain, 32, "flops"), least).eval()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import enliven, lively_chain
+from conftest import lively_chain
+from networks import grown
 from small_stages import CLASSES, GOOD, PLAIN, Log, batches
 from torch import nn
 
@@ -18,8 +19,6 @@ from nettailor.core.training_state import TrainingState
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.shrink import Removal, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
-from nettailor.student.costs import shares_of
-from nettailor.student.network import Student
 from nettailor.student.wiring import Path as Way
 
 EPOCHS, STEPS = 4, 8  # looks before the first, third and fifth step of each
@@ -27,19 +26,13 @@ LEAST = 0.6
 
 
 def descent(
-    accelerator: Accelerator,
-    least: float = LEAST,
-    *,
-    adapters: bool = False,
-    epochs: int = EPOCHS,
-    steps: int = STEPS,
-) -> Descent:
+    accelerator: Accelerator, least: float = LEAST, *,
+    adapters: bool = False, epochs: int = EPOCHS, steps: int = STEPS,
+) -> Descent:  # fmt: skip
     """Of a student whose exits are known; dropout draws from torch's generator at each step."""
     teacher, chain = (lively_chain("test_resnet", CLASSES) for _ in range(2))
     chain.classifier = nn.Sequential(nn.Dropout(0.3), chain.classifier)
-    student = Student(chain, adapters=adapters)
-    enliven(student.heads)
-    network = Shrinking(student, shares_of(student, chain, 32, "flops"), least)
+    network = grown(least, chain, adapters=adapters).train()
     tried = islice(batches(STEPS * 8).epoch(0), TRIED_ON)
     loss = ShrinkLoss(teacher)
     return Descent(network, loss, tried, accelerator, epochs=epochs, steps_per_epoch=steps)

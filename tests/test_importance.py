@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from networks import enliven, student_of
+from networks import enliven, labelled, student_of
 from test_student import by_the_formula
 from torch import Tensor
 
@@ -25,12 +25,6 @@ def lively_student() -> Student:
     with torch.no_grad():
         student.path_weights.logits.normal_()
     return student.eval()
-
-
-def batch(seed: int = 5) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(12, 3, 32, 32, generator=generator)
-    return images, torch.randint(CLASSES, (12,), generator=generator)
 
 
 @torch.no_grad()
@@ -53,7 +47,7 @@ def alone(student: Student, path: Way) -> Student:
 
 def test_measured_is_the_loss_as_it_is_less_the_loss_with_the_path_alone() -> None:
     student = lively_student()
-    images, labels = batch()
+    images, labels = labelled(12)
     wiring = student.wiring
     assert {path.kind for path in wiring.paths} == {"block", "identity", "proxy", "head", "exit"}
 
@@ -76,7 +70,7 @@ def test_measured_is_the_loss_as_it_is_less_the_loss_with_the_path_alone() -> No
 
 def test_nothing_of_the_student_moves() -> None:
     student = lively_student()
-    images, _ = batch()
+    images, _ = labelled(12)
     before = copy.deepcopy(student.state_dict())
     measured(student, lambda: float(student(images).logits.square().mean()))
     for name, value in student.state_dict().items():
@@ -104,7 +98,7 @@ def test_a_nodes_only_path_is_worth_nothing() -> None:
 
 def test_measured_on_batches_with_the_statistics_of_each(accelerator: Accelerator) -> None:
     """The mean over batches, and of the student nothing moves."""
-    student, batches = lively_student(), [batch(seed) for seed in (1, 2, 3)]
+    student, batches = lively_student(), [labelled(12, seed) for seed in (1, 2, 3)]
     twin = copy.deepcopy(student).train()
 
     def loss() -> float:

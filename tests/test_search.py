@@ -1,94 +1,45 @@
 """`search` whole: its trials and runs, who takes over from whom, and what it refuses."""
 
-import csv
 import json
 import re
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-import torch
-from conftest import no_training, release, started
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial
+from conftest import no_training, release
+from search_runs import (
+    NAME,
+    SMALL,
+    config_of,
+    journal,
+    metrics,
+    process,
+    quickly,
+    require_proposals_follow,
+    run_folder,
+    start,
+    study_folder,
+    trials,
+)
 
 from nettailor import search_space
 from nettailor.cli import compare, export, predict, search
 from nettailor.commands import search as commands
-from nettailor.commands.search import Search
-from nettailor.core import run_lock
-from nettailor.core.architecture import SearchedStructure
 from nettailor.core.backbone import Backbone
-from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.errors import NotFiniteError, UserError
-from nettailor.core.flags import parse
-from nettailor.core.latency import measure_latency
 from nettailor.network import load_network
 from nettailor.session import start_session
-
-NAME = "test_resnet-32px"
-SMALL = [
-    "--backbone", "test_resnet", "--weights", "none", "--image-size", "32", "--epochs", "4",
-    "--limit.train", "100", "--limit.test", "50", "--device", "cpu", "--workers", "0",
-    "--batch-size", "16", "--trials", "5",
-]  # fmt: skip
-RANDOM_TRIALS = 3  # so that the sampler has its say in the others
-FIGURE_SECONDS = 0.02
-
-# says that it is up, and starts when it is told to
-PROCESS = f"""
-import sys
-from nettailor import search_space
-from nettailor.commands import search
-from nettailor.core import run_lock
-from nettailor.core.console import Screen
-from nettailor.core.flags import parse
-from nettailor.core.latency import measure_latency
-from nettailor.session import start_session
-
-measure_latency.__kwdefaults__["seconds"] = {FIGURE_SECONDS}
-search_space._RANDOM_TRIALS = {RANDOM_TRIALS}
-search_space._MOST_STAGES, search_space._MOST_REPEATS = 2, 1
-search_space._CHANNELS = (8, 16, 8)
-run_lock._LOOK_EVERY = 0.1
-config, _ = parse("python -m nettailor.search", "", sys.argv[1:])
-print("up", flush=True)
-sys.stdin.readline()
-with Screen() as screen:
-    search.Search(start_session(config, screen)).run(overwrite=False)
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(measure_latency.__kwdefaults__, "seconds", FIGURE_SECONDS)
-        patch.setattr(search_space, "_RANDOM_TRIALS", RANDOM_TRIALS)
-        patch.setattr(search_space, "_MOST_STAGES", 2)
-        patch.setattr(search_space, "_MOST_REPEATS", 1)
-        patch.setattr(search_space, "_CHANNELS", (8, 16, 8))
-        patch.setattr(run_lock, "_LOOK_EVERY", 0.1)
+        quickly(patch)
         yield
-
-
-def config_of(out: Path, *flags: str) -> RunConfig:
-    return parse("python -m nettailor.search", "", [*SMALL, "--out", str(out), *flags])[0]
-
-
-def start(out: Path, *flags: str, overwrite: bool = False) -> Search:
-    with Screen() as screen:
-        started = Search(start_session(config_of(out, *flags), screen))
-        started.run(overwrite=overwrite)
-    return started
 
 
 @pytest.fixture(scope="module")
@@ -103,37 +54,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(done: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     return shutil.copytree(done, tmp_path / "runs")
-
-
-def study_folder(out: Path) -> Path:
-    return out / "digits" / "search" / f"{NAME}-seed0"
-
-
-def journal(out: Path) -> Path:
-    return study_folder(out) / "study.journal"
-
-
-def run_folder(out: Path) -> Path:
-    """The only network that goes all the way: of five, two, then one."""
-    (folder,) = (out / "digits" / "searched").iterdir()
-    return folder
-
-
-def trials(out: Path) -> list[FrozenTrial]:
-    """What optuna itself finds in the journal, by number."""
-    study = optuna.load_study(
-        study_name="search", storage=JournalStorage(JournalFileBackend(str(journal(out))))
-    )
-    return sorted(study.get_trials(), key=lambda trial: int(trial.user_attrs["number"]))
-
-
-def metrics(folder: Path) -> list[dict[str, str]]:
-    """The epochs of a trial, clocks apart."""
-    if not (folder / "metrics.csv").exists():
-        return []
-    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
 
 def test_five_are_tried_two_go_on_and_one_all_the_way(done: Path) -> None:
@@ -179,16 +99,6 @@ def test_the_summary_of_a_run(done: Path) -> None:
     ]  # fmt: skip
 
 
-def require_proposals_follow(found: list[FrozenTrial], started: Search) -> None:
-    """Each network is the one that the values in the journal lead to."""
-    tried: list[SearchedStructure] = []
-    for number, trial in enumerate(found):
-        made = started._propose(number, found[:number], tried)
-        assert made.params == trial.params
-        assert made.structure not in tried
-        tried.append(made.structure)
-
-
 def test_again_it_trains_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that a search does not use may differ."""
     monkeypatch.setattr("nettailor.stage.fit", no_training)
@@ -231,13 +141,6 @@ def test_others_work_on_a_searched_network(
     assert "# Network searched from scratch for digits\n" in card
     assert "No pretrained weights: found and trained with NetTailor." in card
     assert "test_resnet" not in card
-    shutil.copy(tmp_path / "export" / "model.safetensors", tmp_path)
-    shutil.copy(tmp_path / "export" / "architecture.json", tmp_path)
-    again, _ = load_network(tmp_path)
-    network, _ = load_network(folder)
-    images = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(again(images).logits, network(images).logits)
     from_images = next((folder / "mistakes").iterdir())
     capsys.readouterr()
     predict.main([str(from_images), "--run", str(folder), "--format", "json"])
@@ -257,56 +160,6 @@ def test_a_comparison_shows_runs_and_leaves_no_trial_out(
     assert label in page
     names = ("pareto_front.png", "optimization_history.png")
     assert all((study_folder(runs) / name).exists() for name in names)
-
-
-def process(out: Path, *flags: str) -> "subprocess.Popen[str]":
-    return started(PROCESS, *SMALL, "--out", str(out), *flags)
-
-
-@pytest.mark.slow  # quick: the same of a sweep
-def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path) -> None:
-    """Killed in the second trial, of whose three epochs at least one is done."""
-    flags = ["--trials", "4", "--search.trial-epochs", "3"]
-    with process(tmp_path, *flags) as first:
-        release(first)
-        until = time.monotonic() + 60
-        while not any(len(metrics(place)) for place in study_folder(tmp_path).glob("trials/1-*")):
-            assert time.monotonic() < until
-            time.sleep(0.002)
-        first.send_signal(signal.SIGKILL)
-    before = trials(tmp_path)
-    assert [trial.state.name for trial in before] == ["COMPLETE", "RUNNING"]
-    again = start(tmp_path, *flags)
-    after = trials(tmp_path)
-    assert [trial.state.name for trial in after] == ["COMPLETE"] * 4
-    assert [trial.params for trial in after[:2]] == [trial.params for trial in before]
-    assert after[0].values == before[0].values
-    # the sampler has read the latencies that were measured before the kill
-    require_proposals_follow(after, again)
-    # the network is the one that it would have been, to the bit
-    start(tmp_path / "straight", *flags, "--trials", "2")
-    name = f"1-{again.study.tried[1].key}"
-    killed, straight = (
-        next(path for path in place.rglob(f"*{name}*") if path.is_dir())
-        for place in (tmp_path / "digits", tmp_path / "straight")
-    )
-    assert metrics(killed)[:3] == metrics(straight)[:3]
-
-
-@pytest.mark.slow  # quick: the same of a sweep
-def test_two_processes_share_a_study(tmp_path: Path) -> None:
-    few = ["--trials", "3"]
-    with process(tmp_path, *few) as one, process(tmp_path, *few) as other:
-        release(one, other)
-        shown = [running.communicate(timeout=200)[0] for running in (one, other)]
-        assert (one.returncode, other.returncode) == (0, 0), shown
-    assert [trial.state.name for trial in trials(tmp_path)] == ["COMPLETE"] * 3
-    # 3 × 1 epoch, 1 × 1 more, 1 × 2 more: no epoch twice, and each process trained some
-    epochs = [len(re.findall(r"searched +epoch", text)) for text in shown]
-    assert sum(epochs) == 6
-    assert all(epochs)
-    assert sum(len(re.findall(r"teacher +epoch", text)) for text in shown) == 4
-    assert (run_folder(tmp_path) / "summary.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,43 +4,21 @@ import copy
 import itertools
 import math
 import random
-from math import exp, log
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import enliven, lively_chain
+from conftest import lively_chain
+from networks import grown, labelled
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from nettailor.core.judge import Judge
-from nettailor.core.scores import Recall, Scores
-from nettailor.core.training_state import TrainingState
-from nettailor.errors import UserError
-from nettailor.fitting import Run
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Removal, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
-from nettailor.shrinking import Snapshot, hopeless, shrink
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path
-
-CLASSES = 5
-
-
-def grown(least: float = 0.05) -> Shrinking:
-    chain = lively_chain("test_resnet", CLASSES)
-    student = Student(chain)
-    enliven(student.heads)
-    return Shrinking(student, shares_of(student, chain, 32, "flops"), least).eval()
-
-
-def images(count: int, seed: int = 5) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    pictures = torch.randn(count, 3, 32, 32, generator=generator)
-    return pictures, torch.randint(CLASSES, (count,), generator=generator)
 
 
 def entropy(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
@@ -48,7 +26,7 @@ def entropy(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
 
 
 def test_begins_as_the_whole_backbone():
-    (pictures, _), chain = images(4), lively_chain("test_resnet", CLASSES)
+    (pictures, _), chain = labelled(4), lively_chain("test_resnet")
     student = Student(chain)
     network = Shrinking(student, shares_of(student, chain, 32, "flops"), 0.5).eval()
     torch.testing.assert_close(network(pictures), chain(pictures).logits)
@@ -66,7 +44,7 @@ def loses(
 
 
 def test_what_a_removal_loses_is_what_the_smaller_network_loses() -> None:
-    network, batches = grown(), [images(8, seed) for seed in (1, 2)]
+    network, batches = grown(), [labelled(8, seed) for seed in (1, 2)]
     before, options = copy.deepcopy(network.state_dict()), network.removals()
     assert all(math.isnan(network.price(one)) for one in options), "nothing was tried"
     found = network.next([(x, y, x) for x, y in batches], entropy, 0.0)
@@ -95,7 +73,7 @@ def choice(
     ]
     monkeypatch.setattr(network, "removals", lambda: options)
     lost = iter([0.0, *(loss for loss, _ in things)])
-    x, y = images(4)
+    x, y = labelled(4)
     found = network.next([(x, y, x)], lambda *_: torch.tensor(next(lost)), goal)
     return None if found is None else options.index(found)
 
@@ -114,7 +92,7 @@ def test_what_is_saved_beyond_the_goal_counts_for_nothing(monkeypatch: pytest.Mo
 
 def test_blocks_are_tried_anew_while_they_are_the_cheapest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cheapest block by what was last seen has become dear; the next one has not; no third."""
-    network, (x, y) = grown(), images(8)
+    network, (x, y) = grown(), labelled(8)
     network.next([(x, y, x)], entropy, 0.0)
     blocks = [one for one in network.removals() if one.path.kind == "block"]
     assert len(blocks) > 2
@@ -145,7 +123,7 @@ def all_costs(network: Shrinking) -> set[float]:
 
 def shrunk(network: Shrinking, draw: random.Random) -> float:
     """What is left costs, where the loss of each removal is drawn."""
-    x, y = images(2)
+    x, y = labelled(2)
     while network.cost > float(network.least):
         least = float(network.least)
         found = network.next([(x, y, x)], lambda *_: torch.tensor(draw.random()), least)
@@ -168,7 +146,7 @@ def test_whatever_goes_as_much_of_the_budget_is_used_as_can_be(least: float) -> 
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_paths_cost_what_can_be_used_of_the_budget_is_used(seed: int) -> None:
     """An end that is dearer than the present one is no way to use more of it."""
-    chain, draw = lively_chain("test_efficientnet", CLASSES), random.Random(seed)
+    chain, draw = lively_chain("test_efficientnet"), random.Random(seed)
     student = Student(chain)
     paths = student.wiring.paths
     costs = [draw.random() * (path.kind != "identity") for path in paths]
@@ -214,7 +192,7 @@ def test_running_statistics_begin_anew_after_a_change() -> None:
 
 def test_what_cannot_be_measured_does_not_go() -> None:
     """A loss that is not a number says nothing of the first thing that is tried."""
-    network, (x, y) = grown(), images(4)
+    network, (x, y) = grown(), labelled(4)
     called = itertools.count()
 
     def loss(*_: Tensor) -> Tensor:
@@ -222,42 +200,6 @@ def test_what_cannot_be_measured_does_not_go() -> None:
 
     found = network.next([(x, y, x)], loss, 0.0)
     assert found == network.removals()[1]
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "ends"),
-    [
-        ([95.0, 81.0, 80.0, 79.9], [False, False, False, True]),  # of 90 %
-        ([70.0, 61.0, 60.0, 59.9], [False, False, False, True]),  # it never had more than 70 %
-        ([50.0, 70.0, 59.0], [False, False, True]),
-    ],
-)
-def test_ten_points_below_what_it_has_to_reach_or_ever_had_it_ends(
-    accuracies: list[float], ends: list[bool]
-) -> None:
-    """A class that is lost counts like many points, and does not end it; states hold the best."""
-    network, found = grown(), []
-    for accuracy in accuracies:
-        last = Scores(accuracy, accuracy, 1.0, judged=accuracy - 40)
-        found.append(hopeless(network, Judge(), last, 90.0))
-        again = grown()
-        again.load_state_dict(network.state_dict())
-        network = again
-    assert found == ends
-
-
-def test_what_may_be_chance_does_not_end_it() -> None:
-    """Of 100 images, 77 right and a standard error of 4.2 are above 80 %, 74 and 4.4 are not."""
-    for right, ends in ((77, False), (74, True)):
-        last = Scores(float(right), 0.0, 1.0, recalls=(Recall(right, 100),))
-        assert hopeless_of(90.0, last) == ends
-
-
-def hopeless_of(target: float, last: Scores) -> bool:
-    """Of a student that was as good as it had to be."""
-    network = grown()
-    assert not hopeless(network, Judge(), Scores(target, target, 1.0), target)
-    return hopeless(network, Judge(), last, target)
 
 
 def test_exits_are_left_out_that_cannot_be_as_dear_as_the_budget():
@@ -275,10 +217,10 @@ def test_exits_are_left_out_that_cannot_be_as_dear_as_the_budget():
 @pytest.mark.parametrize("whole", [False, True])
 def test_the_loss_is_of_the_end_and_of_all_exits(whole: bool) -> None:
     """The teacher counts once something is gone: before that it says what the student says."""
-    network, (pictures, labels) = grown(), images(8)
+    network, (pictures, labels) = grown(), labelled(8)
     if not whole:
         network.take(network.removals()[0].route)
-    chain = lively_chain("test_resnet", CLASSES).eval()
+    chain = lively_chain("test_resnet").eval()
     loss = ShrinkLoss(chain, distill=0.5)
     target = chain(pictures).logits
     terms = loss(network, pictures, labels)
@@ -301,89 +243,6 @@ def test_the_loss_is_of_the_end_and_of_all_exits(whole: bool) -> None:
         if one.grad is not None and name.startswith(("student.blocks", "student.heads"))
     }
     assert moved == {path.key for path in network.route if path.kind != "identity"}
-
-
-def loaders() -> tuple[DataLoader, DataLoader]:
-    train, val = TensorDataset(*images(64)), TensorDataset(*images(32, 6))
-    return DataLoader(train, 16, shuffle=True), DataLoader(val, 32)
-
-
-@pytest.mark.parametrize("budget", [{"max_flops": 0.6}, {"max_params": 0.3}])
-def test_follows_the_target(budget):
-    found = []
-    for _ in range(2):
-        chain = lively_chain("test_resnet", CLASSES)
-        torch.manual_seed(1)
-        passed = shrink(Student(chain), chain, *loaders(), epochs=5, verbose=False, **budget)
-        found.append(passed)
-    first, again = found
-    (least,) = budget.values()
-    assert [one.cost for one in first] == [one.cost for one in again]
-    assert [one.scores.loss for one in first] == [one.scores.loss for one in again]
-    for one, after in itertools.pairwise(first):
-        assert after.cost <= one.cost + 1e-9
-    assert first[-1].cost <= 1.02 * least
-    for number, one in enumerate(first[:-1], 1):
-        part = ((4 * number - 2) / 20 - 0.08) / 0.82  # the last look at its cost
-        assert one.cost <= max(exp(max(part, 0) * log(least)), 1.02 * least) + 1e-9
-    small = first[-1].network
-    assert all(len(group) <= 1 for group in small.wiring.incoming)
-    assert small(images(2)[0]).logits.shape == (2, CLASSES)
-    assert first[-1].cost >= 0.9 * least
-
-
-def test_a_call_that_was_stopped_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    """In the third of four epochs of four steps; what was passed before is read again."""
-
-    def passed(run: Run | None) -> list[Snapshot]:
-        chain = lively_chain("test_resnet", CLASSES)
-        torch.manual_seed(1)
-        settings = {"max_flops": 0.6, "epochs": 4, "run": run, "verbose": False}
-        return shrink(Student(chain), chain, *loaders(), **settings)
-
-    expected, run = passed(None), Run(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingState, "due", True)
-        step, steps = ShrinkLoss.__call__, itertools.count(1)
-
-        def pressed(*arguments):
-            if next(steps) == 11:
-                raise KeyboardInterrupt
-            return step(*arguments)
-
-        patch.setattr(ShrinkLoss, "__call__", pressed)
-        with pytest.raises(KeyboardInterrupt):
-            passed(run)
-    found = passed(run)
-    assert [one.epoch for one in found] == [1, 2, 3, 4]
-    assert len({one.cost for one in found}) > 1
-    for one, other in zip(found, expected, strict=True):
-        assert (one.plan, one.cost) == (other.plan, other.cost)
-        assert one.scores.plain() == other.scores.plain()
-        weights = other.network.state_dict()
-        for name, value in one.network.state_dict().items():
-            torch.testing.assert_close(value, weights[name], rtol=0, atol=0)
-    (tmp_path / "sizes" / "student-1.json").write_text('{"paths": []}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"student-1\.json: is damaged; begin anew in another"):
-        passed(run)
-    run.close()
-
-
-def test_however_few_steps_there_are_the_budget_is_met():
-    chain = lively_chain("test_resnet", CLASSES)
-    (only,) = shrink(Student(chain), chain, *loaders(), max_flops=0.6, epochs=1, verbose=False)
-    assert only.cost <= 0.612
-
-
-def test_bad_budgets_and_students():
-    chain = lively_chain("test_resnet", CLASSES)
-    student = Student(chain)
-    with pytest.raises(UserError, match="expected one of them"):
-        shrink(student, chain, *loaders(), max_flops=0.5, max_params=0.5)
-    with pytest.raises(UserError, match=r"no network costs 0.0001 .* from 0\.\d+ to 1"):
-        shrink(student, chain, *loaders(), max_flops=0.0001)
-    with pytest.raises(UserError, match="proxies"):
-        shrink(Student(chain, skips=1), chain, *loaders(), max_flops=0.5)
 
 
 def test_a_route_costs_what_its_paths_do():
