@@ -134,3 +134,10 @@ def test_architecture_that_is_none(student_folder, tmp_path, text):
     (folder / "architecture.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"architecture\.json: [^\n]+$"):
         read_architecture(folder)
+
+
+def test_a_file_without_the_structures_that_came_later_is_read(student_folder, tmp_path):
+    content = json.loads((student_folder / "architecture.json").read_text(encoding="utf-8"))
+    del content["narrowed"]
+    (tmp_path / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
+    assert read_architecture(tmp_path).narrowed is None

@@ -5,7 +5,6 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,18 +16,14 @@ from tailor_runs import no_training, quickly, summary_of
 
 from nettailor import stage
 from nettailor.cli import compare, export, knapsack, predict, tailor
-from nettailor.commands.knapsack import knapsack_folder
-from nettailor.core.architecture import read_architecture
 from nettailor.core.backbone import Backbone
-from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
-from nettailor.core.flags import parse
+from nettailor.core.images import FileImages
 from nettailor.network import load_network
 from nettailor.session import Session, start_session
 from nettailor.student.network import Student
 
-PROG = "python -m nettailor.knapsack"
 SMALL = [
     "--backbone", "test_efficientnet", "--weights", "none", "--image-size", "32", "--epochs", "2",
     "--teacher.epochs", "4", "--teacher.lr", "0.1", "--limit.train", "300", "--limit.test", "100",
@@ -194,31 +189,16 @@ def test_interrupted_and_gone_on_is_bit_identical(
         assert (run / file).read_bytes() == (narrow_teacher(out) / file).read_bytes()
 
 
-class _Unread:
-    """Images that nobody may look at."""
-
-    def __init__(self, images: Any) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Any:
-        raise AssertionError("the test split was read before the end")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.images, name)
-
-
 def test_the_test_split_is_read_at_the_end(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Until then its images need not be there."""
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
 
     def start(config: Any, screen: Any) -> Session:
         session = start_session(config, screen)
-        task = replace(session.task, test=_Unread(session.task.test))  # type: ignore[arg-type]
-        return replace(session, task=task)
+        test = FileImages((), tuple(session.task.test.labels))
+        return replace(session, task=replace(session.task, test=test))
 
     def the_end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -254,42 +234,6 @@ def test_a_finished_run_is_of_one_network(out: Path, tmp_path: Path) -> None:
     knapsack.main(argv)  # nobody to differ from
 
 
-def test_cuts_of_a_run_have_names_of_their_own(out: Path) -> None:
-    config, _ = parse(PROG, "", [*SMALL, "--out", str(out.parent)])
-    with Screen() as screen:
-        session = start_session(config, screen)
-
-    def name(of: Path) -> str:
-        settings = config.knapsack.model_copy(update={"of": str(of)})
-        asked = config.model_copy(update={"knapsack": settings})
-        return knapsack_folder(replace(session, config=asked)).path.name
-
-    runs = [out / "tailored" / f"{NAME}-{what}-seed0" for what in ("all-gamma0.3", "all-gamma1")]
-    for run in runs:
-        short = run.name.removeprefix(f"{NAME}-").removesuffix("-seed0")
-        assert name(run) == f"{NAME}-flops0.5-of-{short}-seed0"
-        assert name(run / "picked" / "flops0.7") == f"{NAME}-flops0.5-of-{short}-flops0.7-seed0"
-        assert name(run / "candidates" / "size-0.500") == (
-            f"{NAME}-flops0.5-of-{short}-size-0.500-seed0"
-        )
-
-
-def test_milliseconds_of_another_device_are_another_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for flags, cpu, cuda in (
-        (["--max-latency-ms", "4"], "4ms-batch1", "4ms-batch1-cuda"),
-        (["--max-flops", "0.4"], "flops0.4", "flops0.4"),
-    ):
-        config, _ = parse(PROG, "", [*SMALL, "--out", str(tmp_path), *flags])
-        with Screen() as screen:
-            session = start_session(config, screen)
-        assert knapsack_folder(session).path.name == f"{NAME}-{cpu}-seed0"
-        elsewhere: Any = SimpleNamespace(device=torch.device("cuda"))
-        there = replace(session, accelerator=elsewhere)
-        assert knapsack_folder(there).path.name == f"{NAME}-{cuda}-seed0"
-
-
 def test_replayed_by_its_own_settings(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     knapsack.main(["--config", str(narrow_teacher(out) / "config.yaml"), "--out", str(tmp_path)])
@@ -317,30 +261,6 @@ def test_milliseconds(out: Path, tmp_path: Path) -> None:
     assert how["budget"] == {"cost": "latency_ms", "most": float(most), "batch": 64}
     whole = summary_of(out / "teacher" / f"{NAME}-seed0")
     assert summary_of(run)["params"]["total"] < whole["params"]["total"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--max-flops", "0.001"], r"costs 0\.001 of the multiply-adds: give a budget from 0\.\d+"),
-        (["--max-flops", "1"], "give a budget from"),
-        (["--max-params", "0.00001"], "of the parameters: give a budget from"),
-        (["--max-latency-ms", "0.0000001"], r"give a budget from \S+ to below \S+ ms"),
-        (["--max-flops", "0.5", "--max-params", "0.5"], "give one of max_flops"),
-        (["--backbone", "nf_resnet26"], r"grouped: its layer stem\.conv does '"),
-        (["--of", "nowhere"], "holds no run"),
-        (["--of", "x" * 300], "File name too long"),
-        (["--round-to", "0"], r"round_to"),
-    ],
-)  # fmt: skip
-def test_refused_before_anything_is_trained(
-    flags: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stage, "fit", no_training)
-    with pytest.raises(UserError, match=message):
-        knapsack.main([*SMALL, "--out", str(tmp_path), *flags])
-    # what was measured is kept: the next budget is checked at once
-    assert {path.parent.name for path in tmp_path.rglob("*") if path.is_file()} <= {"times"}
 
 
 def test_runs_that_cannot_be_made_narrower(out: Path, tmp_path: Path) -> None:
@@ -374,11 +294,3 @@ def test_a_damaged_choice_and_another_teacher(out: Path, tmp_path: Path) -> None
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"channels\.json: whole: Field required"):
         knapsack.main(argv)
-
-
-def test_architectures_of_today_are_read(out: Path, tmp_path: Path) -> None:
-    teacher = out / "teacher" / f"{NAME}-seed0"
-    content = json.loads((teacher / "architecture.json").read_text(encoding="utf-8"))
-    del content["narrowed"]
-    (tmp_path / "architecture.json").write_text(json.dumps(content), encoding="utf-8")
-    assert read_architecture(tmp_path).narrowed is None
