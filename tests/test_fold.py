@@ -2,18 +2,16 @@
 
 import random
 from copy import deepcopy
-from dataclasses import replace
 
 import pytest
 import torch
-from conftest import enliven, lively_chain
-from networks import drawn_route, images, masked, settle, student_along, student_of
+from conftest import enliven
+from folding import CLASSES, EXACT, apart, chain_of, check, doubles, lively, norms, student_with
+from networks import drawn_route, images, masked, settle, student_along
 from timm.layers import ConvNormAct
-from timm.models.regnet import RegNet, RegNetCfg
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
-from nettailor.core.backbone import Backbone, backbone_of
+from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.cost import parameters
 from nettailor.core.flags import parse
@@ -27,98 +25,21 @@ from nettailor.session import start_session
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path
 
-CLASSES = 5
-EXACT = 1e-12  # of the largest logit, in float64
 CHAINS = (
     "test_resnet",  # basic blocks and a bottleneck, deep stem
-    "resnet26d",
-    "seresnet18",
-    "test_efficientnet",
-    "test_efficientnet_gn",  # norms that cannot be folded
-    "test_efficientnet_evos",
-    "tf_efficientnet_lite0",
+    "resnet26d", "seresnet18", "test_efficientnet", "tf_efficientnet_lite0", "lcnet_035",
+    "test_efficientnet_gn", "test_efficientnet_evos",  # norms that cannot be folded
     "efficientnet_b0",  # squeeze and excitation
     "efficientnet_b1_pruned",  # channels that follow no rule
-    "lcnet_035",
-    "mnasnet_small",
-    "mobilenetv3_small_050",
-    "mobilenetv4_conv_small_035",
+    "mnasnet_small", "mobilenetv3_small_050", "mobilenetv4_conv_small_035", "test_convnext",
     "mixnet_s",  # a norm after several convolutions side by side
-    "test_convnext",
-    "regnetx_002",
-    "regnety_002",
-    "regnetz_005",
+    "regnetx_002", "regnety_002", "regnetz_005",
     "small-regnetv",  # norms before convolutions
-)
-_SHALLOW = RegNetCfg(depth=6, w0=16, wa=16.0, wm=2.0, group_size=8)
-# timm's own of these have 13 blocks and more
-SMALL = {
-    "small-regnetx": _SHALLOW,
-    "small-regnetv": replace(_SHALLOW, preact=True, se_ratio=0.25, act_layer="silu"),
-}
+)  # fmt: skip
 STUDENTS = (
-    "test_resnet",
-    "test_efficientnet",
-    "mobilenetv3_small_050",
-    "test_convnext",
-    "small-regnetx",
+    "test_resnet", "test_efficientnet", "mobilenetv3_small_050", "test_convnext", "small-regnetx",
     "small-regnetv",
-)
-
-
-def chain_of(backbone: str) -> Backbone:
-    """A random chain whose every layer shows."""
-    if backbone in SMALL:
-        chain = backbone_of(RegNet(SMALL[backbone], num_classes=CLASSES))
-        enliven(chain)
-    else:
-        chain = lively_chain(backbone, CLASSES)
-    settle(chain)
-    return chain
-
-
-def lively(student: Student) -> Student:
-    """Path weights spread as after training, and every layer shows in the output."""
-    enliven(student)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        drawn = torch.randn(len(student.wiring.paths), generator=generator)
-        student.path_weights.logits.copy_(drawn)
-    settle(student)
-    return student
-
-
-def grown(backbone: str, skips: int | str = 2, *, beside: bool = True, **settings) -> Student:
-    return lively(student_of(chain_of(backbone), skips, beside=beside, **settings))
-
-
-def doubles(batch: int, side: int) -> Tensor:
-    return images(batch, side, torch.float64)
-
-
-@torch.inference_mode()
-def apart(network: Backbone | Student, plain: nn.Module, batch: Tensor) -> float:
-    """The largest difference of logits over the largest logit."""
-    expected, found = network(batch).logits, plain(batch)
-    assert found.shape == expected.shape == (len(batch), CLASSES)
-    assert expected.isfinite().all()
-    # else images would not show in the logits, and any network were as good
-    assert len(batch) == 1 or float(expected.std(0).max()) > 1e-6 * float(expected.abs().max())
-    return float((found - expected).abs().max() / expected.abs().max())
-
-
-def check(network: Backbone | Student, sides: tuple[int, int] = (32, 48)) -> nn.Module:
-    """The network folded in float64, after comparing at two batch sizes and sides, and float32."""
-    exact = deepcopy(network).double()
-    plain, single = fold(exact), fold(network)
-    for batch, side in ((1, sides[0]), (7, sides[1])):
-        assert apart(exact, plain, doubles(batch, side)) < EXACT
-    assert apart(network, single, images(7, sides[1])) < 1e-4
-    return plain
-
-
-def norms(network: nn.Module) -> list[str]:
-    return [name for name, part in network.named_modules() if isinstance(part, _BatchNorm)]
+)  # fmt: skip
 
 
 # Equal to the network
@@ -151,7 +72,7 @@ def test_eliminated_chains(backbone, replacement):
 )
 @pytest.mark.parametrize("backbone", STUDENTS)
 def test_students(backbone, settings):
-    student = grown(backbone, **settings)
+    student = student_with(backbone, **settings)
     assert len({path.kind for path in student.wiring.paths}) == (4 if "adapters" in settings else 3)
     assert norms(student)
     plain = check(student)
@@ -163,7 +84,7 @@ def test_students(backbone, settings):
 @pytest.mark.parametrize("batch_norm", ["train", "follow", "frozen"])
 def test_whatever_trained(batch_norm, finetune):
     """One step of training, so that statistics and weights are what training leaves."""
-    student = grown("test_resnet", batch_norm=batch_norm, adapters=True)
+    student = student_with("test_resnet", batch_norm=batch_norm, adapters=True)
     if finetune == "all":
         student.finetune_all()
     before = student(images(4, 32)).logits.detach()
@@ -191,7 +112,7 @@ def cuts(student: Student) -> list[PrunePlan]:
 )
 def test_removed_and_masked_students(backbone, adapters):
     """A cut folds to what it was; so does the whole student without weight on what is cut."""
-    student = grown(backbone, adapters=adapters).double()
+    student = student_with(backbone, adapters=adapters).double()
     batch = doubles(7, 32)
     plans = cuts(student)
     for plan in plans:
@@ -213,7 +134,7 @@ def test_any_wiring(seed):
     """Subsets of all paths, as removal leaves them: dead nodes, no head, several proxies."""
     generator = random.Random(seed)
     backbone = generator.choice(["test_resnet", "test_efficientnet"])
-    student = grown(backbone, skips="dense", adapters=generator.random() < 0.5).double()
+    student = student_with(backbone, skips="dense", adapters=generator.random() < 0.5).double()
     wiring = student.wiring
     alpha = [generator.random() for _ in wiring.paths]
     remove_blocks = generator.randint(0, len(wiring.of_kind("block")))
@@ -230,7 +151,7 @@ def test_any_wiring(seed):
 @pytest.mark.parametrize("backbone", ["test_resnet", "small-regnetv"])
 @torch.no_grad()
 def test_no_norm_and_no_path_weight_can_be_skipped(backbone):
-    student = grown(backbone, skips=1, beside=False, adapters=True).double()
+    student = student_with(backbone, skips=1, beside=False, adapters=True).double()
     batch = doubles(2, 32)
     kept = batch.clone()
     folded = fold(student)(batch)
@@ -335,7 +256,7 @@ def test_a_path_weight_does_not_go_through_an_activation():
 def test_the_network_stays_as_it_was(kind, training):
     network: Backbone | Student = chain_of("test_efficientnet")
     if kind == "student":
-        network = grown("test_efficientnet", adapters=True)
+        network = student_with("test_efficientnet", adapters=True)
     network.train(training)
     parts = {name: (part, part.training) for name, part in network.named_modules()}
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
