@@ -65,20 +65,13 @@ def trained(seconds: float) -> dict[str, float]:
 def halves(tmp_path: Path) -> Comparison:
     """A teacher and a network of half its size, two seeds each."""
     for seed in (0, 1):
-        teacher = summary("teacher", seed=seed)
-        write_run(tmp_path, teacher)
-        write_run(
-            tmp_path,
-            summary(
-                "scratch",
-                seed=seed,
-                teacher=teacher,
-                accuracy=accuracy(94.0 + seed, 92.0 + 2 * seed),
-                flops=FULL_FLOPS // 2,
-                params={"total": FULL_PARAMS // 4, "universal": 0, "task": FULL_PARAMS // 4},
-                latency_ms={"cpu": timings(1.0 + seed, 30.0)},
-            ),
-        )
+        write_run(tmp_path, summary("teacher", seed=seed))
+        half = summary(
+            "scratch", seed=seed, accuracy=accuracy(94.0 + seed, 92.0 + 2 * seed),
+            flops=FULL_FLOPS // 2, latency_ms={"cpu": timings(1.0 + seed, 30.0)},
+            params={"total": FULL_PARAMS // 4, "universal": 0, "task": FULL_PARAMS // 4},
+        )  # fmt: skip
+        write_run(tmp_path, half)
     return compare_folders([tmp_path])
 
 
@@ -91,36 +84,20 @@ TAILORED = {"kind": "tailored", "name": "all-gamma0.3", "train_seconds": 200.0}
         ("teacher", None, "teacher"),
         ("scratch", None, "from scratch"),
         ("tailored", tailored(), "tailored task, γ 0.3"),
-        (
-            "tailored",
-            tailored(budget={"cost": "latency_ms", "most": 5, "batch": 64}, cut="rank"),
-            "tailored task, γ 0.3, latency ≤ 5 ms, batch 64, by rank",
-        ),
+        ("tailored", tailored(budget={"cost": "latency_ms", "most": 5, "batch": 64}, cut="rank"),
+         "tailored task, γ 0.3, latency ≤ 5 ms, batch 64, by rank"),
         ("eliminated", cut(2), "elim 2"),
-        (
-            "eliminated",
-            cut(3, unit="blocks", replacement=True, trainable="head"),
-            "elim 3 blocks conv head",
-        ),
+        ("eliminated", cut(3, unit="blocks", replacement=True, trainable="head"),
+         "elim 3 blocks conv head"),
         ("searched", searched(7), "searched 7-0a1b2c"),
         ("scaled", scaled(-1.5), "scaled φ -1.5, from scratch"),
-        (
-            "scaled",
-            scaled(0, pretrained=True, coefficients=[1.2, 1.0, 1.3]),
-            "scaled φ 0 by 1.2, 1, 1.3",
-        ),
-        (
-            "knapsack",
-            knapsack(round_to=4),
-            "knapsack, FLOPs ≤ 0.5, by 4",
-        ),
-        (
-            "knapsack",
-            knapsack(of=TAILORED, paths=PATHS),
-            "knapsack of tailored all-gamma0.3, FLOPs ≤ 0.5",
-        ),
+        ("scaled", scaled(0, pretrained=True, coefficients=[1.2, 1.0, 1.3]),
+         "scaled φ 0 by 1.2, 1, 1.3"),
+        ("knapsack", knapsack(round_to=4), "knapsack, FLOPs ≤ 0.5, by 4"),
+        ("knapsack", knapsack(of=TAILORED, paths=PATHS),
+         "knapsack of tailored all-gamma0.3, FLOPs ≤ 0.5"),
     ],
-)
+)  # fmt: skip
 def test_labels(kind: str, detail: dict[str, Any] | None, label: str) -> None:
     content = summary(kind, **({kind: detail} if detail else {}))
     assert Summary.model_validate_json(json.dumps(content)).label == label
@@ -175,10 +152,7 @@ def test_every_figure_is_in_the_csv_unrounded(halves: Comparison) -> None:
     rows = list(csv.DictReader(io.StringIO(text)))
     assert {*COLUMN, *(column.name for column in TRAINING_COLUMNS)} <= set(rows[0])
     assert [(row["method"], row["seed"]) for row in rows] == [
-        ("teacher", "0"),
-        ("teacher", "1"),
-        ("from scratch", "0"),
-        ("from scratch", "1"),
+        (method, seed) for method in ("teacher", "from scratch") for seed in ("0", "1")
     ]
     last = rows[-1]
     assert last["folder"] == str(halves.runs[-1].folder)
