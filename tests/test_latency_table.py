@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 from conftest import lively_chain
-from networks import student_of
+from networks import TRANSFORMERS, student_of, transformer
 from torch import nn
 
 from nettailor.core.backbone import Backbone
@@ -16,16 +16,18 @@ BRIEF = 0.05  # seconds for all measurements
 
 
 def pair(backbone: str) -> tuple[Backbone, Student]:
-    student = student_of(backbone, "dense")
-    return lively_chain(backbone), student
+    make = transformer if backbone in TRANSFORMERS else lively_chain
+    return make(backbone), student_of(make(backbone), "dense")
 
 
 def table_of(chain: Backbone, student: Student, batch: int = 1) -> LatencyTable:
-    return measure_paths(student, chain, 32, torch.device("cpu"), batch=batch, seconds=BRIEF)
+    return measure_paths(student, chain, 64, torch.device("cpu"), batch=batch, seconds=BRIEF)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
+@pytest.mark.parametrize(
+    "backbone", ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "swin"]
+)
 def test_the_backbones_paths_add_up_to_the_whole(backbone, batch):
     chain, student = pair(backbone)
     student.train()
