@@ -22,7 +22,6 @@ from tailor_runs import (
     teacher_of,
     with_shared_blocks,
 )
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nettailor import stage
 from nettailor.cli import tailor, teach
@@ -230,54 +229,6 @@ def test_candidates_are_listed(tailored: Path) -> None:
         assert not (folder / "state").exists()
 
 
-def events_of(folder: Path, stage: str) -> EventAccumulator:
-    events = EventAccumulator(
-        str(folder / "events" / stage), size_guidance={"scalars": 0, "images": 0}
-    )
-    events.Reload()
-    return events
-
-
-def curve(events: EventAccumulator, name: str) -> dict[int, float]:
-    """Its values by epoch."""
-    found = {event.step: event.value for event in events.Scalars(name)}
-    assert len(found) == len(events.Scalars(name))
-    return found
-
-
-def test_events_hold_training_images_and_what_each_run_came_to(tailored: Path) -> None:
-    (teacher,) = (tailored / "digits" / "teacher").iterdir()
-    (grid,) = events_of(teacher, "teacher").Images("training_images")
-    assert (grid.step, grid.width, grid.height) == (0, 8 * 32, 2 * 32)
-    for folder in (teacher, by_route(tailored), by_rank(tailored)):
-        events, figures = events_of(folder, "hparams"), summary_of(folder)
-        assert "_hparams_/session_start_info" in events.summary_metadata
-        for tag, value in (
-            ("val accuracy", figures["accuracy"]["val"]),
-            ("FLOPs", figures["flops"]),
-        ):
-            (found,) = events.Scalars(f"result/{tag}")
-            assert found.value == pytest.approx(value)
-
-
-def test_events_hold_how_a_student_shrank(tailored: Path) -> None:
-    events, points = events_of(by_route(tailored), "student"), front_of(by_route(tailored)).points
-    tags = events.Tags()["scalars"]
-    cost, target = curve(events, "cost"), curve(events, "target")
-    assert list(cost) == list(target) == list(range(5))
-    assert (cost[0], target[0]) == (pytest.approx(1), 1)
-    assert target[4] == pytest.approx(0.1)
-    passed = sorted({cost[epoch] for epoch in range(1, 5)})
-    assert passed == pytest.approx([point.cost for point in points])
-    taken = [curve(events, tag) for tag in tags if tag.startswith("path_weight/")]
-    assert {value for one in taken for value in one.values()} == {0, 1}
-    assert [sum(one[0] for one in taken), sum(one[4] for one in taken)] == [5, len(points[0].paths)]
-    prices = [curve(events, tag) for tag in tags if tag.startswith("price/")]
-    assert prices
-    assert all(value >= 0 and epoch > 0 for one in prices for epoch, value in one.items())
-    assert [image.step for image in events.Images("architecture")] == list(range(5))
-
-
 @pytest.mark.parametrize(("flags", "folder"), [(RANK, by_rank), (ROUTE, by_route)])
 def test_again_it_returns_at_once(
     tailored: Path,
@@ -301,8 +252,6 @@ def test_again_it_returns_at_once(
     [
         ([*ROUTE, "--student.lr", "0.5"], r"student.lr is \S+ there and 0.5 here"),
         ([*RANK, "--prune.remove", "[1]"], r"prune.remove is \[3, 1\] there and \[1\] here"),
-        # another task: the teacher does not fit it either
-        ([*ROUTE, "--limit.train", "200"], "limit.train is 300 there and 200 here"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(
