@@ -11,6 +11,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 import nettailor as nt
+from nettailor.core.chain import Chain
 
 CLASSES = 4
 
@@ -222,7 +223,7 @@ def windowed() -> tuple[nn.Module, nt.Backbone]:
     return network, nt.Backbone(stem, blocks, head, example=example).eval()
 
 
-def images_for(backbone: nt.Backbone, count: int = 2) -> Tensor:
+def images_for(backbone: nt.Backbone | Chain, count: int = 2) -> Tensor:
     """Random images of the size that a backbone was measured with."""
     generator = torch.Generator().manual_seed(3)
     return torch.randn(count, *backbone.example, generator=generator)

@@ -1,25 +1,20 @@
-"""Any network taken apart computes what it computed whole, in both modes, under its own names."""
+"""Any network taken apart computes what it computed whole, in both modes."""
 
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
-from safetensors.torch import save_file
+from layouts import images_for
+from networks import enliven
 from torch import Tensor, fx, nn
 
-from nettailor.core.backbone import Backbone, backbone_of, create_backbone
+from nettailor.core.backbone import Backbone, backbone_of
 from nettailor.core.chain import Chain, chain_of
 from nettailor.core.cost import module_flops
-from nettailor.core.errors import UserError
-from nettailor.core.families import classifier_prefixes, data_defaults, family, make_network
-from nettailor.core.timm_names import to_chain, to_timm
-from nettailor.core.weights import load_pretrained
 
 CLASSES = 5
 Make = Callable[[], nn.Module]
@@ -100,22 +95,9 @@ NETWORKS: dict[str, Make] = {
 }
 
 
-def images_for(chain: Chain | Backbone, count: int = 3) -> Tensor:
-    return torch.randn(count, *chain.example, generator=torch.Generator().manual_seed(1))
-
-
 def taken_apart(network: nn.Module) -> Chain:
     """The chain for small images where a network says nothing of their size."""
     return chain_of(network, None if hasattr(network, "pretrained_cfg") else (3, 64, 64))
-
-
-def scattered(network: nn.Module) -> nn.Module:
-    """With values under which every block shows."""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return network
 
 
 def composed(chain: Chain) -> nn.Sequential:
@@ -124,7 +106,7 @@ def composed(chain: Chain) -> nn.Sequential:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parts_compute_what_the_whole_does(name: str) -> None:
-    network = scattered(NETWORKS[name]())
+    network = enliven(NETWORKS[name]())
     chain = taken_apart(deepcopy(network))
     parts, images = composed(chain), images_for(chain)
     with torch.no_grad():
@@ -159,7 +141,7 @@ def test_blocks_lead_from_node_to_node(name: str) -> None:
             nodes.append(block.eval()(nodes[-1]))
             assert torch.equal(nodes[-2], before), "a block leaves its input alone"
     shapes = [node.shape for node in nodes]
-    assert all(len(shape) > 2 and shape[0] == 3 for shape in shapes)
+    assert all(len(shape) > 2 and shape[0] == 2 for shape in shapes)
     same = [one == other for one, other in pairwise(shapes)]
     assert list(chain.skippable) == same
     assert len(chain.stages) == len(chain.blocks)
@@ -234,86 +216,3 @@ def test_a_chain_can_be_copied() -> None:
         for parameter in chain.parameters():
             parameter.zero_()
         assert torch.equal(copy(images).logits, expected)
-
-
-# Names
-
-
-def own_names(name: str, chain: Backbone, image_size: int | None = None) -> Any:
-    """The chain's name of each tensor by the network's."""
-    names: Any = {own: own for own in chain.state_dict()}
-    return to_timm(name, names, image_size)
-
-
-@pytest.mark.parametrize(
-    "name",
-    # CoaT has tensors that several of its blocks share
-    [
-        "test_vit",
-        "test_mambaout",
-        "torchvision:resnet18",
-        "coat_lite_tiny",
-        "torchvision:squeezenet1_1",
-    ],
-)
-def test_names_go_in_and_out(name: str) -> None:
-    network = scattered(make_network(name, CLASSES)).eval()
-    state = network.state_dict()
-    chain = create_backbone(name, CLASSES).eval()
-    chain.load_state_dict(to_chain(name, state))
-    images = images_for(chain)
-    with torch.no_grad():
-        assert torch.equal(chain(images).logits, network(images))
-    back = to_timm(name, chain.state_dict())
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
-    prefixes = classifier_prefixes(network)
-    fresh = [own for theirs, own in own_names(name, chain).items() if theirs.startswith(prefixes)]
-    assert fresh
-    assert all(key.startswith("classifier.") for key in fresh)
-
-
-def test_names_of_torchvision() -> None:
-    assert family("torchvision:resnet18") == "own"
-    defaults = data_defaults("torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1")
-    assert (defaults.image_size, defaults.interpolation, defaults.crop_pct) == (384, "bicubic", 1.0)
-    with pytest.raises(UserError, match=r"torchvision has no such .*did you mean 'resnet18'"):
-        family("torchvision:resnet81")
-    with pytest.raises(UserError, match=r"unknown weights tag .*IMAGENET1K_V1"):
-        family("torchvision:resnet18.V9")
-
-
-def test_a_network_that_computes_with_values_is_made_without_any() -> None:
-    with torch.device("meta"):
-        network = make_network("torchvision:regnet_y_400mf", CLASSES)
-    assert all(tensor.is_meta for tensor in network.state_dict().values())
-    assert chain_of(network).shapes[-1] == (440, 8, 8)
-
-
-def test_a_network_of_one_size_is_made_for_another() -> None:
-    chain = create_backbone("test_vit", CLASSES, 96)
-    assert chain.example == (3, 96, 96)
-    with torch.no_grad():
-        assert chain(torch.randn(2, 3, 96, 96)).logits.shape == (2, CLASSES)
-    assert create_backbone("test_vit", CLASSES).example == (3, 160, 160)
-
-
-@pytest.mark.parametrize(
-    ("name", "image_size"), [("torchvision:googlenet", None), ("test_vit3", 96), ("test_vit", None)]
-)
-def test_files_of_weights_go_in(tmp_path: Path, name: str, image_size: int | None) -> None:
-    torch.manual_seed(0)
-    *_, architecture = name.split(":")
-    whole = (
-        torchvision.models.get_model(architecture, init_weights=False)
-        if name.startswith("torchvision")
-        else timm.create_model(name)
-    )
-    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
-    chain, source = load_pretrained(name, CLASSES, f"{tmp_path}/weights.safetensors", image_size)
-    assert source.origin == f"file {tmp_path}/weights.safetensors"
-    assert chain.classes == CLASSES
-    given = whole.state_dict()
-    for theirs, own in own_names(name, chain, image_size).items():
-        if not own.startswith("classifier.") and "pos_embed" not in theirs:
-            assert torch.equal(chain.state_dict()[own], given[theirs]), theirs

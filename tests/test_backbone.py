@@ -185,6 +185,8 @@ def test_data_defaults():
     lite0 = data_defaults("tf_efficientnet_lite0")
     assert lite0 == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 0.875, 224)
     assert data_defaults("resnet34").mean == (0.485, 0.456, 0.406)
+    swag = data_defaults("torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1")
+    assert (swag.image_size, swag.interpolation, swag.crop_pct) == (384, "bicubic", 1.0)
 
 
 def test_every_supported_backbone_has_data_defaults():
@@ -205,6 +207,8 @@ def test_every_supported_backbone_has_data_defaults():
     [
         ("resnet81", "unknown backbone 'resnet81'.*did you mean 'resnet"),
         ("resnet18.nowhere", "unknown weights tag in 'resnet18.nowhere'.*resnet18.a1_in1k"),
+        ("torchvision:resnet81", "torchvision has no such .*did you mean 'resnet18'"),
+        ("torchvision:resnet18.V9", "unknown weights tag .*IMAGENET1K_V1"),
     ],
 )
 def test_backbones_that_cannot_be_used(backbone, text):
@@ -215,6 +219,7 @@ def test_backbones_that_cannot_be_used(backbone, text):
 
 def test_what_makes_no_chain():
     assert family("resnet18.a1_in1k") == "resnet"  # a tag is part of a name
+    assert family("torchvision:resnet18") == "own"
     with refused("classifier of 0 classes"):
         create_backbone("test_resnet", 0)
     with refused(r"Linear: for images .* it fails with RuntimeError"):
