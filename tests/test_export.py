@@ -66,18 +66,6 @@ def exported(runs, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def export_of(runs, tmp_path):
-    """Exports a run by its name with more flags; the folder and its card."""
-
-    def made(name: str, *flags: str) -> tuple[Path, str]:
-        to = tmp_path / "to"
-        export.main(["--run", str(runs[name]), "--to", str(to), *flags])
-        return to, (to / "README.md").read_text(encoding="utf-8")
-
-    return made
-
-
 def digits(count: int) -> Tensor:
     """Real digits as the runs' networks read them: 0..16 to -1..1, at 32 px."""
     from sklearn.datasets import load_digits
@@ -94,9 +82,7 @@ def in_onnx(file: Path, images: Tensor) -> Tensor:
 
 
 def in_pt2(file: Path, images: Tensor) -> Tensor:
-    program: nn.Module = torch.export.load(file).module()
-    logits: Tensor = program(images)
-    return logits
+    return torch.export.load(file).module()(images)
 
 
 def entries(file: Path) -> dict[str, bytes]:
@@ -270,9 +256,11 @@ def test_int8_is_checked_in_both_runtimes(runs, exported):
 # Going on with the files
 
 
-def test_a_candidate_inside_a_run(runs, export_of):
+def test_a_candidate_inside_a_run(runs, tmp_path):
     """Its data is that of the run; the test split was not read for it."""
-    folder, card = export_of("candidate", "--format", "safetensors")
+    folder, run = tmp_path / "to", str(runs["candidate"])
+    export.main(["--run", run, "--to", str(folder), "--format", "safetensors"])
+    card = (folder / "README.md").read_text(encoding="utf-8")
     assert "64 validation images" in card
     assert "| accuracy, test % | – |" in card
     mine, again = (load_network(place)[0].state_dict() for place in (runs["candidate"], folder))
