@@ -8,7 +8,7 @@ trained as long: `nt.shrink`; the same with what goes drawn by chance; the best 
 that mixes its paths; the dearest size within the budget that the student passed which shrank to the
 least of the budgets; and as many first blocks as the budget allows, under a fresh head: once from
 the teacher, with the losses and the rate of the others, and once from the pretrained weights, for
-the teacher's epochs as well, at the best of three learning rates. Each keeps its best epoch on
+the teacher's epochs as well, at the better of two learning rates. Each keeps its best epoch on
 validation; the test is read once, at the end. Finished seeds are read from `--out`.
 """
 
@@ -30,23 +30,21 @@ from nettailor.core.cost import module_flops
 from nettailor.core.scores import classify
 from nettailor.core.weights import load_pretrained
 from nettailor.fitting import accelerator_for, seeded
+from nettailor.prune.choice import cheapest
 from nettailor.prune.distillation import Distillation
-from nettailor.prune.shrink import WITHIN, Removal, Shrinking
+from nettailor.prune.shrink import DUST, WITHIN, Removal, Shrinking
 from nettailor.shrinking import shrink
 from nettailor.teacher.target import as_target
 
 TEACHER, STUDENT, FINETUNE = 10, 8, 6  # epochs
-STUDENT_RATE, RATES = 0.003, (0.001, 0.002, 0.004)  # of a student's fine-tuning, of first blocks
+STUDENT_RATE, RATES = 0.003, (0.002, 0.004)  # of a student's fine-tuning, of first blocks
 
 
-class ByChance(Shrinking):
+def by_chance(network: Shrinking, *_: Any) -> Removal | None:
     """What goes is drawn, of all after which the budget can still be used up."""
-
-    def next(self, *_: Any) -> Removal | None:
-        """See `Shrinking.next`."""
-        aim = min(self.dearest_within(self.route), (1 - WITHIN) * float(self.least)) - 1e-4
-        fitting = [one for one in self.removals() if self.dearest_within(one.route) >= aim]
-        return fitting[int(torch.randint(len(fitting), ()))] if fitting else None
+    aim = min(network.dearest_within(network.route), (1 - WITHIN) * float(network.least)) - DUST
+    fitting = [one for one in network.removals() if network.dearest_within(one.route) >= aim]
+    return fitting[int(torch.randint(len(fitting), ()))] if fitting else None
 
 
 def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
@@ -78,17 +76,17 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         nt.fit(network, nt.TailorLoss(teacher).after_cut(), epochs=given.epochs[2], **how)
         add(name, network, seconds + time.process_time() - started)
 
-    for name, kind in (("shrinks", Shrinking), ("by chance", ByChance)):
+    for name, choose in (("shrinks", cheapest), ("by chance", by_chance)):
         for budget in given.budgets:
             started = time.process_time()
             with seeded(seed, "student"):
                 student = nt.Student(teacher)
             passed = shrink(
-                student, teacher, max_flops=budget, epochs=given.epochs[1], network=kind, **how
+                student, teacher, max_flops=budget, epochs=given.epochs[1], choose=choose, **how
             )
             seconds = time.process_time() - started
             finish(f"{name}, {budget:g}", passed[-1].network, seconds)
-            if kind is Shrinking and budget == min(given.budgets):
+            if choose is cheapest and budget == min(given.budgets):
                 for most in (one for one in given.budgets if one > budget):
                     size = next(one for one in passed if one.cost <= most)
                     finish(f"front, {most:g}", size.network, seconds)

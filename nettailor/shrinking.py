@@ -1,6 +1,5 @@
 """Shrink a student as it trains: every size that it passes is a trained network."""
 
-from collections.abc import Callable
 from itertools import islice
 from math import inf
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from nettailor.core.judge import Judge
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, as_scores, classify
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, seeded
+from nettailor.prune.choice import Choice, cheapest
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
@@ -30,7 +30,7 @@ from nettailor.prune.shrink import Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.share import budget_of
 from nettailor.stage import train_stage
-from nettailor.student.costs import PathShares, shares_of
+from nettailor.student.costs import shares_of
 from nettailor.student.network import Student
 from nettailor.student.wiring import Wiring
 
@@ -93,7 +93,7 @@ def shrink(
     run: Run | None = None,
     name: str = "student",
     verbose: bool = True,
-    network: Callable[[Student, PathShares, float], Shrinking] = Shrinking,
+    choose: Choice = cheapest,
 ) -> list[Snapshot]:
     """Train a student while its cost follows a falling target; what the loss feels least goes.
 
@@ -117,7 +117,7 @@ def shrink(
             validation, or, where it was never that good, below its own best; None: never.
         judge, seed, device, precision, run, verbose: as for `fit`.
         name: of this call in the run.
-        network: how the student is wrapped; another class chooses otherwise what goes.
+        choose: what goes next.
 
     Returns:
         A snapshot an epoch, the dearest first. With a budget the last one keeps it, and leaves 2 %
@@ -132,7 +132,7 @@ def shrink(
     if student.wiring.of_kind("proxy"):
         raise UserError("the student has proxies: expected none, give it with skips=0")
     least = most if most < inf else FLOOR
-    shrinking = network(student, shares_of(student, teacher, size, unit), least)
+    shrinking = Shrinking(student, shares_of(student, teacher, size, unit), least)
     if most < shrinking.leanest:
         raise UserError(
             f"no network costs {most:g} of the backbone's {unit} or less: give a budget from "
@@ -143,7 +143,7 @@ def shrink(
     loss, batches = ShrinkLoss(teacher, distill), LoaderEpochs(train_loader, seed)
     descent = Descent(
         shrinking, loss, islice(batches.epoch(0), TRIED_ON), accelerator,
-        epochs=epochs, steps_per_epoch=batches.steps_per_epoch,
+        epochs=epochs, steps_per_epoch=batches.steps_per_epoch, choose=choose,
     )  # fmt: skip
     screen = Screen()
     screen.console.quiet = not verbose

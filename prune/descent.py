@@ -3,18 +3,21 @@
 import math
 from collections.abc import Iterable
 from functools import partial
+from random import Random
 
 from accelerate import Accelerator
 from torch import Tensor
 
 from nettailor.core.memory import room_for
 from nettailor.core.ranks import from_main
+from nettailor.prune.choice import Choice, cheapest
 from nettailor.prune.shrink import Removal, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
 
 TRIED_ON = 3  # batches that removals are tried on
 _FROM, _TO = 0.08, 0.9  # of the steps: where the target begins to fall, and where it has fallen
 _SOON = 0.1  # of the steps: how far ahead a removal's saving counts
+_DROPPED = 0.1  # of the blocks, in a step of an epoch's first half
 
 
 class Descent:
@@ -25,6 +28,11 @@ class Descent:
     first quarter and the middle of an epoch, while the network costs more, the part goes that the
     loss misses least by its cost. In the second half the network gets over it: what an epoch leaves
     can be kept. In the last epoch's middle the target is m.
+
+    In the first half each step leaves a tenth of the blocks out that an identity can stand in for
+    (stochastic depth: Huang and others, 2016; LayerDrop: Fan, Grave and Joulin, 2020), until the
+    network costs m: it learns to do without a block before one is taken out, and what its removal
+    is found to do is then nearer to what it does in the end.
 
     All depends on the step and the network: training that goes on takes the same parts out.
 
@@ -41,6 +49,7 @@ class Descent:
         *,
         epochs: int,
         steps_per_epoch: int,
+        choose: Choice = cheapest,
     ) -> None:
         """
         Args:
@@ -49,8 +58,9 @@ class Descent:
             batches: images (B, C, S, S) and labels (B,) that removals are tried on.
             accelerator: says where, and in which precision.
             epochs, steps_per_epoch: of the training.
+            choose: what goes next.
         """
-        self.network, self._loss = network, loss
+        self.network, self._loss, self._choose = network, loss, choose
         self._accelerator, self._whole = accelerator, network.cost
         self._steps, self._of_epoch = epochs * steps_per_epoch, steps_per_epoch
         self._batches = []
@@ -70,13 +80,23 @@ class Descent:
 
         step: how many were taken.
         """
-        last, went = step + 1 == self._steps, False
+        last, went = step + 1 == self._steps, self._drop(frozenset())
         quarter, half = self._of_epoch // 4, self._of_epoch // 2
         if step % self._of_epoch in (0, quarter, half) or last:
             final = step >= self._steps - self._of_epoch + half
             done = 1.0 if final else step / self._steps
-            went = self.reach(self.target(done), soon=self.target(done + _SOON))
+            went |= self.reach(self.target(done), soon=self.target(done + _SOON))
+        if step % self._of_epoch < half and self.network.cost > float(self.network.least):
+            draw = Random(step)  # of ranks each draws the same, and whoever goes on from here
+            went |= self._drop(
+                frozenset(one for one in self.network.skippable if draw.random() < _DROPPED)
+            )
         return self.network.settle() or went
+
+    def _drop(self, nodes: frozenset[int]) -> bool:
+        """Leave blocks out from here on; whether they are others than before."""
+        before, self.network.dropped = self.network.dropped, nodes
+        return nodes != before
 
     def reach(self, target: float, *, soon: float | None = None) -> bool:
         """Take out parts until the network costs no more than a target; whether anything went.
@@ -95,4 +115,4 @@ class Descent:
     def _next(self, goal: float) -> Removal | None:
         size = len(self._batches[0][0])
         with self._accelerator.autocast(), room_for(size, "trying what can go"):
-            return self.network.next(self._batches, self._loss.of, goal)
+            return self._choose(self.network, self._batches, self._loss.of, goal)

@@ -1,24 +1,22 @@
 """A student that shrinks as it trains: what the loss feels least goes next."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nettailor.core.modes import training
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Routes
-from nettailor.prune.statistics import Momenta, statistics_kept
+from nettailor.prune.statistics import Momenta
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, the teacher's logits)
 WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
-_DUST = 1e-4  # of the backbone's cost: what is no saving
+DUST = 1e-4  # of the backbone's cost: what is no saving
 
 
 class Removal(NamedTuple):
@@ -48,6 +46,7 @@ class Shrinking(nn.Module):
             when it was last tried without a block, or to end in an exit, (paths,); NaN before that.
         since: steps since something was taken out, a scalar. reached: the best of validation so
             far, in %, a scalar. All five are kept in states.
+        dropped: nodes whose blocks a training step leaves out, for identities.
     """
 
     least: Tensor
@@ -74,6 +73,7 @@ class Shrinking(nn.Module):
         self.register_buffer("rises", torch.full((len(paths),), math.nan))
         self.register_buffer("since", torch.tensor(0))
         self.register_buffer("reached", torch.tensor(0.0, dtype=torch.float64))
+        self.dropped: frozenset[int] = frozenset()
         self._momenta = Momenta(student)
         self._cost = dict(zip(paths, shares.paths, strict=True))
         # as the buffers say, without waiting for the device
@@ -158,7 +158,7 @@ class Shrinking(nn.Module):
 
         What is none now will be none whatever else goes: less is left then that could be saved.
         """
-        most = self.cost_of(route) - _DUST
+        most = self.cost_of(route) - DUST
         ways = {end: self.to_end(end, route) for end in self._ends if end != route[-1]}
         return {end: way for end, way in ways.items() if way and self.cost_of(way) < most}
 
@@ -179,27 +179,36 @@ class Shrinking(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> logits (B, classes) of the route."""
-        return self._nodes(images)[-1]
+        return self.nodes(images)[-1]
 
     def at_ends(self, images: Tensor) -> list[Tensor]:
         """The logits of the route, and of its ways to other ends."""
-        *nodes, logits = self._nodes(images)
+        *nodes, logits = self.nodes(images)
         ways = self.other_ends(self.route).items()
         places = [min(end.source, len(nodes) - 1) for end, _ in ways]
         others = zip(places, ways, strict=True)
-        return [logits, *(self._on(nodes[place], way[place:]) for place, (_, way) in others)]
+        return [logits, *(self.on(nodes[place], way[place:]) for place, (_, way) in others)]
 
-    def _nodes(self, images: Tensor) -> list[Tensor]:
+    def nodes(self, images: Tensor) -> list[Tensor]:
         """The route's nodes from the stem's on, and its logits."""
         nodes: list[Tensor] = [self.student.stem(images)]
         for path in self.route:
+            if self.training and path.kind == "block" and path.target in self.dropped:
+                path = self._identities[path.target]
             nodes.append(self.student.step(path, nodes[-1]))
         return nodes
 
-    def _on(self, x: Tensor, paths: Sequence[Path]) -> Tensor:
+    def on(self, x: Tensor, paths: Sequence[Path]) -> Tensor:
+        """From a node (B, …) along paths on."""
         for path in paths:
             x = self.student.step(path, x)
         return x
+
+    @property
+    def skippable(self) -> list[int]:
+        """The nodes of the route whose blocks an identity can stand in for, in order."""
+        blocks = (path.target for path in self.route if path.kind == "block")
+        return [node for node in blocks if node in self._identities]
 
     def removals(self) -> list[Removal]:
         """All that can be taken out and saves something."""
@@ -207,85 +216,19 @@ class Shrinking(nn.Module):
         ways = [
             (path, place, (*route[:place], self._identities[path.target], *route[place + 1 :]))
             for place, path in enumerate(route)
-            if path.kind == "block" and path.target in self._identities
+            if path.target in self.skippable
         ]
         ways += [
             (end, min(end.source, len(route) - 1), way)
             for end, way in self.other_ends(route).items()
         ]
         found = [Removal(*way, cost - self.cost_of(way[-1])) for way in ways]
-        return [one for one in found if one.saved > _DUST]
+        return [one for one in found if one.saved > DUST]
 
     def price(self, removal: Removal) -> float:
         """Nats for all of the backbone's cost, as last tried; NaN where it never was."""
         rise = float(self.rises[self.wiring.paths.index(removal.path)])
         return max(rise, 0.0) / removal.saved
-
-    @torch.no_grad()
-    def next(
-        self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], loss: Loss, goal: float
-    ) -> Removal | None:
-        """What the loss rises least for, by the cost that it saves.
-
-        What is saved beyond the goal counts for nothing: a large thing whose removal the network
-        would not get over is not taken for many small ones that it would, one after the other.
-        Nothing is taken after which what is left of `least` unused would have to be more than 2 %,
-        or more than it has to be anyway.
-
-        Exits are all tried. A block is tried anew while it is, as last tried, the cheapest thing of
-        all: the price of a block rises as others go (lazy greedy: Minoux, 1978).
-
-        Args:
-            batches: images, labels and the teacher's logits.
-            loss: its mean over a batch; normalised by the statistics of each batch.
-            goal: the cost to be at soon, from `least` to less than the cost now.
-
-        Returns None where nothing is left to take out.
-        """
-        most = max(self.cost - goal, _DUST)
-        aim = min(self.dearest_within(self.route), (1 - WITHIN) * float(self.least)) - _DUST
-        paths, options = self.wiring.paths, self.removals()
-        rises = dict(zip(paths, self.rises.tolist(), strict=True))
-        with training(self), statistics_kept(self):
-            passes = [self._nodes(images) for images, *_ in batches]
-
-            def lost(ends: Iterable[Tensor]) -> Tensor:
-                each = zip(ends, batches, strict=True)
-                return torch.stack([loss(x, *others) for x, (_, *others) in each]).mean()
-
-            now = lost(nodes[-1] for nodes in passes)
-
-            def measure(one: Removal) -> None:
-                ends = (self._on(nodes[one.place], one.route[one.place :]) for nodes in passes)
-                rises[one.path] = float(lost(ends) - now)
-
-            def price(one: Removal) -> float:
-                rise = rises[one.path]  # where the loss is not a number, nothing is known for it
-                return math.inf if math.isnan(rise) else max(rise, 0.0) / min(one.saved, most)
-
-            tried = {
-                one.path
-                for one in options
-                if one.path.kind != "block" or math.isnan(rises[one.path])
-            }
-            for one in options:
-                if one.path in tried:
-                    measure(one)
-            left, fitting = list(options), set[Path]()
-            found = None
-            while left and found is None:
-                cheapest = min(left, key=price)
-                path = cheapest.path
-                if path not in fitting and self.dearest_within(cheapest.route) < aim:
-                    left.remove(cheapest)
-                elif path in tried:
-                    found = cheapest
-                else:
-                    measure(cheapest)
-                    tried.add(path)
-                    fitting.add(path)
-        self.rises.copy_(torch.tensor([rises[path] for path in paths]))
-        return found or min(options, key=lambda one: one.saved, default=None)
 
     def dearest_within(self, route: Sequence[Path]) -> float:
         """The highest cost up to `least` of what a route can still shrink to; 0 where none is."""

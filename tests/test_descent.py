@@ -11,11 +11,12 @@ from accelerate import Accelerator
 from conftest import lively_chain
 from networks import grown
 from small_stages import CLASSES, GOOD, PLAIN, Log, batches
-from torch import nn
+from torch import Tensor, nn
 
 from nettailor.core.schedule import parameter_groups
 from nettailor.core.trainer import fit
 from nettailor.core.training_state import TrainingState
+from nettailor.prune.choice import Choice, cheapest
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.shrink import Removal, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
@@ -27,7 +28,7 @@ LEAST = 0.6
 
 def descent(
     accelerator: Accelerator, least: float = LEAST, *,
-    adapters: bool = False, epochs: int = EPOCHS, steps: int = STEPS,
+    adapters: bool = False, epochs: int = EPOCHS, steps: int = STEPS, choose: Choice = cheapest,
 ) -> Descent:  # fmt: skip
     """Of a student whose exits are known; dropout draws from torch's generator at each step."""
     teacher, chain = (lively_chain("test_resnet", CLASSES) for _ in range(2))
@@ -35,7 +36,9 @@ def descent(
     network = grown(least, chain, adapters=adapters).train()
     tried = islice(batches(STEPS * 8).epoch(0), TRIED_ON)
     loss = ShrinkLoss(teacher)
-    return Descent(network, loss, tried, accelerator, epochs=epochs, steps_per_epoch=steps)
+    return Descent(
+        network, loss, tried, accelerator, epochs=epochs, steps_per_epoch=steps, choose=choose
+    )
 
 
 def test_the_target_by_hand(accelerator: Accelerator) -> None:
@@ -47,18 +50,17 @@ def test_the_target_by_hand(accelerator: Accelerator) -> None:
 
 
 def test_parts_go_in_the_first_half_of_an_epoch_and_not_below_the_target(
-    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+    accelerator: Accelerator,
 ) -> None:
-    found = descent(accelerator)
-    network, tried = found.network, list[int]()
-    following = network.next
+    tried = list[int]()
 
     def noted(*arguments: Any) -> Removal | None:
         tried.append(step)
-        return following(*arguments)
+        assert not network.dropped, "a removal is tried on all that is there"
+        return cheapest(*arguments)
 
-    monkeypatch.setattr(network, "next", noted)
-    went = []
+    found = descent(accelerator, choose=noted)
+    network, went = found.network, []
     for step in range(EPOCHS * STEPS):
         before, looks = network.route, len(tried)
         marked, last = step % STEPS in (0, 2, 4), step == EPOCHS * STEPS - 1
@@ -75,6 +77,48 @@ def test_parts_go_in_the_first_half_of_an_epoch_and_not_below_the_target(
     assert len(went) > 1
     assert min(went) > 0.08 * EPOCHS * STEPS
     assert 0.98 * LEAST <= network.cost <= LEAST
+
+
+def test_steps_of_the_first_half_leave_blocks_out(accelerator: Accelerator) -> None:
+    """A tenth of those that an identity can stand in for, drawn by the number of the step."""
+    found = descent(accelerator, epochs=1, steps=2000)
+    network, twin = found.network, descent(accelerator, epochs=1, steps=2000)
+    skippable, left_out = network.skippable, 0
+    assert len(skippable) > 2
+    before = frozenset[int]()
+    for step in range(150):  # before 8 % of the steps nothing goes
+        changed = found.before_step(step)
+        assert changed or network.dropped == before
+        assert network.dropped <= set(skippable)
+        left_out, before = left_out + len(network.dropped), network.dropped
+    assert 0.05 < left_out / (150 * len(skippable)) < 0.2
+    twin.before_step(149)
+    assert twin.network.dropped == before
+    assert found.before_step(1000)
+    assert not network.dropped
+    network.least.fill_(network.cost)
+    found.before_step(1001)
+    assert not network.dropped
+
+
+def test_a_block_that_is_left_out_is_an_identity_in_training(accelerator: Accelerator) -> None:
+    network = descent(accelerator).network
+    node, images = network.skippable[0], next(batches(8).epoch(0))[0]
+
+    def answer() -> Tensor:
+        torch.manual_seed(0)  # dropout
+        return network(images)
+
+    in_training, whole = answer(), network.eval()(images)
+    network.dropped = frozenset({node})
+    assert torch.equal(network(images), whole)
+    network.train()
+    left_out = answer()
+    network.dropped = frozenset()
+    (one,) = (one for one in network.removals() if one.path.target == node)
+    network.take(one.route)
+    assert torch.equal(answer(), left_out)
+    assert not torch.equal(left_out, in_training)
 
 
 @pytest.mark.parametrize(("steps", "marks"), [(1, [0]), (7, [0, 1, 3]), (11, [0, 2, 5])])

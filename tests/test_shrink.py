@@ -12,6 +12,7 @@ from conftest import lively_chain
 from networks import grown, labelled
 from torch import Tensor, nn
 
+from nettailor.prune.choice import cheapest
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Removal, Shrinking
@@ -47,7 +48,7 @@ def test_what_a_removal_loses_is_what_the_smaller_network_loses() -> None:
     network, batches = grown(), [labelled(8, seed) for seed in (1, 2)]
     before, options = copy.deepcopy(network.state_dict()), network.removals()
     assert all(math.isnan(network.price(one)) for one in options), "nothing was tried"
-    found = network.next([(x, y, x) for x, y in batches], entropy, 0.0)
+    found = cheapest(network, [(x, y, x) for x, y in batches], entropy, 0.0)
     for name, value in network.state_dict().items():
         if "num_batches" not in name and name != "rises":
             torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -74,7 +75,7 @@ def choice(
     monkeypatch.setattr(network, "removals", lambda: options)
     lost = iter([0.0, *(loss for loss, _ in things)])
     x, y = labelled(4)
-    found = network.next([(x, y, x)], lambda *_: torch.tensor(next(lost)), goal)
+    found = cheapest(network, [(x, y, x)], lambda *_: torch.tensor(next(lost)), goal)
     return None if found is None else options.index(found)
 
 
@@ -93,7 +94,7 @@ def test_what_is_saved_beyond_the_goal_counts_for_nothing(monkeypatch: pytest.Mo
 def test_blocks_are_tried_anew_while_they_are_the_cheapest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cheapest block by what was last seen has become dear; the next one has not; no third."""
     network, (x, y) = grown(), labelled(8)
-    network.next([(x, y, x)], entropy, 0.0)
+    cheapest(network, [(x, y, x)], entropy, 0.0)
     blocks = [one for one in network.removals() if one.path.kind == "block"]
     assert len(blocks) > 2
     numbers = [network.wiring.paths.index(one.path) for one in blocks]
@@ -103,7 +104,7 @@ def test_blocks_are_tried_anew_while_they_are_the_cheapest(monkeypatch: pytest.M
     monkeypatch.setattr(network, "to_end", lambda *_: ())  # no exit is in the way
     called = itertools.count()
     losses = [0.0, 5.0, 0.1]
-    found = network.next([(x, y, x)], lambda *_: torch.tensor(losses[next(called)]), 0.0)
+    found = cheapest(network, [(x, y, x)], lambda *_: torch.tensor(losses[next(called)]), 0.0)
     assert found == blocks[1]
     assert next(called) == 3, "the network as it is, and two without a block"
     assert [float(network.rises[one]) for one in numbers[:3]] == pytest.approx([5.0, 0.1, 1e5])
@@ -126,7 +127,7 @@ def shrunk(network: Shrinking, draw: random.Random) -> float:
     x, y = labelled(2)
     while network.cost > float(network.least):
         least = float(network.least)
-        found = network.next([(x, y, x)], lambda *_: torch.tensor(draw.random()), least)
+        found = cheapest(network, [(x, y, x)], lambda *_: torch.tensor(draw.random()), least)
         if found is None:
             break
         network.take(found.route)
@@ -198,7 +199,7 @@ def test_what_cannot_be_measured_does_not_go() -> None:
     def loss(*_: Tensor) -> Tensor:
         return torch.tensor(math.nan if next(called) == 1 else 1.0)
 
-    found = network.next([(x, y, x)], loss, 0.0)
+    found = cheapest(network, [(x, y, x)], loss, 0.0)
     assert found == network.removals()[1]
 
 

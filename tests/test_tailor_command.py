@@ -11,7 +11,7 @@ from tailor_runs import Runs, read
 
 from nettailor.core.backbone import Backbone
 from nettailor.network import load_network
-from nettailor.prune.shrink import Removal, Shrinking
+from nettailor.prune.descent import Descent
 
 
 def test_more_blocks_than_any_student_can_lose(runs: Runs) -> None:
@@ -33,14 +33,14 @@ def test_a_classifier_that_starts_from_the_teachers_trains(runs: Runs) -> None:
 def test_what_a_shrinking_student_spends_counts(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    following, tried = Shrinking.next, list[float]()
+    following, tried = Descent.reach, list[float]()
 
-    def slow(*arguments: Any) -> Removal | None:
+    def slow(*arguments: Any, **how: Any) -> bool:
         tried.append(1.0)
         time.sleep(tried[-1])
-        return following(*arguments)
+        return following(*arguments, **how)
 
-    monkeypatch.setattr(Shrinking, "next", slow)
+    monkeypatch.setattr(Descent, "reach", slow)
     seconds = front_in(runs.tailored("--max-flops", "0.6")).seconds
     assert seconds.total >= seconds.train > sum(tried) > 0
 
