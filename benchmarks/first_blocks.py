@@ -26,8 +26,8 @@ def longest(
     for blocks in range(len(start.blocks) - 1, 0, -1):
         cost = chain_costs(shorter(start, blocks, seed), size).total
         if cost.flops <= most * whole.flops:
-            break
-    return blocks, (cost.flops / whole.flops, cost.parameters / whole.parameters)
+            return blocks, (cost.flops / whole.flops, cost.parameters / whole.parameters)
+    raise ValueError(f"a head on the first block costs more than {most:g} of the network")
 
 
 def best(

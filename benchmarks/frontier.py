@@ -41,6 +41,7 @@ from nettailor.core.device import place
 from nettailor.core.files import write_text
 from nettailor.core.latency import measure_latency
 from nettailor.core.run_folder import RunFolder
+from nettailor.core.sections import AUTO_EPOCHS
 from nettailor.core.settings import changed, read_settings, validate
 from nettailor.front import Seconds
 from nettailor.hand_over import hand_over
@@ -50,7 +51,6 @@ from nettailor.prune.eliminate import kept_blocks, units
 from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
-from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 from nettailor.share import Share, read_share
 from nettailor.student.network import Student
@@ -112,6 +112,7 @@ def main() -> None:
         data_dir=arguments.data_dir,
         out=arguments.out,
         prune__finetune=arguments.finetune,
+        teacher__epochs=AUTO_EPOCHS,
         workers=0,
     )
     with Screen() as screen:
@@ -123,7 +124,7 @@ def main() -> None:
 
 def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -> Iterator[Entry]:
     best: dict[int, float] = {}
-    whole = schedule_of(config, "teacher").epochs + config.student.epochs + config.prune.epochs
+    whole = AUTO_EPOCHS + config.student.epochs + config.prune.epochs
     for seed in arguments.seeds:
         session = start_session(changed(config, seed=seed), screen)
         runs = {"teacher": ready_teacher(session).folder}
@@ -137,7 +138,7 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
                 best[top] = max(scores, key=lambda rate: scores[rate])
                 screen.say(f"elim {top}: validation by learning rate {scores}")
             runs[f"elim {top}"] = _eliminated(session, top, best[top], whole)
-            rest = whole - schedule_of(config, "teacher").epochs
+            rest = whole - AUTO_EPOCHS
             runs[f"elim {top}, distilled"] = _distilled(session, top, rest)
         yield from _measured(session, runs)
 

@@ -74,13 +74,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/recipe"))
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
     name = "digits" if given.images is None else given.images.name
-    seeds = of_each_seed(
-        given.seeds,
-        lambda seed: given.out / f"{name}-{given.size}-{given.epochs}-{seed}.json",
-        lambda seed: measure(given, seed),
-    )
+    seeds = of_each_seed(given, name, partial(measure, given))
     columns = {"val %": ("val", 1), "test %": ("test", 1), "seconds": ("seconds", 0)}
     print_table(seeds, columns)
 

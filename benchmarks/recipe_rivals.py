@@ -60,8 +60,13 @@ def timm(chain: nt.Backbone, train: Loader, epochs: int, lr: float, score: Score
     """AdamW with 0.05 of weight decay and rates that fall by 0.75 a layer, label smoothing, EMA."""
     layers = [chain.stem, *chain.blocks, nn.ModuleList([chain.neck, chain.classifier])]
     groups = [
-        {"params": list(layer.parameters()), "lr_scale": 0.75 ** (len(layers) - 1 - number)}
+        {
+            "params": [one for one in layer.parameters() if (one.ndim > 1) == decayed],
+            "lr_scale": 0.75 ** (len(layers) - 1 - number),
+            "weight_decay": 0.05 * decayed,
+        }
         for number, layer in enumerate(layers)
+        for decayed in (True, False)
     ]
     optimizer = create_optimizer_v2(groups, "adamw", lr=lr, weight_decay=0.05)
     scheduler, _ = create_scheduler_v2(

@@ -1,8 +1,9 @@
 """Rows of several seeds: measured once, kept in files, printed as means with their spread."""
 
+import argparse
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -10,12 +11,20 @@ Rows = list[dict[str, Any]]
 
 
 def of_each_seed(
-    seeds: Sequence[int], place: Callable[[int], Path], measure: Callable[[int], Rows]
+    given: argparse.Namespace, name: str, measure: Callable[[int], Rows]
 ) -> list[Rows]:
-    """The rows of each seed, read from its file or measured and written there."""
+    """The rows of each seed, read from its file in `out`, or measured and written there.
+
+    Args:
+        given: with `seeds` and `out`; all other arguments tell files apart.
+        name: their files begin with it.
+    """
     found = []
-    for seed in seeds:
-        file = place(seed)
+    asked = {key: str(value) for key, value in vars(given).items() if key not in ("seeds", "out")}
+    digest = zlib.crc32(json.dumps(asked, sort_keys=True).encode())
+    given.out.mkdir(parents=True, exist_ok=True)
+    for seed in given.seeds:
+        file = given.out / f"{name}-{digest:08x}-{seed}.json"
         if not file.is_file():
             file.write_text(json.dumps(measure(seed)), encoding="utf-8")
         found.append(json.loads(file.read_text(encoding="utf-8")))

@@ -126,13 +126,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/selection"))
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
     name = "digits" if given.images is None else given.images.name
-    seeds = of_each_seed(
-        given.seeds,
-        lambda seed: given.out / f"{name}-{given.size}-{seed}.json",
-        lambda seed: measure(given, seed),
-    )
+    seeds = of_each_seed(given, name, partial(measure, given))
     columns = {"FLOPs": ("flops", 3), "val %": ("val", 1), "test %": ("test", 1)}
     print_table(seeds, columns | {"seconds": ("seconds", 0)})
 

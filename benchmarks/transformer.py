@@ -113,11 +113,7 @@ def main() -> None:
     weights = pretrained(given.pretrain, given.out, given.epochs)
     if given.task is None:
         return
-    seeds = of_each_seed(
-        given.seeds,
-        lambda seed: given.out / f"{given.task.name}-{seed}.json",
-        lambda seed: compare(weights, given.task, given.limit, seed),
-    )
+    seeds = of_each_seed(given, given.task.name, partial(compare, weights, given.task, given.limit))
     columns = {"FLOPs": ("flops", 2), "params": ("params", 2), "blocks": ("blocks", 0)}
     print_table(seeds, columns | {"val %": ("val", 1), "test %": ("test", 1)})
 

@@ -38,8 +38,8 @@ def stages_of(folder: Path) -> dict[str, list[Epoch]]:
 
 def table(stages: dict[str, list[Epoch]]) -> list[str]:
     """A row a stage: epochs, mean ratio, the ratio of each, and its share of the teacher's all."""
-    plain = median(one.train for one in stages["teacher"])
-    whole = sum(map(sum, stages["teacher"]))
+    taught = [one for name in stages if name.startswith("teacher") for one in stages[name]]
+    plain, whole = median(one.train for one in taught), sum(map(sum, taught))
     rows = [
         "| stage | epochs | mean step, plain = 1 | by epoch | all seconds, teacher = 1 |",
         "|---|---|---|---|---|",

@@ -13,7 +13,10 @@ from nettailor.tailoring import grow_student
 
 
 def check_budget(session: Session, costs: PathCosts) -> None:
-    """Raise UserError, before anything is trained, for a budget that no route meets."""
+    """Raise UserError, before anything is trained, for a budget that no route meets.
+
+    Where the dearest within it costs more than 2 % less, that is said.
+    """
     config = session.config
     if config.budget.given is None:
         return

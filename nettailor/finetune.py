@@ -18,6 +18,8 @@ from nettailor.core.architecture import (
 )
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
+from nettailor.core.epochs import LaterEpochs
+from nettailor.core.judge import Judge
 from nettailor.core.latency import measure_latency
 from nettailor.core.objective import Objective
 from nettailor.core.printable import printable
@@ -102,17 +104,20 @@ def train(
     name: str,
     folder: RunFolder,
     schedule: Schedule,
+    *,
+    after: int = 0,
     **how: Any,
 ) -> Fitted:
     """Train a network, which is on the device, on a session's images as a stage of a run.
 
+    after: epochs of the images that came before, whose order and augmentation do not come again.
     how: as for `train_stage`; the best epoch on validation is kept where nothing else is said.
     """
     return train_stage(
         name,
         network,
         objective,
-        session.loaders.train,
+        LaterEpochs(session.loaders.train, after),
         schedule,
         folder=folder,
         screen=session.screen,
@@ -174,7 +179,7 @@ def finetune(
     with session.screen.counting("timing") as tell:
         latency = measure_latency(in_turn, sides, device, tell=tell)
     evidence = from_main(lambda: gather(session.loaders, folder.path, chain, latency[kind]))
-    if kind == "teacher":
+    if kind == "teacher" and not run.schedule.restarts:
         _warn_of_few_steps(session, evidence, len(fitted.history))
     result = summary(
         kind,
@@ -197,28 +202,31 @@ def _train_until_learnt(session: Session, chain: Backbone, run: ChainRun) -> Fit
     """Train as scheduled, and again where that is allowed and was not enough.
 
     A restart follows while there were few steps and the network does not know its own training
-    images; after the first one only where validation has gained more than its standard error.
+    images, by the run's metric, nor as many of validation's; after the first one only where
+    validation has gained more than the standard error of its accuracy.
     """
     loaders, schedule = session.loaders, run.schedule
     objective = CrossEntropy(session.config.label_smoothing, loaders.class_weights)
     fitted = train(session, chain, objective, run.kind, run.folder, schedule)
-    gained, history = True, [*fitted.history]
+    gained, history, judge = True, [*fitted.history], Judge(session.config.metric)
     for number in range(2, schedule.restarts + 2):
         steps, before = len(history) * loaders.train.steps_per_epoch, fitted.scores
-        if not gained or steps >= _FEW_STEPS or before.accuracy >= _LEARNT:
+        if not gained or steps >= _FEW_STEPS or before.standing >= _LEARNT:
             break
-        learnt = loaders.classify(chain, session.task.train).scores().accuracy
+        learnt = judge.value(loaders.classify(chain, session.task.train).scores())
         if learnt >= _LEARNT:
             break
         schedule = replace(schedule, epochs=2 * schedule.epochs)
         session.screen.say(
-            f"{run.kind}: after {steps} steps it takes {learnt:.0f} % of its own training images "
-            f"for what they are: {schedule.epochs} epochs more"
+            f"{run.kind}: {learnt:.0f} % ({judge.metric}) on its own training images after {steps} "
+            f"steps: {schedule.epochs} epochs more"
         )
         stage = f"{run.kind}-{number}"
         session.seed_stage(stage)
-        fitted = train(session, chain, objective, stage, run.folder, schedule, start=before)
-        gained = fitted.scores.accuracy - before.accuracy > (before.accuracy_error or 0.0)
+        fitted = train(
+            session, chain, objective, stage, run.folder, schedule, after=len(history), start=before
+        )
+        gained = fitted.scores.standing - before.standing > (before.accuracy_error or 0.0)
         history += fitted.history
     return Fitted(history, fitted.best)
 

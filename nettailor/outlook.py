@@ -8,6 +8,7 @@ from nettailor.core.console import Screen
 from nettailor.core.data import images_of
 from nettailor.core.printable import printable
 from nettailor.core.run_folder import RunFolder
+from nettailor.core.schedule import Schedule
 from nettailor.session import Session, start_session
 
 _CLASSES_SHOWN = 20
@@ -47,12 +48,14 @@ def say_task(session: Session) -> None:
         )
 
 
-def say_stages(session: Session, epochs: Mapping[str, int]) -> None:
+def say_stages(session: Session, schedules: Mapping[str, Schedule]) -> None:
     """How long the stages of a command are, by their names."""
     steps = session.loaders.train.steps_per_epoch
     session.screen.say(
         "; ".join(
-            f"{name}: {count} epochs, {count * steps} steps" for name, count in epochs.items()
+            f"{name}: {'at least ' * (one.restarts > 0)}{one.epochs} epochs, "
+            f"{one.epochs * steps} steps"
+            for name, one in schedules.items()
         )
     )
 

@@ -138,7 +138,7 @@ class Tailoring:
         drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
         pictures = StudentPictures(self.teacher.stages, drawn, curves)
         student = self.config.student
-        how = {"validate": self.validate, "pictures": pictures} | how
+        how = {"validate": self.validate, "pictures": pictures, **how}
         how["path_lr"] = student.path_lr * schedule.lr / student.lr
         return train(self.session, network, loss, stage, self.folder, schedule, **how)
 

@@ -66,14 +66,14 @@ def cheapest(network: Shrinking, batches: Batches, loss: Loss, goal: float) -> R
         left, fitting = list(options), set[Path]()
         found = None
         while left and found is None:
-            cheapest = min(left, key=price)
-            path = cheapest.path
-            if path not in fitting and network.dearest_within(cheapest.route) < aim:
-                left.remove(cheapest)
+            best = min(left, key=price)
+            path = best.path
+            if path not in fitting and network.dearest_within(best.route) < aim:
+                left.remove(best)
             elif path in tried:
-                found = cheapest
+                found = best
             else:
-                measure(cheapest)
+                measure(best)
                 tried.add(path)
                 fitting.add(path)
     network.rises.copy_(torch.tensor([rises[path] for path in paths]))

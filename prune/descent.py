@@ -17,7 +17,7 @@ from nettailor.prune.shrink_loss import ShrinkLoss
 TRIED_ON = 3  # batches that removals are tried on
 _FROM, _TO = 0.08, 0.9  # of the steps: where the target begins to fall, and where it has fallen
 _SOON = 0.1  # of the steps: how far ahead a removal's saving counts
-_DROPPED = 0.1  # of the blocks, in a step of an epoch's first half
+_DROPPED = 0.1  # the probability that a step of an epoch's first half leaves a block out
 
 
 class Descent:
@@ -29,10 +29,10 @@ class Descent:
     loss misses least by its cost. In the second half the network gets over it: what an epoch leaves
     can be kept. In the last epoch's middle the target is m.
 
-    In the first half each step leaves a tenth of the blocks out that an identity can stand in for
-    (stochastic depth: Huang and others, 2016; LayerDrop: Fan, Grave and Joulin, 2020), until the
-    network costs m: it learns to do without a block before one is taken out, and what its removal
-    is found to do is then nearer to what it does in the end.
+    In the first half a step leaves each block out that an identity can stand in for with a
+    probability of 0.1 (stochastic depth: Huang and others, 2016; LayerDrop: Fan, Grave and Joulin,
+    2020), until the network costs m: it learns to do without a block before one is taken out, and
+    what its removal is found to do is then nearer to what it does in the end.
 
     All depends on the step and the network: training that goes on takes the same parts out.
 
@@ -63,6 +63,7 @@ class Descent:
         self.network, self._loss, self._choose = network, loss, choose
         self._accelerator, self._whole = accelerator, network.cost
         self._steps, self._of_epoch = epochs * steps_per_epoch, steps_per_epoch
+        self._shrinks: bool | None = None
         self._batches = []
         for images, labels in batches:
             images = images.to(accelerator.device)
@@ -80,23 +81,21 @@ class Descent:
 
         step: how many were taken.
         """
-        last, went = step + 1 == self._steps, self._drop(frozenset())
+        last, went = step + 1 == self._steps, bool(self.network.dropped)
+        self.network.dropped = frozenset()
         quarter, half = self._of_epoch // 4, self._of_epoch // 2
         if step % self._of_epoch in (0, quarter, half) or last:
             final = step >= self._steps - self._of_epoch + half
             done = 1.0 if final else step / self._steps
             went |= self.reach(self.target(done), soon=self.target(done + _SOON))
-        if step % self._of_epoch < half and self.network.cost > float(self.network.least):
+            self._shrinks = None
+        if self._shrinks is None:  # asked seldom: the buffer waits for the device
+            self._shrinks = self.network.cost > float(self.network.least)
+        if step % self._of_epoch < half and self._shrinks:
             draw = Random(step)  # of ranks each draws the same, and whoever goes on from here
-            went |= self._drop(
-                frozenset(one for one in self.network.skippable if draw.random() < _DROPPED)
-            )
+            nodes = (one for one in self.network.skippable if draw.random() < _DROPPED)
+            self.network.dropped, went = frozenset(nodes), True
         return self.network.settle() or went
-
-    def _drop(self, nodes: frozenset[int]) -> bool:
-        """Leave blocks out from here on; whether they are others than before."""
-        before, self.network.dropped = self.network.dropped, nodes
-        return nodes != before
 
     def reach(self, target: float, *, soon: float | None = None) -> bool:
         """Take out parts until the network costs no more than a target; whether anything went.

@@ -212,11 +212,11 @@ class Shrinking(nn.Module):
 
     def removals(self) -> list[Removal]:
         """All that can be taken out and saves something."""
-        route, cost = self.route, self.cost
+        route, cost, skippable = self.route, self.cost, self.skippable
         ways = [
             (path, place, (*route[:place], self._identities[path.target], *route[place + 1 :]))
             for place, path in enumerate(route)
-            if path.target in self.skippable
+            if path.target in skippable
         ]
         ways += [
             (end, min(end.source, len(route) - 1), way)

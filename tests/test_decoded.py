@@ -108,17 +108,24 @@ def test_room_by_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert room_for_pixels(0.5) == 5e8
     whole = decoded.psutil.virtual_memory().available
     assert 0.1 * whole < room_for_pixels("auto") < 0.4 * whole
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(decoded, "_LIMITS", (str(limit), str(tmp_path / "absent")))
-    limit.write_text("max\n")
-    assert 0.1 * whole < room_for_pixels("auto") < 0.4 * whole
-    limit.write_text("4000000\n")
-    assert room_for_pixels("auto") == 1_000_000
+
+    job = tmp_path / "job" / "step"
+    job.mkdir(parents=True)
+    (tmp_path / "groups").write_text("0::/job/step\n")
+    monkeypatch.setattr(decoded, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(decoded, "_V2", (tmp_path, "max", "current"))
+    for group, most, used in ((job, "max", "7"), (job.parent, "4500000", "500000")):
+        (group / "max").write_text(most)
+        (group / "current").write_text(used)
+    assert room_for_pixels("auto") == 1_000_000, "a quarter of what the job has left"
+    (job / "max").write_text("2000007")
+    assert room_for_pixels("auto") == 500_000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert room_for_pixels("auto") == 250_000
+    assert room_for_pixels("auto") == 125_000
 
 
 def test_no_memory_and_no_files() -> None:
     pixels = ArrayImages(np.zeros((2, 4, 4), np.uint8), (0, 1))
     assert keep_decoded([pixels], "auto") is None
-    assert keep_decoded([FileImages((), ())], 1e9) is None, "an exabyte"
+    with pytest.raises(UserError, match=r"cache = 1e\+09: the system does not give"):
+        keep_decoded([FileImages((Path("a"),), (0,))], 1e9)

@@ -4,12 +4,17 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from shell import DIGITS, Shell
 
 from nettailor import finetune
 from nettailor.cli import teach
+from nettailor.core import training_state
+from nettailor.core.files import read_weights
+from nettailor.core.watch import StageWatcher
 
 AUTO = [*DIGITS, "--teacher.epochs", "auto"]
 
@@ -42,19 +47,53 @@ def test_few_steps_that_were_not_enough_are_told(
 def test_it_goes_on_for_twice_as_many_epochs_and_again_where_that_helped(
     shell: Shell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """20 steps, then 40; the third time only where the second gained."""
-    stages = epochs(trained(shell, *AUTO))
+    """20 steps, then 40; a third time where the second gained more than its standard error."""
+    monkeypatch.setattr(finetune, "_LEARNT", 101.0)
+    folder = trained(shell, *AUTO)
     said = " ".join(capsys.readouterr().out.split())
-    assert stages.pop("teacher") == 10
-    assert stages.pop("teacher-2") == 20
-    assert stages in ({}, {"teacher-3": 40})
-    assert "teacher: after 20 steps it takes" in said
-    assert "of its own training images for what they are: 20 epochs more" in said
+    assert "(accuracy) on its own training images after 20 steps: 20 epochs more" in said
+    (first, error), (second, _) = (best(folder, stage) for stage in ("teacher", "teacher-2"))
+    third = {"teacher-3": 40} if second > first + error else {}
+    assert epochs(folder) == {"teacher": 10, "teacher-2": 20, **third}
+    assert second > 50, "it learns"
     monkeypatch.setattr(finetune, "_FEW_STEPS", 20)
     assert epochs(trained(shell, *AUTO)) == {"teacher": 10}
     monkeypatch.setattr(finetune, "_FEW_STEPS", 2000)
     monkeypatch.setattr(finetune, "_LEARNT", 0.0)
     assert epochs(trained(shell, *AUTO)) == {"teacher": 10}
+
+
+def best(folder: Path, stage: str) -> tuple[float, float]:
+    """The best accuracy on validation in a stage, and the standard error of that."""
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == stage]
+    accuracy = max(float(row["val_accuracy"]) for row in rows)
+    with (folder / "predictions.csv").open(encoding="utf-8") as file:
+        images = sum(row["split"] == "val" for row in csv.DictReader(file))
+    share = accuracy / 100
+    return accuracy, 100 * (share * (1 - share) / images) ** 0.5
+
+
+def test_a_restart_that_is_stopped_goes_on_to_the_same_bits(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = read_weights(trained(shell, *AUTO) / "model.safetensors")
+    epoch = StageWatcher.epoch
+
+    def stopped(watcher: StageWatcher, row: Any, network: Any) -> None:
+        epoch(watcher, row, network)
+        if watcher._stage == "teacher-2" and row["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StageWatcher, "epoch", stopped)
+        patched.setattr(training_state, "_LEAST_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            trained(shell, *AUTO)
+    teach.main([*AUTO, "--out", str(shell.out)])
+    (folder,) = shell.out.glob("digits/teacher/*")
+    again = read_weights(folder / "model.safetensors")
+    assert all(torch.equal(value, again[name]) for name, value in straight.items())
 
 
 def test_the_best_of_all_its_epochs_is_kept(shell: Shell) -> None:

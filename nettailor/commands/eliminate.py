@@ -142,7 +142,7 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
         if dry:
             say_task(session)
             say_teacher(session)
-            say_stages(session, {"each run": runs[0].schedule.epochs})
+            say_stages(session, {"each run": runs[0].schedule})
             for run in runs:
                 say_folder(session, run.folder, overwrite=flags.overwrite)
             return

@@ -105,7 +105,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
         _ready_budget(session, tailored, fresh=False)
     say_task(session)
     say_teacher(session)
-    say_stages(session, {"fine-tuning after the cut": config.prune.epochs})
+    say_stages(session, {"fine-tuning after the cut": schedule_of(config, "prune")})
     say_folder(session, folder, overwrite=overwrite)
 
 

@@ -21,6 +21,7 @@ from nettailor.front import SIZES_FOLDER, pick, read_front
 from nettailor.hand_over import CANDIDATES_FILE, hand_over
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
+from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 from nettailor.share import Share
 from nettailor.tailoring import Tailoring, wiring_of
@@ -82,7 +83,9 @@ def say_stages_of(session: Session) -> None:
     config = session.config
     free = config.budget.given is None
     cut = "each size that is tried, at most" if free else "the size within the budget"
-    say_stages(session, {"student": config.student.epochs, cut: config.prune.epochs})
+    say_stages(
+        session, {"student": schedule_of(config, "student"), cut: schedule_of(config, "prune")}
+    )
 
 
 def outlook(session: Session, *, overwrite: bool) -> None:

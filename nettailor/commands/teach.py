@@ -58,8 +58,7 @@ def say_teacher(session: Session, *, overwrite: bool = False) -> None:
     folder = teacher_folder(session)
     if overwrite or not folder.finished:
         folder.check(None if overwrite else recorded(session.config, "teacher"))
-        schedule = schedule_of(session.config, "teacher")
-        say_stages(session, {f"teacher{', at least' * (schedule.restarts > 0)}": schedule.epochs})
+        say_stages(session, {"teacher": schedule_of(session.config, "teacher")})
     else:
         load_teacher(folder, session)
     say_folder(session, folder, overwrite=overwrite)

@@ -14,8 +14,10 @@ from PIL import Image
 
 _SHARE = 0.25  # of the memory that is free: what "auto" takes at most
 _GB = 1e9
-# what a container may use, by the two versions of Linux' control groups
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Linux' control groups by version: of a container, or a job of a cluster
+_GROUPS = Path("/proc/self/cgroup")
+_V2 = (Path("/sys/fs/cgroup"), "memory.max", "memory.current")
+_V1 = (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 class Decoded:
@@ -33,7 +35,7 @@ class Decoded:
 
         Raises OSError where there is no such memory.
         """
-        self._lock = multiprocessing.Lock()
+        self._lock = multiprocessing.get_context("fork").Lock()
         self._pixels = np.frombuffer(mmap.mmap(-1, max(limit, 1)), np.uint8)
         # where each begins, its height and width; a height of 0 is of one that is not there
         self._table = _shared(3 * count).reshape(count, 3)
@@ -81,12 +83,19 @@ def room_for_pixels(room: float | Literal["auto", "none"]) -> int:
 
 
 def _free() -> int:
-    """Bytes of memory that this process may still use."""
+    """Bytes of memory that this process may still use: on the machine, and in its groups."""
     free: int = psutil.virtual_memory().available
-    for file in _LIMITS:
-        with suppress(OSError, ValueError):  # absent, or the word "max"
-            free = min(free, int(Path(file).read_text(encoding="ascii")))
-    return free
+    paths = ["/"]
+    with suppress(OSError):  # another system
+        lines = _GROUPS.read_text(encoding="utf-8").splitlines()
+        paths += [line.split(":", 2)[2] for line in lines]
+    for root, most, used in (_V2, _V1):
+        groups = {root / path.lstrip("/") for path in paths}
+        for group in {above for one in groups for above in (one, *one.parents)}:
+            with suppress(OSError, ValueError):  # absent, or the word "max"
+                left = int((group / most).read_text("ascii"))
+                free = min(free, left - int((group / used).read_text("ascii")))
+    return max(free, 0)
 
 
 def _shared(count: int) -> NDArray[np.int64]:

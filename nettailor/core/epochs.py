@@ -33,6 +33,18 @@ class Epochs(Protocol):
         """
 
 
+class LaterEpochs:
+    """The epochs of another source after the first so many, numbered from 1 again."""
+
+    def __init__(self, epochs: Epochs, after: int) -> None:
+        self.steps_per_epoch, self.batch_size = epochs.steps_per_epoch, epochs.batch_size
+        self._epochs, self._after = epochs, after
+
+    def epoch(self, number: int, start: int = 0, part: slice = _WHOLE) -> Iterator[Batch]:
+        """See `Epochs`."""
+        return self._epochs.epoch(number + self._after, start, part)
+
+
 class LoaderEpochs:
     """The epochs of anybody's DataLoader of (images, labels).
 

@@ -149,6 +149,8 @@ def keep_decoded(parts: Iterable[Images], room: float | Literal["auto", "none"])
     Args:
         parts: of one task; they may share images.
         room: see `room_for_pixels`.
+
+    Raises UserError where there is no memory of the size that is asked for.
     """
     sources: list[FileImages] = []
     for images in map(source_of, parts):
@@ -159,8 +161,12 @@ def keep_decoded(parts: Iterable[Images], room: float | Literal["auto", "none"])
         return None
     try:
         kept = Decoded(sum(map(len, sources)), limit)
-    except (OSError, OverflowError, ValueError):
-        return None  # there is no such memory
+    except (OSError, OverflowError, ValueError) as error:
+        if room == "auto":
+            return None
+        raise UserError(
+            f"cache = {room:g}: the system does not give so many GB of memory; give fewer, or none"
+        ) from error
     for before, source in enumerate(sources):
         source.decoded, source.first = kept, sum(map(len, sources[:before]))
     return kept

@@ -37,7 +37,7 @@ Epochs = Annotated[int, Field(ge=1, description="passes over the training images
 AUTO_EPOCHS = 10
 LikeTeacher = Annotated[
     Count | Literal["auto"] | None,
-    Field(description="passes over the training images; null: as many as the teacher"),
+    Field(description="passes over the training images; null: as `teacher.epochs` says"),
 ]
 Optimizer = Annotated[str, Field(description="an optimizer of timm's, such as sgd or adamw")]
 # beyond 1e30 optimizers' own arithmetic overflows
@@ -130,9 +130,8 @@ class TeacherConfig(Section):
 
     epochs: Count | Literal["auto"] = Field(
         "auto",
-        description=f"passes over the training images; auto: {AUTO_EPOCHS}, and then twice as many "
-        "and twice as many again where it still takes less than 90 % of these images for what they "
-        "are",
+        description=f"passes over the training images; auto: {AUTO_EPOCHS}, then twice as many and "
+        "twice as many again while it stands below 90 % on these images",
     )
     optimizer: Optimizer = "adamw"
     lr: LearningRate = 0.002

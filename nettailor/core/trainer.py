@@ -79,7 +79,7 @@ def fit(
     state = TrainingState(network, objective, loader, groups, schedule, accelerator, state_path)
     state.restore(watcher.warn)
     ranks.share_state(network)
-    if start is not None and keep == "best" and not state.fitted.history:
+    if start is not None and keep == "best" and state.fitted.best is None:
         state.keep(start)
     fitted = state.fitted
     watcher.begin(fitted.history, network, within=bool(state.course))
