@@ -12,7 +12,7 @@ from nettailor import by_shrinking, path_shares
 from nettailor.cli import tailor
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops
-from nettailor.prune.shrink import Shrinking
+from nettailor.prune.descent import Descent
 from nettailor.student.costs import shares_of
 from nettailor.student.latency_table import LatencyTable
 from nettailor.student.network import Student
@@ -121,7 +121,7 @@ def test_a_resumed_run_reads_the_same_table(
     front = front_in(folder)
     with monkeypatch.context() as patch:
         # neither is worked out anew: times, and what parts are worth, need not come out alike
-        patch.setattr(Shrinking, "next", pressed)
+        patch.setattr(Descent, "_next", pressed)
         patch.setattr("nettailor.commands.tailor.check_budget", pressed)
         tailor.main(argv)
     assert asked == [1]
