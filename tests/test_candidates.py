@@ -147,13 +147,16 @@ def test_where_none_reaches_the_first_of_the_best_is_kept() -> None:
 
 
 def test_loss_and_cost_are_weighed_and_then_dearer_ones_follow() -> None:
-    costs, losses = [1.0, 0.5, 0.2, 0.1, 0.3], [0.1, 0.1, 0.2, 0.6, 0.15]
-    assert in_order(costs, losses, 0.3) == [4, 1, 0]  # 0.40, 0.25, 0.26, 0.63, 0.24
-    assert in_order(costs, losses, 1.0) == [2, 4, 0]  # 1.1, 0.6, 0.4, 0.7, 0.45
+    costs, losses = [0.97, 0.5, 0.2, 0.1, 0.3], [0.1, 0.1, 0.2, 0.6, 0.15]
+    assert in_order(costs, losses, 0.3) == [4, 1, 0]  # 0.39, 0.25, 0.26, 0.63, 0.24
+    assert in_order(costs, losses, 1.0) == [2, 4, 0]  # 1.07, 0.6, 0.4, 0.7, 0.45
     assert in_order(costs, losses, 9.0) == [3, 2, 1, 0]
     assert in_order(costs, losses, 0.0) == [0]  # of equals the first
     many = [cost / 20 for cost in range(1, 20)]
     assert in_order(many, [0.0] * 19, 0.3) == [0, 1, 3, 7, 15, 18]
+    # the whole network is left out, whatever it loses, where there are others
+    assert in_order([1.0, 0.98, 0.5], [0.0, 0.9, 0.9], 0.3) == [2, 1]
+    assert in_order([1.0, 1.0], [0.9, 0.5], 0.3) == [1]
 
 
 def test_where_none_reaches_the_best_is_kept_and_goes_to_its_end() -> None:
