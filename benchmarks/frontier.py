@@ -138,8 +138,7 @@ def _entries(config: RunConfig, screen: Screen, arguments: argparse.Namespace) -
                 best[top] = max(scores, key=lambda rate: scores[rate])
                 screen.say(f"elim {top}: validation by learning rate {scores}")
             runs[f"elim {top}"] = _eliminated(session, top, best[top], whole)
-            rest = whole - AUTO_EPOCHS
-            runs[f"elim {top}, distilled"] = _distilled(session, top, rest)
+            runs[f"elim {top}, distilled"] = _distilled(session, top, whole - AUTO_EPOCHS)
         yield from _measured(session, runs)
 
 

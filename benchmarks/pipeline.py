@@ -45,8 +45,8 @@ def main() -> None:
         """Of images that nobody has decoded."""
         return start_session(config, Screen()).loaders.train
 
-    (batch,) = (one for one, _ in zip(loader().epoch(1), range(1), strict=False))
-    device = start_session(config, Screen()).accelerator.device
+    session = start_session(config, Screen())
+    batch, device = next(session.loaders.train.epoch(1)), session.accelerator.device
     steps = plain_steps(config.backbone, device)
     on_device = [one.to(device) for one in batch]
     step = stepper(steps, on_device[0], on_device[1] % CLASSES, torch.float32)
