@@ -136,12 +136,7 @@ def _training_images(
 ) -> None:
     """In TensorBoard, at the start: some images as they are trained on in the first epoch."""
     if epoch == 0:
-        images = loaders.train.first(_SHOWN)
-        mean, std = (
-            torch.tensor(one).view(-1, 1, 1)
-            for one in (loaders.preprocessing.mean, loaders.preprocessing.std)
-        )
-        writer.add_images("training_images", (images * std + mean).clamp(0, 1), epoch)
+        writer.add_images("training_images", loaders.train.first(_SHOWN), epoch)
 
 
 def finetune(

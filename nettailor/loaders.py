@@ -44,7 +44,7 @@ class Loaders:
             seed=config.seed,
             balanced=config.balance == "sampling",
             workers=self._workers,
-            pin_memory=self.accelerator.device.type == "cuda",
+            device=self.accelerator.device,
         )
 
     @cached_property
@@ -59,7 +59,7 @@ class Loaders:
             eval_transform(self.preprocessing),
             batch_size=self._config.batch_size,
             workers=self._workers,
-            pin_memory=self.accelerator.device.type == "cuda",
+            device=self.accelerator.device,
         )
 
     @cached_property

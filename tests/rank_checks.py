@@ -132,7 +132,6 @@ def batches_in_turns(accelerator: Accelerator) -> None:
         lambda number: torch.full((1, 1, 1), float(number)),  # type: ignore[arg-type]
         batch_size=2,
         workers=0,
-        pin_memory=False,
     )
     network = Same()
     said = classify(network, loader, accelerator)

@@ -60,7 +60,6 @@ def batches(count: int = 24, batch_size: int = 8, seed: int = 1) -> TrainLoader:
         batch_size=batch_size,
         seed=seed,
         workers=0,
-        pin_memory=False,
     )
 
 

@@ -91,7 +91,7 @@ def test_batches_are_the_same_with_and_without(files: list[Path], workers: int) 
     def batches(room: float | str, workers: int) -> list[torch.Tensor]:
         images = FileImages(tuple(files), tuple(i % 2 for i in range(12)))
         keep_decoded([images], room)  # type: ignore[arg-type]
-        how = {"batch_size": 5, "workers": workers, "pin_memory": False}
+        how = {"batch_size": 5, "workers": workers}
         train = TrainLoader(images, train_transform(PREPROCESSING, AUGMENTATION), seed=3, **how)
         val = EvalLoader(images, eval_transform(PREPROCESSING), **how)
         found = [x for epoch in (1, 2) for x, _ in train.epoch(epoch)] + [x for x, _ in val]

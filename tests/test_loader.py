@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks import refused
-from PIL import Image
+from noise import PREPROCESSING, STRONG, Noise, seed_all
 from task_folders import load, tree
 
 from nettailor.core import loader as loading
@@ -16,32 +15,10 @@ from nettailor.core.data import without_broken
 from nettailor.core.errors import UserError
 from nettailor.core.loader import EvalLoader, TrainLoader
 from nettailor.core.preprocessing import (
-    Augmentation,
-    Preprocessing,
+    Transform,
     eval_transform,
     train_transform,
 )
-
-PREPROCESSING = Preprocessing(16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bilinear", 1.0)
-STRONG = Augmentation((0.3, 1.0), (0.75, 1.33), 0.5, 0.4, None, 0.5)
-NONE = Augmentation((1.0, 1.0), (1.0, 1.0), 0.0, 0.0, None, 0.0)
-
-
-class Noise:
-    """Small random images; the one at `broken` cannot be read."""
-
-    def __init__(self, count: int, broken: int | None = None) -> None:
-        self.pixels = np.random.RandomState(0).randint(0, 256, (count, 16, 16, 3), dtype=np.uint8)
-        self.labels = tuple(range(count))
-        self.broken = broken
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        if index == self.broken:
-            raise UserError(f"image {index} is broken")
-        return Image.fromarray(self.pixels[index]), self.labels[index]
 
 
 def train_loader(count=11, *, batch_size=4, seed=7, workers=0, augmentation=STRONG, broken=None):
@@ -51,7 +28,6 @@ def train_loader(count=11, *, batch_size=4, seed=7, workers=0, augmentation=STRO
         batch_size=batch_size,
         seed=seed,
         workers=workers,
-        pin_memory=False,
     )
 
 
@@ -61,7 +37,6 @@ def eval_loader(count=11, *, workers=0, broken=None):
         eval_transform(PREPROCESSING),
         batch_size=4,
         workers=workers,
-        pin_memory=False,
     )
 
 
@@ -99,10 +74,6 @@ def test_batches_of_any_process(workers):
         assert fault_of(batches) == "image 5 is broken"
 
 
-def seed_all(seed):
-    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
-
-
 def test_batches_follow_from_seed_and_epoch_alone():
     loader = train_loader()
     zero, one = loader.epoch(0), loader.epoch(1)  # asked for ahead
@@ -130,7 +101,8 @@ def test_each_generator_is_seeded():
 
     found = []
     for seed in (3, 4):
-        loader = TrainLoader(Noise(2), draws, batch_size=2, seed=0, workers=0, pin_memory=False)
+        transform = Transform(draws, (0.0,) * 3, (1.0,) * 3)
+        loader = TrainLoader(Noise(2), transform, batch_size=2, seed=0, workers=0)
         seed_all(seed)
         found.append(next(loader.epoch(0))[0])
     assert torch.equal(*found)
@@ -218,61 +190,6 @@ def test_left_out_images_change_with_the_epoch():
     assert seen == set(range(11))
 
 
-def test_pixels_are_normalised():
-    expected = torch.from_numpy(Noise(1).pixels[0]).permute(2, 0, 1) / 255
-    expected = (expected - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
-        [0.2, 0.25, 0.5]
-    ).view(3, 1, 1)
-    torch.testing.assert_close(next(iter(eval_loader(1)))[0][0], expected)
-    plain = train_loader(1, augmentation=NONE)
-    torch.testing.assert_close(next(plain.epoch(0))[0][0], expected)
-
-
-def test_evaluation_keeps_the_centre_that_crop_pct_leaves():
-    half = Preprocessing(8, (0.0,) * 3, (1.0,) * 3, "bilinear", 0.5)
-    image = Noise(1)[0][0]
-    expected = torch.from_numpy(Noise(1).pixels[0][4:12, 4:12]).permute(2, 0, 1) / 255
-    torch.testing.assert_close(eval_transform(half)(image), expected)
-
-
-def augmented(image, **changed):
-    return train_transform(PREPROCESSING, replace(NONE, **changed))(image)
-
-
-def test_sure_flip_mirrors_the_columns():
-    image = Noise(1)[0][0]
-    assert torch.equal(augmented(image, hflip=1.0), augmented(image).flip(2))
-
-
-def test_sure_erasing_blanks_a_rectangle():
-    image = Image.new("RGB", (16, 16), (255, 255, 255))
-    blank = (augmented(image, random_erasing=1.0) == 0).all(dim=0)
-    rows, columns = blank.any(dim=1).sum(), blank.any(dim=0).sum()
-    assert blank.sum() == rows * columns > 0
-    assert not (augmented(image) == 0).any()
-
-
-def test_jitter_changes_a_flat_colour_to_another():
-    image = Image.new("RGB", (16, 16), (200, 100, 50))
-    changed = augmented(image, color_jitter=0.4)
-    assert torch.equal(changed, changed[:, :1, :1].expand(3, 16, 16))
-    assert not torch.equal(changed, augmented(image))
-
-
-def test_crop_has_the_ratio_asked_for():
-    # Half of the area, twice as wide as high: all 16 columns of 8 rows, whichever rows.
-    columns = np.tile(np.arange(16, dtype=np.uint8)[None, :, None] * 16, (16, 1, 3))
-    image = Image.fromarray(columns)
-    assert torch.equal(augmented(image, scale=(0.5, 0.5), ratio=(2.0, 2.0)), augmented(image))
-
-
-def test_policies_of_timm():
-    changed = train_loader(augmentation=replace(NONE, auto_augment="rand-m9-n3"))
-    assert not identical(changed.epoch(0), train_loader(augmentation=NONE).epoch(0))
-    with refused(r"auto_augment 'nonsense' .*'rand-m9-mstd0.5'"):
-        train_transform(PREPROCESSING, replace(STRONG, auto_augment="nonsense"))
-
-
 class Rare(Noise):
     """Of twenty images one is of class 1, and of class 2 four."""
 
@@ -287,7 +204,7 @@ def test_balanced_sampling_draws_every_class_as_often():
     def drawn(seed):
         loader = TrainLoader(
             Rare(), eval_transform(PREPROCESSING), batch_size=20, seed=seed, workers=0,
-            pin_memory=False, balanced=True,
+            balanced=True,
         )  # fmt: skip
         return [int(label) for epoch in range(200) for _, labels in loader.epoch(epoch)
                 for label in labels]  # fmt: skip

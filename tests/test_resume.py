@@ -54,9 +54,7 @@ def fit_student(
     own = [(n, p) for n, p in student.named_parameters() if not n.startswith("path_weights.")]
     groups = parameter_groups(own, schedule)
     groups.append({"params": [student.path_weights.logits], "weight_decay": 0.0, "lr": 0.2})
-    evaluation = EvalLoader(
-        Patches(12), eval_transform(PREPROCESSING), batch_size=8, workers=0, pin_memory=False
-    )
+    evaluation = EvalLoader(Patches(12), eval_transform(PREPROCESSING), batch_size=8, workers=0)
     fitted = fit(
         student,
         objective,

@@ -20,6 +20,7 @@ Batch = tuple[Tensor, Tensor]
 _Item = tuple[Tensor, int]
 _Place = tuple[int, int]
 _WHOLE = slice(None)
+_CPU = torch.device("cpu")
 # A fork shares the images in memory and is there at once; Windows has none.
 _START = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -32,7 +33,7 @@ class TrainLoader:
     state is left as found.
 
     batch_size: images a step. seed: >= 0. workers: processes, started at the first epoch and kept;
-    0 for none. pin_memory: True where batches go to a CUDA device.
+    0 for none. device: where images are normalised, and given.
 
     balanced: every class is drawn as often as the others, by images that may come twice in an
     epoch, or not at all.
@@ -49,13 +50,16 @@ class TrainLoader:
         batch_size: int,
         seed: int,
         workers: int,
-        pin_memory: bool,
+        device: torch.device = _CPU,
         balanced: bool = False,
     ) -> None:
         size = min(batch_size, len(images))
         self._order = _EpochOrder(images.labels, size, seed, balanced=balanced)
-        self._augmented = _Augmented(images, transform, seed)
-        self._loader = _data_loader(self._augmented, self._order, workers, pin_memory)
+        self._augmented, self._transform = _Augmented(images, transform, seed), transform
+        self._loader, self._device = (
+            _data_loader(self._augmented, self._order, workers, device),
+            device,
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -72,15 +76,15 @@ class TrainLoader:
 
         Finish or drop one epoch before the next.
 
-        Each is float32 images (B, 3, S, S), channels last, and int64 labels (B,); of each batch
-        only the images in `part` are read and given.
+        Each is float32 images (B, 3, S, S) on the device, channels last, and int64 labels (B,) on
+        the CPU; of each batch only the images in `part` are read and given.
         Raises UserError, in this process and in one line, where an image cannot be read.
         """
         self._order.epoch, self._order.start, self._order.part = number, start, part
-        yield from _checked(self._loader)
+        yield from _checked(self._loader, self._transform, self._device)
 
     def first(self, count: int) -> Tensor:
-        """The first images of the first epoch, at most a batch, (count, 3, S, S), read here.
+        """The first images of the first epoch, at most a batch, uint8 (count, 3, S, S), read here.
 
         Not while an epoch is read. Raises UserError where one cannot be read.
         """
@@ -97,9 +101,9 @@ class TrainLoader:
 class EvalLoader:
     """Every image once, in its own order, in batches; iterate as often as needed.
 
-    A batch is float32 images (B, 3, S, S), channels last, and int64 labels (B,); the last may be
-    smaller. Ranks take the batches in turns. workers and pin_memory as in TrainLoader. Iterating
-    raises UserError, in this process and in one line, where an image cannot be read.
+    A batch is as TrainLoader's; the last may be smaller. Ranks take the batches in turns. workers
+    and device as in TrainLoader. Iterating raises UserError, in this process and in one line, where
+    an image cannot be read.
     """
 
     def __init__(
@@ -109,18 +113,17 @@ class EvalLoader:
         *,
         batch_size: int,
         workers: int,
-        pin_memory: bool,
+        device: torch.device = _CPU,
     ) -> None:
         self._order = _FixedOrder(len(images), batch_size)
-        self._loader = _data_loader(
-            _Transformed(images, transform), self._order, workers, pin_memory
-        )
+        self._transform, self._device = transform, device
+        self._loader = _data_loader(_Transformed(images, transform), self._order, workers, device)
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _checked(self._loader)
+        return _checked(self._loader, self._transform, self._device)
 
 
 class _EpochOrder:
@@ -185,7 +188,7 @@ class _Augmented(Dataset[_Item | UserError]):
         except UserError as fault:
             return fault
         with _seeded(np.random.SeedSequence(self._seed, spawn_key=place)):
-            return self._transform(image), label
+            return self._transform.pixels(image), label
 
 
 class _Transformed(Dataset[_Item | UserError]):
@@ -198,7 +201,7 @@ class _Transformed(Dataset[_Item | UserError]):
             image, label = self._images[index]
         except UserError as fault:
             return fault
-        return self._transform(image), label
+        return self._transform.pixels(image), label
 
 
 @contextmanager
@@ -228,19 +231,22 @@ def _collate(items: list[_Item | UserError]) -> Batch | UserError:
         if isinstance(item, UserError):
             return item
         good.append(item)
-    images = torch.stack([image for image, _ in good])
-    labels = torch.tensor([label for _, label in good], dtype=torch.int64)
-    return images.contiguous(memory_format=torch.channels_last), labels
+    # pixels lie in memory as Pillow has them: stacked by rows they are channels last at once
+    images = torch.stack([image.permute(1, 2, 0) for image, _ in good]).permute(0, 3, 1, 2)
+    return images, torch.tensor([label for _, label in good], dtype=torch.int64)
 
 
-def _checked(loader: "DataLoader[_Item | UserError]") -> Iterator[Batch]:
+def _checked(
+    loader: "DataLoader[_Item | UserError]", transform: Transform, device: torch.device
+) -> Iterator[Batch]:
     try:
         for batch in loader:
             if isinstance(batch, UserError):
                 # A new one: a frame that holds what it raises is a cycle, and workers that the
                 # garbage collector takes down with a cycle keep it waiting for seconds.
                 raise UserError(str(batch))
-            yield batch
+            pixels, labels = batch
+            yield transform.normalised(pixels.to(device, non_blocking=True)), labels
     except Exception:
         leave_if_asked()  # the signal has ended the workers
         raise
@@ -250,14 +256,14 @@ def _data_loader(
     dataset: Dataset[_Item | UserError],
     order: "_EpochOrder | _FixedOrder",
     workers: int,
-    pin_memory: bool,
+    device: torch.device,
 ) -> "DataLoader[_Item | UserError]":
     return DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=workers,
         collate_fn=_collate,
-        pin_memory=pin_memory,
+        pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         multiprocessing_context=_START if workers > 0 else None,
         # Without a generator of its own DataLoader draws from the global one at every epoch.

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
+import torch
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
+from torchvision.transforms import v2
 
 from nettailor.core.errors import UserError
 
-Transform = Callable[[Image.Image], Tensor]
+_ERASED = {"scale": (0.02, 1 / 3), "ratio": (0.3, 1 / 0.3)}  # Zhong and others, 2020; timm's
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,45 @@ class Augmentation:
     random_erasing: float
 
 
-def train_transform(preprocessing: Preprocessing, augmentation: Augmentation) -> Transform:
-    """The random transform of training: RGB image of any size to float32 (3, S, S), normalised.
+@dataclass(frozen=True)
+class Transform:
+    """An RGB image of any size to float32 (3, S, S), normalised.
 
-    It draws from the global generators of `random`, NumPy and torch.
-    Raises UserError where timm knows no such auto_augment policy.
+    What is drawn is drawn on the pixels of one image, wherever it is read; whole batches of them
+    are normalised, where the network computes: 8 bits travel there in the place of 32.
+
+    Attributes:
+        pixels: RGB image -> uint8 (3, S, S).
+        mean, std: one number per RGB channel, of pixels in 0..1.
     """
+
+    pixels: Callable[[Image.Image], Tensor]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """uint8 (…, 3, S, S) -> float32, where they are and in the same memory order."""
+        mean, std = (_per_channel(one, pixels.device) for one in (self.mean, self.std))
+        return pixels.float().div_(255).sub_(mean).div_(std)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.normalised(self.pixels(image))
+
+
+@cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(-1, 1, 1)
+
+
+def train_transform(preprocessing: Preprocessing, augmentation: Augmentation) -> Transform:
+    """The random transform of training.
+
+    It draws from the global generators of `random`, NumPy and torch. What is erased has the mean
+    colour. Raises UserError where timm knows no such auto_augment policy.
+    """
+    mean = preprocessing.mean
     try:
-        transform: Transform = create_transform(
+        pixels = create_transform(
             preprocessing.image_size,
             is_training=True,
             scale=augmentation.scale,
@@ -62,9 +96,8 @@ def train_transform(preprocessing: Preprocessing, augmentation: Augmentation) ->
             color_jitter=augmentation.color_jitter,
             auto_augment=augmentation.auto_augment,
             interpolation=preprocessing.interpolation,
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-            re_prob=augmentation.random_erasing,
+            mean=mean,
+            normalize=False,
         )
     except (AssertionError, ValueError, KeyError, IndexError) as fault:
         if augmentation.auto_augment is None:
@@ -73,20 +106,23 @@ def train_transform(preprocessing: Preprocessing, augmentation: Augmentation) ->
             f"auto_augment {augmentation.auto_augment!r} is no policy that timm knows: give one "
             "such as 'rand-m9-mstd0.5', 'augmix-m3-w3' or 'original', or leave it out"
         ) from fault
-    return transform
+    if augmentation.random_erasing:
+        colour = [round(255 * one) for one in mean]
+        erase = v2.RandomErasing(augmentation.random_erasing, value=colour, **_ERASED)
+        pixels = v2.Compose([pixels, erase])
+    return Transform(pixels, mean, preprocessing.std)
 
 
 def eval_transform(preprocessing: Preprocessing) -> Transform:
-    """The fixed transform of evaluation: RGB image of any size to float32 (3, S, S), normalised.
+    """The fixed transform of evaluation.
 
     The shorter side is resized to image_size / crop_pct, then the centre is cut out.
     """
-    transform: Transform = create_transform(
+    pixels = create_transform(
         preprocessing.image_size,
         is_training=False,
         interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
         crop_pct=preprocessing.crop_pct,
+        normalize=False,
     )
-    return transform
+    return Transform(pixels, preprocessing.mean, preprocessing.std)
