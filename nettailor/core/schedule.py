@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
@@ -79,13 +80,16 @@ def parameter_groups(
 
 
 def make_optimizer(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.Optimizer:
-    """timm's optimizer of the schedule's name over the given groups."""
+    """timm's optimizer of the schedule's name over the given groups; fused where it is torch's."""
+    made_of = get_optimizer_class(schedule.optimizer, bind_defaults=False)
+    fused = {"fused": True} if "fused" in signature(made_of).parameters else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         [group for group in groups if group["params"]],
         opt=schedule.optimizer,
         lr=schedule.lr,
         weight_decay=schedule.weight_decay,
         momentum=MOMENTUM,
+        **fused,
     )
     return optimizer
 
