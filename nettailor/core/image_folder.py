@@ -194,7 +194,7 @@ def _images_under(root: Path, classes: Sequence[str], left_out: Counter[str]) ->
                     )
 
     images = FileImages.of(labelled())
-    found = set(images.labels)
+    found = set(images.labels.tolist())
     empty = [name for index, name in enumerate(classes) if index not in found]
     if empty:
         there = _in_words(Counter({name: n for name, n in left_out.items() if "/" not in name}))
