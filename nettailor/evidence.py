@@ -113,7 +113,7 @@ def _top(predictions: Predictions) -> tuple[Tensor, Tensor]:
 
 
 def _files(loaders: Loaders, part: str) -> list[str]:
-    return [image.file for image in loaders.listed if image.part == part]
+    return next(listed.files for listed in loaders.listed if listed.part == part)
 
 
 def _write_predictions(

@@ -9,7 +9,7 @@ from PIL import Image
 from nettailor.core import ranks
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
-from nettailor.core.data import PARTS, Task, load_task, without_broken
+from nettailor.core.data import MOST_READ_FIRST, PARTS, Task, load_task, without_broken
 from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
@@ -86,11 +86,18 @@ def _readable(task: Task, out: Path, screen: Screen) -> Task:
 
 
 def read_whole(task: Task, screen: Screen) -> None:
-    """Read every image once, and say what is doubtful of them.
+    """Read every image once, and say what is doubtful of them; of a large set, that none is read.
 
     Raises UserError that names the first one that cannot be read whole.
     """
     doubts, parts = Doubts(), [getattr(task, part) for part in PARTS]
+    if task.large:
+        screen.say(
+            f"{sum(map(len, parts)):,} images are not each read before training, as up to "
+            f"{MOST_READ_FIRST:,} are: one that is damaged stops it when its turn comes; replace "
+            "it, and the same command goes on"
+        )
+        return
     images = (part[index][0] for part in parts for index in range(len(part)))
     for image in screen.each("reading images", images, sum(map(len, parts))):
         doubts.look(image)

@@ -1,5 +1,6 @@
 """Tasks loaded in a word, and folders of pictures to load them from."""
 
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -21,6 +22,10 @@ def load(data, data_dir=Path("nowhere"), **changed):
 
 def sizes(task):
     return len(task.train), len(task.val), len(task.test)
+
+
+def files_of(task, part):
+    return [Path(os.fsdecode(file)) for file in getattr(task, part).files]
 
 
 def picture(path, shade=0, mode="RGB", size=(6, 5)):

@@ -70,9 +70,9 @@ def test_a_process_finds_what_another_one_put_there() -> None:
 
 def test_files_are_read_once(files: list[Path]) -> None:
     """Parts may share images; those of a test part have a place of their own."""
-    images = FileImages(tuple(files[:8]), (0, 1) * 4)
-    train, val = ChosenImages(images, (0, 2, 4)), ChosenImages(images, (1, 3))
-    test = FileImages(tuple(files[8:]), (0, 1, 0, 1))
+    images = FileImages.of(zip(files[:8], (0, 1) * 4, strict=True))
+    train, val = (ChosenImages(images, np.array(some)) for some in ((0, 2, 4), (1, 3)))
+    test = FileImages.of(zip(files[8:], (0, 1, 0, 1), strict=True))
     assert keep_decoded((train, val, test), 0.001) is images.decoded is test.decoded
     before = [part[i][0].tobytes() for part in (train, val, test) for i in range(len(part))]
     for path in files:
@@ -89,7 +89,7 @@ def test_batches_are_the_same_with_and_without(files: list[Path], workers: int) 
     """In the epoch that fills the memory and in the next; where half of it fits, too."""
 
     def batches(room: float | str, workers: int) -> list[torch.Tensor]:
-        images = FileImages(tuple(files), tuple(i % 2 for i in range(12)))
+        images = FileImages.of((file, i % 2) for i, file in enumerate(files))
         keep_decoded([images], room)  # type: ignore[arg-type]
         how = {"batch_size": 5, "workers": workers}
         train = TrainLoader(images, train_transform(PREPROCESSING, AUGMENTATION), seed=3, **how)
@@ -125,7 +125,7 @@ def test_room_by_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_no_memory_and_no_files() -> None:
-    pixels = ArrayImages(np.zeros((2, 4, 4), np.uint8), (0, 1))
+    pixels = ArrayImages(np.zeros((2, 4, 4), np.uint8), np.arange(2))
     assert keep_decoded([pixels], "auto") is None
     with pytest.raises(UserError, match=r"cache = 1e\+09: the system does not give"):
-        keep_decoded([FileImages((Path("a"),), (0,))], 1e9)
+        keep_decoded([FileImages.of([("a", 0)])], 1e9)

@@ -46,7 +46,7 @@ def png_of(width: int, height: int) -> bytes:
 def look_at(path: Path) -> Image.Image | str:
     """The image, or the one line that refuses it."""
     try:
-        image, _ = FileImages((path,), (0,))[0]
+        image, _ = FileImages.of([(path, 0)])[0]
     except UserError as fault:
         message = str(fault)
         assert message.isprintable(), "one line that a terminal can show"

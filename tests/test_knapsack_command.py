@@ -19,7 +19,7 @@ from nettailor.cli import compare, export, knapsack, predict, tailor
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
-from nettailor.core.images import FileImages
+from nettailor.core.images import FileImages, no_files
 from nettailor.network import load_network
 from nettailor.session import Session, start_session
 from nettailor.student.network import Student
@@ -197,7 +197,7 @@ def test_the_test_split_is_read_at_the_end(
 
     def start(config: Any, screen: Any) -> Session:
         session = start_session(config, screen)
-        test = FileImages((), tuple(session.task.test.labels))
+        test = FileImages(no_files(), session.task.test.labels)
         return replace(session, task=replace(session.task, test=test))
 
     def the_end(*_: object) -> None:

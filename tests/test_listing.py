@@ -12,13 +12,15 @@ import pytest
 from conftest import quick_latency
 from PIL import Image
 from shell import SMALL, run_of
-from task_folders import load
+from task_folders import files_of, load
 
 from nettailor.cli import tailor, teach
+from nettailor.core.console import Screen
 from nettailor.core.data import images_of
 from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
 from nettailor.core.listing import Listed, listing, note_images, require_same_images
+from nettailor.task_images import read_whole
 
 FEW = (*SMALL, "--batch-size", "8")
 
@@ -53,44 +55,53 @@ def run(made, shell):
     return run_of(shell, "photos")
 
 
-def rows_of(folder: Path) -> list[Listed]:
+def listed_of(folder: Path) -> list[Listed]:
     return listing(load(folder, val_fraction=0.2))
 
 
 def test_a_listing_says_part_class_file_and_size(photos):
-    rows = rows_of(photos)
-    assert len(rows) == len({row.file for row in rows}) == 20
-    parts = [row.part for row in rows]
-    assert [parts.count(part) for part in ("train", "val", "test")] == [13, 3, 4]
-    for row in rows:
-        assert row.file.startswith(f"{row.label}/")
-        assert row.size == (photos / row.file).stat().st_size
+    listed = listed_of(photos)
+    counts = {one.part: len(one.files) for one in listed}
+    assert counts == {"train": 13, "val": 3, "test": 4}
+    assert len({file for one in listed for file in one.files}) == 20
+    for one in listed:
+        for label, file, size in zip(one.labels, one.files, one.sizes, strict=True):
+            assert file.startswith(f"{label}/")
+            assert size == (photos / file).stat().st_size
 
 
 def test_digits_are_listed_by_number(tmp_path):
-    rows = rows_of(Path("digits"))
-    assert len(rows) == 1797
-    assert {row.size for row in rows} == {0}
-    note_images(tmp_path, rows)
-    require_same_images(tmp_path, rows[::-1], "begin anew")
+    listed = listed_of(Path("digits"))
+    assert sum(len(one.files) for one in listed) == 1797
+    assert {size for one in listed for size in one.sizes} == {0}
+    note_images(tmp_path, listed)
+    require_same_images(tmp_path, listed[::-1], "begin anew")
+    for column in listed[0][1:]:
+        del column[0]
     with pytest.raises(UserError, match=r"than there are now: 1 fewer \(train 0\)\. Put back"):
-        require_same_images(tmp_path, rows[1:], "begin anew")
+        require_same_images(tmp_path, listed, "begin anew")
 
 
 def test_a_moved_set_is_the_same(photos, tmp_path):
     moved = shutil.copytree(photos, tmp_path / "elsewhere" / "photos")
-    assert rows_of(moved) == rows_of(photos)
-    note_images(tmp_path, rows_of(photos))
-    require_same_images(tmp_path, rows_of(moved), "begin anew")
+    assert listed_of(moved) == listed_of(photos)
+    note_images(tmp_path, listed_of(photos))
+    require_same_images(tmp_path, listed_of(moved), "begin anew")
 
 
 def test_what_differs_is_said(photos, tmp_path):
     """One file is new, one is gone, one has other pixels; no new split is to hide that."""
-    before = rows_of(photos)
+    before, changed = listed_of(photos), listed_of(photos)
     note_images(tmp_path, before)
-    changed = [row._replace(size=row.size + 1) if row.file == "cat/2.png" else row
-               for row in before if row.file != "cat/0.png"]  # fmt: skip
-    changed.append(Listed("val", "dog", "dog/99.png", 7))
+    for one in changed:
+        if "cat/2.png" in one.files:
+            one.sizes[one.files.index("cat/2.png")] += 1
+        if "cat/0.png" in one.files:
+            place = one.files.index("cat/0.png")
+            for column in one[1:]:
+                del column[place]
+    for column, value in zip(changed[1][1:], ("dog", "dog/99.png", 7), strict=True):
+        column.append(value)
     with pytest.raises(UserError) as caught:
         require_same_images(tmp_path, changed, "begin anew")
     assert str(caught.value) == (
@@ -101,6 +112,25 @@ def test_what_differs_is_said(photos, tmp_path):
     (tmp_path / "images.csv").write_text("part,class\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"images\.csv is damaged; begin anew"):
         require_same_images(tmp_path, before, "begin anew")
+
+
+def test_a_large_set_is_not_looked_at_first(shell, photos, monkeypatch, capsys):
+    """A damaged image of the test, which is read last, costs no epoch once it is replaced."""
+    monkeypatch.setattr("nettailor.core.data.MOST_READ_FIRST", 19)
+    train, _, test = listed_of(photos)
+    assert set(train.sizes) == {0}
+    whole = photos / train.files[0], photos / test.files[0]
+    whole[1].write_bytes(whole[1].read_bytes()[:200])
+    with Screen() as screen:
+        read_whole(load(photos), screen)
+    assert capsys.readouterr().out.startswith("20 images are not each read before training")
+    words = (*FEW, "--data", str(photos))
+    assert f"{whole[1]} cannot be read as an image" in shell.refusal(*words)
+    run = run_of(shell, "photos")
+    (epoch,) = (run / "metrics.csv").read_text().splitlines()[1:]
+    shutil.copy(*whole)
+    assert shell(*words)[0] == 0
+    assert (run / "metrics.csv").read_text().splitlines()[1:] == [epoch]
 
 
 def test_however_a_folder_is_spelled_it_is_one_set(shell, run, photos, monkeypatch):
@@ -161,7 +191,7 @@ def test_the_same_file_in_two_parts_or_classes_is_said(shell, photos):
     said = list(duplicates(task))
     assert said[0].startswith("warning: ")
     assert "in different parts: what was learnt is asked again" in said[0]
-    copies = sum(file.name == "copy.png" for file in task.test.files)
+    copies = sum(file.name == "copy.png" for file in files_of(task, "test"))
     assert copies == 2
     assert "copy.png" in said[0]
     assert (
@@ -176,7 +206,7 @@ def test_the_same_file_in_two_parts_or_classes_is_said(shell, photos):
 def test_no_two_files_are_the_same_by_their_size(photos):
     """Pictures of one size in bytes that differ are no duplicates."""
     task = load(photos, val_fraction=0.2)
-    assert len({row.size for row in listing(task)}) < 20
+    assert len({size for one in listing(task) for size in one.sizes}) < 20
     assert list(duplicates(task)) == []
     assert task.origins == {"val": "cut from train: 20 %", "test": "cut from train: 20 %"}
 

@@ -21,8 +21,9 @@ def duplicates(task: Task) -> Iterator[str]:
     by_size: defaultdict[int, list[tuple[Path, str, str]]] = defaultdict(list)
     for part in PARTS:
         images = getattr(task, part)
-        for file, label in zip(images.files, images.labels, strict=bool(images.files)):
-            by_size[os.path.getsize(file)].append((file, part, task.classes[label]))
+        paths = [Path(os.fsdecode(file)) for file in images.files.tolist()]
+        for file, label in zip(paths, images.labels.tolist(), strict=bool(paths)):
+            by_size[file.stat().st_size].append((file, part, task.classes[label]))
     by_content: defaultdict[bytes, list[tuple[Path, str, str]]] = defaultdict(list)
     for alike in by_size.values():
         if len(alike) > 1:

@@ -1,9 +1,10 @@
 """Images that belong together, such as the frames of a film: known by their paths, parted whole."""
 
+import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -11,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
 
 from nettailor.core.errors import UserError
@@ -23,6 +24,7 @@ _FACTORS = (0.5, 1, 2)  # times the share of groups: few large ones, or many sma
 _MOST_FOLDS = 12  # a share is made of some of at most so many folds
 
 Cut = NDArray[np.bool_]  # (groups,): those in the part
+Group = str | bytes  # the text that is shared, or the file that is alone
 
 
 @dataclass(frozen=True)
@@ -37,32 +39,34 @@ class Grouping:
     pattern: str
     folder: Path
 
-    def of(self, files: Sequence[Path]) -> list[str | Path]:
+    def of(self, files: Iterable[bytes]) -> list[Group]:
         """The group of each file: its text, or the file itself."""
         return [self._text(file) or file for file in files]
 
-    def _text(self, file: Path) -> str | None:
+    def _text(self, file: bytes) -> str | None:
         match = re.search(self.pattern, self._below(file))
         if match is None:
             return None
         first = match[1] if match.re.groups else None
         return match[0] if first is None else first
 
-    def _below(self, file: Path) -> str:
-        return file.relative_to(self.folder).as_posix()
+    def _below(self, file: bytes) -> str:
+        below = os.fsdecode(file).removeprefix(str(self.folder))
+        return below.replace(os.sep, "/").lstrip("/")
 
     def notes(self, parts: Mapping[str, Images]) -> tuple[str, ...]:
         """How many groups there are, and a warning for each two of the parts that share some.
 
         Raises UserError where the pattern matches no file.
         """
-        members: dict[str, dict[str | Path, Path]] = {}
-        sizes: Counter[str | Path] = Counter()
+        members: dict[str, dict[Group, bytes]] = {}
+        sizes: Counter[Group] = Counter()
         for part, images in parts.items():
-            groups = self.of(images.files)
+            files = images.files.tolist()
+            groups = self.of(files)
             sizes.update(groups)
-            members[part] = dict(zip(groups, images.files, strict=True))
-        alone = sum(isinstance(group, Path) for group in sizes)
+            members[part] = dict(zip(groups, files, strict=True))
+        alone = sum(isinstance(group, bytes) for group in sizes)
         if alone == sizes.total():
             example = printable(self._below(parts["train"].files[0]))
             raise UserError(
@@ -75,17 +79,17 @@ class Grouping:
         for one, other in combinations(members, 2):
             shared = sorted(map(str, members[one].keys() & members[other].keys()))
             if shared:
-                files = (self._below(members[part][shared[0]]) for part in (one, other))
+                examples = (self._below(members[part][shared[0]]) for part in (one, other))
                 lines.append(
                     f"warning: {one} and {other} share {len(shared):,} of the groups: what was "
-                    f"learnt is asked again ({' and '.join(map(printable, files))})"
+                    f"learnt is asked again ({' and '.join(map(printable, examples))})"
                 )
         return tuple(lines)
 
 
 def grouped_split(
-    labels: Sequence[int],
-    groups: Sequence[str | Path],
+    labels: ArrayLike,
+    groups: Sequence[Group],
     share: float,
     seed: int,
     classes: Sequence[str],
@@ -109,7 +113,7 @@ def grouped_split(
 
     Raises UserError where a class has fewer groups than there are parts, or no cut was found.
     """
-    codes: dict[str | Path, int] = {}
+    codes: dict[Group, int] = {}
     of_image = np.array([codes.setdefault(group, len(codes)) for group in groups])
     found = np.asarray(labels, dtype=np.int64)
     images = np.bincount(found, minlength=len(classes))

@@ -29,7 +29,8 @@ def read_folder(folder: Path, out: Path | None = None) -> ImageSet:
     """
     folder = folder.resolve()
     subfolders = _subfolders(folder)
-    runs = [sub for sub in subfolders if _same(sub, out) or holds_runs(sub)]
+    for_runs = out and os.path.realpath(out)
+    runs = [sub for sub in subfolders if os.path.realpath(sub) == for_runs or holds_runs(sub)]
     subfolders = [sub for sub in subfolders if sub not in runs]
     left_out = Counter({f"{sub.name}/ (runs)": 1 for sub in runs})
     roots = _roots(folder, subfolders)
@@ -70,8 +71,7 @@ def _roots(folder: Path, subfolders: Sequence[Path]) -> dict[str, Path] | None:
     roots: dict[str, Path] = {}
     for sub in subfolders:
         # A class may well be called "train" or "valid": only a folder of folders is a part.
-        root = _unwrapped(sub)
-        if sub.name not in parts or not _subfolders(root):
+        if sub.name not in parts or not _subfolders(root := _unwrapped(sub)):
             continue
         part = parts[sub.name]
         if part in roots:
@@ -121,10 +121,6 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")
 
 
-def _same(folder: Path, other: Path | None) -> bool:
-    return other is not None and os.path.realpath(folder) == os.path.realpath(other)
-
-
 def _in_words(left_out: Counter[str]) -> tuple[str, ...]:
     """Folders by their names; then files, counted by their endings, most first."""
     folders = sorted(name for name in left_out if "/" in name)
@@ -134,36 +130,39 @@ def _in_words(left_out: Counter[str]) -> tuple[str, ...]:
 
 def _subfolders(folder: Path) -> list[Path]:
     """Those that are not hidden, in order; UserError where the folder cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir()]
-    except OSError as error:
-        _refuse(error)
-    return [folder / name for name in _shown(names)]
+    return [folder / entry.name for entry in _entries(folder)[0]]
 
 
-def _files_under(folder: Path) -> Iterator[tuple[str, str]]:
+def _files_under(folder: Path, above: Iterable[str]) -> Iterator[tuple[str, str]]:
     """All files below but hidden ones, in order, and what each really is; links are followed into
-    each folder once, but never up.
+    each folder once, but never into those `above`.
 
     Raises UserError for a folder that cannot be read.
     """
-    entered = {os.path.realpath(above) for above in folder.parents}
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+    entered = set(above)
+    ahead = [str(folder)]
+    while ahead:
+        place = ahead.pop()
         real = os.path.realpath(place)
         if real in entered:
-            folders.clear()
             continue
         entered.add(real)
-        folders[:] = _shown(folders)
-        for name in _shown(files):
-            path = os.path.join(place, name)
-            yield path, os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
+        folders, files = _entries(place)
+        ahead += [sub.path for sub in reversed(folders)]
+        real = os.path.join(real, "")
+        for file in files:
+            yield file.path, os.path.realpath(file) if file.is_symlink() else real + file.name
 
 
-def _shown(names: Iterable[str]) -> list[str]:
-    """Those that are not hidden, in order."""
-    return sorted(name for name in names if not name.startswith("."))
+def _entries(folder: str | Path) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
+    """Folders and files in a folder but hidden ones, in order; UserError where it is not read."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        shown.sort(key=lambda entry: entry.name)
+        return [one for one in shown if one.is_dir()], [one for one in shown if not one.is_dir()]
+    except OSError as error:
+        _refuse(error)
 
 
 def _refuse(error: OSError) -> NoReturn:
@@ -176,10 +175,11 @@ def _images_under(root: Path, classes: Sequence[str], left_out: Counter[str]) ->
     """The images below the class folders; what else lies there is counted in `left_out`."""
     # by what each file really is, whatever links lead there: each image counts once
     labels: dict[str, int] = {}
+    above = [os.path.realpath(folder) for folder in (root, *root.parents)]
 
     def labelled() -> Iterator[tuple[str, int]]:
         for label, name in enumerate(classes):
-            for path, real in _files_under(root / name):
+            for path, real in _files_under(root / name, above):
                 if not is_picture(path):
                     left_out[Path(path).suffix.lower() or "without an ending"] += 1
                     continue
@@ -194,7 +194,7 @@ def _images_under(root: Path, classes: Sequence[str], left_out: Counter[str]) ->
                     )
 
     images = FileImages.of(labelled())
-    found = set(images.labels)
+    found = set(images.labels.tolist())
     empty = [name for index, name in enumerate(classes) if index not in found]
     if empty:
         there = _in_words(Counter({name: n for name, n in left_out.items() if "/" not in name}))

@@ -1,7 +1,8 @@
 """Labelled images as they lie, decoded one at a time."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
@@ -15,16 +16,25 @@ from nettailor.core.printable import printable
 from nettailor.core.reading import read_rgb
 
 
+def no_files() -> NDArray[np.bytes_]:
+    """Of images that come from none."""
+    return np.empty(0, np.bytes_)
+
+
 class Images(Protocol):
-    """Labelled images without a transform."""
+    """Labelled images without a transform.
+
+    What is known of each is in arrays, which forked processes share for good: of a list of Python
+    objects each look writes a count of references, so that page by page is copied.
+    """
 
     @property
-    def labels(self) -> Sequence[int]:
-        """The class index of each image, known without reading any."""
+    def labels(self) -> NDArray[np.int64]:
+        """The class index of each image, (N,), known without reading any."""
 
     @property
-    def files(self) -> Sequence[Path]:
-        """The file of each image; empty where they come from none."""
+    def files(self) -> NDArray[np.bytes_]:
+        """The path of each one's file, (N,), for `os.fsdecode`; (0,) where they come from none."""
 
     def __len__(self) -> int: ...
 
@@ -49,23 +59,19 @@ class ImageSet:
     left_out: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ArrayImages:
     """Images whose pixels are in memory. pixels: uint8, (N, H, W) grey."""
 
     pixels: NDArray[np.uint8]
-    labels: tuple[int, ...]
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """See `Images`."""
-        return ()
+    labels: NDArray[np.int64]
+    files: NDArray[np.bytes_] = field(default_factory=no_files)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.fromarray(self.pixels[index]).convert("RGB"), self.labels[index]
+        return Image.fromarray(self.pixels[index]).convert("RGB"), int(self.labels[index])
 
 
 @dataclass(eq=False)
@@ -75,65 +81,62 @@ class FileImages:
     decoded: keeps their pixels, where it is given. first: the number of the first one there.
     """
 
-    paths: tuple[Path, ...]
-    labels: tuple[int, ...]
+    files: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
     decoded: Decoded | None = None
     first: int = 0
 
     @classmethod
     def of(cls, samples: Iterable[tuple[str | Path, int]]) -> Self:
         """The images of pairs of path and class index."""
-        pairs = list(samples)
-        return cls(tuple(Path(path) for path, _ in pairs), tuple(int(label) for _, label in pairs))
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """See `Images`."""
-        return self.paths
+        files, labels = [], []
+        for path, label in samples:
+            files.append(os.fsencode(path))
+            labels.append(label)
+        return cls(np.array(files, np.bytes_), np.array(labels, np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        path, number = self.paths[index], self.first + index
+        path, number = os.fsdecode(self.files[index]), self.first + index
         image = self.decoded and self.decoded.get(number)
         try:
             if not image:
                 image = read_rgb(path)
                 if self.decoded:
                     self.decoded.put(number, image)
-            return image, self.labels[index]
+            return image, int(self.labels[index])
         except Exception as fault:  # a decoder fed with broken bytes raises any kind
             raise UserError(
-                f"{printable(str(path))} cannot be read as an image ({in_one_line(fault)}): "
+                f"{printable(path)} cannot be read as an image ({in_one_line(fault)}): "
                 "replace it, remove it, or have such images left out by --on-bad-image skip"
             ) from fault
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChosenImages:
     """Some of the images, by their indices."""
 
     images: Images
-    indices: tuple[int, ...]
+    indices: NDArray[np.int64]
 
     @property
-    def labels(self) -> Sequence[int]:
+    def labels(self) -> NDArray[np.int64]:
         """See `Images`."""
-        labels = self.images.labels
-        return tuple(labels[index] for index in self.indices)
+        return self.images.labels[self.indices]
 
     @property
-    def files(self) -> Sequence[Path]:
+    def files(self) -> NDArray[np.bytes_]:
         """See `Images`."""
         files = self.images.files
-        return tuple(files[index] for index in self.indices) if files else ()
+        return files[self.indices] if len(files) else files
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return self.images[self.indices[index]]
+        return self.images[int(self.indices[index])]
 
 
 def source_of(images: Images) -> Images:

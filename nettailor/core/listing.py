@@ -1,101 +1,126 @@
 """Which images a run was made with, in its folder, so that other images are noticed."""
 
 import csv
-import io
 import os
+from collections.abc import Iterator
+from itertools import chain, repeat, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from nettailor.core.data import PARTS, Task
 from nettailor.core.errors import UserError
-from nettailor.core.files import write_text
+from nettailor.core.files import write_atomically
 from nettailor.core.printable import printable
 from nettailor.core.run_folder import LISTING_FILE
 
 _HEADER = ["part", "class", "file", "bytes"]
 _SHOWN = 3
 
+_Row = tuple[str, str, str, int]  # part, class, file and size of an image
+
 
 class Listed(NamedTuple):
-    """An image: its part, its class, its file below the folder that holds all, and its size."""
+    """The images of a part: of each its class, its file below the folder that holds all, its size.
+
+    A size is 0 where nobody asked for it.
+    """
 
     part: str
-    label: str
-    file: str
-    size: int
+    labels: list[str]
+    files: list[str]
+    sizes: list[int]
 
 
 def listing(task: Task) -> list[Listed]:
     """Every image of a task, in the order of its parts; images that are no files by number.
 
     Two sets are the same when their listings are, wherever they lie and however that is spelled.
+    Files of a large set are known by their names alone: a million sizes can take minutes to get.
     """
-    rows = []
-    roots = [os.path.commonpath(paths) for part in PARTS if (paths := getattr(task, part).files)]
-    root = os.path.commonpath(roots) if roots else ""
-    for part in PARTS:
-        images = getattr(task, part)
-        files = images.files
-        for index, label in enumerate(images.labels):
-            # a posix path on every system
-            file = Path(os.path.relpath(files[index], root)).as_posix() if files else str(index)
-            size = os.path.getsize(files[index]) if files else 0
-            rows.append(Listed(part, task.classes[label], file, size))
-    return rows
+    images = {part: getattr(task, part) for part in PARTS}
+    paths = {part: [*map(os.fsdecode, images[part].files.tolist())] for part in PARTS}
+    # the first and the last in order have in common what all have
+    ends = [end(files) for files in paths.values() if files for end in (min, max)]
+    root = os.path.commonpath(ends) if ends else ""
+    listed = []
+    for part, files in paths.items():
+        labels = images[part].labels.tolist()
+        names = [file[len(root) :].lstrip(os.sep).replace(os.sep, "/") for file in files]
+        names = names or [*map(str, range(len(labels)))]
+        asked = () if task.large else files
+        sizes = [*map(os.path.getsize, asked)] or [0] * len(labels)
+        listed.append(Listed(part, [task.classes[label] for label in labels], names, sizes))
+    return listed
 
 
-def note_images(folder: Path, rows: list[Listed]) -> None:
+def note_images(folder: Path, listed: list[Listed]) -> None:
     """Write the listing into a run folder that has none."""
-    if (folder / LISTING_FILE).exists():
-        return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([_HEADER, *rows])
-    write_text(folder / LISTING_FILE, text.getvalue())
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(chain([_HEADER], _rows(listed)))
+
+    if not (folder / LISTING_FILE).exists():
+        write_atomically(folder / LISTING_FILE, write)
 
 
-def require_same_images(folder: Path, rows: list[Listed], remedy: str) -> None:
+def require_same_images(folder: Path, listed: list[Listed], remedy: str) -> None:
     """Raise UserError where a run was made with other images than there are now.
 
     A run without a listing, of an earlier version, is not held to any.
 
     Args:
         folder: of the run.
-        rows: the images there are now.
+        listed: the images there are now.
         remedy: what to do, such as "give --overwrite to begin anew".
     """
     file = folder / LISTING_FILE
     if not file.exists():
         return
+    there: dict[str, _Row] = {}
+    here: dict[str, _Row] = {}
     try:
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as handle:
-            header, *lines = csv.reader(handle)
-            before = {Listed(part, label, name, int(size)) for part, label, name, size in lines}
-        if header != _HEADER:
-            raise ValueError("another header")
+            lines = csv.reader(handle)
+            if next(lines, None) != _HEADER:
+                raise ValueError("another header")
+            rows = ((part, label, name, int(size)) for part, label, name, size in lines)
+            for before, now in zip_longest(rows, _rows(listed)):
+                if before and now and _same(before, now):
+                    continue
+                for row, side in ((before, there), (now, here)):
+                    if row:
+                        side[_name(row)] = row
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{file} is damaged; {remedy}") from error
-    now = set(rows)
-    if now == before:
-        return
-    there, here = {_name(row): row for row in before}, {_name(row): row for row in now}
     kinds = {
         "more": here.keys() - there.keys(),
         "fewer": there.keys() - here.keys(),
         "in another part, of another class or of another size": {
-            name for name in here.keys() & there.keys() if here[name] != there[name]
+            name for name in here.keys() & there.keys() if not _same(here[name], there[name])
         },
     }
     words = [f"{len(names):,} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
-    raise UserError(
-        f"{folder} was made with other images than there are now: {'; '.join(words)}. Put back "
-        f"what was there, or {remedy}"
-    )
+    if words:
+        raise UserError(
+            f"{folder} was made with other images than there are now: {'; '.join(words)}. Put back "
+            f"what was there, or {remedy}"
+        )
 
 
-def _name(row: Listed) -> str:
-    """Unlike any other's: what is no file has no size, and a number that each part begins anew."""
-    return row.file if row.size else f"{row.part} {row.file}"
+def _rows(listed: list[Listed]) -> Iterator[_Row]:
+    for one in listed:
+        yield from zip(repeat(one.part), one.labels, one.files, one.sizes)
+
+
+def _same(one: _Row, other: _Row) -> bool:
+    return one[:3] == other[:3] and (one[3] == other[3] or 0 in (one[3], other[3]))
+
+
+def _name(row: _Row) -> str:
+    """Unlike any other's: what is no file has a number, which each part begins anew."""
+    part, _, file, _ = row
+    return f"{part} {file}" if file.isdigit() else file
 
 
 def _some(names: set[str]) -> str:

@@ -2,11 +2,12 @@
 
 import multiprocessing
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -130,7 +131,7 @@ class _EpochOrder:
     """Batches of (epoch, index): a worker is told the epoch with the image."""
 
     def __init__(
-        self, labels: Sequence[int], batch_size: int, seed: int, *, balanced: bool
+        self, labels: NDArray[np.int64], batch_size: int, seed: int, *, balanced: bool
     ) -> None:
         self._count = len(labels)
         self._odds = None
@@ -150,12 +151,12 @@ class _EpochOrder:
         seeds = np.random.SeedSequence(self._seed, spawn_key=(epoch,))
         generator = np.random.default_rng(seeds)
         if self._odds is None:
-            order = generator.permutation(self._count).tolist()
+            order = generator.permutation(self._count)
         else:
-            order = generator.choice(self._count, self._count, p=self._odds).tolist()
+            order = generator.choice(self._count, self._count, p=self._odds)
         size = self.batch_size
         for start in range(self.start * size, len(self) * size, size):
-            yield [(epoch, index) for index in order[start : start + size][self.part]]
+            yield [(epoch, index) for index in order[start : start + size][self.part].tolist()]
 
 
 class _FixedOrder:

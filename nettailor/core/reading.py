@@ -1,6 +1,7 @@
 """How a picture's file becomes RGB of 8 bits: one rule for training and for prediction."""
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,7 +36,7 @@ def endings() -> frozenset[str]:
 
 def is_picture(name: str) -> bool:
     """Whether a file's name has the ending of a picture, in any case."""
-    return Path(name).suffix.lower() in endings()
+    return os.path.splitext(name)[1].lower() in endings()
 
 
 def read_rgb(file: str | Path | io.BytesIO, *, longest: float = _LONGEST) -> Image.Image:

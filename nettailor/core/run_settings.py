@@ -1,6 +1,8 @@
 """The settings of a run as its `config.yaml` holds them: where it lies, and whether it is ours."""
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,14 @@ def settings_of(folder: Path) -> Path | None:
     return next((path for place in places if (path := place / CONFIG_FILE).is_file()), None)
 
 
-def holds_runs(folder: Path) -> bool:
+def holds_runs(folder: Path, depth: int = 3) -> bool:
     """Whether a folder is a run, or holds some as `<out>`, `<out>/<task>` and `<kind>` do."""
-    settings = (path for depth in range(4) for path in folder.glob("*/" * depth + CONFIG_FILE))
-    return any(_settings_of_run(path) for path in settings)
+    if _settings_of_run(folder / CONFIG_FILE):
+        return True
+    with suppress(OSError), os.scandir(folder) as entries:
+        inside = (Path(entry) for entry in entries if depth and entry.is_dir())
+        return any(holds_runs(sub, depth - 1) for sub in inside)
+    return False
 
 
 def _settings_of_run(path: Path) -> bool:

@@ -10,38 +10,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from nettailor.core.errors import UserError
 
 
 def require_for_parts(
-    labels: Sequence[int], parts: Iterable[str], classes: Sequence[str] | None = None
+    labels: ArrayLike, parts: Iterable[str], classes: Sequence[str] | None = None
 ) -> None:
     """Check that each class has an image for each part.
 
     labels: class index of each image. classes: the names by index; without them the classes are
     the indices found. Raises UserError that names the poorest class and its number of images.
     """
-    indices = range(len(classes)) if classes is not None else sorted(set(labels))
-    counts = dict.fromkeys(indices, 0)
-    for label in labels:
-        counts[label] += 1
-    names = list(parts)
-    poorest = min(counts, key=lambda index: counts[index], default=None)
-    if poorest is None:
+    found, names = np.asarray(labels, dtype=np.int64), list(parts)
+    counts = np.bincount(found, minlength=len(classes or ()))
+    indices = np.arange(len(counts)) if classes is not None else np.unique(found)
+    if not len(indices):
         raise UserError(f"no images to share among {', '.join(names)}: give some images")
+    poorest = int(indices[counts[indices].argmin()])
     if counts[poorest] < len(names):
         raise UserError(
             f"class {classes[poorest] if classes is not None else poorest!r} has "
-            f"{counts[poorest]} of the {len(labels)} images, expected at least {len(names)} to "
+            f"{counts[poorest]} of the {len(found)} images, expected at least {len(names)} to "
             f"share among {', '.join(names)}: add images of it, leave the class out or lift the "
             "limit on images"
         )
 
 
 def stratified_split(
-    labels: Sequence[int],
+    labels: ArrayLike,
     fractions: Mapping[str, float],
     seed: int,
     classes: Sequence[str] | None = None,
@@ -74,7 +72,7 @@ def stratified_split(
     return {part: sorted(chain.from_iterable(held[part].values())) for part in fractions}
 
 
-def stratified_subset(labels: Sequence[int], count: int, seed: int) -> list[int]:
+def stratified_subset(labels: ArrayLike, count: int, seed: int) -> list[int]:
     """Indices, in rising order, of `count` images that keep the classes' shares.
 
     Every class found in labels is in it, and a smaller subset of the same seed lies inside a
@@ -96,8 +94,9 @@ def _stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]
     """A random order of the indices in which every stretch holds each class in its share."""
     # RandomState, since NumPy promises that its streams never change; those of Generator may.
     shuffled: NDArray[np.int64] = np.random.RandomState(seed).permutation(len(labels))
+    by_class = np.argsort(labels[shuffled], kind="stable")
+    members = np.unique(labels, return_counts=True)[1]
+    before = np.repeat(np.cumsum(members) - members, members)
     place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return shuffled[np.argsort(place[shuffled], kind="stable")]
+    place[by_class] = (np.arange(len(labels)) - before + 0.5) / np.repeat(members, members)
+    return shuffled[np.argsort(place, kind="stable")]

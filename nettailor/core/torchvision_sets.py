@@ -3,44 +3,41 @@
 import gzip
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torchvision import datasets
 
 from nettailor.core.errors import UserError
-from nettailor.core.images import FileImages, Images, ImageSet, in_one_line
+from nettailor.core.images import FileImages, Images, ImageSet, in_one_line, no_files
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _MemoryImages:
     """The images of a set that holds its pixels in memory."""
 
     dataset: Any
-    labels: tuple[int, ...]
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """See `nettailor.core.images.Images`."""
-        return ()
+    labels: NDArray[np.int64]
+    files: NDArray[np.bytes_] = field(default_factory=no_files)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return self.dataset[index][0].convert("RGB"), self.labels[index]
+        return self.dataset[index][0].convert("RGB"), int(self.labels[index])
 
 
 def _in_memory(labels: str) -> Callable[[Any], Images]:
     """Reads a set that keeps pixels in memory and its labels in the attribute named."""
     return lambda dataset: _MemoryImages(
-        dataset, tuple(np.asarray(getattr(dataset, labels)).tolist())
+        dataset, np.asarray(getattr(dataset, labels), dtype=np.int64)
     )
 
 
@@ -131,11 +128,11 @@ def read_torchvision_set(name: str, data_dir: Path, download: bool) -> ImageSet:
                 )
     classes = tuple(source.classes or dataset.classes)
     for part, images in parts.items():
-        strange = sorted({label for label in images.labels if not 0 <= label < len(classes)})
-        if strange:
+        strange = images.labels[(images.labels < 0) | (images.labels >= len(classes))]
+        if len(strange):
             raise UserError(
-                f"the {part} part of {name} under {data_dir} has label {strange[0]}, expected 0 to "
-                f"{len(classes) - 1}: fetch the files again"
+                f"the {part} part of {name} under {data_dir} has label {strange.min()}, expected 0 "
+                f"to {len(classes) - 1}: fetch the files again"
             )
     return ImageSet(name, classes, parts)
 
