@@ -1,5 +1,6 @@
 """Labelled images as they lie, decoded one at a time."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,17 +69,55 @@ class ArrayImages:
         return Image.fromarray(self.pixels[index]).convert("RGB"), self.labels[index]
 
 
-@dataclass(eq=False)
-class FileImages:
-    """Images in files, each opened when it is asked for.
+class EncodedImages(ABC):
+    """Images that are decoded when they are asked for; they usually lie sorted by class.
 
     decoded: keeps their pixels, where it is given. first: the number of the first one there.
     """
 
-    paths: tuple[Path, ...]
     labels: tuple[int, ...]
     decoded: Decoded | None = None
     first: int = 0
+
+    @abstractmethod
+    def called(self, index: int) -> str:
+        """What a message calls an image."""
+
+    @abstractmethod
+    def read(self, index: int) -> Image.Image:
+        """The RGB image; any exception where it cannot be read."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """See `Images`."""
+        return ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        label, number = self.labels[index], self.first + index
+        image = self.decoded and self.decoded.get(number)
+        try:
+            if not image:
+                image = self.read(index)
+                if self.decoded:
+                    self.decoded.put(number, image)
+            return image, label
+        except Exception as fault:  # a decoder fed with broken bytes raises any kind
+            raise UserError(
+                f"{printable(self.called(index))} cannot be read as an image "
+                f"({in_one_line(fault)}): replace it, remove it, or have such images left out by "
+                "--on-bad-image skip"
+            ) from fault
+
+
+@dataclass(eq=False)
+class FileImages(EncodedImages):
+    """Images in files, each opened when it is asked for."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
 
     @classmethod
     def of(cls, samples: Iterable[tuple[str | Path, int]]) -> Self:
@@ -91,23 +130,13 @@ class FileImages:
         """See `Images`."""
         return self.paths
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def called(self, index: int) -> str:
+        """See `EncodedImages`."""
+        return str(self.paths[index])
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        path, number = self.paths[index], self.first + index
-        image = self.decoded and self.decoded.get(number)
-        try:
-            if not image:
-                image = read_rgb(path)
-                if self.decoded:
-                    self.decoded.put(number, image)
-            return image, self.labels[index]
-        except Exception as fault:  # a decoder fed with broken bytes raises any kind
-            raise UserError(
-                f"{printable(str(path))} cannot be read as an image ({in_one_line(fault)}): "
-                "replace it, remove it, or have such images left out by --on-bad-image skip"
-            ) from fault
+    def read(self, index: int) -> Image.Image:
+        """See `EncodedImages`."""
+        return read_rgb(self.paths[index])
 
 
 @dataclass(frozen=True)
@@ -144,7 +173,7 @@ def source_of(images: Images) -> Images:
 
 
 def keep_decoded(parts: Iterable[Images], room: float | Literal["auto", "none"]) -> Decoded | None:
-    """Have images of files keep their pixels once they were read; None where there is no room.
+    """Have encoded images keep their pixels once they were read; None where there is no room.
 
     Args:
         parts: of one task; they may share images.
@@ -152,9 +181,9 @@ def keep_decoded(parts: Iterable[Images], room: float | Literal["auto", "none"])
 
     Raises UserError where there is no memory of the size that is asked for.
     """
-    sources: list[FileImages] = []
+    sources: list[EncodedImages] = []
     for images in map(source_of, parts):
-        if isinstance(images, FileImages) and images not in sources:
+        if isinstance(images, EncodedImages) and images not in sources:
             sources.append(images)
     limit = room_for_pixels(room)
     if not sources or not limit:
