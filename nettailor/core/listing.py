@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from nettailor.core.arrow_sets import rows_of
 from nettailor.core.data import PARTS, Task
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_text
@@ -35,6 +36,10 @@ def listing(task: Task) -> list[Listed]:
     root = os.path.commonpath(roots) if roots else ""
     for part in PARTS:
         images = getattr(task, part)
+        if rows_in_set := rows_of(images):
+            pairs = zip(images.labels, rows_in_set, strict=True)
+            rows += [Listed(part, task.classes[label], *row) for label, row in pairs]
+            continue
         files = images.files
         for index, label in enumerate(images.labels):
             # a posix path on every system
