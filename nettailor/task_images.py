@@ -13,7 +13,7 @@ from nettailor.core.data import MOST_READ_FIRST, PARTS, Task, load_task, without
 from nettailor.core.duplicates import duplicates
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
-from nettailor.core.images import FileImages, keep_decoded, source_of
+from nettailor.core.images import EncodedImages, keep_decoded, source_of
 from nettailor.core.reading import Doubts
 
 SKIPPED_FILE = "skipped_images.json"
@@ -104,5 +104,5 @@ def read_whole(task: Task, screen: Screen) -> None:
     for line in (*doubts.lines(), *duplicates(task)):
         screen.say(line)
     source = source_of(task.train)
-    if isinstance(source, FileImages) and source.decoded:
+    if isinstance(source, EncodedImages) and source.decoded:
         screen.say(source.decoded.told)

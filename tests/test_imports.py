@@ -24,7 +24,7 @@ BELOW: dict[str, set[str]] = {
 # `python -m nettailor` and `python -m nettailor.tailor`, a few lines each
 STARTS = {"__main__", *(path.stem for path in (ROOT / "nettailor" / "cli").glob("[a-z]*.py"))}
 # these alone import what they need when it is asked for
-LATE = {ROOT / "nettailor" / "__init__.py", ROOT / "nettailor" / "cli" / "door.py"}
+LATE = {ROOT / "nettailor" / name for name in ("__init__.py", "cli/door.py", "core/arrow_sets.py")}
 
 
 def package_of(module: str) -> str | None:

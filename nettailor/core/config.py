@@ -38,7 +38,10 @@ ROADS = ("knapsack", "scale", "search")
 class RunConfig(Section):
     """All settings of a task; one YAML file fills any part of it."""
 
-    data: Place = Field("digits", description="digits, an image folder, or a torchvision data set")
+    data: Place = Field(
+        "digits",
+        description="digits, an image folder, one that datasets saved, or a torchvision data set",
+    )
     data_dir: Place = Field("data", description="folder of torchvision's data sets")
     download: bool = Field(False, description="fetch a torchvision data set that is missing")
     on_bad_image: Literal["error", "skip"] = Field(

@@ -1,4 +1,4 @@
-"""A task's images: scikit-learn's digits, a folder or a torchvision set, parted and limited."""
+"""A task's images: digits, a folder, a saved set or a torchvision set, parted and limited."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +10,18 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from nettailor.core.arrow_sets import is_arrow_set, read_arrow_set
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.groups import Grouping, grouped_split
 from nettailor.core.image_folder import read_folder
-from nettailor.core.images import ArrayImages, ChosenImages, FileImages, Images, ImageSet
+from nettailor.core.images import (
+    ArrayImages,
+    ChosenImages,
+    EncodedImages,
+    Images,
+    ImageSet,
+    source_of,
+)
 from nettailor.core.split import require_for_parts, stratified_split, stratified_subset
 from nettailor.core.torchvision_sets import SET_NAMES, read_torchvision_set
 
@@ -44,7 +52,8 @@ class Task:
     @property
     def large(self) -> bool:
         """Whether it has too many files to read each before any is trained on."""
-        return sum(len(getattr(self, part).files) for part in PARTS) > MOST_READ_FIRST
+        count = sum(len(getattr(self, part)) for part in PARTS)
+        return count > MOST_READ_FIRST and isinstance(source_of(self.train), EncodedImages)
 
 
 def images_of(task: Task) -> dict[str, dict[str, Any]]:
@@ -126,8 +135,8 @@ def load_task(
 
     data: "digits"; the name of one of torchvision's sets, in any case, whose files lie under
     data_dir and are fetched there only where absent and `download` is true; or the path of a
-    folder as `read_folder` takes it. A name wins over a folder of
-    the same name, which `./name` still reaches.
+    folder as `read_folder` or `read_arrow_set` takes it. A name wins over a
+    folder of the same name, which `./name` still reaches.
 
     A part that the data does not have is cut from the training images, stratified by split_seed
     (0..2**32-1): first test_fraction of them for the test, then val_fraction of those left for
@@ -136,12 +145,12 @@ def load_task(
 
     limit_train and limit_test (>= 1, or None) keep that many images of the training part, before
     validation is cut from it, and of the test. They are the first ones where the pixels come from
-    arrays, whose order mixes the classes. Files usually lie sorted by class, so that the first
+    arrays, whose order mixes the classes. Encoded images usually lie sorted by class: the first
     would be of a few classes only: of those a stratified subset by split_seed is kept.
 
     Raises UserError for data that is unknown, absent or unfit for a task.
     """
-    if group_by is not None and _is_name(data):
+    if group_by is not None and (_is_name(data) or is_arrow_set(Path(data))):
         raise UserError(
             f"data is {data!r}, expected a folder of images, in whose paths split.group_by is "
             "searched: leave split.group_by out"
@@ -159,7 +168,7 @@ def load_task(
     grouping = None if group_by is None else Grouping(group_by, Path(data).resolve())
     in_order = {part: parts[part] for part in PARTS if part in parts}
     notes = () if grouping is None else grouping.notes(in_order)
-    sorted_by_class = isinstance(train, FileImages)
+    sorted_by_class = isinstance(train, EncodedImages)
     if test is None:
         wanted = ("train", *missing)
         train, test = _cut(train, wanted, test_fraction, classes, split_seed, grouping)
@@ -191,7 +200,7 @@ def _find(data: str, data_dir: Path, out: Path | None, download: bool) -> ImageS
         return read_torchvision_set(names[data.lower()], data_dir, download)
     folder = Path(data)
     if data and folder.is_dir():
-        return read_folder(folder, out)
+        return read_arrow_set(folder) if is_arrow_set(folder) else read_folder(folder, out)
     raise UserError(
         f"data is {data!r}, expected 'digits', the path of an existing folder of images, or one of "
         f"torchvision's {', '.join(SET_NAMES)}"

@@ -1,6 +1,7 @@
 """Labelled images as they lie, decoded one at a time."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,9 +75,8 @@ class ArrayImages:
         return Image.fromarray(self.pixels[index]).convert("RGB"), int(self.labels[index])
 
 
-@dataclass(eq=False)
-class FileImages:
-    """Images in files, each opened when it is asked for.
+class EncodedImages(ABC):
+    """Images that are decoded when they are asked for; they usually lie sorted by class.
 
     decoded: keeps their pixels, where it is given. first: the number of the first one there.
     """
@@ -85,6 +85,41 @@ class FileImages:
     labels: NDArray[np.int64]
     decoded: Decoded | None = None
     first: int = 0
+
+    @abstractmethod
+    def called(self, index: int) -> str:
+        """What a message calls an image."""
+
+    @abstractmethod
+    def read(self, index: int) -> Image.Image:
+        """The RGB image; any exception where it cannot be read."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        label, number = int(self.labels[index]), self.first + index
+        image = self.decoded and self.decoded.get(number)
+        try:
+            if not image:
+                image = self.read(index)
+                if self.decoded:
+                    self.decoded.put(number, image)
+            return image, label
+        except Exception as fault:  # a decoder fed with broken bytes raises any kind
+            raise UserError(
+                f"{printable(self.called(index))} cannot be read as an image "
+                f"({in_one_line(fault)}): replace it, remove it, or have such images left out by "
+                "--on-bad-image skip"
+            ) from fault
+
+
+@dataclass(eq=False)
+class FileImages(EncodedImages):
+    """Images in files, each opened when it is asked for."""
+
+    files: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
 
     @classmethod
     def of(cls, samples: Iterable[tuple[str | Path, int]]) -> Self:
@@ -95,23 +130,13 @@ class FileImages:
             labels.append(label)
         return cls(np.array(files, np.bytes_), np.array(labels, np.int64))
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def called(self, index: int) -> str:
+        """See `EncodedImages`."""
+        return os.fsdecode(self.files[index])
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        path, number = os.fsdecode(self.files[index]), self.first + index
-        image = self.decoded and self.decoded.get(number)
-        try:
-            if not image:
-                image = read_rgb(path)
-                if self.decoded:
-                    self.decoded.put(number, image)
-            return image, int(self.labels[index])
-        except Exception as fault:  # a decoder fed with broken bytes raises any kind
-            raise UserError(
-                f"{printable(path)} cannot be read as an image ({in_one_line(fault)}): "
-                "replace it, remove it, or have such images left out by --on-bad-image skip"
-            ) from fault
+    def read(self, index: int) -> Image.Image:
+        """See `EncodedImages`."""
+        return read_rgb(os.fsdecode(self.files[index]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +172,7 @@ def source_of(images: Images) -> Images:
 
 
 def keep_decoded(parts: Iterable[Images], room: float | Literal["auto", "none"]) -> Decoded | None:
-    """Have images of files keep their pixels once they were read; None where there is no room.
+    """Have encoded images keep their pixels once they were read; None where there is no room.
 
     Args:
         parts: of one task; they may share images.
@@ -155,9 +180,9 @@ def keep_decoded(parts: Iterable[Images], room: float | Literal["auto", "none"])
 
     Raises UserError where there is no memory of the size that is asked for.
     """
-    sources: list[FileImages] = []
+    sources: list[EncodedImages] = []
     for images in map(source_of, parts):
-        if isinstance(images, FileImages) and images not in sources:
+        if isinstance(images, EncodedImages) and images not in sources:
             sources.append(images)
     limit = room_for_pixels(room)
     if not sources or not limit:

@@ -7,6 +7,7 @@ from itertools import chain, repeat, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from nettailor.core.arrow_sets import rows_of
 from nettailor.core.data import PARTS, Task
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_atomically
@@ -46,9 +47,12 @@ def listing(task: Task) -> list[Listed]:
     for part, files in paths.items():
         labels = images[part].labels.tolist()
         names = [file[len(root) :].lstrip(os.sep).replace(os.sep, "/") for file in files]
-        names = names or [*map(str, range(len(labels)))]
         asked = () if task.large else files
-        sizes = [*map(os.path.getsize, asked)] or [0] * len(labels)
+        sizes = [*map(os.path.getsize, asked)]
+        if not files:
+            names, sizes = rows_of(images[part])
+        names = names or [*map(str, range(len(labels)))]
+        sizes = sizes or [0] * len(labels)
         listed.append(Listed(part, [task.classes[label] for label in labels], names, sizes))
     return listed
 
