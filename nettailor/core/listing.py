@@ -38,7 +38,7 @@ def listing(task: Task) -> list[Listed]:
     Two sets are the same when their listings are, wherever they lie and however that is spelled.
     Files of a large set are known by their names alone: a million sizes can take minutes to get.
     """
-    images = {part: getattr(task, part) for part in PARTS}
+    images, large = {part: getattr(task, part) for part in PARTS}, task.large
     paths = {part: [*map(os.fsdecode, images[part].files.tolist())] for part in PARTS}
     # the first and the last in order have in common what all have
     ends = [end(files) for files in paths.values() if files for end in (min, max)]
@@ -47,7 +47,7 @@ def listing(task: Task) -> list[Listed]:
     for part, files in paths.items():
         labels = images[part].labels.tolist()
         names = [file[len(root) :].lstrip(os.sep).replace(os.sep, "/") for file in files]
-        asked = () if task.large else files
+        asked = () if large else files
         sizes = [*map(os.path.getsize, asked)]
         if not files:
             names, sizes = rows_of(images[part])
