@@ -81,7 +81,7 @@ def compare(
             partial(deepcopy, passed[-1].network), partial(fit, loss=loss, epochs=EPOCHS[2]), RATES
         )
         shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
-        kept = [one.of(small, small.wiring.paths) for one in shares]
+        kept = [one.of(small.wiring, small.wiring.paths) for one in shares]
         found.append((f"tailored {most:g}", *kept, len(small.wiring.of_kind("block")), small))
         blocks, shares_kept = longest(start, most, SIZE, seed)
         makes = partial(shorter, start, blocks, seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from nettailor.budget import budget_share
-from nettailor.candidates import in_order, keep_first
+from nettailor.candidates import in_order, keep_better, keep_first
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.latency import share_of_time
@@ -30,7 +30,9 @@ from nettailor.front import (
 from nettailor.network import load_network, save_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.descent import TRIED_ON, Descent
+from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.resolve import schedule_of
@@ -64,11 +66,15 @@ class ByShrinking(Tailoring):
         self.sizes = sizes or folder.path / SIZES_FOLDER
 
     def tailored(self, target: float) -> Tailored:
-        """Shrink; then fine-tune the last size, or without a budget one that holds."""
+        """Shrink; then fine-tune the last size, or without a budget one that holds.
+
+        To a budget of FLOPs or parameters, as many first blocks stand beside the last size, since
+        fixed removal is at times the better cut: the better one is kept.
+        """
         front = self.shrink(target)
         wiring, points = self._wiring, front.points
         if self.config.budget.given is not None:
-            candidates = [self.finetune(points[0].plan(wiring))]
+            candidates = keep_better(self, self._within_the_budget(points[0].plan(wiring)))
         else:
             losses = [point.loss for point in points]
             costs = [point.cost for point in points]
@@ -80,8 +86,18 @@ class ByShrinking(Tailoring):
         write_front(self.folder.path, front._replace(points=points))
         return Tailored(candidates, front.seconds, {})
 
+    def _within_the_budget(self, last: PrunePlan) -> list[PrunePlan]:
+        """The last size, and as many first blocks where that is another network."""
+        if self.config.budget.max_latency_ms:
+            return [last]  # which was timed as a whole
+        cost = self._costs.of
+        first = first_blocks(self._wiring, partial(cost, self._wiring), self._budget or 1.0)
+        return [last] if first is None or first.kept == last.kept else [last, first]
+
     def start(self, plan: PrunePlan) -> Student:
-        """The size as the student passed it."""
+        """The size as the student passed it; first blocks have the teacher's weights."""
+        if not (self.sizes / plan.name).exists():
+            return remove(self.grown(), plan)
         network, _ = load_network(self.sizes / plan.name)
         assert isinstance(network, Student), "sizes are those of a student"
         return place(network, self.device)
@@ -92,7 +108,7 @@ class ByShrinking(Tailoring):
         self._wiring = student.wiring
         self._shares = [shares_of(student, self.teacher, self.config.image_size, u) for u in UNITS]
         self.costs.keep(student)
-        shares = self.costs.shares(student)
+        self._costs = shares = self.costs.shares(student)
         self._budget = most = budget_share(self.config.budget, shares)
         network = Shrinking(student, shares, most or FLOOR)
         network = place(network, self.device)
@@ -146,7 +162,7 @@ class ByShrinking(Tailoring):
         """Write a size down, its network and how it stands."""
         name, folder = size_name(network.cost), self.folder.path
         size, architecture = network.cut(name), self.session.architecture(self.source)
-        flops, params = (one.of(network.student, network.route) for one in self._shares)
+        flops, params = (one.of(network.wiring, network.route) for one in self._shares)
         standing = self.judge.value(scores)
         point = Point(name, network.route, network.cost, flops, params, standing, scores.loss)
 

@@ -52,13 +52,18 @@ class Candidate:
 
         A search that goes on in another session has to take the turns that it took before.
         """
-        best = (self.before.standing, -self.before.loss, self.before.error)
-        for epochs, row in enumerate(self.fitted.history, 1):
-            best = max(best, (_standing(row), -row["val_loss"], row.get("val_error", 0.0)))
-            standing, _, error = best
+        for epochs in range(1, len(self.fitted.history) + 1):
+            standing, _, error = self.best_of(epochs)
             if decided(epochs, self.epochs, standing, target, error):
                 break
         return standing >= target
+
+    def best_of(self, epochs: int) -> tuple[float, float, float]:
+        """Of the first epochs and the start the best: what it is judged by, -loss, error."""
+        rows = self.fitted.history[:epochs]
+        start = (self.before.standing, -self.before.loss, self.before.error)
+        found = ((_standing(row), -row["val_loss"], row.get("val_error", 0.0)) for row in rows)
+        return max(start, *found)
 
     @property
     def lost_in_words(self) -> str:

@@ -92,6 +92,26 @@ def keep_first(bench: Bench, plans: Sequence[PrunePlan], target: float) -> list[
     return [chosen, *others]
 
 
+def keep_better(bench: Bench, plans: Sequence[PrunePlan]) -> list[Candidate]:
+    """Fine-tune cuts for half of the epochs, and the one that is best by then to its end.
+
+    Returns those that were tried, the one that is kept first.
+    """
+    half = -(-bench.epochs // 2)
+    tried = []
+    for plan in plans:
+        bench.say(f"{plan.name}: {plan.describe()}")
+        tried.append(bench.finetune(plan, lambda epoch, _: len(plans) > 1 and epoch >= half))
+    kept = max(tried, key=lambda one: one.best_of(half))
+    others = [one for one in tried if one is not kept]
+    for one in others:
+        _tell(bench, one, f"behind {kept.name}")
+    if not kept.ended:
+        kept = bench.finetune(kept.plan)
+    _tell(bench, kept, "kept")
+    return [kept, *others]
+
+
 def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> list[int]:
     """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
 

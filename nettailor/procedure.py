@@ -1,6 +1,6 @@
 """From a network to one of the size of the task, in Python: routes, cuts, and all of it at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from itertools import islice
@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from nettailor.candidate import Candidate
-from nettailor.candidates import in_order, keep_first, target_of
+from nettailor.candidates import in_order, keep_better, keep_first, target_of
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import LoaderEpochs, checked
@@ -22,14 +22,16 @@ from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, fit, run_or_temporary, seeded
 from nettailor.network import find_run, load_network
+from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.fold import fold
 from nettailor.prune.importance import measured_on
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import Route, Routes
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
+from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT
 from nettailor.share import budget_of
-from nettailor.shrinking import Snapshot, shrink
+from nettailor.shrinking import shrink
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -135,8 +137,8 @@ def tailor(
     tolerance: float = 0.5,
     gamma: float = 0.3,
     teacher_epochs: int = 10,
-    student_epochs: int = 8,
-    finetune_epochs: int = 6,
+    student_epochs: int | None = None,
+    finetune_epochs: int | None = None,
     seed: int = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -145,9 +147,10 @@ def tailor(
 ) -> nn.Module:
     """Fine-tune a teacher, shrink a student of it as it trains, and fine-tune what is left.
 
-    With a budget that is the last size. Without one it is the size of the least loss + γ cost, or a
-    dearer one that is within tolerance of the teacher, all on validation and chance
-    allowed for (`core.judge.margin`).
+    With a budget that is the last size, or as many first blocks as the budget allows: which of both
+    is better on validation after half of the fine-tuning. Without one it is the size of the least
+    loss + γ cost, or a dearer one that is within tolerance of the teacher, all on validation and
+    chance allowed for (`core.judge.margin`).
 
     Args:
         network: a `Backbone`, or what one can be made of; it stays as it is.
@@ -157,7 +160,8 @@ def tailor(
         tolerance: points of validation accuracy that the teacher may be ahead.
         gamma: without a budget, the price of cost: nats for all of the network's multiply-adds.
         teacher_epochs: 0 where the network is fine-tuned already.
-        student_epochs, finetune_epochs: of the student as it shrinks, and of what is left.
+        student_epochs, finetune_epochs: of the student as it shrinks, and of what is left; None: 4
+            and 10 to a budget, 8 and 6 without one.
         seed: of everything random.
         device, precision: see `fit`.
         run: where to keep what is trained and to go on from; None: nowhere.
@@ -172,6 +176,7 @@ def tailor(
     """
     teacher = deepcopy(network) if isinstance(network, Backbone) else Backbone(network)
     unit, most = budget_of(max_flops, max_params)
+    shrinks, finetunes = EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT
     with seeded(seed, "shapes"):
         size = next(checked(val_loader))[0].shape[-1]
         grown = Student(teacher)
@@ -198,13 +203,23 @@ def tailor(
 
         passed = shrink(
             student, teacher, train_loader, val_loader, max_flops=max_flops, max_params=max_params,
-            epochs=student_epochs, judge=judge, seed=seed, device=device,
+            epochs=student_epochs or shrinks, judge=judge, seed=seed, device=device,
             target=target if most == inf else None, precision=precision, run=folder,
             verbose=verbose,
         )  # fmt: skip
-        bench = _Bench(passed, TailorLoss(teacher).after_cut(), train, finetune_epochs, judge)
+        starts = {one.plan.name: (one.network, one.scores) for one in passed}
+        loss, epochs = TailorLoss(teacher).after_cut(), finetune_epochs or finetunes
+        bench = _Bench(starts, loss, train, epochs, judge)
         if most < inf:
-            return fold(bench.finetune(passed[-1].plan).network)
+            plans = [passed[-1].plan]
+            first = first_blocks(student.wiring, partial(shares.of, student.wiring), most)
+            if first is not None and first.kept != plans[0].kept:
+                with seeded(seed, "student"):
+                    cut_short = remove(Student(teacher), first)
+                starts[first.name] = cut_short, judge.of(_scores(cut_short, val_loader, device))
+                plans.append(first)
+            kept, *_ = keep_better(bench, plans)
+            return fold(kept.network)
         losses = [one.scores.loss for one in passed]
         order = in_order([one.cost for one in passed], losses, gamma)
         plans = [passed[i].plan for i in order]
@@ -213,28 +228,31 @@ def tailor(
 
 
 class _Bench:
-    """The `Bench` of a program's own loaders. train: `fit` with all that stages share."""
+    """The `Bench` of a program's own loaders.
+
+    starts: by name of a cut, what it leaves and its scores. train: `fit` with what stages share.
+    """
 
     def __init__(
         self,
-        passed: Sequence[Snapshot],
+        starts: Mapping[str, tuple[Student, Scores]],
         loss: TailorLoss,
         train: "partial[Fitted]",
         epochs: int,
         judge: Judge,
     ) -> None:
-        self._passed = {one.plan.name: one for one in passed}
-        self._loss, self._train, self._judge, self.epochs = loss, train, judge, epochs
+        self._starts, self._loss, self._train = starts, loss, train
+        self._judge, self.epochs = judge, epochs
 
     def finetune(self, plan: PrunePlan, stop: Stop | None = None) -> Candidate:
         """See `nettailor.candidates.Bench`."""
-        start = self._passed[plan.name]
-        network = deepcopy(start.network)
+        start, scores = self._starts[plan.name]
+        network = deepcopy(start)
         fitted = self._train(
             network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge,
-            start=start.scores, stop=stop,
+            start=scores, stop=stop,
         )  # fmt: skip
-        return Candidate(plan, network, start.scores, fitted, self.epochs)
+        return Candidate(plan, network, scores, fitted, self.epochs)
 
     def say(self, line: str, /) -> None:
         """See `nettailor.candidates.Bench`."""

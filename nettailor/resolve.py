@@ -11,6 +11,8 @@ from nettailor.student.mimicry import DEFAULT_MIMIC, form_for
 
 Stage = Literal["teacher", "student", "prune", "eliminate", "scale"]
 _RESTARTS = 2
+# of a student as it shrinks, and of what is left
+EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT = (4, 10), (8, 6)
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -29,14 +31,17 @@ def resolved(config: RunConfig) -> RunConfig:
     unit, _ = config.budget.given or (student.cost, None)
     shared = config.prune.finetune == "task"
     epochs, quarter = teacher.epochs, -(-config.search.epochs // 4)
+    cut = EPOCHS_TO_A_BUDGET if config.budget.given else EPOCHS_WITHOUT
     changes = {
         "teacher": {"warmup_epochs": warmup},
         "student": {
+            "epochs": student.epochs or cut[0],
             "adapters": shared if student.adapters == "auto" else student.adapters,
             "cost": "latency" if unit == "latency_ms" else unit,
             "mimic": DEFAULT_MIMIC[form] if student.mimic is None else student.mimic,
             "mimicry": form,
         },
+        "prune": {"epochs": config.prune.epochs or cut[1]},
         "eliminate": {"epochs": config.eliminate.epochs or epochs},
         "scale": {"epochs": config.scale.epochs or epochs},
         "search": {"trial_epochs": config.search.trial_epochs or quarter},

@@ -28,6 +28,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT
 from nettailor.share import budget_of
 from nettailor.stage import train_stage
 from nettailor.student.costs import shares_of
@@ -82,7 +83,7 @@ def shrink(
     *,
     max_flops: float | None = None,
     max_params: float | None = None,
-    epochs: int = 8,
+    epochs: int | None = None,
     lr: float = 0.001,
     distill: float = 0.5,
     judge: Judge | None = None,
@@ -110,7 +111,7 @@ def shrink(
         train_loader, val_loader: as for `fit`.
         max_flops, max_params: the budget, one of them or none: a share of the backbone's. None:
             m is 0.1 of the multiply-adds.
-        epochs: of it all.
+        epochs: of it all; None: 4 to a budget, 8 without one.
         lr: after an epoch of warm-up, of adamw; exits have three times as much.
         distill: λ, the weight of the distillation.
         target: ends where the student has fallen 10 points below it, in % of the judge's metric on
@@ -132,6 +133,7 @@ def shrink(
     if student.wiring.of_kind("proxy"):
         raise UserError("the student has proxies: expected none, give it with skips=0")
     least = most if most < inf else FLOOR
+    epochs = epochs or (EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT)[0]
     shrinking = Shrinking(student, shares_of(student, teacher, size, unit), least)
     if most < shrinking.leanest:
         raise UserError(

@@ -77,7 +77,7 @@ class Tailoring:
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
         self.taught = session.loaders.validate(self.teacher)
-        self.epochs, self.say = config.prune.epochs, session.screen.say
+        self.epochs, self.say = schedule_of(config, "prune").epochs, session.screen.say
         self.judge = Judge(config.metric, self.taught, sure=config.budget.given is None)
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
@@ -158,7 +158,7 @@ class Tailoring:
         curves = partial(expected_cost, loss, self.config.image_size)
         fitted = self.fit(plan.name, network, schedule, loss, curves, start=before, stop=stop)
         lost = tuple(self.session.task.classes[one] for one in self.judge.lost(fitted.scores))
-        return Candidate(plan, network, before, fitted, settings.epochs, lost)
+        return Candidate(plan, network, before, fitted, self.epochs, lost)
 
 
 def expected_cost(

@@ -1,6 +1,6 @@
 """Fixed removal of the top (ELimNet): the yardstick that cuts without learning where."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,9 @@ from nettailor.core.classification import fresh_classifier
 from nettailor.core.errors import UserError
 from nettailor.core.layout import NodeSpec, bring
 from nettailor.core.parts import Parts
+from nettailor.prune.plan import PrunePlan
 from nettailor.student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
+from nettailor.student.wiring import Path, Wiring
 
 
 class Replacement(nn.Module):
@@ -85,3 +87,29 @@ def eliminate(chain: Backbone, kept: int, *, replacement: bool) -> Backbone:
         classifier = fresh_classifier(features, chain.classes)
     parts = Parts(chain.family, chain.stem, blocks, activations, neck, classifier, stages)
     return Backbone(parts, example=torch.empty(1, *chain.example, device="meta"))
+
+
+def first_blocks(
+    wiring: Wiring, cost: Callable[[Sequence[Path]], float], most: float
+) -> PrunePlan | None:
+    """Fixed removal as a cut of a student: as many first blocks as a cost allows, then an exit.
+
+    Identities lead from the last block to the next exit.
+
+    Args:
+        wiring: of the student, with a block or its identity into each node.
+        cost: of a route.
+        most: that it may cost.
+
+    Returns a plan such as `first-7`, or None where no exit can be reached within the cost.
+    """
+    blocks, exits = wiring.of_kind("block"), sorted(wiring.of_kind("exit"))
+    identities = {path.target: path for path in wiring.of_kind("identity")}
+    for count in range(len(blocks), 0, -1):
+        for end in [one for one in exits if one.source >= count][:1]:
+            nodes = range(count + 1, end.source + 1)
+            if all(node in identities for node in nodes):
+                route = (*blocks[:count], *(identities[node] for node in nodes), end)
+                if cost(route) <= most:
+                    return PrunePlan.keeping(f"first-{count}", wiring, route)
+    return None

@@ -81,7 +81,7 @@ class Shrinking(nn.Module):
         self._since: int | None = None
         blocks = self.wiring.of_kind("block")
         dearest = {
-            end: shares.of(student, [*blocks[: end.source], end])
+            end: shares.of(self.wiring, [*blocks[: end.source], end])
             for end in paths
             if end.kind in ("head", "exit")
         }

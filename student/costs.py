@@ -9,7 +9,7 @@ from nettailor.core.backbone import Backbone
 from nettailor.core.cost import Cost, chain_costs, module_cost
 from nettailor.core.layout import bring
 from nettailor.student.network import Student
-from nettailor.student.wiring import Path
+from nettailor.student.wiring import Path, Wiring
 
 
 def path_costs(student: Student, chain: Backbone, image_size: int) -> tuple[tuple[Cost, ...], Cost]:
@@ -66,9 +66,9 @@ class PathShares(NamedTuple):
     fixed: float
     whole: float
 
-    def of(self, student: Student, route: Iterable[Path]) -> float:
+    def of(self, wiring: Wiring, route: Iterable[Path]) -> float:
         """The share of a network that keeps only these paths of a student."""
-        share = dict(zip(student.wiring.paths, self.paths, strict=True))
+        share = dict(zip(wiring.paths, self.paths, strict=True))
         return self.fixed + sum(share[path] for path in route)
 
 

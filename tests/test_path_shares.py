@@ -47,7 +47,7 @@ def test_the_backbones_own_paths_are_all_of_it(backbone, unit):
         module_flops(chain, (3, 64, 64)) if unit == "flops" else parameters(chain)
     )
     own = [path for path in student.wiring.paths if path.kind in ("block", "head")]
-    assert shares.of(student, own) == pytest.approx(1, abs=1e-9)
+    assert shares.of(student.wiring, own) == pytest.approx(1, abs=1e-9)
     by_path = dict(zip(student.wiring.paths, shares.paths, strict=True))
     assert shares.fixed + sum(by_path[path] for path in own) == pytest.approx(1, abs=1e-9)
     assert shares.fixed > 0
@@ -101,7 +101,7 @@ def test_times_are_measured_once(tmp_path, asked):
     assert first.whole == table["whole"] > 0
     assert first.fixed == table["stem"] / table["whole"]
     own = [path for path in student.wiring.paths if path.kind in ("block", "head")]
-    assert first.of(student, own) == pytest.approx(1, abs=1e-9)
+    assert first.of(student.wiring, own) == pytest.approx(1, abs=1e-9)
 
     # a cut student finds its paths in the table of the whole one
     kept = Wiring(student.wiring.depth, tuple(own))

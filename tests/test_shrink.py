@@ -206,7 +206,9 @@ def test_what_cannot_be_measured_does_not_go() -> None:
 def test_exits_are_left_out_that_cannot_be_as_dear_as_the_budget():
     shares, student = grown().shares, grown().student
     *exits, dearest = student.wiring.of_kind("exit")
-    dear = [shares.of(student, [*student.wiring.of_kind("block")[: e.source], e]) for e in exits]
+    dear = [
+        shares.of(student.wiring, [*student.wiring.of_kind("block")[: e.source], e]) for e in exits
+    ]
     assert dear == sorted(dear)
     assert len(dear) > 2
     assert dearest not in grown().other_ends(grown().route), "it costs more than the head"
@@ -251,5 +253,5 @@ def test_a_route_costs_what_its_paths_do():
     shares: PathShares = network.shares
     routes = [one.route for one in network.removals()]
     for route in routes:
-        assert network.cost_of(route) == pytest.approx(shares.of(network.student, route))
+        assert network.cost_of(route) == pytest.approx(shares.of(network.wiring, route))
     assert network.leanest <= min(map(network.cost_of, routes))

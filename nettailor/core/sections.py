@@ -154,7 +154,9 @@ class StudentConfig(Section):
     E[C] + mimic Ω.
     """
 
-    epochs: Epochs = 8
+    epochs: Epochs | None = Field(
+        None, description="null: 4 to a budget, 8 without one, which passes sizes more closely"
+    )
     optimizer: Optimizer = "adamw"
     lr: LearningRate = 0.001
     path_lr: Positive = Field(
@@ -249,7 +251,7 @@ class PruneConfig(Section):
     Optimizer and schedule are the student's.
     """
 
-    epochs: Epochs = 6
+    epochs: Epochs | None = Field(None, description="null: 10 to a budget, 6 without one")
     lr: LearningRate = 0.003
     by: Literal["route", "rank"] = Field(
         "route",
