@@ -202,7 +202,7 @@ def test_help_shows_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixt
         ("--image-size", ["--data=photos"], "224"),
         ("--image-size", ["--data", "photos", "--config", str(mine)], "48"),
         ("--prune.finetune", ["--config", str(mine)], "task"),
-        ("--student.epochs", [], "8"),
+        ("--student.lr", [], "0.001"),
         ("--student.optimizer", [], "adamw"),
         ("--augment.scale", [], "[0.8, 1.0]"),
     ]:
