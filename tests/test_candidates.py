@@ -10,7 +10,7 @@ from networks import student_of
 
 from nettailor.by_rank import check_depths
 from nettailor.candidate import Candidate
-from nettailor.candidates import by_rank, in_order, keep_first
+from nettailor.candidates import by_rank, in_order, keep_better, keep_first
 from nettailor.core.errors import UserError
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
@@ -144,6 +144,20 @@ def test_where_none_reaches_the_first_of_the_best_is_kept() -> None:
     track = Track(a=[80, 81], b=[84, 85], c=[70, 85], d=[80, 82])
     assert track.kept(90.0) == ["b", "a", "c", "d"]
     assert track.calls == [("a", 1), ("b", 1), ("c", 1), ("d", 1), ("b", 2)]
+
+
+def test_of_two_the_better_one_after_half_of_the_epochs_is_kept() -> None:
+    """Whatever the other would have come to, and when it is asked again after the end."""
+    plans: Any = [Plan("a"), Plan("b")]
+    track = Track(a=[70, 80, 80, 99], b=[60, 81, 81, 82])
+    for _ in range(2):
+        assert [one.name for one in keep_better(track, plans)] == ["b", "a"]
+    assert track.calls == 2 * [("a", 2), ("b", 2), ("b", 4)]
+    alone = Track(a=[70, 80, 80, 99])
+    keep_better(alone, plans[:1])
+    assert alone.calls == [("a", 4)]
+    ended = candidate(70, 80, 80, 99, epochs=4)
+    assert ended.best_of(2)[0] == 80
 
 
 def test_loss_and_cost_are_weighed_and_then_dearer_ones_follow() -> None:

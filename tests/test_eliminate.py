@@ -13,7 +13,8 @@ from nettailor.core.backbone import create_backbone, node_specs
 from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.network import load_network, save_network
-from nettailor.prune.eliminate import eliminate, kept_blocks, units
+from nettailor.prune.eliminate import eliminate, first_blocks, kept_blocks, units
+from nettailor.student.wiring import Path, Wiring
 
 FAMILIES = (
     "tf_efficientnet_lite0", "mobilenetv3_small_100", "mnasnet_100", "test_resnet", "resnet18",
@@ -123,3 +124,23 @@ def test_a_file_that_keeps_too_many_blocks_is_refused(tmp_path):
     save_network(tmp_path, rest, architecture)
     with pytest.raises(UserError, match="cannot keep 4 of 4 blocks"):
         load_network(tmp_path)
+
+
+def test_first_blocks_as_a_cut_of_a_student():
+    """Of four blocks the third has no identity; exits read the second and the fourth node."""
+    blocks = [Path(node - 1, node, "block") for node in (1, 2, 3, 4)]
+    identities = {node: Path(node - 1, node, "identity") for node in (1, 2, 4)}
+    near, far, head = Path(2, 5, "exit"), Path(4, 5, "exit"), Path(4, 5, "head")
+    wiring = Wiring(5, (*blocks, *identities.values(), near, far, head))
+
+    def found(most):
+        plan = first_blocks(wiring, lambda route: sum(one.kind == "block" for one in route), most)
+        return plan and (plan.name, set(plan.kept.paths))
+
+    assert found(4) == ("first-4", {*blocks, far})
+    assert found(3) == ("first-3", {*blocks[:3], identities[4], far})
+    assert found(2) == ("first-2", {*blocks[:2], near})
+    assert found(1) == ("first-1", {blocks[0], identities[2], near})
+    assert found(0) is None
+    without = Wiring(5, (*blocks, far, head))
+    assert first_blocks(without, len, 3) is None
