@@ -11,6 +11,7 @@ from nettailor.core.device import start_accelerator
 from nettailor.core.errors import UserError
 from nettailor.core.latency import time_in_turn
 from nettailor.core.loader import EvalLoader
+from nettailor.core.preprocessing import Transform
 from nettailor.core.scores import classify
 from nettailor.core.shared_norms import shared_norms
 
@@ -122,14 +123,18 @@ class Same(nn.Module):
         """(B, 1, 1, 1) -> logits (B, IMAGES)."""
         self.seen += len(images)
         classes = torch.arange(IMAGES)
-        return NetOutput((images.flatten(1) == classes).float(), [])
+        return NetOutput((images.flatten(1).round() == classes).float(), [])
+
+
+def _pixel(number: int) -> Tensor:
+    return torch.full((1, 1, 1), number, dtype=torch.uint8)
 
 
 def batches_in_turns(accelerator: Accelerator) -> None:
     """Two ranks judge some of the images each, and both know of all."""
     loader = EvalLoader(
         Pixels(),  # type: ignore[arg-type]
-        lambda number: torch.full((1, 1, 1), float(number)),  # type: ignore[arg-type]
+        Transform(_pixel, (0.0,), (1 / 255,)),  # type: ignore[arg-type]
         batch_size=2,
         workers=0,
     )

@@ -136,8 +136,11 @@ def test_saved_and_loaded_exactly(tmp_path: Path) -> None:
     save_network(tmp_path, small, architecture_of("test_vit", 5, SIDE, narrowed=structure))
     twin, _ = load_network(tmp_path)
     assert twin.get_submodule("blocks.0.blocks.0.attn").num_heads == 1
+    torch.testing.assert_close(twin.state_dict(), small.state_dict(), rtol=0, atol=0)
     with torch.no_grad():
-        assert torch.equal(twin(images(2, SIDE)).logits, small(images(2, SIDE)).logits)
+        # not to the bit: where weights lie in another order, some processors sum in another
+        said, expected = twin(images(2, SIDE)).logits, small(images(2, SIDE)).logits
+    torch.testing.assert_close(said, expected, rtol=0, atol=1e-5)
 
 
 def test_a_student_keeps_its_paths() -> None:

@@ -91,24 +91,27 @@ def test_settings_that_make_no_sense(runs: Runs, flags: list[str], words: str) -
 
 @pytest.mark.parametrize(("unit", "most"), [("flops", 0.6), ("params", 0.19)])
 def test_a_budget_is_met_within_two_per_cent(runs: Runs, unit: str, most: float) -> None:
-    """By the last size, which alone is fine-tuned."""
+    """By the last size, which alone of the front is fine-tuned; first blocks may win over it."""
     folder = runs.tailored(f"--max-{unit}", str(most), "--student.epochs", "4")
     assert folder.name == f"{NAME}-all-gamma0.3-{unit}{most}-seed0"
-    network = runs.student(folder)
-    share = runs.share_of(network, unit)
-    assert 0.98 * most <= share <= most
-    tailored_by = read(folder / "summary.json")["tailored"]
-    assert tailored_by["budget"] == {"cost": unit, "most": most, "batch": None}
-    assert tailored_by["cut"] == "route"
-    (row,) = read(folder / "candidates.json")
     front = front_in(folder)
     leanest, *dearer = front.points
-    assert (row["name"], row["verdict"]) == (leanest.name, "kept")
-    assert tailored_by["depth"] == leanest.name
-    assert leanest.paths == network.wiring.paths
-    assert getattr(leanest, unit) == pytest.approx(leanest.cost) == pytest.approx(share)
-    assert leanest.finetuned == row["finetuned"]
-    assert leanest.accuracy == row["before_finetuning"]
+    assert 0.98 * most <= leanest.cost <= most
+    assert getattr(leanest, unit) == pytest.approx(leanest.cost)
     assert dearer
     assert all(one.finetuned is None for one in dearer)
     assert all(one.cost < other.cost for one, other in pairwise(front.points))
+    tailored_by = read(folder / "summary.json")["tailored"]
+    assert tailored_by["budget"] == {"cost": unit, "most": most, "batch": None}
+    assert tailored_by["cut"] == "route"
+    (kept,) = (row for row in read(folder / "candidates.json") if row["verdict"] == "kept")
+    assert tailored_by["depth"] == kept["name"]
+    network = runs.student(folder)
+    if kept["name"] == leanest.name:
+        assert leanest.paths == network.wiring.paths
+        assert runs.share_of(network, unit) == pytest.approx(leanest.cost)
+        assert leanest.finetuned == kept["finetuned"]
+        assert leanest.accuracy == kept["before_finetuning"]
+    else:
+        assert kept["name"].startswith("first-")
+        assert runs.share_of(network, unit) <= most

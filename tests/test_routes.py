@@ -214,8 +214,10 @@ def test_a_route_costs_what_the_student_cut_to_it_computes(backbone, side):
         seen |= {path.kind for path in plan.kept.paths}
         smaller = remove(student, plan)
         flops = module_flops(smaller, (3, side, side))
-        assert by_flops.of(student, plan.kept.paths) == pytest.approx(flops / by_flops.whole)
+        assert by_flops.of(student.wiring, plan.kept.paths) == pytest.approx(flops / by_flops.whole)
         # path logits are no cost of a network that takes one path into every node
         numbers = parameters(smaller) - len(plan.kept.paths)
-        assert by_params.of(student, plan.kept.paths) == pytest.approx(numbers / by_params.whole)
+        assert by_params.of(student.wiring, plan.kept.paths) == pytest.approx(
+            numbers / by_params.whole
+        )
     assert seen == {"block", "identity", "proxy", "head", "exit"}

@@ -62,6 +62,8 @@ def load_onnx(content: bytes, *, threads: int | None = None) -> Loaded:
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # int8 sums that do not overflow where the processor has no VNNI
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
