@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from nettailor.core import ranks
+from nettailor.core.allocator import keep_freed_memory
 from nettailor.core.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -22,7 +23,8 @@ Network = TypeVar("Network", bound=nn.Module)
 def start_accelerator(device: str, precision: str) -> Accelerator:
     """The accelerate handle for device "auto", "cpu" or "cuda" and precision "auto", …, "fp16".
 
-    Under torchrun the ranks meet here. Device "cpu" hides all GPUs from this process and its own.
+    Under torchrun the ranks meet here. Device "cpu" hides all GPUs from this process and its own,
+    and on a CPU freed memory is kept, see `keep_freed_memory`.
 
     Raises UserError when CUDA is asked for and absent, or there are fewer GPUs than ranks.
     """
@@ -37,7 +39,9 @@ def start_accelerator(device: str, precision: str) -> Accelerator:
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
         raise UserError("--precision fp16 needs a CUDA device; use bf16 or float32 on a CPU")
-    if not on_cpu:
+    if on_cpu:
+        keep_freed_memory()
+    else:
         torch.cuda.set_device(_gpu(torch.cuda.device_count()))
     precision = chosen_precision(precision, on_cpu=on_cpu)
     ranks.meet("gloo" if on_cpu else "nccl")
