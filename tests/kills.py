@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "compare --seeds": ("compare", [*_TASK, *_ELIMINATE, "--seeds", "0", "--modes", "all"]),
 }
 
-_CLOCKS = {"seconds", "latency_ms", "profile", "peak_memory"}
+_CLOCKS = {"seconds", "train_seconds", "latency_ms", "profile", "peak_memory"}
 _WARM = [
     "nettailor.commands.compare", "nettailor.commands.tailor", "nettailor.commands.eliminate",
     "nettailor.commands.knapsack", "nettailor.commands.scale", "timm",
