@@ -9,5 +9,4 @@ main = Training(
     "network's logits as extra targets.",
     common=(*COMMON, "student.optimizer", "prune.epochs", "prune.lr"),
     sections=("budget", "knapsack"),
-    alone=True,
 )

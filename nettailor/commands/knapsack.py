@@ -17,6 +17,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import sha256_of
 from nettailor.core.flags import CommandFlags
 from nettailor.core.latency import measure_latency
+from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
 from nettailor.core.side_sections import ROUND_TO
@@ -70,7 +71,13 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
         return folder
     folder.check(None if overwrite else settings, ignored=_IGNORED)
     chosen = not overwrite and choice_file.exists()
-    budget = None if chosen else _ready_budget(session, tailored, fresh=overwrite)
+    budget: list[Budget] = []  # of several ranks one measures, and chooses
+
+    def ready() -> None:
+        budget.append(_ready_budget(session, tailored, fresh=overwrite))
+
+    if not chosen:
+        from_main(ready)
     teacher = ready_teacher(session)
     if overwrite or not folder.begun:
         session.check_images()
@@ -82,13 +89,13 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
         teacher.figures["seconds"]["train"],
     )
     place(whole.network, session.accelerator.device)
-    if budget is None:
+    if chosen:
         choice = read_choice(choice_file)
         _require_same_network(folder, choice, whole.digest)
         session.open(folder, settings, ignored=_IGNORED, overwrite=False)
     else:
         session.seed_stage("knapsack")
-        choice = choose(session, whole.network, budget, whole.digest)
+        choice = from_main(lambda: choose(session, whole.network, budget[0], whole.digest))
         session.open(folder, settings, ignored=_IGNORED, overwrite=overwrite)
         write_choice(choice_file, choice)
     _finetune(session, folder, whole, choice, teacher)
@@ -174,11 +181,12 @@ def _finetune(
     }
     with session.screen.counting("timing") as tell:
         latency = measure_latency(networks, config.image_size, device, tell=tell)
+    evidence = from_main(lambda: gather(session.loaders, folder.path, network, latency["knapsack"]))
     result = summary(
         "knapsack",
         session,
         network=network,
-        evidence=gather(session.loaders, folder.path, network, latency["knapsack"]),
+        evidence=evidence,
         size=weights.stat().st_size,
         train_seconds=fitted.seconds,
         total_seconds=fitted.total_seconds + time.perf_counter() - started,

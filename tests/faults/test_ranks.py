@@ -1,6 +1,7 @@
 """Two processes that train together: what they make, and what becomes of a run that loses one."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -119,6 +120,24 @@ def test_two_make_what_one_makes(tmp_path: Path) -> None:
                 close = pytest.approx(float(theirs[key]), rel=2e-3, abs=1e-5)
                 assert float(mine[key]) == close, key
     assert differences(tmp_path / "one", tmp_path / "two")  # they have rounded otherwise
+
+
+def test_two_choose_the_channels_that_one_chooses(tmp_path: Path) -> None:
+    _, words = COMMANDS["knapsack"]
+    assert together(tmp_path / "two", "knapsack", [*words, *CALM]) == 0, told(tmp_path / "two")
+    (tmp_path / "one").mkdir()
+    alone = Warm().start(victim.run, "knapsack", [*words, *CALM], str(tmp_path / "one"))
+    alone.join()
+    assert alone.exitcode == 0
+    one, two = (_metrics(tmp_path / name) for name in ("one", "two"))
+    assert [row["stage"] for row in one] == [row["stage"] for row in two]
+    for mine, theirs in zip(one, two, strict=True):
+        assert float(mine["loss"]) == pytest.approx(float(theirs["loss"]), rel=2e-3)
+    chosen = [
+        json.loads(next((tmp_path / name).rglob("channels.json")).read_text())
+        for name in ("one", "two")
+    ]
+    assert chosen[0]["kept"] == chosen[1]["kept"]
 
 
 def _metrics(place: Path) -> list[dict[str, str]]:
