@@ -53,10 +53,11 @@ def warn_of_the_choice(
             "error: the teacher is under-trained. Give it more --teacher.epochs"
         )
     if kept.lost:
+        # a budget is met at whatever γ
+        leaner = "a larger budget" if work.config.budget.given else "a smaller --gamma"
         work.say(
             f"warning: {kept.name} loses {kept.lost_in_words}: more than ten points of recall on "
-            "validation, and the standard error. Try --balance loss, a larger budget or "
-            "a smaller --gamma"
+            f"validation, and the standard error. Try --balance loss or {leaner}"
         )
 
 

@@ -61,9 +61,8 @@ def family(backbone: str) -> Family:
         return "own"
     if not timm.is_model(backbone):
         raise UserError(
-            f"unknown backbone {backbone!r}: expected the name of a timm model"
-            f"{nearest(backbone, timm.list_models())}, or one of torchvision's as "
-            f"'{TORCHVISION}resnet18'"
+            f"unknown backbone {backbone!r}: expected the name of a timm model, or one of "
+            f"torchvision's as '{TORCHVISION}resnet18'{nearest(backbone, timm.list_models())}"
         )
     try:
         get_pretrained_cfg(backbone)
