@@ -17,9 +17,9 @@ def _check(config: RunConfig, flags: CommandFlags) -> None:
 
 main = Training(
     "tailor",
-    "Tailor a pretrained network to a task: train a student of its blocks "
-    "that shrinks, fine-tune what is left, and keep the leanest within tolerance of the teacher, "
-    "or the best one within a budget.",
+    "Tailor a pretrained network to a task: train a student that is made of its blocks "
+    "and shrinks as it trains, fine-tune what is left, and keep the leanest network within "
+    "tolerance of the teacher, or the best one within a budget.",
     own={
         "--pick": {
             "metavar": "COST=SHARE",

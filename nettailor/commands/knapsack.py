@@ -71,13 +71,7 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
         return folder
     folder.check(None if overwrite else settings, ignored=_IGNORED)
     chosen = not overwrite and choice_file.exists()
-    budget: list[Budget] = []  # of several ranks one measures, and chooses
-
-    def ready() -> None:
-        budget.append(_ready_budget(session, tailored, fresh=overwrite))
-
-    if not chosen:
-        from_main(ready)
+    budget = None if chosen else _ready_budget(session, tailored, fresh=overwrite)
     teacher = ready_teacher(session)
     if overwrite or not folder.begun:
         session.check_images()
@@ -89,13 +83,13 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
         teacher.figures["seconds"]["train"],
     )
     place(whole.network, session.accelerator.device)
-    if chosen:
+    if budget is None:
         choice = read_choice(choice_file)
         _require_same_network(folder, choice, whole.digest)
         session.open(folder, settings, ignored=_IGNORED, overwrite=False)
     else:
         session.seed_stage("knapsack")
-        choice = from_main(lambda: choose(session, whole.network, budget[0], whole.digest))
+        choice = from_main(lambda: choose(session, whole.network, budget, whole.digest))
         session.open(folder, settings, ignored=_IGNORED, overwrite=overwrite)
         write_choice(choice_file, choice)
     _finetune(session, folder, whole, choice, teacher)

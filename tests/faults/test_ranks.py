@@ -101,13 +101,7 @@ def test_two_make_what_one_makes(tmp_path: Path) -> None:
     that stands between two classes."""
     # every cut is good enough: an image more or less right changes no choice
     words = [*TAILOR, *CALM, "--prune.tolerance", "100"]
-    assert together(tmp_path / "two", "tailor", words) == 0, told(tmp_path / "two")
-    (tmp_path / "one").mkdir()
-    alone = Warm().start(victim.run, "tailor", words, str(tmp_path / "one"))
-    alone.join()
-    assert alone.exitcode == 0
-    one, two = (_metrics(tmp_path / name) for name in ("one", "two"))
-    assert [row["stage"] for row in one] == [row["stage"] for row in two]
+    one, two = _metrics_of_one_and_two(tmp_path, "tailor", words)
     assert len({row["stage"] for row in one}) > 2  # teacher, student, a cut at least
     an_image = 100 / 30 + 0.01
     for mine, theirs in zip(one, two, strict=True):
@@ -124,13 +118,7 @@ def test_two_make_what_one_makes(tmp_path: Path) -> None:
 
 def test_two_choose_the_channels_that_one_chooses(tmp_path: Path) -> None:
     _, words = COMMANDS["knapsack"]
-    assert together(tmp_path / "two", "knapsack", [*words, *CALM]) == 0, told(tmp_path / "two")
-    (tmp_path / "one").mkdir()
-    alone = Warm().start(victim.run, "knapsack", [*words, *CALM], str(tmp_path / "one"))
-    alone.join()
-    assert alone.exitcode == 0
-    one, two = (_metrics(tmp_path / name) for name in ("one", "two"))
-    assert [row["stage"] for row in one] == [row["stage"] for row in two]
+    one, two = _metrics_of_one_and_two(tmp_path, "knapsack", [*words, *CALM])
     for mine, theirs in zip(one, two, strict=True):
         assert float(mine["loss"]) == pytest.approx(float(theirs["loss"]), rel=2e-3)
     chosen = [
@@ -138,6 +126,20 @@ def test_two_choose_the_channels_that_one_chooses(tmp_path: Path) -> None:
         for name in ("one", "two")
     ]
     assert chosen[0]["kept"] == chosen[1]["kept"]
+
+
+def _metrics_of_one_and_two(
+    place: Path, command: str, words: list[str]
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Rows of the same stages: of one process in `one`, and of two in `two`."""
+    assert together(place / "two", command, words) == 0, told(place / "two")
+    (place / "one").mkdir()
+    alone = Warm().start(victim.run, command, words, str(place / "one"))
+    alone.join()
+    assert alone.exitcode == 0
+    one, two = _metrics(place / "one"), _metrics(place / "two")
+    assert [row["stage"] for row in one] == [row["stage"] for row in two]
+    return one, two
 
 
 def _metrics(place: Path) -> list[dict[str, str]]:
