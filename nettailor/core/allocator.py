@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     By default glibc gives each allocation of more than 32 MiB back to the system when it is freed.
     The next one gets new pages, and the system writes zeros to each of them: on a CPU that can take
     as long as the arithmetic of a training step. With this the process never gets smaller, and its
-    largest size grows by about a quarter. Without glibc nothing changes.
+    largest size grows by 25 to 40 %. Without glibc nothing changes.
     """
     if sys.platform != "linux":
         return
