@@ -4,6 +4,7 @@ import argparse
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -20,7 +21,11 @@ def of_each_seed(
         name: their files begin with it.
     """
     found = []
-    asked = {key: str(value) for key, value in vars(given).items() if key not in ("seeds", "out")}
+    asked = {
+        key: value.name if isinstance(value, Path) else str(value)
+        for key, value in vars(given).items()
+        if key not in ("seeds", "out")
+    }
     digest = zlib.crc32(json.dumps(asked, sort_keys=True).encode())
     given.out.mkdir(parents=True, exist_ok=True)
     for seed in given.seeds:

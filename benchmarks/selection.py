@@ -1,15 +1,20 @@
-"""Networks of equal FLOPs: a student that shrank, its front, chance, a mixture, the first blocks.
+"""Networks of equal FLOPs: a student that shrank, first blocks, chance, a mixture, one front.
 
-    python benchmarks/selection.py --images FLOWERS --size 64 --out runs/selection
+    python benchmarks/selection.py --images FLOWERS --size 64 --out docs/measured/selection
 
-For each seed the images (scikit-learn's digits where none are given) are split 60 : 20 : 20, and
-tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs networks are
-trained as long: `nt.shrink`; the same with what goes drawn by chance; the best route of a student
-that mixes its paths; the dearest size within the budget that the student passed which shrank to the
-least of the budgets; and as many first blocks as the budget allows, under a fresh head: once from
-the teacher, with the losses and the rate of the others, and once from the pretrained weights, for
-the teacher's epochs as well, at the better of two learning rates. Each keeps its best epoch on
-validation; the test is read once, at the end. Finished seeds are read from `--out`.
+For each seed images (scikit-learn's digits where none are given) are drawn to train, validate and
+test on, and tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs
+these are trained as `nt.tailor` trains, each for as many epochs:
+
+- shrinks: what `nt.shrink` ends with;
+- first blocks: as many as the budget allows, with the teacher's weights and an exit;
+- tailored: the better of the two on validation after half of the fine-tuning, as `nt.tailor` keeps;
+- by chance: as the first, with what goes drawn by chance;
+- mixture: the best route of a student whose paths mixed, once for all budgets;
+- front: the dearest size within the budget that the student passed which shrank to the least one.
+
+Each keeps its best epoch on validation; the test is read once, at the end. Finished seeds are read
+from `--out`.
 """
 
 import argparse
@@ -20,24 +25,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from first_blocks import best, longest, shorter
-from seeds import of_each_seed, print_table
+from seeds import Rows, of_each_seed, print_table
 from small_images import loaders
 from torch import nn
 
 import nettailor as nt
+from nettailor.candidate import Candidate
 from nettailor.core.cost import module_flops
-from nettailor.core.scores import classify
+from nettailor.core.judge import Judge
+from nettailor.core.scores import Scores, classify
 from nettailor.core.weights import load_pretrained
 from nettailor.fitting import accelerator_for, seeded
 from nettailor.prune.choice import cheapest
-from nettailor.prune.distillation import Distillation
+from nettailor.prune.eliminate import first_blocks
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
 from nettailor.prune.shrink import DUST, WITHIN, Removal, Shrinking
+from nettailor.resolve import EPOCHS_TO_A_BUDGET
 from nettailor.shrinking import shrink
-from nettailor.teacher.target import as_target
-
-TEACHER, STUDENT, FINETUNE = 10, 8, 6  # epochs
-STUDENT_RATE, RATES = 0.003, (0.002, 0.004)  # of a student's fine-tuning, of first blocks
+from nettailor.student.costs import shares_of
 
 
 def by_chance(network: Shrinking, *_: Any) -> Removal | None:
@@ -47,72 +53,91 @@ def by_chance(network: Shrinking, *_: Any) -> Removal | None:
     return fitting[int(torch.randint(len(fitting), ()))] if fitting else None
 
 
-def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
-    """A row for the teacher and for each budget one of each way."""
-    (train, val, test), classes = loaders(
-        given.images, (0.6, 0.2, 0.2), size=given.size, batch=64, seed=seed, limit=given.limit
-    )
-    cpu = accelerator_for("auto", "auto")
-    with seeded(seed, "classifier"):
-        teacher, _ = load_pretrained("tf_efficientnet_lite0", classes, "auto", given.size)
-    start, rows = deepcopy(teacher), list[dict[str, Any]]()
-    whole = module_flops(deepcopy(teacher), (3, given.size, given.size))
+class Measured:
+    """The networks of one seed: trained, and a row for each."""
 
-    def add(name: str, network: nn.Module, seconds: float) -> None:
-        flops = module_flops(deepcopy(network), (3, given.size, given.size)) / whole
-        scores = [classify(network, one, cpu).scores().accuracy for one in (val, test)]
+    def __init__(self, given: argparse.Namespace, seed: int) -> None:
+        self.size, self.seed, self.rows = given.size, seed, Rows()
+        (train, val, test), classes = loaders(
+            given.images, given.counts, size=given.size, batch=64, seed=seed
+        )
+        self.how = {"train_loader": train, "val_loader": val, "seed": seed, "verbose": False}
+        self.splits = {"val": val, "test": test}
+        with seeded(seed, "classifier"):
+            self.teacher, _ = load_pretrained("tf_efficientnet_lite0", classes, "auto", given.size)
+        started = time.process_time()
+        nt.fit(self.teacher, nt.CrossEntropy(), epochs=given.epochs, **self.how)
+        self.how["judge"] = Judge(teacher=self.scores(self.teacher, "val"))
+        self.add("teacher", self.teacher, time.process_time() - started)
+
+    def scores(self, network: nn.Module, split: str) -> Scores:
+        """On the images of a split."""
+        return classify(network, self.splits[split], accelerator_for("auto", "auto")).scores()
+
+    def flops(self, network: nn.Module) -> int:
+        """Multiply-adds of an image."""
+        return module_flops(deepcopy(network), (3, self.size, self.size))
+
+    def add(self, name: str, network: nn.Module, seconds: float) -> None:
+        """A row of a network as it stands."""
         blocks = network.wiring.of_kind("block") if isinstance(network, nt.Student) else ()
-        rows.append({"network": name, "flops": flops, "val": scores[0], "test": scores[1],
-                     "seconds": seconds, "blocks": [one.target for one in blocks]})  # fmt: skip
-        print(rows[-1], flush=True)
+        self.rows.append(
+            {"network": name, "flops": self.flops(network) / self.flops(self.teacher)}
+            | {split: self.scores(network, split).accuracy for split in self.splits}
+            | {"seconds": seconds, "blocks": [one.target for one in blocks]}
+        )
+        print(self.rows[-1], flush=True)
 
-    started = time.process_time()
-    how = {"train_loader": train, "val_loader": val, "seed": seed, "verbose": False}
-    nt.fit(teacher, nt.CrossEntropy(), epochs=given.epochs[0], **how)
-    add("teacher", teacher, time.process_time() - started)
+    def grown(self) -> nt.Student:
+        """A student before it is trained."""
+        with seeded(self.seed, "student"):
+            return nt.Student(self.teacher)
 
-    def finish(name: str, network: nn.Module, seconds: float) -> None:
-        started, network = time.process_time(), deepcopy(network)
-        nt.fit(network, nt.TailorLoss(teacher).after_cut(), epochs=given.epochs[2], **how)
-        add(name, network, seconds + time.process_time() - started)
+    def finish(self, name: str, start: nt.Student, seconds: float, plan: PrunePlan) -> Candidate:
+        """Fine-tune a copy of what a plan left; a row of it."""
+        started, network, epochs = time.process_time(), deepcopy(start), EPOCHS_TO_A_BUDGET[1]
+        before = self.how["judge"].of(self.scores(network, "val"))
+        loss = nt.TailorLoss(self.teacher).after_cut()
+        fitted = nt.fit(network, loss, epochs=epochs, start=before, **self.how)
+        self.add(name, network, seconds + time.process_time() - started)
+        return Candidate(plan, network, before, fitted, epochs)
 
-    for name, choose in (("shrinks", cheapest), ("by chance", by_chance)):
-        for budget in given.budgets:
-            started = time.process_time()
-            with seeded(seed, "student"):
-                student = nt.Student(teacher)
-            passed = shrink(
-                student, teacher, max_flops=budget, epochs=given.epochs[1], choose=choose, **how
-            )
+
+def measure(given: argparse.Namespace, seed: int) -> Rows:
+    """A row for the teacher, and for each budget one of each way."""
+    measured = Measured(given, seed)
+    teacher, epochs = measured.teacher, EPOCHS_TO_A_BUDGET
+    for budget in given.budgets:
+        for name, choose in (("shrinks", cheapest), ("by chance", by_chance)):
+            started, student = time.process_time(), measured.grown()
+            passed = shrink(student, teacher, max_flops=budget, choose=choose, **measured.how)
             seconds = time.process_time() - started
-            finish(f"{name}, {budget:g}", passed[-1].network, seconds)
-            if choose is cheapest and budget == min(given.budgets):
+            last = passed[-1]
+            found = measured.finish(f"{name}, {budget:g}", last.network, seconds, last.plan)
+            if choose is by_chance:
+                continue
+            shares = shares_of(student, teacher, given.size, "flops")
+            first = first_blocks(student.wiring, partial(shares.of, student.wiring), budget)
+            assert first is not None, "the first block and an exit cost less than any budget here"
+            start = remove(measured.grown(), first)
+            rival = measured.finish(f"first blocks, {budget:g}", start, 0, first)
+            half = -(-epochs[1] // 2)
+            kept = max((found, rival), key=lambda one: one.best_of(half))
+            row = measured.rows[-1 if kept is rival else -2]
+            measured.rows.append({**row, "network": f"tailored, {budget:g}"})
+            if budget == min(given.budgets):
                 for most in (one for one in given.budgets if one > budget):
                     size = next(one for one in passed if one.cost <= most)
-                    finish(f"front, {most:g}", size.network, seconds)
-    started = time.process_time()
-    with seeded(seed, "student"):
-        student = nt.Student(teacher)
-    nt.fit(student, nt.TailorLoss(teacher), epochs=given.epochs[1], **how)
+                    measured.finish(f"front, {most:g}", size.network, seconds, size.plan)
+    started, student = time.process_time(), measured.grown()
+    train = measured.how["train_loader"]
+    nt.fit(student, nt.TailorLoss(teacher), epochs=epochs[0], **measured.how)
     seconds = time.process_time() - started
     for budget in given.budgets:
         plan = nt.best_route(student, teacher, train, max_flops=budget, seed=seed)
-        finish(f"mixture, {budget:g}", nt.cut(student, plan, train, seed=seed), seconds)
-    for budget in given.budgets:
-        blocks, _ = longest(start, budget, given.size, seed)
-        started, first = time.process_time(), shorter(teacher, blocks, seed)
-        nt.fit(
-            first,
-            Distillation(as_target(teacher)),
-            epochs=sum(given.epochs[1:]),
-            lr=STUDENT_RATE,
-            **how,
-        )
-        add(f"first blocks of the teacher, {budget:g}", first, time.process_time() - started)
-        started, makes = time.process_time(), partial(shorter, start, blocks, seed)
-        long = partial(nt.fit, loss=nt.CrossEntropy(), epochs=sum(given.epochs), **how)
-        add(f"first blocks, {budget:g}", best(makes, long, RATES), time.process_time() - started)
-    return rows
+        cut = nt.cut(student, plan, train, seed=seed)
+        measured.finish(f"mixture, {budget:g}", cut, seconds, plan)
+    return measured.rows
 
 
 def main() -> None:
@@ -120,11 +145,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--limit", type=int, help="so many images, all parts together")
+    parser.add_argument(
+        "--counts", type=int, nargs=3, default=[900, 300, 1000],
+        help="images to train on, to validate on, and at most to test on",
+    )  # fmt: skip
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
-    parser.add_argument("--epochs", type=int, nargs=3, default=[TEACHER, STUDENT, FINETUNE])
+    parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/selection"))
+    parser.add_argument("--out", type=Path, default=Path("docs/measured/selection"))
     given = parser.parse_args()
     name = "digits" if given.images is None else given.images.name
     seeds = of_each_seed(given, name, partial(measure, given))

@@ -30,7 +30,7 @@ class InMemory(Dataset[tuple[Tensor, int]]):
 
 def loaders(
     folder: Path | None,
-    shares: Sequence[float],
+    parts: Sequence[float],
     *,
     size: int,
     batch: int,
@@ -41,7 +41,8 @@ def loaders(
 
     Args:
         folder: a folder a class; None: scikit-learn's digits, which are not flipped.
-        shares: of the images in each part, drawn by `seed`; their sum is 1.
+        parts: of the images, drawn by `seed`: shares whose sum is 1, or counts, where the last part
+            has what is left if that is less.
         size: side of the images in pixels.
         batch: images in a training batch.
         limit: so many images, drawn by `seed`, and no more.
@@ -60,7 +61,11 @@ def loaders(
         vary.append(v2.RandomHorizontalFlip())
     if limit is not None:
         images = Subset(images, torch.randperm(len(images), generator=draw)[:limit].tolist())
-    train, *others = random_split(images, shares, draw)
+    if sum(parts) > 1:
+        *counts, last = map(int, parts)
+        parts = [*counts, min(last, len(images) - sum(counts))]
+        images = Subset(images, torch.randperm(len(images), generator=draw)[: sum(parts)].tolist())
+    train, *others = random_split(images, parts, draw)
     varied, plain = v2.Compose([*vary, *_SCALED]), v2.Compose(_SCALED)
     first = DataLoader(InMemory(train, varied), batch, shuffle=True)
     return [first, *(DataLoader(InMemory(one, plain), 256) for one in others)], classes
