@@ -54,10 +54,13 @@ def by_chance(network: Shrinking, *_: Any) -> Removal | None:
 
 
 class Measured:
-    """The networks of one seed: trained, and a row for each."""
+    """The networks of one seed: trained, and a row for each.
 
-    def __init__(self, given: argparse.Namespace, seed: int) -> None:
-        self.size, self.seed, self.rows = given.size, seed, Rows()
+    epochs: of a student and of its fine-tuning.
+    """
+
+    def __init__(self, given: argparse.Namespace, seed: int, epochs: tuple[int, int]) -> None:
+        self.size, self.seed, self.epochs, self.rows = given.size, seed, epochs, Rows()
         (train, val, test), classes = loaders(
             given.images, given.counts, size=given.size, batch=64, seed=seed
         )
@@ -78,12 +81,17 @@ class Measured:
         """Multiply-adds of an image."""
         return module_flops(deepcopy(network), (3, self.size, self.size))
 
-    def add(self, name: str, network: nn.Module, seconds: float) -> None:
-        """A row of a network as it stands."""
+    def add(
+        self, name: str, network: nn.Module, seconds: float, before: Scores | None = None
+    ) -> None:
+        """A row of a network as it stands; before: as it stood before fine-tuning."""
         blocks = network.wiring.of_kind("block") if isinstance(network, nt.Student) else ()
+        scores = {split: self.scores(network, split) for split in self.splits}
+        before = before or scores["val"]
         self.rows.append(
             {"network": name, "flops": self.flops(network) / self.flops(self.teacher)}
-            | {split: self.scores(network, split).accuracy for split in self.splits}
+            | {split: one.accuracy for split, one in scores.items()}
+            | {"loss": scores["val"].loss, "loss_before": before.loss, "before": before.accuracy}
             | {"seconds": seconds, "blocks": [one.target for one in blocks]}
         )
         print(self.rows[-1], flush=True)
@@ -95,17 +103,17 @@ class Measured:
 
     def finish(self, name: str, start: nt.Student, seconds: float, plan: PrunePlan) -> Candidate:
         """Fine-tune a copy of what a plan left; a row of it."""
-        started, network, epochs = time.process_time(), deepcopy(start), EPOCHS_TO_A_BUDGET[1]
+        started, network, epochs = time.process_time(), deepcopy(start), self.epochs[1]
         before = self.how["judge"].of(self.scores(network, "val"))
         loss = nt.TailorLoss(self.teacher).after_cut()
         fitted = nt.fit(network, loss, epochs=epochs, start=before, **self.how)
-        self.add(name, network, seconds + time.process_time() - started)
+        self.add(name, network, seconds + time.process_time() - started, before)
         return Candidate(plan, network, before, fitted, epochs)
 
 
 def measure(given: argparse.Namespace, seed: int) -> Rows:
     """A row for the teacher, and for each budget one of each way."""
-    measured = Measured(given, seed)
+    measured = Measured(given, seed, EPOCHS_TO_A_BUDGET)
     teacher, epochs = measured.teacher, EPOCHS_TO_A_BUDGET
     for budget in given.budgets:
         for name, choose in (("shrinks", cheapest), ("by chance", by_chance)):
@@ -140,17 +148,22 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     return measured.rows
 
 
-def main() -> None:
-    """Measure every seed, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """The images, and how long their teacher is trained."""
     parser.add_argument("--images", type=Path)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument(
         "--counts", type=int, nargs=3, default=[900, 300, 1000],
         help="images to train on, to validate on, and at most to test on",
     )  # fmt: skip
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
     parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
+
+
+def main() -> None:
+    """Measure every seed, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_images(parser)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("docs/measured/selection"))
     given = parser.parse_args()
