@@ -34,6 +34,8 @@ def check_budget(session: Session, costs: PathCosts) -> None:
     if found is None or (1 - WITHIN) * most > dearest:
         # a budget may be up to 2 % above what is there: three digits, rounded up
         lowest, highest = (f"{cost * unit * 1.005:.3g}" for cost in (leanest, dearest))
+        if found is None:
+            wanted = f"{most * unit:.4g}{name} or less"
         raise UserError(
             f"no network of this backbone costs {wanted}: give a budget from {lowest} to "
             f"{highest}{name}"

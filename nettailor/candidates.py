@@ -7,6 +7,7 @@ from typing import Protocol
 from nettailor.candidate import Candidate
 from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
+from nettailor.core.printable import counted
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Stop
 from nettailor.prune.depths import decided
@@ -135,6 +136,6 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
 def _tell(bench: Bench, candidate: Candidate, verdict: str = "") -> None:
     bench.say(
         f"{candidate.name}: before fine-tuning {candidate.before.accuracy:.2f} %, "
-        f"after {len(candidate.fitted.history)} epochs {candidate.scores.accuracy:.2f} %"
+        f"after {counted(len(candidate.fitted.history), 'epoch')} {candidate.scores.accuracy:.2f} %"
         + (f": {verdict}" if verdict else "")
     )

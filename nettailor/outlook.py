@@ -6,7 +6,7 @@ from dataclasses import replace
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
 from nettailor.core.data import images_of
-from nettailor.core.printable import printable
+from nettailor.core.printable import counted, printable
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule
 from nettailor.session import Session, start_session
@@ -53,8 +53,8 @@ def say_stages(session: Session, schedules: Mapping[str, Schedule]) -> None:
     steps = session.loaders.train.steps_per_epoch
     session.screen.say(
         "; ".join(
-            f"{name}: {'at least ' * (one.restarts > 0)}{one.epochs} epochs, "
-            f"{one.epochs * steps} steps"
+            f"{name}: {'at least ' * (one.restarts > 0)}{counted(one.epochs, 'epoch')}, "
+            f"{counted(one.epochs * steps, 'step')}"
             for name, one in schedules.items()
         )
     )

@@ -38,7 +38,9 @@ class PrunePlan:
         ]
         text = f"{' and '.join(counts)} stay"
         if exits := self.kept.of_kind("exit"):
-            text += f", read at {', '.join(f'x{path.source}' for path in exits)}"
+            ends = ", ".join(str(path.source) for path in exits)
+            s = "s" * (len(exits) > 1)
+            text += f", read by the exit{s} after block{s} {ends}"
         if self.restored:
             names = ", ".join(path.key for path in self.restored)
             text += f"; kept against the threshold to join stem and head: {names}"

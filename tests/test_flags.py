@@ -60,9 +60,8 @@ def test_epochs_sets_all_stages_but_those_with_a_flag_of_their_own(tmp_path: Pat
 
 @pytest.mark.parametrize("value", ["0", "x", "1.5", "[", "!!int x", "[1]"])
 def test_bad_epochs(value: str) -> None:
-    assert re.search(r"--epochs: cannot read|teacher\.epochs = .*whole number", refusal(
-        "--epochs", value
-    ))  # fmt: skip
+    said = refusal("--epochs", value)
+    assert re.fullmatch(r"--epochs: cannot read.*|--epochs .*: must be a whole number ≥ 1", said)
 
 
 def test_short_flags_equal_dotted_ones() -> None:

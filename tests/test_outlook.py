@@ -13,7 +13,7 @@ NAME = "test_resnet-32px"
 # of 60 training images validation takes a quarter: two steps of 16 in the 45 that are left
 TASK = [
     "digits: 10 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)",
-    "training 45 images, 2 of the smallest class, as given; "
+    "training 45 images, 2 of the smallest class, what is left; "
     "validation 15 images, 1 of the smallest class, cut from train: 25 %; "
     "test 20 images, 0 of the smallest class, cut from train: 20 %",
     "one validation image is 6.67 points; an epoch has 2 steps of 16 images",
@@ -42,7 +42,7 @@ def test_before_anything_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert dry(tailor.main, out, *flags, capsys=capsys) == [
         *TASK,
         *taught,
-        "student: 1 epochs, 2 steps; each size that is tried, at most: 4 epochs, 8 steps",
+        "student: 1 epoch, 2 steps; each size that is tried, at most: 4 epochs, 8 steps",
         f"run folder: {task}/tailored/{NAME}-all-gamma0.3-seed0 (new)",
     ]
     flags = [*three, "--eliminate.top", "[1, 2]", "--references", "[scratch]"]

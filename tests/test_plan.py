@@ -111,7 +111,10 @@ def test_what_a_cut_says():
     wiring = full_wiring(3, 1, identities=[2, 3], exits=[1, 2, 3])
     gone = [block(2), HEAD, Path(3, 4, "exit"), proxy(0, 1), proxy(2, 3), proxy(1, 2)]
     plan = PrunePlan("route-0.250", wiring, wiring.without(gone))
-    assert plan.describe() == "2 of 3 blocks and 0 of 3 proxies stay, read at x1, x2"
+    assert (
+        plan.describe()
+        == "2 of 3 blocks and 0 of 3 proxies stay, read by the exits after blocks 1, 2"
+    )
     assert decide(WIRING, ALPHA, threshold=0.05, remove=0).describe() == (
         "3 of 3 blocks and 3 of 5 proxies stay"
     )

@@ -58,13 +58,15 @@ class Task:
 
 def images_of(task: Task) -> dict[str, dict[str, Any]]:
     """By part: how many images there are, how many of the smallest class, where they come from."""
-    found = {}
+    found, origins = {}, dict(task.origins)
+    if origins:
+        origins.setdefault("train", "what is left")
     for part in PARTS:
         labels = getattr(task, part).labels
         found[part] = {
             "images": len(labels),
             "smallest": int(np.bincount(labels, minlength=len(task.classes)).min()),
-            "from": task.origins.get(part, "as given"),
+            "from": origins.get(part, "as given"),
         }
     return found
 
@@ -201,9 +203,10 @@ def _find(data: str, data_dir: Path, out: Path | None, download: bool) -> ImageS
     folder = Path(data)
     if data and folder.is_dir():
         return read_arrow_set(folder) if is_arrow_set(folder) else read_folder(folder, out)
+    is_file = ", a file" if data and folder.is_file() else ""
     raise UserError(
-        f"data is {data!r}, expected 'digits', the path of an existing folder of images, or one of "
-        f"torchvision's {', '.join(SET_NAMES)}"
+        f"data is {data!r}{is_file}, expected 'digits', the path of an existing folder of images, "
+        f"or one of torchvision's {', '.join(SET_NAMES)}"
         f"{nearest(data.lower(), ['digits', *names])}"
     )
 

@@ -12,6 +12,7 @@ import yaml
 from nettailor.core import launch
 from nettailor.core.config import ROADS, STAGES, RunConfig, as_settings, flat, keys
 from nettailor.core.errors import NotFiniteError, PeerLostError, UserError, nearest
+from nettailor.core.faults import shown
 from nettailor.core.interruption import Interrupted, catch_signals
 from nettailor.core.memory import is_out_of_memory
 from nettailor.core.parser import as_called, as_flag, build_parser, command_of, short_names
@@ -126,10 +127,12 @@ def _unset(argv: list[str]) -> dict[str, Any]:
 
 
 def _set_all_epochs(settings: dict[str, Any], epochs: Any) -> None:
+    if type(epochs) is not int or epochs < 1:
+        raise UserError(f"--epochs {shown(epochs)}: must be a whole number ≥ 1")
     for stage in STAGES:
         set_key(settings, f"{stage}.epochs", epochs)
     warmup = settings["teacher"].get("warmup_epochs")
-    if type(epochs) is type(warmup) is int and warmup >= epochs >= 1:
+    if type(warmup) is int and warmup >= epochs:
         set_key(settings, "teacher.warmup_epochs", epochs - 1)
 
 

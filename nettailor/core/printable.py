@@ -1,4 +1,4 @@
-"""Text of unknown origin made fit to be shown: a file's or a class's name may hold anything."""
+"""Text made fit to be shown: a file's or a class's name may hold anything."""
 
 
 def printable(text: str) -> str:
@@ -9,3 +9,8 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def counted(number: int, name: str) -> str:
+    """Such as `1 epoch`, `2 epochs`."""
+    return f"{number:,} {name}{'s' * (number != 1)}"

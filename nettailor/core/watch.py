@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from nettailor.core import ranks
 from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
+from nettailor.core.printable import counted
 from nettailor.core.run_folder import RunFolder
 
 # (writer, epoch, network): further curves and pictures of an epoch
@@ -102,7 +103,7 @@ class StageWatcher(Watcher):
         self._since: tuple[int, float] | None = None
         if not self._timed and done < self._epochs:
             self._screen.say(
-                f"{self._stage}: {self._epochs} epochs of {self._steps} steps"
+                f"{self._stage}: {counted(self._epochs, 'epoch')} of {counted(self._steps, 'step')}"
                 + f", {done} of them done" * (done > 0)
             )
         self._bar = self._screen.start_stage(
