@@ -30,7 +30,7 @@ from nettailor.front import (
 from nettailor.network import load_network, save_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.descent import TRIED_ON, Descent
-from nettailor.prune.eliminate import first_blocks
+from nettailor.prune.eliminate import first_blocks, first_blocks_beside
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
@@ -68,31 +68,29 @@ class ByShrinking(Tailoring):
     def tailored(self, target: float) -> Tailored:
         """Shrink; then fine-tune the last size, or without a budget one that holds.
 
-        To a budget of FLOPs or parameters, as many first blocks stand beside the last size, since
-        fixed removal is at times the better cut: the better one is kept.
+        As many first blocks stand beside a size, since fixed removal is at times the better cut;
+        not where a budget is one of milliseconds, which goes by the network timed as a whole.
         """
         front = self.shrink(target)
         wiring, points = self._wiring, front.points
+        cost = partial(self._costs.of, wiring)
         if self.config.budget.given is not None:
-            candidates = keep_better(self, self._within_the_budget(points[0].plan(wiring)))
+            plans = [points[0].plan(wiring)]
+            if not self.config.budget.max_latency_ms:
+                first = first_blocks(wiring, cost, self._budget or 1.0)
+                plans += [first] if first and first.kept != plans[0].kept else []
+            candidates = keep_better(self, plans)
         else:
             losses = [point.loss for point in points]
             costs = [point.cost for point in points]
             order = in_order(costs, losses, self.config.student.gamma)
             plans = [points[i].plan(wiring) for i in order]
-            candidates = keep_first(self, plans, target)
+            rivals = first_blocks_beside(plans, wiring, cost)
+            candidates = keep_first(self, plans, target, rivals)
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
         points = [point._replace(finetuned=ends.get(point.name)) for point in points]
         write_front(self.folder.path, front._replace(points=points))
         return Tailored(candidates, front.seconds, {})
-
-    def _within_the_budget(self, last: PrunePlan) -> list[PrunePlan]:
-        """The last size, and as many first blocks where that is another network."""
-        if self.config.budget.max_latency_ms:
-            return [last]  # which was timed as a whole
-        cost = self._costs.of
-        first = first_blocks(self._wiring, partial(cost, self._wiring), self._budget or 1.0)
-        return [last] if first is None or first.kept == last.kept else [last, first]
 
     def start(self, plan: PrunePlan) -> Student:
         """The size as the student passed it; first blocks have the teacher's weights."""

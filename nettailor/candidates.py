@@ -1,5 +1,6 @@
 """Which cuts of a trained student are tried, in which order, and when it is enough."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import count, takewhile
 from typing import Protocol
@@ -64,29 +65,51 @@ def by_rank(
     return list(plans.values())
 
 
-def keep_first(bench: Bench, plans: Sequence[PrunePlan], target: float) -> list[Candidate]:
+def keep_first(
+    bench: Bench, plans: Sequence[PrunePlan], target: float, rivals: Sequence[PrunePlan] = ()
+) -> list[Candidate]:
     """Fine-tune cuts in their order until one reaches `target` per cent.
 
     Each stops as soon as it is known whether it reaches the target; the one that is kept, the first
     of the best where none does, is then fine-tuned to its end.
 
+    Args:
+        bench: fine-tunes.
+        plans: the cuts.
+        target: in %.
+        rivals: cuts of another kind, in their order. Where the first cut has not reached the target
+            after half of the epochs, and the first rival is better by then, they are tried instead.
+
     Returns those that were tried, the one that is kept first.
     """
-    tried: list[Candidate] = []
+    tried: dict[str, Candidate] = {}
+    half = -(-bench.epochs // 2)
 
     def enough(epoch: int, best: Scores) -> bool:
         return decided(epoch, bench.epochs, best.standing, target, best.error)
 
+    def finetune(plan: PrunePlan, epochs: int) -> Candidate:
+        if plan.name not in tried:
+            bench.say(f"{plan.name}: {plan.describe()}")
+        found = bench.finetune(plan, lambda epoch, best: epoch >= epochs or enough(epoch, best))
+        tried[plan.name] = found
+        return found
+
+    if rivals:
+        first = finetune(plans[0], half)
+        if not first.reached(target):
+            rival = finetune(rivals[0], half)
+            _tell(bench, first, f"beside {rival.scores.accuracy:.2f} % of {rival.name}")
+            if rival.best_of(half) > first.best_of(half):
+                plans = rivals
     for plan in plans:
-        bench.say(f"{plan.name}: {plan.describe()}")
-        tried.append(bench.finetune(plan, enough))
-        _tell(bench, tried[-1], tried[-1].verdict(target))
-        if tried[-1].reached(target):
-            chosen = tried[-1]
+        chosen = finetune(plan, bench.epochs)
+        _tell(bench, chosen, chosen.verdict(target))
+        if chosen.reached(target):
             break
     else:
-        chosen = max(tried, key=lambda candidate: candidate.scores.standing)
-    others = [candidate for candidate in tried if candidate is not chosen]
+        chosen = max(tried.values(), key=lambda candidate: candidate.scores.standing)
+    others = [candidate for candidate in tried.values() if candidate is not chosen]
     if not chosen.ended:
         chosen = bench.finetune(chosen.plan)
         _tell(bench, chosen, "kept")
@@ -116,7 +139,8 @@ def keep_better(bench: Bench, plans: Sequence[PrunePlan]) -> list[Candidate]:
 def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> list[int]:
     """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
 
-    The first has the least loss + γ cost, as the paper's loss weighs them. Then come dearer ones,
+    The first has the least loss + γ cost, as the paper's loss weighs them. Fine-tuning is taken to
+    bring a loss half of the way back, in its logarithm, to the least of all. Then come dearer ones,
     by steps that double, and the dearest last: where validation is too coarse to tell, not each is
     trained to its end. What saves less than 2 % is left out where others are left: the teacher is
     such a network already.
@@ -127,7 +151,8 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
         gamma: γ, nats for all of the backbone's cost.
     """
     leaner = [i for i, cost in enumerate(costs) if cost <= _SAVES] or range(len(costs))
-    first = min(leaner, key=lambda i: losses[i] + gamma * costs[i])
+    least = min(losses)
+    first = min(leaner, key=lambda i: math.sqrt(losses[i] * least) + gamma * costs[i])
     dearer = sorted((i for i in leaner if costs[i] > costs[first]), key=costs.__getitem__)
     steps = takewhile(lambda step: step < len(dearer) - 1, (2**k - 2 for k in count(1)))
     return [first, *(dearer[step] for step in steps), *dearer[-1:]]

@@ -1,6 +1,6 @@
 """From a network to one of the size of the task, in Python: routes, cuts, and all of it at once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from itertools import islice
@@ -22,7 +22,7 @@ from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, fit, run_or_temporary, seeded
 from nettailor.network import find_run, load_network
-from nettailor.prune.eliminate import first_blocks
+from nettailor.prune.eliminate import first_blocks, first_blocks_beside
 from nettailor.prune.fold import fold
 from nettailor.prune.importance import measured_on
 from nettailor.prune.plan import PrunePlan
@@ -207,47 +207,51 @@ def tailor(
             target=target if most == inf else None, precision=precision, run=folder,
             verbose=verbose,
         )  # fmt: skip
-        starts = {one.plan.name: (one.network, one.scores) for one in passed}
+        sizes = {one.plan.name: one.network for one in passed}
+
+        def start(plan: PrunePlan) -> Student:
+            if plan.name in sizes:
+                return deepcopy(sizes[plan.name])
+            with seeded(seed, "student"):
+                return remove(Student(teacher), plan)
+
         loss, epochs = TailorLoss(teacher).after_cut(), finetune_epochs or finetunes
-        bench = _Bench(starts, loss, train, epochs, judge)
+        bench, cost = _Bench(start, loss, train, epochs, judge), partial(shares.of, student.wiring)
         if most < inf:
             plans = [passed[-1].plan]
-            first = first_blocks(student.wiring, partial(shares.of, student.wiring), most)
-            if first is not None and first.kept != plans[0].kept:
-                with seeded(seed, "student"):
-                    cut_short = remove(Student(teacher), first)
-                starts[first.name] = cut_short, judge.of(_scores(cut_short, val_loader, device))
-                plans.append(first)
+            first = first_blocks(student.wiring, cost, most)
+            plans += [first] if first and first.kept != plans[0].kept else []
             kept, *_ = keep_better(bench, plans)
-            return fold(kept.network)
-        losses = [one.scores.loss for one in passed]
-        order = in_order([one.cost for one in passed], losses, gamma)
-        plans = [passed[i].plan for i in order]
-        kept, *_ = keep_first(bench, plans, target)
+        else:
+            losses = [one.scores.loss for one in passed]
+            order = in_order([one.cost for one in passed], losses, gamma)
+            plans = [passed[i].plan for i in order]
+            rivals = first_blocks_beside(plans, student.wiring, cost)
+            kept, *_ = keep_first(bench, plans, target, rivals)
         return fold(kept.network)
 
 
 class _Bench:
     """The `Bench` of a program's own loaders.
 
-    starts: by name of a cut, what it leaves and its scores. train: `fit` with what stages share.
+    start: what a cut leaves, before it is fine-tuned. train: `fit` with what stages share.
     """
 
     def __init__(
         self,
-        starts: Mapping[str, tuple[Student, Scores]],
+        start: Callable[[PrunePlan], Student],
         loss: TailorLoss,
         train: "partial[Fitted]",
         epochs: int,
         judge: Judge,
     ) -> None:
-        self._starts, self._loss, self._train = starts, loss, train
+        self._start, self._loss, self._train = start, loss, train
         self._judge, self.epochs = judge, epochs
 
     def finetune(self, plan: PrunePlan, stop: Stop | None = None) -> Candidate:
         """See `nettailor.candidates.Bench`."""
-        start, scores = self._starts[plan.name]
-        network = deepcopy(start)
+        network, given = self._start(plan), self._train.keywords
+        scores = self._judge.of(_scores(network, given["val_loader"], given["device"]))
         fitted = self._train(
             network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge,
             start=scores, stop=stop,

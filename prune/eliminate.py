@@ -113,3 +113,15 @@ def first_blocks(
                 if cost(route) <= most:
                     return PrunePlan.keeping(f"first-{count}", wiring, route)
     return None
+
+
+def first_blocks_beside(
+    plans: Sequence[PrunePlan], wiring: Wiring, cost: Callable[[Sequence[Path]], float]
+) -> list[PrunePlan]:
+    """As many first blocks as cost no more than each cut; none twice, and none that is a cut."""
+    found: dict[Wiring, PrunePlan] = {}
+    for plan in plans:
+        first = first_blocks(wiring, cost, cost(plan.kept.paths))
+        if first is not None and all(first.kept != other.kept for other in plans):
+            found.setdefault(first.kept, first)
+    return list(found.values())

@@ -119,10 +119,11 @@ class Track:
         found.plan = plan
         return found
 
-    def kept(self, target: float) -> list[str]:
-        """What was tried, in the order in which they are given; the leanest is the first."""
-        plans: Any = [Plan(name) for name in self.accuracies]
-        return [one.name for one in keep_first(self, plans, target)]
+    def kept(self, target: float, *rivals: str) -> list[str]:
+        """What was tried, the one that is kept first; the leanest is given first."""
+        plans: Any = [Plan(name) for name in self.accuracies if name not in rivals]
+        others: Any = [Plan(name) for name in rivals]
+        return [one.name for one in keep_first(self, plans, target, others)]
 
 
 def test_each_stops_when_it_is_decided_and_what_is_kept_goes_on() -> None:
@@ -138,6 +139,24 @@ def test_each_stops_when_it_is_decided_and_what_is_kept_goes_on() -> None:
         "b: before fine-tuning 0.00 %, after 2 epochs 91.00 %: within tolerance",
         "b: before fine-tuning 0.00 %, after 4 epochs 93.00 %: kept",
     ]
+
+
+def test_the_kind_whose_first_is_better_by_half_goes_on() -> None:
+    """Neither is trained further than the other before that is known."""
+    track = Track(a=[50, 70, 71, 72], b=[80, 80, 80, 80], x=[40, 71, 75, 75], y=[80, 91, 91, 91])
+    assert track.kept(90.0, "x", "y") == ["y", "a", "x"]
+    assert track.calls == [("a", 2), ("x", 2), ("x", 2), ("y", 2), ("y", 4)]
+    assert "a: before fine-tuning 0.00 %, after 2 epochs 70.00 %: beside 71.00 % of x" in track.said
+    track = Track(a=[50, 88, 89, 89], b=[80, 91, 91, 91], x=[40, 88, 99, 99], y=[99, 99, 99, 99])
+    assert track.kept(90.0, "x", "y") == ["b", "a", "x"]
+    assert track.calls == [("a", 2), ("x", 2), ("a", 4), ("b", 2), ("b", 4)]
+
+
+def test_what_reaches_by_half_has_no_rival() -> None:
+    track = Track(a=[50, 91, 91, 92], x=[99, 99, 99, 99])
+    assert track.kept(90.0, "x") == ["a"]
+    track = Track(a=[50, 80, 80, 80], b=[91, 91, 91, 92], x=[60, 92, 99, 99])
+    assert track.kept(90.0, "x") == ["x", "a"]
 
 
 def test_where_none_reaches_the_first_of_the_best_is_kept() -> None:
@@ -162,8 +181,10 @@ def test_of_two_the_better_one_after_half_of_the_epochs_is_kept() -> None:
 
 def test_loss_and_cost_are_weighed_and_then_dearer_ones_follow() -> None:
     costs, losses = [0.97, 0.5, 0.2, 0.1, 0.3], [0.1, 0.1, 0.2, 0.6, 0.15]
-    assert in_order(costs, losses, 0.3) == [4, 1, 0]  # 0.39, 0.25, 0.26, 0.63, 0.24
-    assert in_order(costs, losses, 1.0) == [2, 4, 0]  # 1.07, 0.6, 0.4, 0.7, 0.45
+    # after fine-tuning √(0.1 · loss), or 0.1, 0.1, 0.141, 0.245, 0.122
+    assert in_order(costs, losses, 0.1) == [1, 0]  # 0.197, 0.15, 0.161, 0.255, 0.152
+    assert in_order(costs, losses, 0.3) == [2, 4, 0]  # 0.391, 0.25, 0.201, 0.275, 0.212
+    assert in_order(costs, losses, 1.1) == [3, 2, 1, 0]  # 1.167, 0.65, 0.361, 0.355, 0.452
     assert in_order(costs, losses, 9.0) == [3, 2, 1, 0]
     assert in_order(costs, losses, 0.0) == [0]  # of equals the first
     many = [cost / 20 for cost in range(1, 20)]

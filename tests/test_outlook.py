@@ -49,7 +49,7 @@ def test_before_anything_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert dry(eliminate.main, out, *flags, capsys=capsys) == [
         *TASK,
         *taught,
-        "each run: 1 epochs, 2 steps",
+        "each run: 1 epoch, 2 steps",
         f"run folder: {task}/eliminated/{NAME}-stages1-seed0 (new)",
         f"run folder: {task}/eliminated/{NAME}-stages2-seed0 (new)",
         f"run folder: {task}/scratch/{NAME}-seed0 (new)",
