@@ -21,7 +21,7 @@ import argparse
 import time
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
+from pathlib import Path as Folder
 from typing import Any
 
 import torch
@@ -36,21 +36,27 @@ from nettailor.core.judge import Judge
 from nettailor.core.scores import Scores, classify
 from nettailor.core.weights import load_pretrained
 from nettailor.fitting import accelerator_for, seeded
-from nettailor.prune.choice import cheapest
+from nettailor.prune.choice import least_lost
 from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
-from nettailor.prune.shrink import DUST, WITHIN, Removal, Shrinking
+from nettailor.prune.shrink import Shrinking
 from nettailor.resolve import EPOCHS_TO_A_BUDGET
 from nettailor.shrinking import shrink
 from nettailor.student.costs import shares_of
+from nettailor.student.wiring import Path
 
 
-def by_chance(network: Shrinking, *_: Any) -> Removal | None:
-    """What goes is drawn, of all after which the budget can still be used up."""
-    aim = min(network.dearest_within(network.route), (1 - WITHIN) * float(network.least)) - DUST
-    fitting = [one for one in network.removals() if network.dearest_within(one.route) >= aim]
-    return fitting[int(torch.randint(len(fitting), ()))] if fitting else None
+def by_chance(network: Shrinking, _: Any, __: Any, target: float, goal: float) -> tuple[Path, ...]:
+    """What goes is drawn, of all that leaves four fifths of the budget or more."""
+    route = network.route
+    while network.cost_of(route) > target:
+        fitting = [one.route for one in network.removals(route)]
+        fitting = [one for one in fitting if network.cost_of(one) >= 0.8 * goal] or fitting
+        if not fitting:
+            break
+        route = fitting[int(torch.randint(len(fitting), ()))]
+    return route
 
 
 class Measured:
@@ -116,7 +122,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     measured = Measured(given, seed, EPOCHS_TO_A_BUDGET)
     teacher, epochs = measured.teacher, EPOCHS_TO_A_BUDGET
     for budget in given.budgets:
-        for name, choose in (("shrinks", cheapest), ("by chance", by_chance)):
+        for name, choose in (("shrinks", least_lost), ("by chance", by_chance)):
             started, student = time.process_time(), measured.grown()
             passed = shrink(student, teacher, max_flops=budget, choose=choose, **measured.how)
             seconds = time.process_time() - started
@@ -150,7 +156,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     """The images, and how long their teacher is trained."""
-    parser.add_argument("--images", type=Path)
+    parser.add_argument("--images", type=Folder)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument(
         "--counts", type=int, nargs=3, default=[900, 300, 1000],
@@ -165,7 +171,7 @@ def main() -> None:
     add_images(parser)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("docs/measured/selection"))
+    parser.add_argument("--out", type=Folder, default=Folder("docs/measured/selection"))
     given = parser.parse_args()
     name = "digits" if given.images is None else given.images.name
     seeds = of_each_seed(given, name, partial(measure, given))

@@ -125,6 +125,7 @@ class ByShrinking(Tailoring):
             self.session.accelerator,
             epochs=schedule.epochs,
             steps_per_epoch=loaders.train.steps_per_epoch,
+            far=most is not None,
         )
 
         def validate(module: nn.Module) -> Scores:

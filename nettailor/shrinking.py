@@ -22,7 +22,7 @@ from nettailor.core.judge import Judge
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, as_scores, classify
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, seeded
-from nettailor.prune.choice import Choice, cheapest
+from nettailor.prune.choice import Choice, least_lost
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
@@ -94,7 +94,7 @@ def shrink(
     run: Run | None = None,
     name: str = "student",
     verbose: bool = True,
-    choose: Choice = cheapest,
+    choose: Choice = least_lost,
 ) -> list[Snapshot]:
     """Train a student while its cost follows a falling target; what the loss feels least goes.
 
@@ -145,7 +145,7 @@ def shrink(
     loss, batches = ShrinkLoss(teacher, distill), LoaderEpochs(train_loader, seed)
     descent = Descent(
         shrinking, loss, islice(batches.epoch(0), TRIED_ON), accelerator,
-        epochs=epochs, steps_per_epoch=batches.steps_per_epoch, choose=choose,
+        epochs=epochs, steps_per_epoch=batches.steps_per_epoch, far=most < inf, choose=choose,
     )  # fmt: skip
     screen = Screen()
     screen.console.quiet = not verbose

@@ -1,4 +1,4 @@
-"""What goes next of a student that shrinks: what the loss misses least by its cost."""
+"""Where a student that shrinks goes: of the routes within a cost the one that loses least."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,74 +7,100 @@ import torch
 from torch import Tensor
 
 from nettailor.core.modes import training
-from nettailor.prune.shrink import DUST, WITHIN, Removal, Shrinking
+from nettailor.prune.routes import Routes
+from nettailor.prune.shrink import DUST, Shrinking
 from nettailor.prune.statistics import statistics_kept
-from nettailor.student.wiring import Path
+from nettailor.student.wiring import Path, Wiring
 
 Batches = Sequence[tuple[Tensor, Tensor, Tensor]]  # images, labels and the teacher's logits
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, the teacher's logits)
-Choice = Callable[[Shrinking, Batches, Loss, float], Removal | None]
+# (network, batches, loss, target, goal) -> a route
+Choice = Callable[[Shrinking, Batches, Loss, float, float], tuple[Path, ...]]
+
+_MOST = 1e6  # nats, of a block without which the loss is not a number
 
 
 @torch.no_grad()
-def cheapest(network: Shrinking, batches: Batches, loss: Loss, goal: float) -> Removal | None:
-    """What the loss rises least for, by the cost that it saves.
+def least_lost(
+    network: Shrinking, batches: Batches, loss: Loss, target: float, goal: float
+) -> tuple[Path, ...]:
+    """The route to go on with: as far as `target` on the way to the best one within `goal`.
 
-    What is saved beyond the goal counts for nothing: a large thing whose removal the network
-    would not get over is not taken for many small ones that it would, one after the other.
-    Nothing is taken after which what is left of `least` unused would have to be more than 2 %,
-    or more than it has to be anyway.
-
-    Exits are all tried. A block is tried anew while it is, as last tried, the cheapest thing of
-    all: the price of a block rises as others go (lazy greedy: Minoux, 1978).
+    To each end leads the route within the goal whose blocks that are gone raise the loss least, by
+    the sum of what each raises alone: an exact knapsack, which leaves as little unused as the costs
+    of blocks allow. All of these are tried as they are, and the one that loses least is the aim. On
+    the way to it the change goes first that raises the loss least by the cost that it saves. Where
+    another can be, no route is taken that could not shrink as far as the present one any more.
 
     Args:
         network: in which parts can go; what is found of the rise of each is noted there.
-        batches: images, labels and the teacher's logits.
+        batches: images, labels and the teacher's logits; blocks alone are tried on the first.
         loss: its mean over a batch; normalised by the statistics of each batch.
-        goal: the cost to be at soon, from `least` to less than the cost now.
+        target: what the route may cost.
+        goal: what the aim may cost, at most the target.
 
-    Returns None where nothing is left to take out.
+    Returns the leanest route where none is within the target.
     """
-    most = max(network.cost - goal, DUST)
-    aim = min(network.dearest_within(network.route), (1 - WITHIN) * float(network.least)) - DUST
-    paths, options = network.wiring.paths, network.removals()
+    route, paths = network.route, network.wiring.paths
     rises = dict(zip(paths, network.rises.tolist(), strict=True))
     with training(network), statistics_kept(network):
         passes = [network.nodes(images) for images, *_ in batches]
 
-        def lost(ends: Iterable[Tensor]) -> Tensor:
-            each = zip(ends, batches, strict=True)
-            return torch.stack([loss(x, *others) for x, (_, *others) in each]).mean()
+        def lost(way: Sequence[Path], on: int = len(passes)) -> float:
+            """Of a route, over some batches; what it shares with the present one is there."""
+            pairs = enumerate(zip(way, route, strict=False))
+            place = next((at for at, (new, old) in pairs if new != old), len(route) - 1)
+            ends = (network.on(nodes[place], way[place:]) for nodes in passes[:on])
+            return mean(zip(ends, batches, strict=False))
 
-        now = lost(nodes[-1] for nodes in passes)
+        def mean(ends: Iterable[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]) -> float:
+            return float(torch.stack([loss(end, *others) for end, (_, *others) in ends]).mean())
 
-        def measure(one: Removal) -> None:
-            ends = (network.on(nodes[one.place], one.route[one.place :]) for nodes in passes)
-            rises[one.path] = float(lost(ends) - now)
-
-        def price(one: Removal) -> float:
-            rise = rises[one.path]  # where the loss is not a number, nothing is known for it
-            return math.inf if math.isnan(rise) else max(rise, 0.0) / min(one.saved, most)
-
-        tried = {
-            one.path for one in options if one.path.kind != "block" or math.isnan(rises[one.path])
-        }
-        for one in options:
-            if one.path in tried:
-                measure(one)
-        left, fitting = list(options), set[Path]()
-        found = None
-        while left and found is None:
-            best = min(left, key=price)
-            path = best.path
-            if path not in fitting and network.dearest_within(best.route) < aim:
-                left.remove(best)
-            elif path in tried:
-                found = best
-            else:
-                measure(best)
-                tried.add(path)
-                fitting.add(path)
+        now = lost(route), lost(route, on=1)
+        for one in network.removals():
+            if one.path.kind == "block":
+                rises[one.path] = lost(one.route, on=1) - now[1]
+        within = [way for end in network.ends if (way := _to(network, end, rises, goal))]
+        least = max(network.leanest, float(network.least)) + DUST
+        aims = [one for one in within if network.cost_of(network.leanest_of(one)) <= least]
+        aims = aims or within
+        losses = [_or_inf(lost(way)) for way in aims]
+        aim = aims[losses.index(min(losses))] if aims else network.leanest_of(route)
+        if aim[-1] != route[-1]:
+            rises[aim[-1]] = lost(network.to_end(aim[-1], route)) - now[0]
     network.rises.copy_(torch.tensor([rises[path] for path in paths]))
-    return found or min(options, key=lambda one: one.saved, default=None)
+    while network.cost_of(route) > target > goal:
+        steps = [one for one in network.removals(route) if _leads_to(aim, one.path)]
+        if not steps:
+            return aim
+        route = min(steps, key=lambda one: max(_or_inf(rises[one.path]), 0) / one.saved).route
+    return route if target > goal else aim
+
+
+def _to(
+    network: Shrinking, end: Path, rises: dict[Path, float], most: float
+) -> tuple[Path, ...] | None:
+    """The route to an end within a cost whose blocks that are gone raise the loss least."""
+    blocks = {path.target: path for path in network.route if path.kind == "block"}
+    before = [path for path in network.route[:-1] if path.target <= end.source]
+    identities = [path for node, path in network.identities.items() if node <= end.source]
+    left = Wiring(network.wiring.depth, tuple(dict.fromkeys([*before, *identities, end])))
+    value = [
+        -min(max(_or_inf(rises[blocks[path.target]]), 0) + DUST, _MOST)
+        if path.kind == "identity" and path.target in blocks
+        else 0.0
+        for path in left.paths
+    ]
+    cost = [network.cost_of_path(path) for path in left.paths]
+    found = Routes(left, value, cost, fixed=network.shares.fixed).best(most)
+    return None if found is None else found.paths
+
+
+def _leads_to(aim: Sequence[Path], change: Path) -> bool:
+    """Whether a change, a block that goes or another end, is one towards a route."""
+    return change not in aim if change.kind == "block" else change == aim[-1]
+
+
+def _or_inf(value: float) -> float:
+    """What is not a number counts as the worst: nothing is known of it."""
+    return math.inf if math.isnan(value) else value

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from nettailor.core.memory import room_for
 from nettailor.core.ranks import from_main
-from nettailor.prune.choice import Choice, cheapest
-from nettailor.prune.shrink import Removal, Shrinking
+from nettailor.prune.choice import Choice, least_lost
+from nettailor.prune.shrink import Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.student.wiring import Path
 
 TRIED_ON = 3  # batches that removals are tried on
-_FROM, _TO = 0.08, 0.9  # of the steps: where the target begins to fall, and where it has fallen
-_SOON = 0.1  # of the steps: how far ahead a removal's saving counts
+_FROM, _TO = 0.25, 0.9  # of the steps: where the target begins to fall, and where it has fallen
 _DROPPED = 0.1  # the probability that a step of an epoch's first half leaves a block out
 
 
@@ -24,10 +24,10 @@ class Descent:
     """Takes parts out of a network before steps at which it costs more than its target.
 
     The target is c (m / c)^f for a network that costs c, 1 where it has no adapters, and a least
-    cost of m, where f rises from 0 to 1 between 8 % and 90 % of the steps. At the beginning, the
-    first quarter and the middle of an epoch, while the network costs more, the part goes that the
-    loss misses least by its cost. In the second half the network gets over it: what an epoch leaves
-    can be kept. In the last epoch's middle the target is m.
+    cost of m, where f rises from 0 to 1 between a quarter and 90 % of the steps. In the middle of
+    an epoch, where the network costs more, parts go: on the way to the route within m that loses
+    least, or, where `far` is not set, to the one within the target. In the second half the network
+    gets over it: what an epoch leaves can be kept. In the last epoch's middle the target is m.
 
     In the first half a step leaves each block out that an identity can stand in for with a
     probability of 0.1 (stochastic depth: Huang and others, 2016; LayerDrop: Fan, Grave and Joulin,
@@ -49,7 +49,8 @@ class Descent:
         *,
         epochs: int,
         steps_per_epoch: int,
-        choose: Choice = cheapest,
+        far: bool = False,
+        choose: Choice = least_lost,
     ) -> None:
         """
         Args:
@@ -58,9 +59,10 @@ class Descent:
             batches: images (B, C, S, S) and labels (B,) that removals are tried on.
             accelerator: says where, and in which precision.
             epochs, steps_per_epoch: of the training.
-            choose: what goes next.
+            far: aim at a route within the least cost from the beginning, since no other is wanted.
+            choose: where it goes.
         """
-        self.network, self._loss, self._choose = network, loss, choose
+        self.network, self._loss, self._far, self._choose = network, loss, far, choose
         self._accelerator, self._whole = accelerator, network.cost
         self._steps, self._of_epoch = epochs * steps_per_epoch, steps_per_epoch
         self._shrinks: bool | None = None
@@ -83,11 +85,10 @@ class Descent:
         """
         last, went = step + 1 == self._steps, bool(self.network.dropped)
         self.network.dropped = frozenset()
-        quarter, half = self._of_epoch // 4, self._of_epoch // 2
-        if step % self._of_epoch in (0, quarter, half) or last:
+        half = self._of_epoch // 2
+        if step % self._of_epoch == half or last:
             final = step >= self._steps - self._of_epoch + half
-            done = 1.0 if final else step / self._steps
-            went |= self.reach(self.target(done), soon=self.target(done + _SOON))
+            went |= self.reach(self.target(1.0 if final else step / self._steps))
             self._shrinks = None
         if self._shrinks is None:  # asked seldom: the buffer waits for the device
             self._shrinks = self.network.cost > float(self.network.least)
@@ -97,21 +98,18 @@ class Descent:
             self.network.dropped, went = frozenset(nodes), True
         return self.network.settle() or went
 
-    def reach(self, target: float, *, soon: float | None = None) -> bool:
-        """Take out parts until the network costs no more than a target; whether anything went.
-
-        soon: the target of some steps later: what is saved beyond it counts for nothing.
-        """
-        went = False
-        while self.network.cost > target:
-            found = from_main(partial(self._next, target if soon is None else soon))
-            if found is None:
-                break
-            self.network.take(found.route)
-            went = True
+    def reach(self, target: float) -> bool:
+        """Take out parts until the network costs no more than a target; whether anything went."""
+        if self.network.cost <= target:
+            return False
+        goal = min(float(self.network.least), target) if self._far else target
+        route = from_main(partial(self._next, target, goal))
+        went: bool = route != self.network.route
+        if went:
+            self.network.take(route)
         return went
 
-    def _next(self, goal: float) -> Removal | None:
+    def _next(self, target: float, goal: float) -> tuple[Path, ...]:
         size = len(self._batches[0][0])
         with self._accelerator.autocast(), room_for(size, "trying what can go"):
-            return self._choose(self.network, self._batches, self._loss.of, goal)
+            return self._choose(self.network, self._batches, self._loss.of, target, goal)

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
-from nettailor.prune.routes import Routes
 from nettailor.prune.statistics import Momenta
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
-from nettailor.student.wiring import Path, Wiring
+from nettailor.student.wiring import Path
 
 WITHIN = 0.02  # a budget is met when the cost is no more than this part of it below
 DUST = 1e-4  # of the backbone's cost: what is no saving
@@ -85,10 +84,10 @@ class Shrinking(nn.Module):
             for end in paths
             if end.kind in ("head", "exit")
         }
-        self._identities = {path.target: path for path in self.wiring.of_kind("identity")}
+        self.identities = {path.target: path for path in self.wiring.of_kind("identity")}
         # of the ends that are leaner whatever is kept before them, the dearest one is enough
         below = [cost for cost in dearest.values() if cost < least]
-        self._ends = [end for end, cost in dearest.items() if cost >= max(below, default=0.0)]
+        self.ends = [end for end, cost in dearest.items() if cost >= max(below, default=0.0)]
 
     @property
     def route(self) -> tuple[Path, ...]:
@@ -147,11 +146,22 @@ class Shrinking(nn.Module):
     @property
     def leanest(self) -> float:
         """What it costs when all is taken out that can be."""
-        blocks = [one for one in self.wiring.of_kind("block") if one.target not in self._identities]
-        return min(
-            self.cost_of([*(one for one in blocks if one.target <= end.source), end])
-            for end in self._ends
-        )
+        return self.cost_of(self.leanest_of(self.route))
+
+    def leanest_of(self, route: tuple[Path, ...]) -> tuple[Path, ...]:
+        """What is left of a route when all is taken out that can be."""
+        ways = [route, *self.other_ends(route).values()]
+        bare = [
+            tuple(
+                self.identities.get(one.target, one) if one.kind == "block" else one for one in way
+            )
+            for way in ways
+        ]
+        return min(bare, key=self.cost_of)
+
+    def cost_of_path(self, path: Path) -> float:
+        """A share of the backbone's."""
+        return self._cost[path]
 
     def other_ends(self, route: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
         """By each end that would be a saving, a route as far as that.
@@ -159,7 +169,7 @@ class Shrinking(nn.Module):
         What is none now will be none whatever else goes: less is left then that could be saved.
         """
         most = self.cost_of(route) - DUST
-        ways = {end: self.to_end(end, route) for end in self._ends if end != route[-1]}
+        ways = {end: self.to_end(end, route) for end in self.ends if end != route[-1]}
         return {end: way for end, way in ways.items() if way and self.cost_of(way) < most}
 
     def to_end(self, end: Path, route: Sequence[Path]) -> tuple[Path, ...]:
@@ -169,9 +179,9 @@ class Shrinking(nn.Module):
         """
         way = route[:-1][: end.source]
         further = range(len(way) + 1, end.source + 1)
-        if any(node not in self._identities for node in further):
+        if any(node not in self.identities for node in further):
             return ()
-        return (*way, *(self._identities[node] for node in further), end)
+        return (*way, *(self.identities[node] for node in further), end)
 
     def path_weights(self) -> Tensor:
         """(paths,) in the wiring's order: 1 on the route, 0 beside it."""
@@ -194,7 +204,7 @@ class Shrinking(nn.Module):
         nodes: list[Tensor] = [self.student.stem(images)]
         for path in self.route:
             if self.training and path.kind == "block" and path.target in self.dropped:
-                path = self._identities[path.target]
+                path = self.identities[path.target]
             nodes.append(self.student.step(path, nodes[-1]))
         return nodes
 
@@ -208,15 +218,16 @@ class Shrinking(nn.Module):
     def skippable(self) -> list[int]:
         """The nodes of the route whose blocks an identity can stand in for, in order."""
         blocks = (path.target for path in self.route if path.kind == "block")
-        return [node for node in blocks if node in self._identities]
+        return [node for node in blocks if node in self.identities]
 
-    def removals(self) -> list[Removal]:
-        """All that can be taken out and saves something."""
-        route, cost, skippable = self.route, self.cost, self.skippable
+    def removals(self, route: tuple[Path, ...] | None = None) -> list[Removal]:
+        """All that can be taken out of a route, None for the present one, and saves something."""
+        route = self.route if route is None else route
+        cost = self.cost_of(route)
         ways = [
-            (path, place, (*route[:place], self._identities[path.target], *route[place + 1 :]))
+            (path, place, (*route[:place], self.identities[path.target], *route[place + 1 :]))
             for place, path in enumerate(route)
-            if path.target in skippable
+            if path.kind == "block" and path.target in self.identities
         ]
         ways += [
             (end, min(end.source, len(route) - 1), way)
@@ -229,15 +240,3 @@ class Shrinking(nn.Module):
         """Nats for all of the backbone's cost, as last tried; NaN where it never was."""
         rise = float(self.rises[self.wiring.paths.index(removal.path)])
         return max(rise, 0.0) / removal.saved
-
-    def dearest_within(self, route: Sequence[Path]) -> float:
-        """The highest cost up to `least` of what a route can still shrink to; 0 where none is."""
-        whole = self.cost_of(route)
-        if whole <= float(self.least):
-            return whole
-        blocks = [one for one in route if one.kind == "block"]
-        paths = (*blocks, *self._identities.values(), route[-1], *self.other_ends(route))
-        wiring = Wiring(self.wiring.depth, paths)
-        cost = [self._cost[one] for one in wiring.paths]
-        found = Routes(wiring, cost, cost, fixed=self.shares.fixed).best(float(self.least))
-        return 0.0 if found is None else found.cost

@@ -39,7 +39,7 @@ def test_follows_the_target(budget):
         assert after.cost <= one.cost + 1e-9
     assert first[-1].cost <= 1.02 * least
     for number, one in enumerate(first[:-1], 1):
-        part = ((4 * number - 2) / 20 - 0.08) / 0.82  # the last look at its cost
+        part = ((4 * number - 2) / 20 - 0.25) / 0.65  # the last look at its cost
         assert one.cost <= max(exp(max(part, 0) * log(least)), 1.02 * least) + 1e-9
     small = first[-1].network
     assert all(len(group) <= 1 for group in small.wiring.incoming)
