@@ -13,10 +13,7 @@ from nettailor.tailoring import grow_student
 
 
 def check_budget(session: Session, costs: PathCosts) -> None:
-    """Raise UserError, before anything is trained, for a budget that no route meets.
-
-    Where the dearest within it costs more than 2 % less, that is said.
-    """
+    """Raise UserError for a budget that no route keeps, or that the whole backbone is far below."""
     config = session.config
     if config.budget.given is None:
         return
@@ -30,20 +27,13 @@ def check_budget(session: Session, costs: PathCosts) -> None:
     in_ms = config.budget.max_latency_ms is not None
     unit, name = (shares.whole, " ms") if in_ms else (1.0, " of the backbone's")
     found, (leanest, dearest) = routes.best(most), routes.reach()
-    wanted = f"{(1 - WITHIN) * most * unit:.4g} to {most * unit:.4g}{name}"
     if found is None or (1 - WITHIN) * most > dearest:
         # a budget may be up to 2 % above what is there: three digits, rounded up
         lowest, highest = (f"{cost * unit * 1.005:.3g}" for cost in (leanest, dearest))
-        if found is None:
-            wanted = f"{most * unit:.4g}{name} or less"
+        side = "as much as" if found else "no more than"
         raise UserError(
-            f"no network of this backbone costs {wanted}: give a budget from {lowest} to "
-            f"{highest}{name}"
-        )
-    if found.cost < (1 - WITHIN) * most:
-        session.screen.say(
-            f"no network of this backbone costs {wanted}: the dearest within the budget costs "
-            f"{found.cost * unit:.4g}"
+            f"no network of this backbone costs {side} {most * unit:.4g}{name}: give a budget from "
+            f"{lowest} to {highest}{name}"
         )
 
 

