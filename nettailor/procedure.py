@@ -149,8 +149,9 @@ def tailor(
 
     With a budget that is the last size, or as many first blocks as the budget allows: which of both
     is better on validation after half of the fine-tuning. Without one it is the size of the least
-    loss + γ cost, or a dearer one that is within tolerance of the teacher, all on validation and
-    chance allowed for (`core.judge.margin`).
+    loss + γ cost as fine-tuning is thought to leave it, as many first blocks, or a dearer one of
+    the better kind that is within tolerance of the teacher, all on validation and chance allowed
+    for (`core.judge.margin`).
 
     Args:
         network: a `Backbone`, or what one can be made of; it stays as it is.

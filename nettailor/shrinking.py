@@ -96,12 +96,12 @@ def shrink(
     verbose: bool = True,
     choose: Choice = least_lost,
 ) -> list[Snapshot]:
-    """Train a student while its cost follows a falling target; what the loss feels least goes.
+    """Train a student while its cost follows a falling target, by the routes that lose least.
 
-    The target is m^f for a budget of m, where f rises from 0 to 1 between 8 % and 90 % of the
-    steps. In the first half of an epoch, while the route costs more, that goes, a block or all
-    behind an exit, whose removal raises the loss on three batches least by the cost that it saves
-    (`nettailor.prune.descent`). The learning rate stays where it is: fine-tune the size that is
+    The target is m^f for a budget of m, where f rises from 0 to 1 between 25 % and 90 % of the
+    steps. In the middle of an epoch, where the route costs more, parts go on the way to the route
+    within the budget, or without one within the target, that loses least on three batches
+    (`nettailor.prune.choice`). The learning rate stays where it is: fine-tune the size that is
     taken by `fit` and `TailorLoss.after_cut`.
 
     Args:
@@ -118,11 +118,10 @@ def shrink(
             validation, or, where it was never that good, below its own best; None: never.
         judge, seed, device, precision, run, verbose: as for `fit`.
         name: of this call in the run.
-        choose: what goes next.
+        choose: where it goes.
 
     Returns:
-        A snapshot an epoch, the dearest first. With a budget the last one keeps it, and leaves 2 %
-        of it unused at most where the costs of blocks and exits allow it.
+        A snapshot an epoch, the dearest first. With a budget the last one keeps it.
 
     Raises:
         UserError: a budget that no route meets, or a student with proxies.

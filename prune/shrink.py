@@ -22,12 +22,10 @@ class Removal(NamedTuple):
     """One thing that can be taken out.
 
     path: a block, or where all behind a node goes, the exit or head that the route then ends in.
-    place: in the route, of the first path that is new. route: what is left. saved: share of the
-    backbone's cost.
+    route: what is left. saved: share of the backbone's cost.
     """
 
     path: Path
-    place: int
     route: tuple[Path, ...]
     saved: float
 
@@ -224,16 +222,12 @@ class Shrinking(nn.Module):
         """All that can be taken out of a route, None for the present one, and saves something."""
         route = self.route if route is None else route
         cost = self.cost_of(route)
-        ways = [
-            (path, place, (*route[:place], self.identities[path.target], *route[place + 1 :]))
-            for place, path in enumerate(route)
-            if path.kind == "block" and path.target in self.identities
-        ]
-        ways += [
-            (end, min(end.source, len(route) - 1), way)
-            for end, way in self.other_ends(route).items()
-        ]
-        found = [Removal(*way, cost - self.cost_of(way[-1])) for way in ways]
+        ways = {
+            gone: tuple(self.identities[one.target] if one == gone else one for one in route)
+            for gone in route
+            if gone.kind == "block" and gone.target in self.identities
+        } | self.other_ends(route)
+        found = [Removal(path, way, cost - self.cost_of(way)) for path, way in ways.items()]
         return [one for one in found if one.saved > DUST]
 
     def price(self, removal: Removal) -> float:
