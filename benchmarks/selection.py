@@ -11,7 +11,7 @@ these are trained as `nt.tailor` trains, each for as many epochs:
 - tailored: the better of the two on validation after half of the fine-tuning, as `nt.tailor` keeps;
 - by chance: as the first, with what goes drawn by chance;
 - mixture: the best route of a student whose paths mixed, once for all budgets;
-- front: the dearest size within the budget that the student passed which shrank to the least one.
+- front: the dearest size within the budget that a student passed which shrank without one.
 
 Each keeps its best epoch on validation; the test is read once, at the end. Finished seeds are read
 from `--out`.
@@ -60,13 +60,10 @@ def by_chance(network: Shrinking, _: Any, __: Any, target: float, goal: float) -
 
 
 class Measured:
-    """The networks of one seed: trained, and a row for each.
+    """The networks of one seed: trained, and a row for each."""
 
-    epochs: of a student and of its fine-tuning.
-    """
-
-    def __init__(self, given: argparse.Namespace, seed: int, epochs: tuple[int, int]) -> None:
-        self.size, self.seed, self.epochs, self.rows = given.size, seed, epochs, Rows()
+    def __init__(self, given: argparse.Namespace, seed: int) -> None:
+        self.size, self.seed, self.rows = given.size, seed, Rows()
         (train, val, test), classes = loaders(
             given.images, given.counts, size=given.size, batch=64, seed=seed
         )
@@ -87,17 +84,13 @@ class Measured:
         """Multiply-adds of an image."""
         return module_flops(deepcopy(network), (3, self.size, self.size))
 
-    def add(
-        self, name: str, network: nn.Module, seconds: float, before: Scores | None = None
-    ) -> None:
-        """A row of a network as it stands; before: as it stood before fine-tuning."""
+    def add(self, name: str, network: nn.Module, seconds: float) -> None:
+        """A row of a network as it stands."""
         blocks = network.wiring.of_kind("block") if isinstance(network, nt.Student) else ()
         scores = {split: self.scores(network, split) for split in self.splits}
-        before = before or scores["val"]
         self.rows.append(
             {"network": name, "flops": self.flops(network) / self.flops(self.teacher)}
             | {split: one.accuracy for split, one in scores.items()}
-            | {"loss": scores["val"].loss, "loss_before": before.loss, "before": before.accuracy}
             | {"seconds": seconds, "blocks": [one.target for one in blocks]}
         )
         print(self.rows[-1], flush=True)
@@ -109,17 +102,17 @@ class Measured:
 
     def finish(self, name: str, start: nt.Student, seconds: float, plan: PrunePlan) -> Candidate:
         """Fine-tune a copy of what a plan left; a row of it."""
-        started, network, epochs = time.process_time(), deepcopy(start), self.epochs[1]
+        started, network, epochs = time.process_time(), deepcopy(start), EPOCHS_TO_A_BUDGET[1]
         before = self.how["judge"].of(self.scores(network, "val"))
         loss = nt.TailorLoss(self.teacher).after_cut()
         fitted = nt.fit(network, loss, epochs=epochs, start=before, **self.how)
-        self.add(name, network, seconds + time.process_time() - started, before)
+        self.add(name, network, seconds + time.process_time() - started)
         return Candidate(plan, network, before, fitted, epochs)
 
 
 def measure(given: argparse.Namespace, seed: int) -> Rows:
     """A row for the teacher, and for each budget one of each way."""
-    measured = Measured(given, seed, EPOCHS_TO_A_BUDGET)
+    measured = Measured(given, seed)
     teacher, epochs = measured.teacher, EPOCHS_TO_A_BUDGET
     for budget in given.budgets:
         for name, choose in (("shrinks", least_lost), ("by chance", by_chance)):
@@ -139,10 +132,12 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
             kept = max((found, rival), key=lambda one: one.best_of(half))
             row = measured.rows[-1 if kept is rival else -2]
             measured.rows.append({**row, "network": f"tailored, {budget:g}"})
-            if budget == min(given.budgets):
-                for most in (one for one in given.budgets if one > budget):
-                    size = next(one for one in passed if one.cost <= most)
-                    measured.finish(f"front, {most:g}", size.network, seconds, size.plan)
+    started = time.process_time()
+    passed = shrink(measured.grown(), teacher, **measured.how)
+    seconds = time.process_time() - started
+    for budget in given.budgets:
+        size = next((one for one in passed if one.cost <= budget), passed[-1])
+        measured.finish(f"front, {budget:g}", size.network, seconds, size.plan)
     started, student = time.process_time(), measured.grown()
     train = measured.how["train_loader"]
     nt.fit(student, nt.TailorLoss(teacher), epochs=epochs[0], **measured.how)
@@ -154,8 +149,9 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     return measured.rows
 
 
-def add_images(parser: argparse.ArgumentParser) -> None:
-    """The images, and how long their teacher is trained."""
+def main() -> None:
+    """Measure every seed, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Folder)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument(
@@ -163,12 +159,6 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         help="images to train on, to validate on, and at most to test on",
     )  # fmt: skip
     parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
-
-
-def main() -> None:
-    """Measure every seed, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_images(parser)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Folder, default=Folder("docs/measured/selection"))
