@@ -17,6 +17,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits, labels, the teache
 # (network, batches, loss, target, goal) -> a route
 Choice = Callable[[Shrinking, Batches, Loss, float, float], tuple[Path, ...]]
 
+_USED = 0.8  # of a goal, by an aim
 _MOST = 1e6  # nats, of a block without which the loss is not a number
 
 
@@ -29,8 +30,11 @@ def least_lost(
     To each end leads the route within the goal whose blocks that are gone raise the loss least, by
     the sum of what each raises alone: an exact knapsack, which leaves as little unused as the costs
     of blocks allow. All of these are tried as they are, and the one that loses least is the aim. On
-    the way to it the change goes first that raises the loss least by the cost that it saves. Where
-    another can be, no route is taken that could not shrink as far as the present one any more.
+    the way to it the change goes first that raises the loss least by the cost that it saves.
+
+    Where others can be, no route is an aim that could not shrink as far as the present one any
+    more, that ends in an exit of the first quarter of the backbone, or that leaves more than a
+    fifth of the goal unused: straight after a cut such short ones lose least, and then learn least.
 
     Args:
         network: in which parts can go; what is found of the rise of each is noted there.
@@ -60,10 +64,9 @@ def least_lost(
         for one in network.removals():
             if one.path.kind == "block":
                 rises[one.path] = lost(one.route, on=1) - now[1]
-        within = [way for end in network.ends if (way := _to(network, end, rises, goal))]
-        least = max(network.leanest, float(network.least)) + DUST
-        aims = [one for one in within if network.cost_of(network.leanest_of(one)) <= least]
-        aims = aims or within
+        aims = [way for end in network.ends if (way := _to(network, end, rises, goal))]
+        for fits in _wanted(network, goal):
+            aims = [one for one in aims if fits(one)] or aims
         losses = [_or_inf(lost(way)) for way in aims]
         aim = aims[losses.index(min(losses))] if aims else network.leanest_of(route)
         if aim[-1] != route[-1]:
@@ -94,6 +97,17 @@ def _to(
     cost = [network.cost_of_path(path) for path in left.paths]
     found = Routes(left, value, cost, fixed=network.shares.fixed).best(most)
     return None if found is None else found.paths
+
+
+def _wanted(network: Shrinking, goal: float) -> list[Callable[[tuple[Path, ...]], bool]]:
+    """What an aim should be, where it can be; what comes first counts most."""
+    least = max(network.leanest, float(network.least)) + DUST
+    blocks = network.wiring.depth - 1
+    return [
+        lambda route: network.cost_of(network.leanest_of(route)) <= least,
+        lambda route: route[-1].source >= blocks / 4,
+        lambda route: network.cost_of(route) >= _USED * goal,
+    ]
 
 
 def _leads_to(aim: Sequence[Path], change: Path) -> bool:
