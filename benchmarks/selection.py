@@ -4,10 +4,11 @@
 
 For each seed images (scikit-learn's digits where none are given) are drawn to train, validate and
 test on, and tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs
-these are trained as `nt.tailor` trains, each for as many epochs:
+these are trained as `nt.tailor` trains:
 
 - shrinks: what `nt.shrink` ends with;
-- first blocks: as many as the budget allows, with the teacher's weights and an exit;
+- first blocks: as many as the budget allows, with the teacher's weights and an exit, fine-tuned as
+  long as the others, and as long as all of a student's training takes;
 - tailored: the better of the two on validation after half of the fine-tuning, as `nt.tailor` keeps;
 - by chance: as the first, with what goes drawn by chance;
 - mixture: the best route of a student whose paths mixed, once for all budgets;
@@ -100,9 +101,16 @@ class Measured:
         with seeded(self.seed, "student"):
             return nt.Student(self.teacher)
 
-    def finish(self, name: str, start: nt.Student, seconds: float, plan: PrunePlan) -> Candidate:
+    def finish(
+        self,
+        name: str,
+        start: nt.Student,
+        seconds: float,
+        plan: PrunePlan,
+        epochs: int = EPOCHS_TO_A_BUDGET[1],
+    ) -> Candidate:
         """Fine-tune a copy of what a plan left; a row of it."""
-        started, network, epochs = time.process_time(), deepcopy(start), EPOCHS_TO_A_BUDGET[1]
+        started, network = time.process_time(), deepcopy(start)
         before = self.how["judge"].of(self.scores(network, "val"))
         loss = nt.TailorLoss(self.teacher).after_cut()
         fitted = nt.fit(network, loss, epochs=epochs, start=before, **self.how)
@@ -132,6 +140,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
             kept = max((found, rival), key=lambda one: one.best_of(half))
             row = measured.rows[-1 if kept is rival else -2]
             measured.rows.append({**row, "network": f"tailored, {budget:g}"})
+            measured.finish(f"first blocks, longer, {budget:g}", start, 0, first, sum(epochs))
     started = time.process_time()
     passed = shrink(measured.grown(), teacher, **measured.how)
     seconds = time.process_time() - started
