@@ -154,7 +154,7 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
     least = min(losses)
     first = min(leaner, key=lambda i: math.sqrt(losses[i] * least) + gamma * costs[i])
     dearer = sorted((i for i in leaner if costs[i] > costs[first]), key=costs.__getitem__)
-    steps = takewhile(lambda step: step < len(dearer) - 1, (2**k - 2 for k in count(1)))
+    steps = takewhile(lambda step: step < len(dearer) - 1, (2**k - 1 for k in count()))
     return [first, *(dearer[step] for step in steps), *dearer[-1:]]
 
 

@@ -160,8 +160,9 @@ def test_folders_that_make_no_task(tmp_path, counts, message):
     [
         *(
             (data, f"data is '{data}', expected 'digits', the path of an existing fol")
-            for data in ("", "missing/folder", "set.zip")
+            for data in ("", "missing/folder")
         ),
+        ("set.zip", "data is 'set.zip', a file, expected 'digits', the path of an existing"),
         ("Fashion-MNIST", "torchvision's MNIST, .*did you mean .*'fashionmnist'"),
         ("cifar11", "torchvision's MNIST, .*did you mean .*'cifar10'"),
         ("digit", "torchvision's MNIST, .*did you mean .*'digits'"),
