@@ -183,7 +183,7 @@ def test_loss_and_cost_are_weighed_and_then_dearer_ones_follow() -> None:
     costs, losses = [0.97, 0.5, 0.2, 0.1, 0.3], [0.1, 0.1, 0.2, 0.6, 0.15]
     # after fine-tuning √(0.1 · loss), or 0.1, 0.1, 0.141, 0.245, 0.122
     assert in_order(costs, losses, 0.1) == [1, 0]  # 0.197, 0.15, 0.161, 0.255, 0.152
-    assert in_order(costs, losses, 0.3) == [2, 4, 0]  # 0.391, 0.25, 0.201, 0.275, 0.212
+    assert in_order(costs, losses, 0.3) == [2, 4, 1, 0]  # 0.391, 0.25, 0.201, 0.275, 0.212
     assert in_order(costs, losses, 1.1) == [3, 2, 4, 0]  # 1.167, 0.65, 0.361, 0.355, 0.452
     assert in_order(costs, losses, 9.0) == [3, 2, 4, 0]
     assert in_order(costs, losses, 0.0) == [0]  # of equals the first
