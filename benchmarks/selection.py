@@ -1,6 +1,6 @@
 """Networks of equal FLOPs: a student that shrank, first blocks, chance, a mixture, one front.
 
-    python benchmarks/selection.py --images FLOWERS --size 64 --out docs/measured/selection
+    python benchmarks/selection.py --images FLOWERS --size 64 --out runs/selection
 
 For each seed images (scikit-learn's digits where none are given) are drawn to train, validate and
 test on, and tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs
@@ -22,7 +22,7 @@ import argparse
 import time
 from copy import deepcopy
 from functools import partial
-from pathlib import Path as Folder
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,10 +45,10 @@ from nettailor.prune.shrink import Shrinking
 from nettailor.resolve import EPOCHS_TO_A_BUDGET
 from nettailor.shrinking import shrink
 from nettailor.student.costs import shares_of
-from nettailor.student.wiring import Path
+from nettailor.student.wiring import Path as Way
 
 
-def by_chance(network: Shrinking, _: Any, __: Any, target: float, goal: float) -> tuple[Path, ...]:
+def by_chance(network: Shrinking, _: Any, __: Any, target: float, goal: float) -> tuple[Way, ...]:
     """What goes is drawn, of all that leaves four fifths of the budget or more."""
     route = network.route
     while network.cost_of(route) > target:
@@ -161,7 +161,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
 def main() -> None:
     """Measure every seed, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Folder)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument(
         "--counts", type=int, nargs=3, default=[900, 300, 1000],
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Folder, default=Folder("docs/measured/selection"))
+    parser.add_argument("--out", type=Path, default=Path("runs/selection"))
     given = parser.parse_args()
     name = "digits" if given.images is None else given.images.name
     seeds = of_each_seed(given, name, partial(measure, given))

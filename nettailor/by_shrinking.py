@@ -30,7 +30,7 @@ from nettailor.front import (
 from nettailor.network import load_network, save_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.descent import TRIED_ON, Descent
-from nettailor.prune.eliminate import first_blocks, first_blocks_beside
+from nettailor.prune.eliminate import first_blocks_beside
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
@@ -77,8 +77,7 @@ class ByShrinking(Tailoring):
         if self.config.budget.given is not None:
             plans = [points[0].plan(wiring)]
             if not self.config.budget.max_latency_ms:
-                first = first_blocks(wiring, cost, self._budget or 1.0)
-                plans += [first] if first and first.kept != plans[0].kept else []
+                plans += first_blocks_beside(plans, wiring, cost, self._budget)
             candidates = keep_better(self, plans)
         else:
             losses = [point.loss for point in points]

@@ -22,7 +22,7 @@ from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, fit, run_or_temporary, seeded
 from nettailor.network import find_run, load_network
-from nettailor.prune.eliminate import first_blocks, first_blocks_beside
+from nettailor.prune.eliminate import first_blocks_beside
 from nettailor.prune.fold import fold
 from nettailor.prune.importance import measured_on
 from nettailor.prune.plan import PrunePlan
@@ -208,20 +208,20 @@ def tailor(
             target=target if most == inf else None, precision=precision, run=folder,
             verbose=verbose,
         )  # fmt: skip
-        sizes = {one.plan.name: one.network for one in passed}
+        starts = {one.plan.name: (one.network, one.scores) for one in passed}
 
-        def start(plan: PrunePlan) -> Student:
-            if plan.name in sizes:
-                return deepcopy(sizes[plan.name])
-            with seeded(seed, "student"):
-                return remove(Student(teacher), plan)
+        def start(plan: PrunePlan) -> tuple[Student, Scores]:
+            if plan.name not in starts:
+                with seeded(seed, "student"):
+                    first = remove(Student(teacher), plan)
+                starts[plan.name] = first, judge.of(_scores(first, val_loader, device))
+            return starts[plan.name]
 
         loss, epochs = TailorLoss(teacher).after_cut(), finetune_epochs or finetunes
         bench, cost = _Bench(start, loss, train, epochs, judge), partial(shares.of, student.wiring)
         if most < inf:
             plans = [passed[-1].plan]
-            first = first_blocks(student.wiring, cost, most)
-            plans += [first] if first and first.kept != plans[0].kept else []
+            plans += first_blocks_beside(plans, student.wiring, cost, most)
             kept, *_ = keep_better(bench, plans)
         else:
             losses = [one.scores.loss for one in passed]
@@ -235,12 +235,13 @@ def tailor(
 class _Bench:
     """The `Bench` of a program's own loaders.
 
-    start: what a cut leaves, before it is fine-tuned. train: `fit` with what stages share.
+    start: what a cut leaves before it is fine-tuned, and its scores. train: `fit` with what stages
+    share.
     """
 
     def __init__(
         self,
-        start: Callable[[PrunePlan], Student],
+        start: Callable[[PrunePlan], tuple[Student, Scores]],
         loss: TailorLoss,
         train: "partial[Fitted]",
         epochs: int,
@@ -251,8 +252,8 @@ class _Bench:
 
     def finetune(self, plan: PrunePlan, stop: Stop | None = None) -> Candidate:
         """See `nettailor.candidates.Bench`."""
-        network, given = self._start(plan), self._train.keywords
-        scores = self._judge.of(_scores(network, given["val_loader"], given["device"]))
+        start, scores = self._start(plan)
+        network = deepcopy(start)
         fitted = self._train(
             network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge,
             start=scores, stop=stop,

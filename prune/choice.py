@@ -1,7 +1,7 @@
 """Where a student that shrinks goes: of the routes within a cost the one that loses least."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -55,29 +55,37 @@ def least_lost(
             pairs = enumerate(zip(way, route, strict=False))
             place = next((at for at, (new, old) in pairs if new != old), len(route) - 1)
             ends = (network.on(nodes[place], way[place:]) for nodes in passes[:on])
-            return mean(zip(ends, batches, strict=False))
+            each = zip(ends, batches, strict=False)
+            return float(torch.stack([loss(end, *others) for end, (_, *others) in each]).mean())
 
-        def mean(ends: Iterable[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]) -> float:
-            return float(torch.stack([loss(end, *others) for end, (_, *others) in ends]).mean())
-
-        now = lost(route), lost(route, on=1)
+        now, now_on_one = lost(route), lost(route, on=1)
         for one in network.removals():
             if one.path.kind == "block":
-                rises[one.path] = lost(one.route, on=1) - now[1]
+                rises[one.path] = lost(one.route, on=1) - now_on_one
         aims = [way for end in network.ends if (way := _to(network, end, rises, goal))]
         for fits in _wanted(network, goal):
             aims = [one for one in aims if fits(one)] or aims
         losses = [_or_inf(lost(way)) for way in aims]
         aim = aims[losses.index(min(losses))] if aims else network.leanest_of(route)
         if aim[-1] != route[-1]:
-            rises[aim[-1]] = lost(network.to_end(aim[-1], route)) - now[0]
+            rises[aim[-1]] = lost(network.to_end(aim[-1], route)) - now
     network.rises.copy_(torch.tensor([rises[path] for path in paths]))
-    while network.cost_of(route) > target > goal:
-        steps = [one for one in network.removals(route) if _leads_to(aim, one.path)]
+    return aim if target <= goal else _towards(network, aim, target)
+
+
+def _towards(network: Shrinking, aim: tuple[Path, ...], target: float) -> tuple[Path, ...]:
+    """As far as a cost on the way to a route: the lowest price first, of what leads there."""
+    route = network.route
+    while network.cost_of(route) > target:
+        steps = [
+            one
+            for one in network.removals(route)
+            if (one.path not in aim if one.path.kind == "block" else one.path == aim[-1])
+        ]
         if not steps:
             return aim
-        route = min(steps, key=lambda one: max(_or_inf(rises[one.path]), 0) / one.saved).route
-    return route if target > goal else aim
+        route = min(steps, key=lambda one: _or_inf(network.price(one))).route
+    return route
 
 
 def _to(
@@ -108,11 +116,6 @@ def _wanted(network: Shrinking, goal: float) -> list[Callable[[tuple[Path, ...]]
         lambda route: route[-1].source >= blocks / 4,
         lambda route: network.cost_of(route) >= _USED * goal,
     ]
-
-
-def _leads_to(aim: Sequence[Path], change: Path) -> bool:
-    """Whether a change, a block that goes or another end, is one towards a route."""
-    return change not in aim if change.kind == "block" else change == aim[-1]
 
 
 def _or_inf(value: float) -> float:

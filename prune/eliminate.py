@@ -116,12 +116,18 @@ def first_blocks(
 
 
 def first_blocks_beside(
-    plans: Sequence[PrunePlan], wiring: Wiring, cost: Callable[[Sequence[Path]], float]
+    plans: Sequence[PrunePlan],
+    wiring: Wiring,
+    cost: Callable[[Sequence[Path]], float],
+    most: float | None = None,
 ) -> list[PrunePlan]:
-    """As many first blocks as cost no more than each cut; none twice, and none that is a cut."""
+    """As many first blocks as cost no more than each cut; none twice, and none that is a cut.
+
+    most: what they may cost in the place of a cut's own cost.
+    """
     found: dict[Wiring, PrunePlan] = {}
     for plan in plans:
-        first = first_blocks(wiring, cost, cost(plan.kept.paths))
+        first = first_blocks(wiring, cost, cost(plan.kept.paths) if most is None else most)
         if first is not None and all(first.kept != other.kept for other in plans):
             found.setdefault(first.kept, first)
     return list(found.values())
