@@ -70,8 +70,10 @@ def keep_first(
 ) -> list[Candidate]:
     """Fine-tune cuts in their order until one reaches `target` per cent.
 
-    Each stops as soon as it is known whether it reaches the target; the one that is kept, the first
-    of the best where none does, is then fine-tuned to its end.
+    Each stops as soon as it is known whether it reaches the target. No more are tried where one is
+    no better after half of the epochs than an earlier one was which only its margin of error keeps
+    from the target: validation has too few images to tell. The one that is kept, the first of the
+    best where none reaches the target, is then fine-tuned to its end.
 
     Args:
         bench: fine-tunes.
@@ -85,8 +87,11 @@ def keep_first(
     tried: dict[str, Candidate] = {}
     half = -(-bench.epochs // 2)
 
+    unsure = -math.inf  # by half of the epochs, of those that may reach the target
+
     def enough(epoch: int, best: Scores) -> bool:
-        return decided(epoch, bench.epochs, best.standing, target, best.error)
+        told = decided(epoch, bench.epochs, best.standing, target, best.error)
+        return told or (epoch >= half and best.standing <= unsure)
 
     def finetune(plan: PrunePlan, epochs: int) -> Candidate:
         if plan.name not in tried:
@@ -102,13 +107,21 @@ def keep_first(
             _tell(bench, first, f"beside {rival.scores.accuracy:.2f} % of {rival.name}")
             if rival.best_of(half) > first.best_of(half):
                 plans = rivals
+    chosen = None
     for plan in plans:
-        chosen = finetune(plan, bench.epochs)
-        _tell(bench, chosen, chosen.verdict(target))
-        if chosen.reached(target):
+        found = finetune(plan, bench.epochs)
+        by_half, *_ = found.best_of(half)
+        if found.reached(target):
+            chosen = found
+        verdict = found.verdict(target)
+        if by_half <= unsure and not chosen:
+            verdict = "no better than a leaner one that may be within tolerance: no more are tried"
+        _tell(bench, found, verdict)
+        if chosen or by_half <= unsure:
             break
-    else:
-        chosen = max(tried.values(), key=lambda candidate: candidate.scores.standing)
+        if found.scores.standing + found.scores.error >= target:
+            unsure = max(unsure, by_half)
+    chosen = chosen or max(tried.values(), key=lambda candidate: candidate.scores.standing)
     others = [candidate for candidate in tried.values() if candidate is not chosen]
     if not chosen.ended:
         chosen = bench.finetune(chosen.plan)

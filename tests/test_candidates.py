@@ -17,12 +17,13 @@ from nettailor.core.training_state import Fitted
 from nettailor.prune.depths import decided
 
 
-def candidate(*accuracies: float, epochs: int = 6) -> Candidate:
-    """One whose epochs had these accuracies, and of which the best weights are kept."""
+def candidate(*accuracies: float, epochs: int = 6, error: float = 0.0) -> Candidate:
+    """One whose epochs had these accuracies, less an error; the best weights are kept."""
     history = [
-        {"epoch": float(i), "val_accuracy": a, "val_loss": 1.0} for i, a in enumerate(accuracies, 1)
+        {"epoch": float(i), "val_accuracy": a, "val_loss": 1.0, "val_error": error}
+        for i, a in enumerate(accuracies, 1)
     ]
-    best = Scores(max(accuracies), 0.5, 1.0)
+    best = Scores(max(accuracies), 0.5, 1.0, error=error)
     nothing: Any = None
     return Candidate(nothing, nothing, Scores(0.0, 0.0, 1.0), Fitted(history, best), epochs)
 
@@ -50,10 +51,7 @@ def test_a_candidate_that_reached_stays_so() -> None:
 
 def test_chance_rules_nobody_out() -> None:
     """86 % of which 2 points may be chance: judged by 84, and 4 short all the same."""
-    found = candidate(50, 60, 84, 84, 84, 90)
-    for row in found.fitted.history:
-        row["val_error"] = 2.0
-    assert found.reached(89.0)
+    assert candidate(50, 60, 84, 84, 84, 90, error=2.0).reached(89.0)
     assert not candidate(50, 60, 84, 84, 84, 90).reached(89.0)
 
 
@@ -99,10 +97,13 @@ class Plan(NamedTuple):
 
 
 class Track:
-    """A bench of cuts whose accuracies are known by epoch; notes who was trained how far."""
+    """A bench of cuts that stand by epoch at what is given; notes who was trained how far.
 
-    def __init__(self, **accuracies: list[float]) -> None:
-        self.accuracies = accuracies
+    error: how many points lower each stands for what may be chance.
+    """
+
+    def __init__(self, error: float = 0.0, **accuracies: list[float]) -> None:
+        self.accuracies, self.error = accuracies, error
         self.epochs = len(next(iter(accuracies.values())))
         self.calls: list[tuple[str, int]] = []
         self.said: list[str] = []
@@ -112,10 +113,11 @@ class Track:
         done: list[float] = []
         for accuracy in self.accuracies[plan.name]:
             done.append(accuracy)
-            if stop is not None and stop(len(done), Scores(max(done), 0.0, 1.0)):
+            best = Scores(max(done), 0.0, 1.0, error=self.error)
+            if stop is not None and stop(len(done), best):
                 break
         self.calls.append((plan.name, len(done)))
-        found = candidate(*done, epochs=self.epochs)
+        found = candidate(*done, epochs=self.epochs, error=self.error)
         found.plan = plan
         return found
 
@@ -198,6 +200,24 @@ def test_where_none_reaches_the_best_is_kept_and_goes_to_its_end() -> None:
     track = Track(a=[50, 60, 70, 75], b=[70, 80, 85, 86], c=[60, 70, 80, 99])
     assert track.kept(99.5) == ["b", "a", "c"]
     assert track.calls == [("a", 2), ("b", 2), ("c", 2), ("b", 4)]
+
+
+def test_a_dearer_one_that_is_no_better_than_one_that_may_reach_is_the_last() -> None:
+    """89.5 % may be 90, or 91; both are looked at after half of the epochs."""
+    track = Track(error=1.0, a=[60, 86], b=[88.5, 89.5], c=[88.5, 99], d=[99, 99])
+    assert track.kept(90.0) == ["b", "a", "c"]
+    assert track.calls == [("a", 1), ("b", 2), ("c", 1)]
+    assert track.said[-1] == (
+        "c: before fine-tuning 0.00 %, after 1 epoch 88.50 %: "
+        "no better than a leaner one that may be within tolerance: no more are tried"
+    )
+    # one that reaches, that is better by half, or only as good as one that surely falls short
+    track = Track(error=1.0, a=[90, 90], b=[88.5, 89.5])
+    assert track.kept(90.0) == ["a"]
+    track = Track(error=1.0, a=[88, 89.5], b=[88.1, 88.2], c=[88.2, 91], d=[99, 99])
+    assert track.kept(90.0) == ["c", "a", "b"]
+    track = Track(error=1.0, a=[88, 88.9], b=[88, 88.8], c=[88, 88.7], d=[99, 99])
+    assert track.kept(90.0) == ["d", "a", "b", "c"]
 
 
 @given(st.lists(st.floats(50, 100), min_size=1, max_size=8), st.floats(50, 100))
