@@ -2,7 +2,7 @@
 
     python benchmarks/removals.py --images FLOWERS RUBBISH --size 64 --max-flops 0.15
 
-For each folder of images (scikit-learn's digits where none are given) a teacher is fine-tuned as in
+For each folder of images (`digits`: scikit-learn's) a teacher is fine-tuned as in
 `selection.py`, and a student shrinks as in `nt.tailor`. A row is one removal, in the middle of an
 epoch: the blocks that stay and the one behind which the route ends, the cost, the accuracy on
 validation just before, straight after without a step of training, and at the end of that epoch, and
@@ -34,7 +34,7 @@ from nettailor.student.wiring import Path as Way
 def main() -> None:
     """Train, and print a table for each set of images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, nargs="+", default=[None])
+    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--counts", type=int, nargs=3, default=[900, 300, 1000])
     parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
@@ -42,8 +42,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     for images in given.images:
-        given_here = argparse.Namespace(**{**vars(given), "images": images})
-        print("\n".join(table(images.name if images else "digits", given_here)), flush=True)
+        here = argparse.Namespace(**vars(given))
+        here.shared = False
+        here.images = None if images == Path("digits") else images
+        print("\n".join(table(images.name, here)), flush=True)
 
 
 def table(name: str, given: argparse.Namespace) -> list[str]:

@@ -2,11 +2,15 @@
 
 import argparse
 import json
+import subprocess
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+import torch
 
 Rows = list[dict[str, Any]]
 
@@ -31,9 +35,21 @@ def of_each_seed(
     for seed in given.seeds:
         file = given.out / f"{name}-{digest:08x}-{seed}.json"
         if not file.is_file():
-            file.write_text(json.dumps(measure(seed)), encoding="utf-8")
-        found.append(json.loads(file.read_text(encoding="utf-8")))
+            content = {"made": made(), "rows": measure(seed)}
+            file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        content = json.loads(file.read_text(encoding="utf-8"))
+        print(f"{file.name}: {content['made']}")
+        found.append(content["rows"])
     return found
+
+
+def made() -> str:
+    """When, of which commit, and with what."""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    day, threads = datetime.now(UTC).date(), torch.get_num_threads()
+    version = torch.__version__.partition("+")[0]
+    return f"{day}, commit {commit or 'unknown'}, torch {version}, {threads} threads"
 
 
 def print_table(seeds: Sequence[Rows], columns: Mapping[str, tuple[str, int]]) -> None:
@@ -45,9 +61,26 @@ def print_table(seeds: Sequence[Rows], columns: Mapping[str, tuple[str, int]]) -
     """
     print(f"| network | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for rows in zip(*seeds, strict=True):
-        cells = [rows[0]["network"]]
-        for key, digits in columns.values():
-            values = [row[key] for row in rows]
-            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.{digits}f}{spread}")
-        print(f"| {' | '.join(cells)} |")
+        cells = [_mean([row[key] for row in rows], digits) for key, digits in columns.values()]
+        print(f"| {' | '.join([rows[0]['network'], *cells])} |")
+
+
+def print_sets(sets: Mapping[str, Sequence[Rows]]) -> None:
+    """A line a network and a column a set of images: test accuracy in %, and FLOPs.
+
+    Args:
+        sets: by name the rows of each seed, the same networks in the same order.
+    """
+    print(f"| network | {' | '.join(sets)} |\n|---|{'---|' * len(sets)}")
+    for of_sets in zip(*(zip(*seeds, strict=True) for seeds in sets.values()), strict=True):
+        cells = [
+            f"{_mean([row['test'] for row in rows], 1)} at {mean(row['flops'] for row in rows):.3f}"
+            for rows in of_sets
+        ]
+        print(f"| {' | '.join([of_sets[0][0]['network'], *cells])} |")
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    """Such as 76.1 ± 0.5; without a spread where there is one value."""
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}"

@@ -1,10 +1,10 @@
 """Networks of equal FLOPs: a student that shrank, first blocks, chance, a mixture, one front.
 
-    python benchmarks/selection.py --images FLOWERS --size 64 --out runs/selection
+    python benchmarks/selection.py --images FLOWERS RUBBISH --size 64 --out runs/selection
 
-For each seed images (scikit-learn's digits where none are given) are drawn to train, validate and
-test on, and tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs
-these are trained as `nt.tailor` trains:
+For each folder (`digits`: scikit-learn's) and seed images are drawn to train, validate and test on,
+and tf_efficientnet_lite0 is fine-tuned as the teacher of all. For each budget of FLOPs these are
+trained as `nt.tailor` trains:
 
 - shrinks: what `nt.shrink` ends with;
 - first blocks: as many as the budget allows, with the teacher's weights and an exit, fine-tuned as
@@ -15,7 +15,8 @@ these are trained as `nt.tailor` trains:
 - front: the dearest size within the budget that a student passed which shrank without one.
 
 Each keeps its best epoch on validation; the test is read once, at the end. Finished seeds are read
-from `--out`.
+from `--out`. With `--shared` all of them keep the pretrained blocks, frozen, and train what is a
+task's own: norms, adapters and exits.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from seeds import Rows, of_each_seed, print_table
+from seeds import Rows, of_each_seed, print_sets, print_table
 from small_images import loaders
 from torch import nn
 
@@ -64,7 +65,7 @@ class Measured:
     """The networks of one seed: trained, and a row for each."""
 
     def __init__(self, given: argparse.Namespace, seed: int) -> None:
-        self.size, self.seed, self.rows = given.size, seed, Rows()
+        self.size, self.seed, self.rows, self.shared = given.size, seed, Rows(), given.shared
         (train, val, test), classes = loaders(
             given.images, given.counts, size=given.size, batch=64, seed=seed
         )
@@ -72,8 +73,9 @@ class Measured:
         self.splits = {"val": val, "test": test}
         with seeded(seed, "classifier"):
             self.teacher, _ = load_pretrained("tf_efficientnet_lite0", classes, "auto", given.size)
-        started = time.process_time()
+        started, pretrained = time.process_time(), deepcopy(self.teacher)
         nt.fit(self.teacher, nt.CrossEntropy(), epochs=given.epochs, **self.how)
+        self.begins = pretrained if self.shared else self.teacher
         self.how["judge"] = Judge(teacher=self.scores(self.teacher, "val"))
         self.add("teacher", self.teacher, time.process_time() - started)
 
@@ -99,7 +101,7 @@ class Measured:
     def grown(self) -> nt.Student:
         """A student before it is trained."""
         with seeded(self.seed, "student"):
-            return nt.Student(self.teacher)
+            return nt.Student(self.begins, shared=self.shared, adapters=self.shared)
 
     def finish(
         self,
@@ -161,7 +163,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
 def main() -> None:
     """Measure every seed, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path)
+    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument(
         "--counts", type=int, nargs=3, default=[900, 300, 1000],
@@ -171,11 +173,16 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/selection"))
+    parser.add_argument("--shared", action="store_true", help="frozen blocks, as `task` packs have")
     given = parser.parse_args()
-    name = "digits" if given.images is None else given.images.name
-    seeds = of_each_seed(given, name, partial(measure, given))
     columns = {"FLOPs": ("flops", 3), "val %": ("val", 1), "test %": ("test", 1)}
-    print_table(seeds, columns | {"seconds": ("seconds", 0)})
+    sets = {}
+    for images in given.images:
+        here = argparse.Namespace(**vars(given))
+        here.images = None if images == Path("digits") else images
+        sets[images.name] = of_each_seed(here, images.name, partial(measure, here))
+        print_table(sets[images.name], columns | {"seconds": ("seconds", 0)})
+    print_sets(sets)
 
 
 if __name__ == "__main__":
