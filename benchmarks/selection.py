@@ -138,8 +138,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
             assert first is not None, "the first block and an exit cost less than any budget here"
             start = remove(measured.grown(), first)
             rival = measured.finish(f"first blocks, {budget:g}", start, 0, first)
-            half = -(-epochs[1] // 2)
-            kept = max((found, rival), key=lambda one: one.best_of(half))
+            kept = max((found, rival), key=lambda one: one.by_half)
             row = measured.rows[-1 if kept is rival else -2]
             measured.rows.append({**row, "network": f"tailored, {budget:g}"})
             measured.finish(f"first blocks, longer, {budget:g}", start, 0, first, sum(epochs))

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from nettailor.budget import budget_share
-from nettailor.candidates import in_order, keep_better, keep_first
+from nettailor.candidates import keep_better
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.latency import share_of_time
@@ -30,7 +30,6 @@ from nettailor.front import (
 from nettailor.network import load_network, save_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.descent import TRIED_ON, Descent
-from nettailor.prune.eliminate import first_blocks_beside
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
@@ -39,6 +38,7 @@ from nettailor.resolve import schedule_of
 from nettailor.session import Session
 from nettailor.share import UNITS
 from nettailor.shrinking import FLOOR, hopeless
+from nettailor.sizes import keep_for_budget, keep_without_budget
 from nettailor.student.costs import shares_of
 from nettailor.student.drawing import tag_of
 from nettailor.student.network import Student
@@ -68,26 +68,20 @@ class ByShrinking(Tailoring):
     def tailored(self, target: float) -> Tailored:
         """Shrink; then fine-tune the last size, or without a budget one that holds.
 
-        As many first blocks stand beside a size, since fixed removal is at times the better cut;
-        not where a budget is one of milliseconds, which goes by the network timed as a whole.
+        A budget of milliseconds has no rival: it goes by the network timed as a whole.
         """
         front = self.shrink(target)
-        wiring, points = self._wiring, front.points
-        cost = partial(self._costs.of, wiring)
-        if self.config.budget.given is not None:
-            plans = [points[0].plan(wiring)]
-            if not self.config.budget.max_latency_ms:
-                plans += first_blocks_beside(plans, wiring, cost, self._budget)
-            candidates = keep_better(self, plans)
+        plans = [point.plan(self._wiring) for point in front.points]
+        cost = partial(self._costs.of, self._wiring)
+        if self.config.budget.max_latency_ms:
+            candidates = keep_better(self, plans[:1])
+        elif self._budget is not None:
+            candidates = keep_for_budget(self, plans[0], cost, self._budget)
         else:
-            losses = [point.loss for point in points]
-            costs = [point.cost for point in points]
-            order = in_order(costs, losses, self.config.student.gamma)
-            plans = [points[i].plan(wiring) for i in order]
-            rivals = first_blocks_beside(plans, wiring, cost)
-            candidates = keep_first(self, plans, target, rivals)
+            losses, gamma = [point.loss for point in front.points], self.config.student.gamma
+            candidates = keep_without_budget(self, plans, losses, cost, gamma=gamma, target=target)
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
-        points = [point._replace(finetuned=ends.get(point.name)) for point in points]
+        points = [point._replace(finetuned=ends.get(point.name)) for point in front.points]
         write_front(self.folder.path, front._replace(points=points))
         return Tailored(candidates, front.seconds, {})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nettailor.core.printable import printable
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
-from nettailor.prune.depths import decided
+from nettailor.prune.depths import decided, half_of
 from nettailor.prune.plan import PrunePlan
 from nettailor.student.network import Student
 
@@ -64,6 +64,11 @@ class Candidate:
         start = (self.before.standing, -self.before.loss, self.before.error)
         found = ((_standing(row), -row["val_loss"], row.get("val_error", 0.0)) for row in rows)
         return max(start, *found)
+
+    @property
+    def by_half(self) -> tuple[float, float, float]:
+        """The best of the first half of its epochs, see `best_of`."""
+        return self.best_of(half_of(self.epochs))
 
     @property
     def lost_in_words(self) -> str:

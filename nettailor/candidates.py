@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import count, takewhile
 from typing import Protocol
 
 from nettailor.candidate import Candidate
@@ -11,12 +10,11 @@ from nettailor.core.judge import Judge
 from nettailor.core.printable import counted
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Stop
-from nettailor.prune.depths import decided
+from nettailor.prune.depths import decided, half_of
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.student.network import Student
 
 _ROUNDING = 1e-6  # per cent, of sums and differences
-_SAVES = 0.98  # of the backbone's cost: from there on nothing is saved
 
 
 class Bench(Protocol):
@@ -85,7 +83,7 @@ def keep_first(
     Returns those that were tried, the one that is kept first.
     """
     tried: dict[str, Candidate] = {}
-    half = -(-bench.epochs // 2)
+    half = half_of(bench.epochs)
 
     unsure = -math.inf  # by half of the epochs, of those that may reach the target
 
@@ -105,12 +103,12 @@ def keep_first(
         if not first.reached(target):
             rival = finetune(rivals[0], half)
             _tell(bench, first, f"beside {rival.scores.accuracy:.2f} % of {rival.name}")
-            if rival.best_of(half) > first.best_of(half):
+            if rival.by_half > first.by_half:
                 plans = rivals
     chosen = None
     for plan in plans:
         found = finetune(plan, bench.epochs)
-        by_half, *_ = found.best_of(half)
+        by_half, *_ = found.by_half
         if found.reached(target):
             chosen = found
         verdict = found.verdict(target)
@@ -134,12 +132,12 @@ def keep_better(bench: Bench, plans: Sequence[PrunePlan]) -> list[Candidate]:
 
     Returns those that were tried, the one that is kept first.
     """
-    half = -(-bench.epochs // 2)
+    half = half_of(bench.epochs)
     tried = []
     for plan in plans:
         bench.say(f"{plan.name}: {plan.describe()}")
         tried.append(bench.finetune(plan, lambda epoch, _: len(plans) > 1 and epoch >= half))
-    kept = max(tried, key=lambda one: one.best_of(half))
+    kept = max(tried, key=lambda one: one.by_half)
     others = [one for one in tried if one is not kept]
     for one in others:
         _tell(bench, one, f"behind {kept.name}")
@@ -147,28 +145,6 @@ def keep_better(bench: Bench, plans: Sequence[PrunePlan]) -> list[Candidate]:
         kept = bench.finetune(kept.plan)
     _tell(bench, kept, "kept")
     return [kept, *others]
-
-
-def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> list[int]:
-    """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
-
-    The first has the least loss + γ cost, as the paper's loss weighs them. Fine-tuning is taken to
-    bring a loss half of the way back, in its logarithm, to the least of all. Then come dearer ones,
-    by steps that double, and the dearest last: where validation is too coarse to tell, not each is
-    trained to its end. What saves less than 2 % is left out where others are left: the teacher is
-    such a network already.
-
-    Args:
-        costs: shares of the backbone's.
-        losses: on validation, in nats.
-        gamma: γ, nats for all of the backbone's cost.
-    """
-    leaner = [i for i, cost in enumerate(costs) if cost <= _SAVES] or range(len(costs))
-    least = min(losses)
-    first = min(leaner, key=lambda i: math.sqrt(losses[i] * least) + gamma * costs[i])
-    dearer = sorted((i for i in leaner if costs[i] > costs[first]), key=costs.__getitem__)
-    steps = takewhile(lambda step: step < len(dearer) - 1, (2**k - 1 for k in count()))
-    return [first, *(dearer[step] for step in steps), *dearer[-1:]]
 
 
 def _tell(bench: Bench, candidate: Candidate, verdict: str = "") -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from nettailor.candidate import Candidate
-from nettailor.candidates import in_order, keep_better, keep_first, target_of
+from nettailor.candidates import target_of
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import LoaderEpochs, checked
@@ -22,7 +22,6 @@ from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, fit, run_or_temporary, seeded
 from nettailor.network import find_run, load_network
-from nettailor.prune.eliminate import first_blocks_beside
 from nettailor.prune.fold import fold
 from nettailor.prune.importance import measured_on
 from nettailor.prune.plan import PrunePlan
@@ -32,6 +31,7 @@ from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT
 from nettailor.share import budget_of
 from nettailor.shrinking import shrink
+from nettailor.sizes import keep_for_budget, keep_without_budget
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -220,15 +220,10 @@ def tailor(
         loss, epochs = TailorLoss(teacher).after_cut(), finetune_epochs or finetunes
         bench, cost = _Bench(start, loss, train, epochs, judge), partial(shares.of, student.wiring)
         if most < inf:
-            plans = [passed[-1].plan]
-            plans += first_blocks_beside(plans, student.wiring, cost, most)
-            kept, *_ = keep_better(bench, plans)
+            kept, *_ = keep_for_budget(bench, passed[-1].plan, cost, most)
         else:
-            losses = [one.scores.loss for one in passed]
-            order = in_order([one.cost for one in passed], losses, gamma)
-            plans = [passed[i].plan for i in order]
-            rivals = first_blocks_beside(plans, student.wiring, cost)
-            kept, *_ = keep_first(bench, plans, target, rivals)
+            sizes, losses = [one.plan for one in passed], [one.scores.loss for one in passed]
+            kept, *_ = keep_without_budget(bench, sizes, losses, cost, gamma=gamma, target=target)
         return fold(kept.network)
 
 

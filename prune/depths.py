@@ -15,6 +15,11 @@ def default_depths(blocks: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(max(1, math.floor(share * blocks + 0.5)) for share in shares))
 
 
+def half_of(epochs: int) -> int:
+    """Of a fine-tuning, after which candidates are compared: half of its epochs, or one more."""
+    return -(-epochs // 2)
+
+
 def decided(epoch: int, epochs: int, accuracy: float, target: float, error: float = 0.0) -> bool:
     """Whether it is known early if a candidate reaches its target.
 
@@ -30,4 +35,4 @@ def decided(epoch: int, epochs: int, accuracy: float, target: float, error: floa
         seen, over 22 candidates on digits.
     """
     hopeless = accuracy + error < target - 3.0
-    return accuracy >= target or (math.ceil(epochs / 2) <= epoch and hopeless)
+    return accuracy >= target or (epoch >= half_of(epochs) and hopeless)

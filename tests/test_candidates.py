@@ -10,11 +10,12 @@ from networks import student_of
 
 from nettailor.by_rank import check_depths
 from nettailor.candidate import Candidate
-from nettailor.candidates import by_rank, in_order, keep_better, keep_first
+from nettailor.candidates import by_rank, keep_better, keep_first
 from nettailor.core.errors import UserError
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
 from nettailor.prune.depths import decided
+from nettailor.sizes import in_order
 
 
 def candidate(*accuracies: float, epochs: int = 6, error: float = 0.0) -> Candidate:

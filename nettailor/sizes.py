@@ -1,0 +1,75 @@
+"""Which of the sizes that a student passed as it shrank are fine-tuned, and which one is kept."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import count, takewhile
+
+from nettailor.candidate import Candidate
+from nettailor.candidates import Bench, keep_better, keep_first
+from nettailor.prune.eliminate import first_blocks_beside
+from nettailor.prune.plan import PrunePlan
+from nettailor.student.wiring import Path
+
+_SAVES = 0.98  # of the backbone's cost: from there on nothing is saved
+
+
+def keep_for_budget(
+    bench: Bench, last: PrunePlan, cost: Callable[[Sequence[Path]], float], most: float
+) -> list[Candidate]:
+    """Fine-tune the last size, and as many first blocks as the budget allows, see `keep_better`.
+
+    Fixed removal is at times the better cut.
+
+    Args:
+        bench: fine-tunes.
+        last: the size that keeps the budget.
+        cost: of a route. most: the budget.
+    """
+    return keep_better(bench, [last, *first_blocks_beside([last], last.before, cost, most)])
+
+
+def keep_without_budget(
+    bench: Bench,
+    sizes: Sequence[PrunePlan],
+    losses: Sequence[float],
+    cost: Callable[[Sequence[Path]], float],
+    *,
+    gamma: float,
+    target: float,
+) -> list[Candidate]:
+    """Fine-tune sizes `in_order` until one reaches a target, see `keep_first`.
+
+    The rivals are as many first blocks as cost no more than each.
+
+    Args:
+        bench: fine-tunes.
+        sizes: that the student passed. losses: of each on validation, in nats.
+        cost: of a route, a share of the backbone's.
+        gamma: the price of cost, in nats for all of the backbone's.
+        target: in %.
+    """
+    order = in_order([cost(size.kept.paths) for size in sizes], losses, gamma)
+    plans = [sizes[i] for i in order]
+    return keep_first(bench, plans, target, first_blocks_beside(plans, plans[0].before, cost))
+
+
+def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> list[int]:
+    """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
+
+    The first has the least loss + γ cost, as the paper's loss weighs them. Fine-tuning is taken to
+    bring a loss half of the way back, in its logarithm, to the least of all. Then come dearer ones,
+    by steps that double, and the dearest last: where validation is too coarse to tell, not each is
+    trained to its end. What saves less than 2 % is left out where others are left: the teacher is
+    such a network already.
+
+    Args:
+        costs: shares of the backbone's.
+        losses: on validation, in nats.
+        gamma: γ, nats for all of the backbone's cost.
+    """
+    leaner = [i for i, cost in enumerate(costs) if cost <= _SAVES] or range(len(costs))
+    least = min(losses)
+    first = min(leaner, key=lambda i: math.sqrt(losses[i] * least) + gamma * costs[i])
+    dearer = sorted((i for i in leaner if costs[i] > costs[first]), key=costs.__getitem__)
+    steps = takewhile(lambda step: step < len(dearer) - 1, (2**k - 1 for k in count()))
+    return [first, *(dearer[step] for step in steps), *dearer[-1:]]
