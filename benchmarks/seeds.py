@@ -36,7 +36,7 @@ def of_each_seed(
         file = given.out / f"{name}-{digest:08x}-{seed}.json"
         if not file.is_file():
             content = {"made": made(), "rows": measure(seed)}
-            file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            file.write_text(json.dumps(content) + "\n", encoding="utf-8")
         content = json.loads(file.read_text(encoding="utf-8"))
         print(f"{file.name}: {content['made']}")
         found.append(content["rows"])

@@ -15,8 +15,8 @@ trained as `nt.tailor` trains:
 - front: the dearest size within the budget that a student passed which shrank without one.
 
 Each keeps its best epoch on validation; the test is read once, at the end. Finished seeds are read
-from `--out`. With `--shared` all of them keep the pretrained blocks, frozen, and train what is a
-task's own: norms, adapters and exits.
+from `--out`. With `--shared` they keep the pretrained blocks, frozen, and train what is a task's
+own: norms, adapters and exits; it measures no draw, mixture or front.
 """
 
 import argparse
@@ -125,7 +125,8 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     measured = Measured(given, seed)
     teacher, epochs = measured.teacher, EPOCHS_TO_A_BUDGET
     for budget in given.budgets:
-        for name, choose in (("shrinks", least_lost), ("by chance", by_chance)):
+        drawn = () if given.shared else (("by chance", by_chance),)
+        for name, choose in (("shrinks", least_lost), *drawn):
             started, student = time.process_time(), measured.grown()
             passed = shrink(student, teacher, max_flops=budget, choose=choose, **measured.how)
             seconds = time.process_time() - started
@@ -142,6 +143,8 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
             row = measured.rows[-1 if kept is rival else -2]
             measured.rows.append({**row, "network": f"tailored, {budget:g}"})
             measured.finish(f"first blocks, longer, {budget:g}", start, 0, first, sum(epochs))
+    if given.shared:
+        return measured.rows
     started = time.process_time()
     passed = shrink(measured.grown(), teacher, **measured.how)
     seconds = time.process_time() - started
