@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nettailor.core.backbone import Backbone
+    from nettailor.cutting import best_route, cut, load
     from nettailor.errors import UserError
     from nettailor.fitting import Run, fit
-    from nettailor.procedure import best_route, cut, load, tailor
+    from nettailor.procedure import tailor
     from nettailor.prune.fold import fold
     from nettailor.prune.plan import PrunePlan
     from nettailor.shrinking import shrink
@@ -31,11 +32,11 @@ _PLACES = {
     "Student": "nettailor.student.network",
     "TailorLoss": "nettailor.student.loss",
     "UserError": "nettailor.errors",
-    "best_route": "nettailor.procedure",
-    "cut": "nettailor.procedure",
+    "best_route": "nettailor.cutting",
+    "cut": "nettailor.cutting",
     "fit": "nettailor.fitting",
     "fold": "nettailor.prune.fold",
-    "load": "nettailor.procedure",
+    "load": "nettailor.cutting",
     "shrink": "nettailor.shrinking",
     "tailor": "nettailor.procedure",
 }

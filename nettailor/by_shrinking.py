@@ -16,7 +16,6 @@ from nettailor.core.latency import share_of_time
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
-from nettailor.core.training_state import Fitted
 from nettailor.front import (
     FRONT_FILE,
     SIZES_FOLDER,
@@ -34,6 +33,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.resolutions import sides, stage_name
 from nettailor.resolve import schedule_of
 from nettailor.session import Session
 from nettailor.share import UNITS
@@ -66,24 +66,55 @@ class ByShrinking(Tailoring):
         self.sizes = sizes or folder.path / SIZES_FOLDER
 
     def tailored(self, target: float) -> Tailored:
-        """Shrink; then fine-tune the last size, or without a budget one that holds.
+        """Shrink at each resolution; then fine-tune the last sizes, or without a budget one that
+        holds.
 
         A budget of milliseconds has no rival: it goes by the network timed as a whole.
         """
-        front = self.shrink(target)
-        plans = [point.plan(self._wiring) for point in front.points]
-        cost = partial(self._costs.of, self._wiring)
-        if self.config.budget.max_latency_ms:
-            candidates = keep_better(self, plans[:1])
-        elif self._budget is not None:
-            candidates = keep_for_budget(self, plans[0], cost, self._budget)
+        whole = self.grown()
+        cost = partial(self.costs.shares(whole).of, whole.wiring)
+        budget, gamma = self.config.budget, self.config.student.gamma
+        fronts = [self.shrink(target, side) for side in self._sides(whole)]
+        points = [point for front in fronts for point in front.points]
+        plans = [point.plan(whole.wiring) for point in points]
+        if budget.given is None:
+            candidates = keep_without_budget(
+                self, plans, [point.cost for point in points], [point.loss for point in points],
+                cost, gamma=gamma, target=target,
+            )  # fmt: skip
         else:
-            losses, gamma = [point.loss for point in front.points], self.config.student.gamma
-            candidates = keep_without_budget(self, plans, losses, cost, gamma=gamma, target=target)
+            lasts = [front.points[0].plan(whole.wiring) for front in fronts]
+            most = budget_share(budget, self.costs.shares(whole))
+            assert most is not None, "there is a budget"
+            candidates = (
+                keep_better(self, lasts)
+                if budget.max_latency_ms
+                else keep_for_budget(self, lasts, cost, most)
+            )
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
-        points = [point._replace(finetuned=ends.get(point.name)) for point in front.points]
-        write_front(self.folder.path, front._replace(points=points))
-        return Tailored(candidates, front.seconds, {})
+        points = [point._replace(finetuned=ends.get(point.name)) for point in points]
+        seconds = Seconds(
+            *(sum(each) for each in zip(*(one.seconds for one in fronts), strict=True))
+        )
+        points.sort(key=lambda one: one.cost)
+        write_front(self.folder.path, Front(points, seconds))
+        return Tailored(candidates, seconds, {})
+
+    def _sides(self, student: Student) -> list[int | None]:
+        """Where the budget can be kept; all, where there is none."""
+        config, settings = self.config, self.config.student
+        found: list[int | None] = []
+        for side in sides(self.teacher, config.image_size, settings.cost, settings.levers):
+            student.side = side
+            shares = self.costs.shares(student)
+            most = budget_share(config.budget, shares)
+            if most is None or Shrinking(student, shares, most).leanest <= most:
+                found.append(side)
+        student.side = None
+        asked = "resolution" in (settings.levers or ()) and settings.cost != "params"
+        if asked and found == [None]:
+            self.say(f"images stay at {config.image_size} px: the backbone takes no smaller ones")
+        return found
 
     def start(self, plan: PrunePlan) -> Student:
         """The size as the student passed it; first blocks have the teacher's weights."""
@@ -91,11 +122,13 @@ class ByShrinking(Tailoring):
             return remove(self.grown(), plan)
         network, _ = load_network(self.sizes / plan.name)
         assert isinstance(network, Student), "sizes are those of a student"
+        network.side = plan.side
         return place(network, self.device)
 
-    def shrink(self, target: float) -> Front:
-        """Train the student as it shrinks; returns what it passed."""
+    def shrink(self, target: float, side: int | None = None) -> Front:
+        """Train a student at a side as it shrinks; returns what it passed, the leanest first."""
         student = self.grown()
+        student.side = side
         self._wiring = student.wiring
         self._shares = [shares_of(student, self.teacher, self.config.image_size, u) for u in UNITS]
         self.costs.keep(student)
@@ -143,20 +176,25 @@ class ByShrinking(Tailoring):
             return most is None and hopeless(network, self.judge, last, target)
 
         fitted = self.fit(
-            "student", network, schedule, loss, curves, keep="last", validate=validate, stop=ends,
-            before_step=descent.before_step,
+            stage_name(side), network, schedule, loss, curves, keep="last", validate=validate,
+            stop=ends, before_step=descent.before_step,
         )  # fmt: skip
         if self.config.budget.max_latency_ms:
             self._keep_the_budget(network, descent)
-        return self._front(fitted)
+        front = read_front(self.folder.path, self._wiring)
+        passed = [point for point in front.points if point.side == side]
+        return Front(passed, Seconds(fitted.seconds, fitted.total_seconds))
 
     def _pass(self, network: Shrinking, scores: Scores) -> None:
         """Write a size down, its network and how it stands."""
-        name, folder = size_name(network.cost), self.folder.path
-        size, architecture = network.cut(name), self.session.architecture(self.source)
+        side, folder = network.student.side, self.folder.path
+        name = size_name(network.cost, side)
+        size, architecture = network.cut(name), self.at(side).architecture(self.source)
         flops, params = (one.of(network.wiring, network.route) for one in self._shares)
         standing = self.judge.value(scores)
-        point = Point(name, network.route, network.cost, flops, params, standing, scores.loss)
+        point = Point(
+            name, network.route, network.cost, flops, params, standing, scores.loss, side=side
+        )
 
         def write() -> None:
             others = []
@@ -169,12 +207,6 @@ class ByShrinking(Tailoring):
 
         from_main(write)
 
-    def _front(self, fitted: Fitted) -> Front:
-        front = read_front(self.folder.path, self._wiring)
-        front = front._replace(seconds=Seconds(fitted.seconds, fitted.total_seconds))
-        from_main(partial(write_front, self.folder.path, front))
-        return front
-
     def _share_of_time(self, network: Shrinking) -> float:
         """The latency of the route over the backbone's, both measured now."""
         size, batch = self.config.image_size, self.config.budget.batch
@@ -182,7 +214,7 @@ class ByShrinking(Tailoring):
         with self.session.screen.counting("timing what is left") as tell:
             return share_of_time(
                 network.cut("timed"), self.teacher, size, self.device,
-                batch=batch, keep=keep, tell=tell,
+                side=network.student.side, batch=batch, keep=keep, tell=tell,
             )  # fmt: skip
 
     def _by_the_clock(self, network: Shrinking, margin: float = 0.0) -> float:

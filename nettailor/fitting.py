@@ -31,6 +31,7 @@ from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
 
 Loader = DataLoader[Any]
+Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 _CALIBRATED = 5  # batches for the scales of the mimicry
 
@@ -86,7 +87,7 @@ def fit(
     judge: Judge | None = None,
     start: Scores | None = None,
     stop: Stop | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     precision: Precision = "auto",
     seed: int = 0,
     run: Run | None = None,

@@ -21,7 +21,8 @@ class Point(NamedTuple):
 
     paths: its route. cost: a share of the backbone's, in what the run goes by. flops, params:
     shares of the backbone's. accuracy, loss: on validation in % and in nats, as it stood.
-    finetuned: accuracy after fine-tuning, for those that were.
+    finetuned: accuracy after fine-tuning, for those that were. side: of its images in pixels, None
+    where they are as large as the teacher's.
     """
 
     name: str
@@ -32,10 +33,11 @@ class Point(NamedTuple):
     accuracy: float
     loss: float
     finetuned: float | None = None
+    side: int | None = None
 
     def plan(self, student: Wiring) -> PrunePlan:
         """The cut of the student that leaves this route."""
-        return PrunePlan.keeping(self.name, student, self.paths)
+        return PrunePlan.keeping(self.name, student, self.paths, self.side)
 
 
 class Seconds(NamedTuple):
@@ -59,9 +61,9 @@ class Front(NamedTuple):
     seconds: Seconds
 
 
-def size_name(cost: float) -> str:
-    """Such as `size-0.250`, by what it costs."""
-    return f"size-{cost:#.3g}"
+def size_name(cost: float, side: int | None) -> str:
+    """Such as `size-0.250`, by what it costs, or `size-0.250-48px`, by its images' side as well."""
+    return f"size-{cost:#.3g}" + ("" if side is None else f"-{side}px")
 
 
 def pick(front: Front, share: Share) -> Point:
@@ -110,7 +112,7 @@ def _read_point(row: Mapping[str, Any], student: Wiring) -> Point:
     targets = [path.target for path in paths]
     if not set(paths) <= set(student.paths) or [0, *targets] != [*sources, student.depth]:
         raise ValueError(f"{rows!r} is no route through the student")
-    name, finetuned = row["name"], row["finetuned"]
+    name, finetuned, side = row["name"], row["finetuned"], row.get("side")
     if not isinstance(name, str) or Path(name).name != name:
         raise ValueError(f"{name!r} is no folder's name")
     return Point(
@@ -122,4 +124,5 @@ def _read_point(row: Mapping[str, Any], student: Wiring) -> Point:
         float(row["accuracy"]),
         float(row["loss"]),
         None if finetuned is None else float(finetuned),
+        None if side is None else int(side),
     )

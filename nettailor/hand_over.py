@@ -41,16 +41,17 @@ def hand_over(
         spent: before the candidates were fine-tuned.
         aim: what a cut has to reach on validation, in %.
     """
-    session, started = work.session, time.perf_counter()
+    started, own = time.perf_counter(), work.config.image_size
     networks: dict[str, nn.Module] = {"teacher": work.teacher}
     networks |= {candidate.name: candidate.network for candidate in candidates}
-    with session.screen.counting("timing") as tell:
-        latency = measure_latency(networks, work.config.image_size, work.device, tell=tell)
+    sides = {"teacher": own} | {one.name: one.plan.side or own for one in candidates}
+    with work.session.screen.counting("timing") as tell:
+        latency = measure_latency(networks, sides, work.device, tell=tell)
     beside = teacher.measured(latency["teacher"], work.device)
     rows = []
     kept, *others = candidates
     for candidate in (*others, kept):
-        alone, place = candidate is kept, work.folder
+        alone, place, session = candidate is kept, work.folder, work.at(candidate.plan.side)
         if not alone:
             place = RunFolder(work.folder.path / "candidates" / candidate.name)
         took = spent.plus(*(one.fitted for one in (candidates if alone else [candidate])))
@@ -96,6 +97,7 @@ def _how(work: Tailoring, name: str, network: Student) -> dict[str, Any]:
         "gamma": work.config.student.gamma,
         "budget": budget_row(work.config.budget),
         "depth": name,
+        "image_size": network.side or work.config.image_size,
         "paths": [
             [*path, round(weight, 4)]
             for path, weight in zip(network.wiring.paths, alpha, strict=True)

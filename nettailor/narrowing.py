@@ -78,7 +78,7 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
         UserError: its channels cannot be grouped, or no choice meets the budget.
     """
     config, round_to = session.config, session.config.knapsack.round_to
-    channels = trace_channels(network, config.image_size)
+    channels = trace_channels(network, session.preprocessing.image_size)
     if channels.stays:
         session.screen.say(_staying(channels))
     ranges = allowed(channels.families, round_to)
@@ -95,7 +95,13 @@ def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -
         session.screen.say(f"timing {len(channels.layers)} layers at some widths, {batch} images")
         with session.screen.counting("timing layers") as tell:
             costs, unit = measure_times(
-                network, channels, config.image_size, device, batch=batch, keep=times, tell=tell
+                network,
+                channels,
+                session.preprocessing.image_size,
+                device,
+                batch=batch,
+                keep=times,
+                tell=tell,
             )
         name = " ms"
     least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
@@ -179,7 +185,7 @@ def _by_the_clock(
     session: Session, network: nn.Module, budget: Budget, within: Callable[[float], Kept]
 ) -> tuple[Kept, float]:
     """The choice that keeps a latency budget when the narrow network itself is timed."""
-    size, device = session.config.image_size, session.accelerator.device
+    size, device = session.preprocessing.image_size, session.accelerator.device
     batch = session.config.budget.batch
     least = float(budget.costs.of(budget.ranges.least[None])[0])
 

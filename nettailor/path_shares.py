@@ -35,51 +35,55 @@ class PathCosts:
             create_backbone(config.backbone, len(session.task.classes), config.image_size),
             session.accelerator.device,
         )
-        self._times: LatencyTable | None = None
-        if self._unit == "latency" and table.exists() and not fresh:
-            self._times = _read(table)
+        self._times: dict[int | None, LatencyTable] = {}  # by the side of the student's images
 
     def kept_times(self) -> KeptRounds:
         """Where times are kept beside all runs of the task."""
         return KeptRounds(self._session.places.times, fresh=self._fresh)
 
     def shares(self, student: Student) -> PathShares:
-        """Of a student's paths; of a whole one where times are still to be measured."""
-        size = self._session.config.image_size
+        """Of a student's paths at its side; of a whole one where times are still to be measured."""
         if self._unit != "latency":
-            return shares_of(student, self._chain, size, self._unit)
-        if self._times is None:
-            screen, batch = self._session.screen, self._session.config.budget.batch
-            screen.say(f"timing {len(student.wiring.paths)} paths one by one, {batch} images each")
-            with screen.counting("timing paths") as tell:
-                self._times = measure_paths(
-                    student,
-                    self._chain,
-                    size,
-                    self._session.accelerator.device,
-                    batch=batch,
-                    keep=self.kept_times(),
-                    tell=tell,
-                )
-        times = self._times
+            return shares_of(student, self._chain, self._session.config.image_size, self._unit)
+        times, whole = self._timed(student, student.side), self._timed(student, None).whole
         try:
-            paths = [times.paths[path.key] / times.whole for path in student.wiring.paths]
+            paths = [times.paths[path.key] / whole for path in student.wiring.paths]
         except KeyError as error:
             raise UserError(
-                f"{self._file}: lacks the path {error.args[0]}; give --overwrite to tailor again"
+                f"{self._place(student.side)}: lacks the path {error.args[0]}; give --overwrite to "
+                "tailor again"
             ) from error
-        return PathShares(paths, times.stem / times.whole, times.whole)
+        return PathShares(paths, times.stem / whole, whole)
+
+    def _timed(self, student: Student, side: int | None) -> LatencyTable:
+        """The times at a side: known, read, or measured now."""
+        file, size = self._place(side), side or self._session.config.image_size
+        if side not in self._times and file.exists() and not self._fresh:
+            self._times[side] = _read(file)
+        if side not in self._times:
+            screen, batch = self._session.screen, self._session.config.budget.batch
+            paths = f"{len(student.wiring.paths)} paths one by one, {batch} images each"
+            screen.say(f"timing {paths}" + ("" if side is None else f" of {side} px"))
+            with screen.counting("timing paths") as tell:
+                self._times[side] = measure_paths(
+                    student, self._chain, size, self._session.accelerator.device, batch=batch,
+                    keep=self.kept_times(), tell=tell,
+                )  # fmt: skip
+        return self._times[side]
+
+    def _place(self, side: int | None) -> FilePath:
+        name = self._file.stem + ("" if side is None else f"-{side}px")
+        return self._file.with_name(f"{name}.json")
 
     def keep(self, student: Student) -> None:
-        """Write the times, where time is what counts, into the run's file.
+        """Write the times, where time is what counts, into the run's files.
 
         Args:
             student: a whole one, for times that are still to be measured.
         """
-        if self._unit == "latency" and not self._file.exists():
-            self.shares(student)
-            assert self._times is not None, "they were measured just now"
-            write_json(self._file, self._times._asdict())
+        for side in dict.fromkeys((None, student.side)) if self._unit == "latency" else ():
+            if not self._place(side).exists():
+                write_json(self._place(side), self._timed(student, side)._asdict())
 
 
 def _read(table: FilePath) -> LatencyTable:

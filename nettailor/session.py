@@ -1,7 +1,7 @@
 """What every command needs before it can train: the task's images, the device, the screen."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +56,12 @@ class Session:
     def loaders(self) -> Loaders:
         """Its images in batches."""
         return Loaders(self.task, self.preprocessing, self.config, self.accelerator)
+
+    def at(self, side: int) -> "Session":
+        """The same with images of another side, in pixels."""
+        if side == self.preprocessing.image_size:
+            return self
+        return replace(self, preprocessing=replace(self.preprocessing, image_size=side))
 
     @property
     def places(self) -> Places:

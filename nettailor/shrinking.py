@@ -55,6 +55,14 @@ def hopeless(network: Shrinking, judge: Judge, last: Scores, target: float) -> b
     return now + (last.accuracy_error or 0.0) < min(target, before) - _HOPELESS
 
 
+def below_the_leanest(most: float, unit: str, leanest: float) -> UserError:
+    """What is said of a budget that no network keeps."""
+    return UserError(
+        f"no network costs {most:g} of the backbone's {unit} or less: give a budget from "
+        f"{leanest:.3g} to 1"
+    )
+
+
 class Snapshot(NamedTuple):
     """A size that the student passed.
 
@@ -71,8 +79,9 @@ class Snapshot(NamedTuple):
     @property
     def plan(self) -> PrunePlan:
         """What is left, by a name such as `epoch-7`."""
-        wiring = self.network.wiring
-        return PrunePlan.keeping(f"epoch-{self.epoch}", self.before, wiring.paths)
+        left = self.network
+        name = f"epoch-{self.epoch}" + (f"-{left.side}px" if left.side else "")
+        return PrunePlan.keeping(name, self.before, left.wiring.paths, left.side)
 
 
 def shrink(
@@ -83,6 +92,7 @@ def shrink(
     *,
     max_flops: float | None = None,
     max_params: float | None = None,
+    side: int | None = None,
     epochs: int | None = None,
     lr: float = 0.001,
     distill: float = 0.5,
@@ -111,6 +121,8 @@ def shrink(
         train_loader, val_loader: as for `fit`.
         max_flops, max_params: the budget, one of them or none: a share of the backbone's. None:
             m is 0.1 of the multiply-adds.
+        side: in pixels, that images are resized to: a lower resolution than the teacher's costs
+            less, and leaves room for more blocks; None: as they come.
         epochs: of it all; None: 4 to a budget, 8 without one.
         lr: after an epoch of warm-up, of adamw; exits have three times as much.
         distill: λ, the weight of the distillation.
@@ -133,12 +145,10 @@ def shrink(
         raise UserError("the student has proxies: expected none, give it with skips=0")
     least = most if most < inf else FLOOR
     epochs = epochs or (EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT)[0]
+    student.side = side
     shrinking = Shrinking(student, shares_of(student, teacher, size, unit), least)
     if most < shrinking.leanest:
-        raise UserError(
-            f"no network costs {most:g} of the backbone's {unit} or less: give a budget from "
-            f"{shrinking.leanest:.3g} to 1"
-        )
+        raise below_the_leanest(most, unit, shrinking.leanest)
     place(shrinking, accelerator.device)
     place(teacher, accelerator.device)
     loss, batches = ShrinkLoss(teacher, distill), LoaderEpochs(train_loader, seed)
@@ -198,7 +208,8 @@ def _read(run: Run | None, name: str, epoch: int, student: Student) -> Snapshot:
     content = read_json(file)
     try:
         wiring = Wiring.from_json(student.wiring.depth, content["paths"])
-        network = remove(student, PrunePlan(file.name, student.wiring, wiring))
+        plan = PrunePlan(file.name, student.wiring, wiring, side=student.side)
+        network = remove(student, plan)
         cost, scores = float(content["cost"]), as_scores(content["scores"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: is damaged; begin anew in another folder") from error

@@ -14,23 +14,24 @@ _SAVES = 0.98  # of the backbone's cost: from there on nothing is saved
 
 
 def keep_for_budget(
-    bench: Bench, last: PrunePlan, cost: Callable[[Sequence[Path]], float], most: float
+    bench: Bench, lasts: Sequence[PrunePlan], cost: Callable[[Sequence[Path]], float], most: float
 ) -> list[Candidate]:
-    """Fine-tune the last size, and as many first blocks as the budget allows, see `keep_better`.
+    """Fine-tune the sizes that keep a budget, and as many first blocks, see `keep_better`.
 
     Fixed removal is at times the better cut.
 
     Args:
         bench: fine-tunes.
-        last: the size that keeps the budget.
-        cost: of a route. most: the budget.
+        lasts: the last size at each resolution.
+        cost: of a route at the resolution of the images. most: the budget.
     """
-    return keep_better(bench, [last, *first_blocks_beside([last], last.before, cost, most)])
+    return keep_better(bench, [*lasts, *first_blocks_beside(lasts, [most], cost)])
 
 
 def keep_without_budget(
     bench: Bench,
     sizes: Sequence[PrunePlan],
+    costs: Sequence[float],
     losses: Sequence[float],
     cost: Callable[[Sequence[Path]], float],
     *,
@@ -43,14 +44,16 @@ def keep_without_budget(
 
     Args:
         bench: fine-tunes.
-        sizes: that the student passed. losses: of each on validation, in nats.
-        cost: of a route, a share of the backbone's.
+        sizes: that students passed. costs: of each, a share of the backbone's. losses: of each on
+            validation, in nats.
+        cost: of a route at the resolution of the images.
         gamma: the price of cost, in nats for all of the backbone's.
         target: in %.
     """
-    order = in_order([cost(size.kept.paths) for size in sizes], losses, gamma)
+    order = in_order(costs, losses, gamma)
     plans = [sizes[i] for i in order]
-    return keep_first(bench, plans, target, first_blocks_beside(plans, plans[0].before, cost))
+    rivals = first_blocks_beside(plans, [costs[i] for i in order], cost)
+    return keep_first(bench, plans, target, rivals)
 
 
 def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> list[int]:

@@ -73,6 +73,7 @@ class Tailoring:
         self, session: Session, folder: RunFolder, teacher: Backbone, costs: PathCosts
     ) -> None:
         self.session, self.folder, self.costs = session, folder, costs
+        self._sessions: dict[int | None, Session] = {None: session}
         self.config = config = session.config
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
@@ -92,7 +93,7 @@ class Tailoring:
             gamma=settings.gamma,
             distill=settings.distill,
             mimic=settings.mimic,
-            complexity=settings.complexity,
+            complexity="published" if config.prune.by == "rank" else "route",
             mimicry=settings.mimicry,
             costs=lambda student: self.costs.shares(student).paths,
             label_smoothing=config.label_smoothing,
@@ -110,9 +111,19 @@ class Tailoring:
         """What a plan leaves, as it stands before it is fine-tuned."""
         raise NotImplementedError
 
+    def at(self, side: int | None) -> Session:
+        """The session with its images at a side in pixels, None for their own."""
+        if side is not None and side not in self._sessions:
+            self._sessions[side] = self.session.at(side)
+        return self._sessions[side]
+
     def validate(self, network: nn.Module) -> Scores:
-        """Scores on the validation split, judged beside the teacher's."""
-        return self.judge.of(self.session.loaders.validate(network))
+        """Scores on the validation split, judged beside the teacher's.
+
+        What is cut to another resolution reads the images as it will when it is used.
+        """
+        side = network.side if isinstance(network, Student) else None
+        return self.judge.of(self.at(side).loaders.validate(network))
 
     def grown(self) -> Student:
         """The student before it is trained, with the weights that every session gives it."""

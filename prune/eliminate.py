@@ -117,17 +117,17 @@ def first_blocks(
 
 def first_blocks_beside(
     plans: Sequence[PrunePlan],
-    wiring: Wiring,
+    most: Sequence[float],
     cost: Callable[[Sequence[Path]], float],
-    most: float | None = None,
 ) -> list[PrunePlan]:
-    """As many first blocks as cost no more than each cut; none twice, and none that is a cut.
+    """As many first blocks as each of some costs allows; none twice, and none that is a cut.
 
-    most: what they may cost in the place of a cut's own cost.
+    Args:
+        plans: cuts of one student.
+        most: what first blocks may cost.
+        cost: of a route.
     """
-    found: dict[Wiring, PrunePlan] = {}
-    for plan in plans:
-        first = first_blocks(wiring, cost, cost(plan.kept.paths) if most is None else most)
-        if first is not None and all(first.kept != other.kept for other in plans):
-            found.setdefault(first.kept, first)
-    return list(found.values())
+    wiring, cuts = plans[0].before, {plan.kept for plan in plans if plan.side is None}
+    allowed = [first_blocks(wiring, cost, one) for one in most]
+    found = {first.kept: first for first in allowed if first is not None}
+    return [first for kept, first in found.items() if kept not in cuts]

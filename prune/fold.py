@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from nettailor.core.backbone import Backbone, meta_copy
 from nettailor.core.branches import fuse_branches
 from nettailor.core.layout import Layout
-from nettailor.prune.plain import Brought, Graph, Layer, Merged, Scaled, Step, Sum, Widened
+from nettailor.prune.plain import Brought, Graph, Layer, Merged, Resized, Scaled, Step, Sum, Widened
 from nettailor.student.exit import Head
 from nettailor.student.network import Student
 from nettailor.student.proxy import Proxy, ScaledBatchNorm2d
@@ -71,6 +71,9 @@ def _student_steps(student: Student, ends: dict[nn.Module, nn.Conv2d]) -> list[S
     """
     alphas = student.path_weights().tolist()
     steps = [Step("x0", ("images",), student.stem)]
+    if student.side:
+        resized = Step("resized", ("images",), Resized(student.side))
+        steps = [resized, Step("x0", ("resized",), student.stem)]
 
     def brought(path: Path) -> str:
         """The name of a path's source as it is added at its target, brought there where need be."""

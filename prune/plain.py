@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor.core.layout import Layout, NodeSpec, bring, widen
+from nettailor.core.resize import resized
 
 
 class Brought(nn.Module):
@@ -19,6 +20,18 @@ class Brought(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See `bring`."""
         return bring(x, self.source, self.target)
+
+
+class Resized(nn.Module):
+    """Images at the resolution that a network computes with."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, C, side, side)."""
+        return resized(images, self.side)
 
 
 class Widened(nn.Module):

@@ -16,17 +16,21 @@ class PrunePlan:
         before: the paths of the trained student.
         kept: the paths that stay, closed under the three exclusion rules.
         restored: proxies below the threshold that stay because stem and head would part.
+        side: of the images, in pixels, which are resized to it; None: as they come.
     """
 
     name: str
     before: Wiring
     kept: Wiring
     restored: tuple[Path, ...] = ()
+    side: int | None = None
 
     @classmethod
-    def keeping(cls, name: str, before: Wiring, paths: Iterable[Path]) -> "PrunePlan":
+    def keeping(
+        cls, name: str, before: Wiring, paths: Iterable[Path], side: int | None = None
+    ) -> "PrunePlan":
         """The cut that leaves these paths, a route say."""
-        return cls(name, before, Wiring(before.depth, tuple(paths)))
+        return cls(name, before, Wiring(before.depth, tuple(paths)), side=side)
 
     def describe(self) -> str:
         """One line: what stays of what was there."""
@@ -41,6 +45,8 @@ class PrunePlan:
             ends = ", ".join(str(path.source) for path in exits)
             s = "s" * (len(exits) > 1)
             text += f", read by the exit{s} after block{s} {ends}"
+        if self.side:
+            text += f", of images of {self.side} px"
         if self.restored:
             names = ", ".join(path.key for path in self.restored)
             text += f"; kept against the threshold to join stem and head: {names}"

@@ -29,5 +29,5 @@ def remove(student: Student, plan: PrunePlan) -> Student:
         weights.logits.copy_(student.path_weights.logits[positions])
     weights.requires_grad_(student.path_weights.logits.requires_grad)
     smaller.path_weights = weights
-    smaller.wiring = plan.kept
+    smaller.wiring, smaller.side = plan.kept, plan.side
     return smaller

@@ -128,7 +128,8 @@ class Shrinking(nn.Module):
 
     def cut(self, name: str) -> Student:
         """A copy of what is left, as a network of its own."""
-        smaller = remove(self.student, PrunePlan.keeping(name, self.wiring, self.route))
+        side = self.student.side
+        smaller = remove(self.student, PrunePlan.keeping(name, self.wiring, self.route, side))
         self._momenta.put_back(smaller)
         return smaller
 
@@ -199,7 +200,7 @@ class Shrinking(nn.Module):
 
     def nodes(self, images: Tensor) -> list[Tensor]:
         """The route's nodes from the stem's on, and its logits."""
-        nodes: list[Tensor] = [self.student.stem(images)]
+        nodes = [self.student.begin(images)]
         for path in self.route:
             if self.training and path.kind == "block" and path.target in self.dropped:
                 path = self.identities[path.target]

@@ -17,7 +17,8 @@ class ShrinkLoss:
 
     Exits are fresh, and have to be trained, with what leads to them, before their loss says what it
     is worth to go on behind them (deep supervision: Lee and others, 2015). Until something is taken
-    out the student is the teacher, which then is not asked: CE alone.
+    out the student is the teacher, which then is not asked: CE alone. One that sees its images at
+    a lower resolution is not.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class ShrinkLoss:
         """See `nettailor.core.objective.Objective`; the network is a `Shrinking`."""
         assert isinstance(network, Shrinking), "the loss is of a network that shrinks"
         end, *others = network.at_ends(images)
-        target = None if network.whole else self.teacher(images).logits
+        same = network.whole and network.student.side is None
+        target = None if same else self.teacher(images).logits
         loss = self.of(end, labels, target)
         if not others:
             return {"end": loss, "exits": torch.zeros_like(loss)}

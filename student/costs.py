@@ -75,9 +75,12 @@ class PathShares(NamedTuple):
 def shares_of(
     student: Student, chain: Backbone, image_size: int, unit: Literal["flops", "params"]
 ) -> PathShares:
-    """Shares of the multiply-adds or of the parameters, counted."""
-    costs, total = path_costs(student, chain, image_size)
-    column = 0 if unit == "flops" else 1
-    stem = chain_costs(chain, image_size).stem
-    whole = total[column]
+    """Shares of the multiply-adds or of the parameters, counted.
+
+    image_size: side in pixels of the backbone's images; the student's have its own `side`.
+    """
+    column, side = (0 if unit == "flops" else 1), student.side or image_size
+    costs, _ = path_costs(student, chain, side)
+    stem = chain_costs(chain, side).stem
+    whole = chain_costs(chain, image_size).total[column]
     return PathShares([cost[column] / whole for cost in costs], stem[column] / whole, whole)

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nettailor.core.backbone import Backbone, node_specs
 from nettailor.core.layout import LAYER_NORMS, Places, bring, widen
 from nettailor.core.parts import proxy_shape
+from nettailor.core.resize import resized
 from nettailor.student.exit import Head, exit_from
 from nettailor.student.grow import grown_wiring
 from nettailor.student.path_weights import PathWeights
@@ -59,7 +60,8 @@ class Student(nn.Module):
 
     Attributes:
         wiring: the living paths. specs: of the nodes x_0 … x_L. example, channels_last: see
-            `Backbone`.
+            `Backbone`. side: in pixels, of the images that it computes with: others are resized;
+            None: as they come.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Student(nn.Module):
         self.wiring = wiring
         self.batch_norm: BatchNormPolicy = batch_norm
         self.finetunes_all = False
+        self.side: int | None = None
         self.specs, self.example = specs, chain.example
         self.channels_last = chain.channels_last
         self.stem = chain.stem
@@ -170,9 +173,7 @@ class Student(nn.Module):
         alpha = self.path_weights() if self.mixes else torch.ones_like(self.path_weights.logits)
         weights = alpha.unbind()
         affines = self._proxy_affines(weights)
-        nodes: list[Tensor | None] = [
-            self.stem(images if self.channels_last else images.contiguous())
-        ]
+        nodes: list[Tensor | None] = [self.begin(images)]
         pooled: dict[tuple[int, Places], Tensor] = {}
         for node in range(1, self.wiring.depth):
             incoming = self.wiring.incoming[node]
@@ -191,6 +192,11 @@ class Student(nn.Module):
         if len(by_head) > 1:
             logits = (torch.stack(by_head) * self.of_heads(alpha)[:, None, None]).sum(0)
         return StudentOutput(logits, nodes, by_head, alpha)
+
+    def begin(self, images: Tensor) -> Tensor:
+        """Images (B, C, S, S) -> x_0."""
+        images = resized(images, self.side)
+        return cast(Tensor, self.stem(images if self.channels_last else images.contiguous()))
 
     def step(self, path: Path, x: Tensor) -> Tensor:
         """One path alone: its source node -> its target node, or the logits (B, classes)."""

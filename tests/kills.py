@@ -26,7 +26,7 @@ _TASK = [
 ]  # fmt: skip
 _RANK = [
     "--prune.by", "rank", "--prune.finetune", "task", "--skips", "3", "--identities", "false",
-    "--exits", "false", "--student.distill", "0", "--complexity", "published",
+    "--exits", "false", "--student.distill", "0",
     "--batch-norm", "follow", "--adapters", "false",
     "--prune.remove", "[3, 1]", "--prune.threshold", "0",
 ]  # fmt: skip

@@ -43,7 +43,7 @@ def test_authors_settings(name: str) -> None:
     assert schedules[0] == schedules[3]
     student = config.student
     assert (student.gamma, student.mimic, student.mimicry) == (0.3, 10, "mean-square")
-    assert (student.skips, student.complexity, config.prune.threshold) == (3, "published", 0.05)
+    assert (student.skips, config.prune.threshold) == (3, 0.05)
     assert (config.image_size, config.weights) == (224, "hub")
     published(config)
 
@@ -53,7 +53,6 @@ def published(config: RunConfig) -> None:
     student, prune = config.student, config.prune
     assert (student.identities, student.exits) == (False, False)
     assert (student.distill, student.skips, student.batch_norm) == (0, 3, "follow")
-    assert student.complexity == "published"
     assert student.adapters is False
     assert (prune.by, prune.finetune, config.budget.given) == ("rank", "task", None)
 
@@ -72,7 +71,7 @@ def test_defaults_of_the_improved_method() -> None:
     student, prune, budget = RunConfig().student, RunConfig().prune, RunConfig().budget
     assert (student.skips, student.adapters) == (0, "auto")
     assert (student.identities, student.exits, student.batch_norm) == (True, True, "train")
-    assert (student.complexity, student.cost, student.gamma) == ("route", "flops", 0.3)
+    assert (student.levers, student.cost, student.gamma) == (None, "flops", 0.3)
     assert (student.distill, budget.given, budget.batch) == (0.5, None, 1)
     assert (prune.by, prune.finetune) == ("route", "all")
 
@@ -96,7 +95,7 @@ def test_the_published_method_on_digits_differs_from_digits_in_nothing_else() ->
     assert {key for key, value in flat(as_settings(theirs)).items() if mine[key] != value} <= {
         "student.epochs", "prune.epochs", "student.lr", "student.skips", "student.identities",
         "student.exits", "student.adapters",
-        "student.complexity", "student.distill", "student.batch_norm", "prune.by",
+        "student.distill", "student.batch_norm", "prune.by",
         "prune.threshold", "prune.finetune",
     }  # fmt: skip
 

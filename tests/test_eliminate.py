@@ -1,6 +1,7 @@
 """Fixed removal of the top: what stays, what is put on it, and what of that trains."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -165,9 +166,16 @@ def test_first_blocks_beside_cuts_are_none_of_them_and_none_comes_twice():
         return PrunePlan.keeping(name, wiring, (*ways, end))
 
     def beside(*cuts):
-        rivals = first_blocks_beside(cuts, wiring, lambda route: len(set(route) & set(blocks)))
+        def blocks_of(route):
+            return len(set(route) & set(blocks))
+
+        most = [blocks_of(one.kept.paths) for one in cuts]
+        rivals = first_blocks_beside(cuts, most, blocks_of)
         return {one.name: set(one.kept.paths) for one in rivals}
 
     first = {blocks[0], *identities[1:], end}
     assert beside(cut("a", 2), cut("b", 3), cut("c", 1, 2)) == {"first-1": first}
     assert beside(cut("c", 1, 2)) == {}
+    # at another resolution the same blocks are another network
+    low = replace(cut("c", 1, 2), side=48)
+    assert beside(low) == {"first-2": set(low.kept.paths)}

@@ -183,7 +183,7 @@ def test_help_shows_the_commands_own_keys_and_help_all_every_key(
         assert {"--config", "--overwrite", "--epochs", "--pick", "--dry-run", "--version"} <= set(
             re.findall(r"--\w[\w-]*", shown)
         )
-    assert "--student.complexity route|published" in short
+    assert "--student.mimicry auto|mean-square|normalized" in short
     assert "--prune.remove [N, ...]|null" in short
     assert "--student.exits [true|false]" in short
     assert short.index("--data") < short.index("--student.gamma") < short.index("--student.lr")

@@ -71,7 +71,8 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
         return folder
     folder.check(None if overwrite else settings, ignored=_IGNORED)
     chosen = not overwrite and choice_file.exists()
-    budget = None if chosen else _ready_budget(session, tailored, fresh=overwrite)
+    own = _at_its_own(session, tailored)
+    budget = None if chosen else _ready_budget(own, tailored, fresh=overwrite)
     teacher = ready_teacher(session)
     if overwrite or not folder.begun:
         session.check_images()
@@ -89,10 +90,10 @@ def knapsack(session: Session, *, overwrite: bool) -> RunFolder:
         session.open(folder, settings, ignored=_IGNORED, overwrite=False)
     else:
         session.seed_stage("knapsack")
-        choice = from_main(lambda: choose(session, whole.network, budget, whole.digest))
+        choice = from_main(lambda: choose(own, whole.network, budget, whole.digest))
         session.open(folder, settings, ignored=_IGNORED, overwrite=overwrite)
         write_choice(choice_file, choice)
-    _finetune(session, folder, whole, choice, teacher)
+    _finetune(own, folder, whole, choice, teacher)
     return folder
 
 
@@ -103,7 +104,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
     folder = knapsack_folder(session)
     folder.check(None if overwrite else _settings(session), ignored=_IGNORED)
     if config.budget.max_latency_ms is None:
-        _ready_budget(session, tailored, fresh=False)
+        _ready_budget(_at_its_own(session, tailored), tailored, fresh=False)
     say_task(session)
     say_teacher(session)
     say_stages(session, {"fine-tuning after the cut": schedule_of(config, "prune")})
@@ -119,6 +120,13 @@ def _ready_budget(session: Session, tailored: Whole | None, *, fresh: bool) -> B
     else:
         network = tailored.network
     return ready_budget(session, place(network, session.accelerator.device), fresh=fresh)
+
+
+def _at_its_own(session: Session, tailored: Whole | None) -> Session:
+    """The session at the resolution of the network that is to lose channels."""
+    if tailored is None:
+        return session
+    return session.at(tailored.architecture.preprocessing.image_size)
 
 
 def _require_same_network(folder: RunFolder, choice: Choice, digest: str) -> None:
@@ -153,7 +161,8 @@ def _finetune(
 ) -> None:
     """Cut, re-estimate statistics, fine-tune all that is left, or go on with it, and measure."""
     config, device = session.config, session.accelerator.device
-    channels = trace_channels(whole.network, config.image_size)
+    side = session.preprocessing.image_size
+    channels = trace_channels(whole.network, side)
     kept = kept_items(choice, channels, folder.path / CHOICE_FILE)
     network = place(narrow(whole.network, channels, kept), device).requires_grad_(True)
     batches = islice(session.loaders.train.epoch(0), STATISTICS_BATCHES)
@@ -174,7 +183,8 @@ def _finetune(
         "knapsack": network,
     }
     with session.screen.counting("timing") as tell:
-        latency = measure_latency(networks, config.image_size, device, tell=tell)
+        sides = {"teacher": config.image_size, "knapsack": side}
+        latency = measure_latency(networks, sides, device, tell=tell)
     evidence = from_main(lambda: gather(session.loaders, folder.path, network, latency["knapsack"]))
     result = summary(
         "knapsack",
@@ -223,6 +233,7 @@ def _how(
         },
         "budget": budget_row(config.budget.or_half()),
         "round_to": config.knapsack.round_to,
+        "image_size": session.preprocessing.image_size,
         "cost": round(choice.cost, 6),
         "value_kept": round(choice.value, 6),
         "straight_after": {

@@ -63,13 +63,19 @@ def share_of_time(
     device: torch.device,
     *,
     batch: int,
+    side: int | None = None,
     seconds: float = 5.0,
     keep: KeptRounds | None = None,
     tell: Tell = untold,
 ) -> float:
-    """The latency of a network over another's, measured in turn; see `time_in_turn`."""
+    """The latency of a network over another's, measured in turn; see `time_in_turn`.
+
+    side: of the network's own images, in pixels, where they are others than the whole one's.
+    """
     networks = {"whole": whole, "part": network}
-    inputs = dict.fromkeys(networks, sample(batch, 3, image_size, device))
+    sides = {"whole": image_size, "part": side or image_size}
+    images = {one: sample(batch, 3, one, device) for one in dict.fromkeys(sides.values())}
+    inputs = {name: images[one] for name, one in sides.items()}
     times = time_in_turn(networks, inputs, device, seconds=seconds, keep=keep, tell=tell)
     return float(np.median(times["part"]) / np.median(times["whole"]))
 

@@ -22,6 +22,7 @@ def _from_list(value: object) -> object:
 Metric = Literal["accuracy", "macro-f1", "worst-recall"]
 # a path, or a name in its place; unlike pathlib's, this leaves the ~name of nobody here as it is
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
+Lever = Literal["blocks", "resolution"]
 AsTuple = BeforeValidator(_from_list)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -164,6 +165,11 @@ class StudentConfig(Section):
         description="by rank: highest learning rate of the path weights; after the cut scaled by "
         "prune.lr / student.lr",
     )
+    levers: Annotated[tuple[Lever, ...] | None, AsTuple] = Field(
+        None,
+        description="by route: what is given up for cost; resolution: students shrink at three "
+        "quarters and at half of the image size as well; null: both to a budget, else blocks",
+    )
     skips: Whole | Literal["dense"] = Field(
         0, description="by rank: proxies into each node, from so many nodes back"
     )
@@ -176,9 +182,6 @@ class StudentConfig(Section):
         0.3,
         description="price of cost, in nats for all of the backbone's: the weight γ1 of the "
         "expected complexity; by route, what a size's loss on validation is weighed against",
-    )
-    complexity: Literal["route", "published"] = Field(
-        "route", description="by rank: form of the expected complexity"
     )
     cost: Literal["flops", "params", "latency"] = Field(
         "flops", description="cost of a path; a budget's unit takes its place"
@@ -193,6 +196,14 @@ class StudentConfig(Section):
         description="by rank: distance to the teacher's activations: as the paper's authors have "
         "it (auto for ResNets), or over the teacher's variance (auto for others)",
     )
+
+    @field_validator("levers")
+    @classmethod
+    def _with_blocks(cls, value: tuple[Lever, ...] | None) -> tuple[Lever, ...] | None:
+        if value is not None and "blocks" not in value:
+            raise ValueError("expected blocks among them")
+        return value
+
     batch_norm: Literal["train", "follow", "frozen"] = Field(
         "train",
         description="batch norms of the frozen blocks; train: the task has its own; follow: their "

@@ -115,6 +115,7 @@ class Tailored(_Read):
     cut: Literal["route", "rank"]
     budget: Budget | None
     depth: str
+    image_size: AtLeastOne | None = None  # summaries of before lack it
     paths: Paths
 
     @property
@@ -139,6 +140,7 @@ class Knapsack(_Read):
     of: MadeNarrower
     budget: Budget
     round_to: AtLeastOne
+    image_size: AtLeastOne | None = None  # summaries of before lack it
     paths: Paths | None
 
     @property
@@ -262,7 +264,8 @@ class Summary(Figures):
     @property
     def input_size(self) -> int:
         """Side of the network's own input in pixels; `image_size` is the task's."""
-        return self.image_size if self.scaled is None else self.scaled.image_size
+        own = self.scaled or self.tailored or self.knapsack
+        return (own and own.image_size) or self.image_size
 
     @property
     def paths(self) -> Paths | None:

@@ -1,0 +1,73 @@
+"""Networks of equal FLOPs at several resolutions: fewer pixels, and more blocks for it.
+
+    python benchmarks/resolution.py --images FLOWERS RUBBISH --size 64 --out runs/resolution
+
+Images, teachers and training are those of `selection.py`. For each budget of FLOPs, a share of the
+teacher's at `--size`, and for each side of the images a student shrinks and is fine-tuned, and as
+many first blocks are fine-tuned as the budget allows. What stays whole at a side (such as a quarter
+of the FLOPs at half of it) does not shrink. Tailored: the best on validation after half of the
+fine-tuning of the students and of the first blocks at full size, as `nt.tailor` keeps it.
+"""
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+from seeds import Rows, of_each_seed, print_sets
+from selection import Measured
+
+from nettailor.prune.eliminate import first_blocks
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.resolutions import sides
+from nettailor.shrinking import shrink
+from nettailor.student.costs import shares_of
+
+
+def measure(given: argparse.Namespace, seed: int) -> Rows:
+    """A row for the teacher, and for each budget and side one of each way."""
+    measured = Measured(given, seed)
+    teacher = measured.teacher
+    for budget in given.budgets:
+        raced = []
+        for side in sides(teacher, given.size, "flops", ("blocks", "resolution")):
+            name = f"{budget:g}, {side or given.size} px"
+            started, student = time.process_time(), measured.grown()
+            passed = shrink(student, teacher, max_flops=budget, side=side, **measured.how)
+            seconds, last = time.process_time() - started, passed[-1]
+            found = measured.finish(f"shrinks, {name}", last.network, seconds, last.plan)
+            raced.append((found, measured.rows[-1]))
+            shares = shares_of(student, teacher, given.size, "flops")
+            first = first_blocks(student.wiring, partial(shares.of, student.wiring), budget)
+            assert first is not None, "the first block and an exit cost less than any budget here"
+            plan = PrunePlan(first.name, first.before, first.kept, side=side)
+            start = remove(measured.grown(), plan)
+            rival = measured.finish(f"first blocks, {name}", start, 0, plan)
+            if side is None:
+                raced.append((rival, measured.rows[-1]))
+        _, row = max(raced, key=lambda one: one[0].by_half)
+        measured.rows.append({**row, "network": f"tailored, {budget:g}", "of": row["network"]})
+    return measured.rows
+
+
+def main() -> None:
+    """Measure every seed, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--counts", type=int, nargs=3, default=[900, 300, 1000])
+    parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/resolution"))
+    given, sets = parser.parse_args(), {}
+    for images in given.images:
+        here = argparse.Namespace(**vars(given), shared=False)
+        here.images = None if images == Path("digits") else images
+        sets[images.name] = of_each_seed(here, images.name, partial(measure, here))
+    print_sets(sets)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""Images in a batch at another resolution."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resized(images: Tensor, side: int | None) -> Tensor:
+    """Images (B, C, S, S) with this side, in pixels; None: as they are.
+
+    Bicubic, and filtered when it becomes smaller, as an image is that is read from its file.
+    """
+    if side is None or images.shape[-1] == side:
+        return images
+    return F.interpolate(images, size=side, mode="bicubic", antialias=True)

@@ -1,0 +1,120 @@
+"""From a trained student to a smaller one, in Python: the best route, the cut, a network again."""
+
+from itertools import islice
+from pathlib import Path
+
+from torch import nn
+
+from nettailor.core.backbone import Backbone
+from nettailor.core.device import place
+from nettailor.core.epochs import LoaderEpochs, checked
+from nettailor.core.errors import UserError
+from nettailor.fitting import Device, Loader, accelerator_for
+from nettailor.network import find_run, load_network
+from nettailor.prune.importance import measured_on
+from nettailor.prune.plan import PrunePlan
+from nettailor.prune.remove import remove
+from nettailor.prune.routes import Route, Routes
+from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
+from nettailor.share import budget_of
+from nettailor.student.costs import shares_of
+from nettailor.student.network import Student
+
+
+def best_route(
+    student: Student,
+    teacher: Backbone,
+    train_loader: Loader,
+    *,
+    max_flops: float | None = None,
+    max_params: float | None = None,
+    batches: int = 8,
+    seed: int = 0,
+    device: Device = "auto",
+) -> PrunePlan:
+    """The most valuable route from stem to logits within a budget: what `cut` leaves.
+
+    Each path is worth what the loss falls by when its node takes it alone, see
+    `nettailor.prune.importance`; the best sum within the budget is found exactly.
+
+    Args:
+        student: trained; it stays as it is.
+        teacher: the backbone, whose cost is 1.
+        train_loader: (images, labels).
+        max_flops, max_params: the budget, one of them or none: a share of the multiply-adds or
+            parameters of the backbone.
+        batches: how many to weigh paths on.
+        seed: of their order.
+        device: "auto" takes a GPU where there is one.
+
+    Raises:
+        UserError: no route is within the budget; the text says what can be reached.
+    """
+    unit, most = budget_of(max_flops, max_params)
+    size = next(checked(train_loader))[0].shape[-1]
+    shares = shares_of(student, teacher, size, unit)
+    values = weigh(student, train_loader, batches=batches, seed=seed, device=device)
+    route = _best(Routes(student.wiring, values, shares.paths, fixed=shares.fixed), most)
+    return PrunePlan.keeping(route.name, student.wiring, route.paths)
+
+
+def weigh(
+    student: Student,
+    train_loader: Loader,
+    *,
+    batches: int = 8,
+    seed: int = 0,
+    device: Device = "auto",
+) -> list[float]:
+    """What each path is worth, in the wiring's order; arguments as for `best_route`."""
+    accelerator = accelerator_for(device, "auto")
+    place(student, accelerator.device)
+    looked_at = list(islice(LoaderEpochs(train_loader, seed).epoch(0), batches))
+    return measured_on(student, looked_at, accelerator)
+
+
+def cut(
+    student: Student, plan: PrunePlan, train_loader: Loader | None = None, *, seed: int = 0
+) -> Student:
+    """A copy of the student without the paths that the plan drops.
+
+    Args:
+        student: trained; it stays as it is.
+        plan: such as `best_route` gives.
+        train_loader: running statistics of batch norms are averaged anew over its first 20 batches,
+            since a cut changes what later layers see; None: they stay.
+        seed: of their order.
+    """
+    smaller = remove(student, plan)
+    if train_loader is not None:
+        device = next(student.parameters()).device
+        batches = islice(LoaderEpochs(train_loader, seed).epoch(0), STATISTICS_BATCHES)
+        reestimate(smaller, batches, accelerator_for(device.type, "auto"))
+    return smaller
+
+
+def load(folder: str | Path) -> nn.Module:
+    """A network that a command wrote, on the CPU, in eval mode; nothing is unpickled.
+
+    Args:
+        folder: of a finished run, or of an exported network.
+
+    Returns:
+        A `Backbone` or `Student`: images (B, 3, S, S) -> `NetOutput`; `fold` makes it plain.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another network.
+    """
+    return load_network(find_run(Path(folder).expanduser()))[0]
+
+
+def _best(routes: Routes, most: float) -> Route:
+    """The best route within a budget; UserError where there is none."""
+    route = routes.best(most)
+    if route is None:
+        leanest, dearest = routes.reach()
+        raise UserError(
+            f"no route costs {most:g} of the backbone's or less: give a budget from {leanest:.3g} "
+            f"to {dearest:.3g}"
+        )
+    return route

@@ -1,0 +1,131 @@
+"""A lower resolution as a lever: what it costs, what computes with it, what a command ends with."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import lively_chain
+from networks import lively_student
+from tailor_runs import SMALL, Runs, read, routes_by, summary_of
+from test_api import digits
+from torch.utils.data import DataLoader
+from torchvision.transforms import InterpolationMode, v2
+
+import nettailor as nt
+from nettailor.core.backbone import create_backbone
+from nettailor.core.console import Screen
+from nettailor.core.cost import module_flops
+from nettailor.core.flags import parse
+from nettailor.core.resize import resized
+from nettailor.network import load_network
+from nettailor.prune.eliminate import first_blocks
+from nettailor.prune.remove import remove
+from nettailor.resolutions import sides
+from nettailor.session import start_session
+from nettailor.student.costs import shares_of
+
+BOTH = ("blocks", "resolution")
+
+
+def test_images_are_resized_as_their_files_are() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    usual = v2.Resize(24, InterpolationMode.BICUBIC, antialias=True)(images)
+    torch.testing.assert_close(resized(images, 24), usual)
+    assert resized(images, 32) is images
+    assert resized(images, None) is images
+
+
+def test_sides_are_three_quarters_and_half_in_multiples_of_eight() -> None:
+    chain = create_backbone("test_resnet", 10)
+    assert sides(chain, 64, "flops", BOTH) == (None, 48, 32)
+    assert sides(chain, 224, "latency", BOTH) == (None, 168, 112)
+    assert sides(chain, 20, "flops", BOTH) == (None, 16, 8)
+    assert sides(chain, 64, "params", BOTH) == sides(chain, 64, "flops", ("blocks",)) == (None,)
+    fixed = create_backbone("test_vit", 10, 160)
+    assert sides(fixed, 160, "flops", BOTH) == (None,), "its positions are learnt"
+
+
+def test_a_student_of_a_side_computes_with_its_images_resized() -> None:
+    student, images = lively_student("test_resnet").eval(), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before = student(images).logits
+        student.side = 48
+        found, own = student(images).logits, student(resized(images, 48)).logits
+        plain = nt.fold(student)
+        folded = plain(images)
+    torch.testing.assert_close(found, own, rtol=0, atol=0)
+    assert not torch.allclose(found, before)
+    torch.testing.assert_close(folded, found, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_side_costs() -> None:
+    """The shares of a route at 16 px add up to what the network costs there, over all at 32 px."""
+    chain = lively_chain("test_resnet")
+    student = nt.Student(chain)
+    student.side = 16
+    shares = shares_of(student, chain, 32, "flops")
+    cost = lambda route: shares.of(student.wiring, route)  # noqa: E731
+    plan = first_blocks(student.wiring, cost, 1.0)
+    assert plan is not None
+    small = remove(student, nt.PrunePlan(plan.name, plan.before, plan.kept, side=16))
+    assert small.side == 16
+    assert "of images of 16 px" in nt.PrunePlan("x", plan.before, plan.kept, side=16).describe()
+    whole = module_flops(chain, (3, 32, 32))
+    for seen_at in (16, 32):  # what resizes its images costs what it computes with
+        expected = module_flops(small, (3, seen_at, seen_at)) / whole
+        assert cost(plan.kept.paths) == pytest.approx(expected)
+    assert shares.whole == whole
+
+
+def test_a_budget_that_only_a_lower_resolution_keeps(capsys: pytest.CaptureFixture[str]) -> None:
+    """From Python: what is kept takes the loader's images, and costs what it may."""
+    train, val = digits()
+    loaders = DataLoader(train, 32, shuffle=True), DataLoader(val, 80)
+    side = train[0][0].shape[-1]
+    network = create_backbone("test_resnet", 10)
+    leanest, _ = routes_by("flops").reach()
+    epochs = {"teacher_epochs": 1, "student_epochs": 1, "finetune_epochs": 2}
+    with pytest.raises(nt.UserError, match=r"no network costs .* give a budget from 0\.\d+ to 1"):
+        nt.tailor(network, *loaders, max_flops=0.7 * leanest, levers=("blocks",), **epochs)
+    plain = nt.tailor(network, *loaders, max_flops=0.7 * leanest, **epochs)
+    share = module_flops(plain, (3, side, side)) / module_flops(network, (3, side, side))
+    assert share <= 0.7 * leanest
+    assert plain(next(iter(loaders[1]))[0]).shape == (80, 10)
+    said = capsys.readouterr().out
+    for lower in sides(network, side, "flops", BOTH)[1:]:
+        assert f"of images of {lower} px" in said
+    assert "student  " not in said, "at the images' own side no network keeps it"
+
+
+def test_without_a_budget_blocks_alone_go_unless_more_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train, val = digits()
+    loaders = DataLoader(train, 32, shuffle=True), DataLoader(val, 80)
+    network = create_backbone("test_resnet", 10)
+    epochs: dict[str, Any] = {"teacher_epochs": 1, "student_epochs": 1, "finetune_epochs": 1}
+    nt.tailor(network, *loaders, tolerance=100, **epochs)
+    assert "px" not in capsys.readouterr().out
+    nt.tailor(network, *loaders, tolerance=100, levers=BOTH, **epochs)
+    assert "of images of" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_quickly")
+def test_a_command_ends_with_a_network_of_its_own_resolution(runs: Runs) -> None:
+    """Whose files and figures say so, and whose accuracy is that of images read at its side."""
+    leanest, _ = routes_by("flops").reach()
+    budget = ["--max-flops", f"{0.5 * leanest:.3f}", "--levers", "[blocks, resolution]"]
+    folder = runs.tailored(*budget)
+    architecture, summary = read(folder / "architecture.json"), summary_of(folder)
+    side = architecture["preprocessing"]["image_size"]
+    assert side in (24, 16)
+    assert summary["tailored"]["image_size"] == side
+    assert summary["image_size"] == 32
+    network, _ = load_network(folder)
+    assert summary["flops"] == module_flops(network, (3, side, side))
+    assert summary["flops"] <= 0.5 * leanest * summary["teacher"]["flops"] * 1.01
+    front = read(folder / "front.json")["points"]
+    assert {point["side"] for point in front} <= {24, 16}
+    session = start_session(parse("test", "", SMALL)[0], Screen()).at(side)
+    again = session.loaders.validate(network.eval())
+    assert summary["accuracy"]["val"] == pytest.approx(again.accuracy, abs=1e-3)
