@@ -38,7 +38,7 @@ _FAR = ["--gamma", "100", "--prune.tolerance", "0"]
 # by name: the command, and the words after it
 COMMANDS: dict[str, tuple[str, list[str]]] = {
     "teach": ("teach", _TASK),
-    "tailor, all": ("tailor", [*_TASK, *_FAR]),
+    "tailor, all": ("tailor", [*_TASK, *_FAR, "--levers", "[blocks, resolution]"]),
     "tailor, task": ("tailor", [*_TASK, *_FAR, "--prune.finetune", "task"]),
     "tailor, rank": ("tailor", [*_TASK, *_RANK, "--prune.tolerance", "0"]),
     "eliminate": ("eliminate", [*_TASK, *_ELIMINATE]),

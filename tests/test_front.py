@@ -48,7 +48,8 @@ def test_round_trip(tmp_path: Path) -> None:
     [(1.0, "size-1.00"), (0.25, "size-0.250"), (0.0123456, "size-0.0123"), (0.9999, "size-1.00")],
 )
 def test_names_say_the_cost(cost: float, name: str) -> None:
-    assert size_name(cost) == name
+    assert size_name(cost, None) == name
+    assert size_name(cost, 48) == f"{name}-48px"
 
 
 def test_seconds_add_up() -> None:
