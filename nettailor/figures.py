@@ -178,6 +178,9 @@ def side_by_side(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     add("  universal", lambda row: row["params"]["universal"], ",")
     add("  task-specific", lambda row: row["params"]["task"], ",")
     add("FLOPs (multiply-adds)", lambda row: row["flops"], ",", ratio=True)
+    sides = [_side(row) for row in rows.values()]
+    if len(set(sides)) > 1:
+        table.add_row("image size, px", *map(str, sides))
     add("pretrained blocks", lambda row: row["blocks"]["universal"], "d")
     add("proxies", lambda row: row["blocks"]["proxy"], "d")
     add("layers", lambda row: row["layers"], "d")
@@ -192,6 +195,13 @@ def side_by_side(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     add("file, bytes", lambda row: row["bytes"], ",", ratio=True)
     add("training, s", lambda row: row["seconds"]["train"], ".1f")
     return table
+
+
+def _side(row: Mapping[str, Any]) -> int:
+    """Of a network's own images; a summary has that of the task at its top."""
+    how = (row.get(method) for method in _METHODS)
+    own = (one["image_size"] for one in how if one and "image_size" in one)
+    return int(next(own, row["image_size"]))
 
 
 def networks_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:

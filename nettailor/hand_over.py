@@ -30,7 +30,7 @@ def hand_over(
     spent: Seconds,
     *,
     kind: Literal["tailored", "picked"],
-    aim: float = 0.0,
+    aim: float | None = None,
 ) -> None:
     """Measure candidates beside their teacher and write them, the first, which is kept, last.
 
@@ -39,7 +39,7 @@ def hand_over(
 
     Args:
         spent: before the candidates were fine-tuned.
-        aim: what a cut has to reach on validation, in %.
+        aim: what a cut has to reach on validation, in %; None where it is the best of some.
     """
     started, own = time.perf_counter(), work.config.image_size
     networks: dict[str, nn.Module] = {"teacher": work.teacher}
@@ -73,7 +73,7 @@ def hand_over(
         rows.append(
             {
                 "name": candidate.name,
-                "verdict": "kept" if alone else candidate.verdict(aim),
+                "verdict": "kept" if alone else _verdict(candidate, aim),
                 "blocks": figures["blocks"],
                 "flops": figures["flops"],
                 "params": figures["params"]["total"],
@@ -87,6 +87,10 @@ def hand_over(
             rows.sort(key=lambda row: str(row["name"]), reverse=True)
             write_json(place.path / CANDIDATES_FILE, rows)
         session.finish(place, figures)
+
+
+def _verdict(candidate: Candidate, aim: float | None) -> str:
+    return "behind after half of its epochs" if aim is None else candidate.verdict(aim)
 
 
 def _how(work: Tailoring, name: str, network: Student) -> dict[str, Any]:

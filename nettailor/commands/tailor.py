@@ -67,7 +67,7 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     found = work.tailored(target)
     # where there is a budget, tolerance has no say
     aim = target if config.budget.given is None else None
-    hand_over(work, found.candidates, teacher, found.seconds, kind="tailored", aim=target)
+    hand_over(work, found.candidates, teacher, found.seconds, kind="tailored", aim=aim)
     warn_of_the_choice(work, found, aim, teacher=teacher.folder)
     return folder
 
