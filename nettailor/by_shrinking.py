@@ -64,6 +64,7 @@ class ByShrinking(Tailoring):
     ) -> None:
         super().__init__(session, folder, teacher, costs)
         self.sizes = sizes or folder.path / SIZES_FOLDER
+        self._missed: set[int | None] = set()  # sides of which no network keeps the budget
 
     def tailored(self, target: float) -> Tailored:
         """Shrink at each resolution; then fine-tune the last sizes, or without a budget one that
@@ -84,6 +85,7 @@ class ByShrinking(Tailoring):
             )  # fmt: skip
         else:
             lasts = [front.points[0].plan(whole.wiring) for front in fronts]
+            lasts = [one for one in lasts if one.side not in self._missed] or lasts
             most = budget_share(budget, self.costs.shares(whole))
             assert most is not None, "there is a budget"
             candidates = (
@@ -179,8 +181,8 @@ class ByShrinking(Tailoring):
             stage_name(side), network, schedule, loss, curves, keep="last", validate=validate,
             stop=ends, before_step=descent.before_step,
         )  # fmt: skip
-        if self.config.budget.max_latency_ms:
-            self._keep_the_budget(network, descent)
+        if self.config.budget.max_latency_ms and not self._keep_the_budget(network, descent):
+            self._missed.add(side)
         front = read_front(self.folder.path, self._wiring)
         passed = [point for point in front.points if point.side == side]
         return Front(passed, Seconds(fitted.seconds, fitted.total_seconds))
@@ -227,8 +229,8 @@ class ByShrinking(Tailoring):
         network.least.fill_((1 - margin) * self._budget * network.cost / share)
         return share
 
-    def _keep_the_budget(self, network: Shrinking, descent: Descent) -> None:
-        """Take more out where the last size takes longer than the budget."""
+    def _keep_the_budget(self, network: Shrinking, descent: Descent) -> bool:
+        """Take more out where the last size takes longer than the budget; whether it is kept."""
         assert self._budget is not None, "there is a budget of time"
         for _ in range(_TRIES):
             share = self._by_the_clock(network, margin=WITHIN / 2)
@@ -239,7 +241,9 @@ class ByShrinking(Tailoring):
             self.reestimate(network)
             self._pass(network, self.validate(network))
         if share > self._budget:
+            of = f" of {network.student.side} px" if network.student.side else ""
             self.say(
-                f"warning: no network keeps {self.config.budget.max_latency_ms:g} ms by the clock; "
-                f"the one that is kept takes {in_ms:.4g} ms"
+                f"warning: no network{of} keeps {self.config.budget.max_latency_ms:g} ms by the "
+                f"clock; the one that is kept takes {in_ms:.4g} ms"
             )
+        return share <= self._budget

@@ -12,6 +12,7 @@ from nettailor import by_shrinking, path_shares
 from nettailor.cli import tailor
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops
+from nettailor.network import load_network
 from nettailor.prune.descent import Descent
 from nettailor.student.costs import shares_of
 from nettailor.student.latency_table import LatencyTable
@@ -75,6 +76,28 @@ def test_a_budget_of_time_is_kept_by_the_clock(
     network = runs.student(folder)
     share, most = runs.share_of(network, "flops"), 2.46 / 4.099 / factor
     assert share <= most
+
+
+def test_of_each_resolution_that_is_tried_times_are_kept(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what misses the budget by the clock is not kept where another resolution keeps it."""
+    asked: list[int] = []
+    monkeypatch.setattr(path_shares, "measure_paths", by_flops(asked))
+
+    def slow_unless_small(network: Student, whole: Backbone, size: int, *_: Any, **more: Any):
+        shape, at = (3, size, size), more["side"] or size
+        share = module_flops(network, (3, at, at)) / module_flops(whole, shape)
+        return share * (1 if at == 16 else 3)
+
+    monkeypatch.setattr(by_shrinking, "share_of_time", slow_unless_small)
+    folder = runs.tailored("--max-latency-ms", "2.46", "--levers", "[blocks, resolution]")
+    assert asked == [1, 1, 1]
+    whole = {name: read(folder / f"latency_table{name}.json")["whole"] for name in ("", "-16px")}
+    chain, _ = load_network(runs.teacher)
+    assert whole["-16px"] == pytest.approx(module_flops(chain, (3, 16, 16)) / 1e6)
+    assert whole[""] == pytest.approx(module_flops(chain, (3, 32, 32)) / 1e6)
+    assert read(folder / "architecture.json")["preprocessing"]["image_size"] == 16
 
 
 def test_a_budget_of_time_that_nothing_keeps_by_the_clock_is_told(
