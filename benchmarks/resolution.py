@@ -4,9 +4,7 @@
 
 Images, teachers and training are those of `selection.py`. For each budget of FLOPs, a share of the
 teacher's at `--size`, and for each side of the images a student shrinks and is fine-tuned, and as
-many first blocks are fine-tuned as the budget allows. What stays whole at a side (such as a quarter
-of the FLOPs at half of it) does not shrink. Tailored: the best on validation after half of the
-fine-tuning of the students and of the first blocks at full size, as `nt.tailor` keeps it.
+many first blocks are fine-tuned as the budget allows. What costs less as a whole does not shrink.
 """
 
 import argparse
@@ -18,7 +16,6 @@ from seeds import Rows, of_each_seed, print_sets
 from selection import Measured
 
 from nettailor.prune.eliminate import first_blocks
-from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.resolutions import sides
 from nettailor.shrinking import shrink
@@ -30,24 +27,18 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     measured = Measured(given, seed)
     teacher = measured.teacher
     for budget in given.budgets:
-        raced = []
         for side in sides(teacher, given.size, "flops", ("blocks", "resolution")):
             name = f"{budget:g}, {side or given.size} px"
             started, student = time.process_time(), measured.grown()
             passed = shrink(student, teacher, max_flops=budget, side=side, **measured.how)
             seconds, last = time.process_time() - started, passed[-1]
-            found = measured.finish(f"shrinks, {name}", last.network, seconds, last.plan)
-            raced.append((found, measured.rows[-1]))
+            measured.finish(f"shrinks, {name}", last.network, seconds, last.plan)
             shares = shares_of(student, teacher, given.size, "flops")
-            first = first_blocks(student.wiring, partial(shares.of, student.wiring), budget)
+            cost = partial(shares.of, student.wiring)
+            first = first_blocks(student.wiring, cost, budget, side)
             assert first is not None, "the first block and an exit cost less than any budget here"
-            plan = PrunePlan(first.name, first.before, first.kept, side=side)
-            start = remove(measured.grown(), plan)
-            rival = measured.finish(f"first blocks, {name}", start, 0, plan)
-            if side is None:
-                raced.append((rival, measured.rows[-1]))
-        _, row = max(raced, key=lambda one: one[0].by_half)
-        measured.rows.append({**row, "network": f"tailored, {budget:g}", "of": row["network"]})
+            start = remove(measured.grown(), first)
+            measured.finish(f"first blocks, {name}", start, 0, first)
     return measured.rows
 
 

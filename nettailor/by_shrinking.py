@@ -33,13 +33,13 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
-from nettailor.resolutions import sides, stage_name
+from nettailor.resolutions import sides, stage_name, tried
 from nettailor.resolve import schedule_of
 from nettailor.session import Session
 from nettailor.share import UNITS
 from nettailor.shrinking import FLOOR, hopeless
 from nettailor.sizes import keep_for_budget, keep_without_budget
-from nettailor.student.costs import shares_of
+from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.drawing import tag_of
 from nettailor.student.network import Student
 from nettailor.tailoring import Tailored, Tailoring
@@ -75,7 +75,8 @@ class ByShrinking(Tailoring):
         whole = self.grown()
         cost = partial(self.costs.shares(whole).of, whole.wiring)
         budget, gamma = self.config.budget, self.config.student.gamma
-        fronts = [self.shrink(target, side) for side in self._sides(whole)]
+        at = self._at(whole)
+        fronts = [self.shrink(target, side) for side in at]
         points = [point for front in fronts for point in front.points]
         plans = [point.plan(whole.wiring) for point in points]
         if budget.given is None:
@@ -91,7 +92,7 @@ class ByShrinking(Tailoring):
             candidates = (
                 keep_better(self, lasts)
                 if budget.max_latency_ms
-                else keep_for_budget(self, lasts, cost, most)
+                else keep_for_budget(self, lasts, at, most)
             )
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
         points = [point._replace(finetuned=ends.get(point.name)) for point in points]
@@ -102,21 +103,15 @@ class ByShrinking(Tailoring):
         write_front(self.folder.path, Front(points, seconds))
         return Tailored(candidates, seconds, {})
 
-    def _sides(self, student: Student) -> list[int | None]:
-        """Where the budget can be kept; all, where there is none."""
+    def _at(self, student: Student) -> dict[int | None, PathShares]:
+        """What its paths cost, by each side at which students shrink."""
         config, settings = self.config, self.config.student
-        found: list[int | None] = []
-        for side in sides(self.teacher, config.image_size, settings.cost, settings.levers):
-            student.side = side
-            shares = self.costs.shares(student)
-            most = budget_share(config.budget, shares)
-            if most is None or Shrinking(student, shares, most).leanest <= most:
-                found.append(side)
-        student.side = None
+        at = sides(self.teacher, config.image_size, settings.cost, settings.levers)
         asked = "resolution" in (settings.levers or ()) and settings.cost != "params"
-        if asked and found == [None]:
+        if asked and at == (None,):
             self.say(f"images stay at {config.image_size} px: the backbone takes no smaller ones")
-        return found
+        most = budget_share(config.budget, self.costs.shares(student))
+        return tried(student, at, self.costs.shares, most)
 
     def start(self, plan: PrunePlan) -> Student:
         """The size as the student passed it; first blocks have the teacher's weights."""

@@ -31,9 +31,9 @@ from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
-from nettailor.resolutions import sides, stage_name
+from nettailor.resolutions import sides, stage_name, tried
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT, levers_for
-from nettailor.share import Unit, budget_of
+from nettailor.share import budget_of
 from nettailor.shrinking import below_the_leanest, shrink
 from nettailor.sizes import keep_for_budget, keep_without_budget
 from nettailor.student.costs import shares_of
@@ -101,9 +101,15 @@ def tailor(
         size = next(checked(val_loader))[0].shape[-1]
         grown = Student(teacher)
     shares = shares_of(grown, teacher, size, unit)
-    at: Sequence[int | None] = sides(teacher, size, unit, levers or levers_for(budget=most < inf))
-    if most < inf:  # it can be kept before anything is trained
-        at = _within(grown, teacher, size, unit, most, at)
+    shown = sides(teacher, size, unit, levers or levers_for(budget=most < inf))
+    # a budget can be kept before anything is trained
+    at = tried(
+        grown, shown, lambda one: shares_of(one, teacher, size, unit), most if most < inf else None
+    )
+    if not at:
+        grown.side = shown[-1]
+        least = Shrinking(grown, shares_of(grown, teacher, size, unit), most).leanest
+        raise below_the_leanest(most, unit, least)
     with seeded(seed, "tailor"), run_or_temporary(run) as folder:
         train = partial(
             fit,
@@ -146,7 +152,7 @@ def tailor(
         bench, cost = _Bench(start, loss, train, epochs, judge), partial(shares.of, grown.wiring)
         if most < inf:
             lasts = [front[-1].plan for front in fronts]
-            kept, *_ = keep_for_budget(bench, lasts, cost, most)
+            kept, *_ = keep_for_budget(bench, lasts, at, most)
         else:
             kept, *_ = keep_without_budget(
                 bench, [one.plan for one in passed], [one.cost for one in passed],
@@ -187,21 +193,6 @@ class _Bench:
         """See `nettailor.candidates.Bench`."""
         if self._train.keywords["verbose"]:
             print(line)
-
-
-def _within(
-    student: Student, teacher: Backbone, size: int, unit: Unit, most: float,
-    at: Sequence[int | None],
-) -> list[int | None]:  # fmt: skip
-    """The sides at which a budget can be kept; UserError where there is none."""
-    leanest: dict[int | None, float] = {}
-    for side in at:
-        student.side = side
-        shares = shares_of(student, teacher, size, unit)
-        leanest[side] = Shrinking(student, shares, most).leanest
-    if min(leanest.values()) > most:
-        raise below_the_leanest(most, unit, min(leanest.values()))
-    return [side for side in at if leanest[side] <= most]
 
 
 def _scores(network: nn.Module, val_loader: Loader, device: Device) -> Scores:

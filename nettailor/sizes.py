@@ -1,20 +1,22 @@
 """Which of the sizes that a student passed as it shrank are fine-tuned, and which one is kept."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import count, takewhile
 
 from nettailor.candidate import Candidate
 from nettailor.candidates import Bench, keep_better, keep_first
 from nettailor.prune.eliminate import first_blocks_beside
 from nettailor.prune.plan import PrunePlan
+from nettailor.student.costs import PathShares
 from nettailor.student.wiring import Path
 
 _SAVES = 0.98  # of the backbone's cost: from there on nothing is saved
 
 
 def keep_for_budget(
-    bench: Bench, lasts: Sequence[PrunePlan], cost: Callable[[Sequence[Path]], float], most: float
+    bench: Bench, lasts: Sequence[PrunePlan], at: Mapping[int | None, PathShares], most: float
 ) -> list[Candidate]:
     """Fine-tune the sizes that keep a budget, and as many first blocks, see `keep_better`.
 
@@ -23,9 +25,16 @@ def keep_for_budget(
     Args:
         bench: fine-tunes.
         lasts: the last size at each resolution.
-        cost: of a route at the resolution of the images. most: the budget.
+        at: what paths cost, by the side of the images.
+        most: the budget.
     """
-    return keep_better(bench, [*lasts, *first_blocks_beside(lasts, [most], cost)])
+    wiring = lasts[0].before
+    rivals = [
+        first
+        for side, shares in at.items()
+        for first in first_blocks_beside(lasts, [most], partial(shares.of, wiring), side)
+    ]
+    return keep_better(bench, [*lasts, *rivals])
 
 
 def keep_without_budget(

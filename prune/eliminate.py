@@ -90,7 +90,7 @@ def eliminate(chain: Backbone, kept: int, *, replacement: bool) -> Backbone:
 
 
 def first_blocks(
-    wiring: Wiring, cost: Callable[[Sequence[Path]], float], most: float
+    wiring: Wiring, cost: Callable[[Sequence[Path]], float], most: float, side: int | None = None
 ) -> PrunePlan | None:
     """Fixed removal as a cut of a student: as many first blocks as a cost allows, then an exit.
 
@@ -100,8 +100,10 @@ def first_blocks(
         wiring: of the student, with a block or its identity into each node.
         cost: of a route.
         most: that it may cost.
+        side: of the images in pixels, None for their own.
 
-    Returns a plan such as `first-7`, or None where no exit can be reached within the cost.
+    Returns a plan such as `first-7`, or `first-7-48px`; None where no exit can be reached within
+    the cost.
     """
     blocks, exits = wiring.of_kind("block"), sorted(wiring.of_kind("exit"))
     identities = {path.target: path for path in wiring.of_kind("identity")}
@@ -111,7 +113,8 @@ def first_blocks(
             if all(node in identities for node in nodes):
                 route = (*blocks[:count], *(identities[node] for node in nodes), end)
                 if cost(route) <= most:
-                    return PrunePlan.keeping(f"first-{count}", wiring, route)
+                    name = f"first-{count}" + ("" if side is None else f"-{side}px")
+                    return PrunePlan.keeping(name, wiring, route, side)
     return None
 
 
@@ -119,15 +122,16 @@ def first_blocks_beside(
     plans: Sequence[PrunePlan],
     most: Sequence[float],
     cost: Callable[[Sequence[Path]], float],
+    side: int | None = None,
 ) -> list[PrunePlan]:
     """As many first blocks as each of some costs allows; none twice, and none that is a cut.
 
     Args:
         plans: cuts of one student.
         most: what first blocks may cost.
-        cost: of a route.
+        cost: of a route. side: of the images, see `first_blocks`.
     """
-    wiring, cuts = plans[0].before, {plan.kept for plan in plans if plan.side is None}
-    allowed = [first_blocks(wiring, cost, one) for one in most]
+    wiring, cuts = plans[0].before, {plan.kept for plan in plans if plan.side == side}
+    allowed = [first_blocks(wiring, cost, one, side) for one in most]
     found = {first.kept: first for first in allowed if first is not None}
     return [first for kept, first in found.items() if kept not in cuts]

@@ -1,5 +1,6 @@
 """A lower resolution as a lever: what it costs, what computes with it, what a command ends with."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,10 +9,12 @@ from conftest import lively_chain
 from networks import lively_student
 from tailor_runs import SMALL, Runs, read, routes_by, summary_of
 from test_api import digits
+from test_candidates import candidate
 from torch.utils.data import DataLoader
 from torchvision.transforms import InterpolationMode, v2
 
 import nettailor as nt
+from nettailor.candidate import Candidate
 from nettailor.core.backbone import create_backbone
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops
@@ -20,8 +23,9 @@ from nettailor.core.resize import resized
 from nettailor.network import load_network
 from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.remove import remove
-from nettailor.resolutions import sides
+from nettailor.resolutions import sides, tried
 from nettailor.session import start_session
+from nettailor.sizes import keep_for_budget
 from nettailor.student.costs import shares_of
 
 BOTH = ("blocks", "resolution")
@@ -43,6 +47,49 @@ def test_sides_are_three_quarters_and_half_in_multiples_of_eight() -> None:
     assert sides(chain, 64, "params", BOTH) == sides(chain, 64, "flops", ("blocks",)) == (None,)
     fixed = create_backbone("test_vit", 10, 160)
     assert sides(fixed, 160, "flops", BOTH) == (None,), "its positions are learnt"
+
+
+def test_a_lower_side_is_tried_where_blocks_have_to_go_there_as_well() -> None:
+    """At 48 px the last stages have 2 × 2 positions as at 64: all of it costs 0.71, not 0.56."""
+    chain = create_backbone("tf_efficientnet_lite0", 10, 64)
+    student = nt.Student(chain)
+
+    def at(most: float | None) -> list[int | None]:
+        cost = partial(shares_of, chain=chain, image_size=64, unit="flops")
+        return list(tried(student, (None, 48, 32), cost, most))
+
+    whole = [module_flops(chain, (3, side, side)) for side in (64, 48, 32)]
+    assert [one / whole[0] for one in whole] == pytest.approx([1, 0.706, 0.250], abs=1e-3)
+    assert at(None) == [None, 48, 32]
+    assert at(0.12) == [None, 48, 32]
+    assert at(0.13) == at(0.35) == [None, 48]
+    assert at(0.36) == at(1.0) == [None]
+    assert at(0.03) == [32], "no network costs as little at the others"
+    assert at(0.001) == []
+    assert student.side is None
+
+
+def test_the_rivals_of_a_budget_are_first_blocks_at_each_resolution() -> None:
+    chain = create_backbone("tf_efficientnet_lite0", 10, 64)
+    student, names = nt.Student(chain), list[str]()
+    cost = partial(shares_of, chain=chain, image_size=64, unit="flops")
+    at = tried(student, (None, 48, 32), cost, 0.25)
+    whole = (*student.wiring.of_kind("block"), *student.wiring.of_kind("head"))
+    lasts = [nt.PrunePlan.keeping(f"{side}", student.wiring, whole, side) for side in at]
+
+    class Noting:
+        epochs = 1
+
+        def say(self, line: str) -> None: ...
+
+        def finetune(self, plan: nt.PrunePlan, stop: Any = None) -> Candidate:
+            names.append(plan.name)
+            found = candidate(50.0, epochs=1)
+            found.plan = plan
+            return found
+
+    keep_for_budget(Noting(), lasts, at, 0.25)
+    assert names == ["None", "48", "first-4", "first-8-48px"]
 
 
 def test_a_student_of_a_side_computes_with_its_images_resized() -> None:
@@ -92,9 +139,9 @@ def test_a_budget_that_only_a_lower_resolution_keeps(capsys: pytest.CaptureFixtu
     assert share <= 0.7 * leanest
     assert plain(next(iter(loaders[1]))[0]).shape == (80, 10)
     said = capsys.readouterr().out
-    for lower in sides(network, side, "flops", BOTH)[1:]:
-        assert f"of images of {lower} px" in said
+    assert "of images of 24 px" in said
     assert "student  " not in said, "at the images' own side no network keeps it"
+    assert "of images of 16 px" not in said, "whole it costs less than the budget there"
 
 
 def test_without_a_budget_blocks_alone_go_unless_more_is_asked_for(
