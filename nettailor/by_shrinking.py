@@ -75,7 +75,7 @@ class ByShrinking(Tailoring):
         whole = self.grown()
         cost = partial(self.costs.shares(whole).of, whole.wiring)
         budget, gamma = self.config.budget, self.config.student.gamma
-        at = self._at(whole)
+        at = self._tried(whole)
         fronts = [self.shrink(target, side) for side in at]
         points = [point for front in fronts for point in front.points]
         plans = [point.plan(whole.wiring) for point in points]
@@ -103,7 +103,7 @@ class ByShrinking(Tailoring):
         write_front(self.folder.path, Front(points, seconds))
         return Tailored(candidates, seconds, {})
 
-    def _at(self, student: Student) -> dict[int | None, PathShares]:
+    def _tried(self, student: Student) -> dict[int | None, PathShares]:
         """What its paths cost, by each side at which students shrink."""
         config, settings = self.config, self.config.student
         at = sides(self.teacher, config.image_size, settings.cost, settings.levers)

@@ -80,11 +80,12 @@ def _way(session: Session, folder: RunFolder, teacher: Teacher, costs: PathCosts
 
 def say_stages_of(session: Session) -> None:
     """The stages after the teacher's, each with its epochs."""
-    config = session.config
+    config, levers = session.config, session.config.student.levers or ()
     free = config.budget.given is None
     cut = "each size that is tried, at most" if free else "the size within the budget"
+    student = "student, at each resolution" if "resolution" in levers else "student"
     say_stages(
-        session, {"student": schedule_of(config, "student"), cut: schedule_of(config, "prune")}
+        session, {student: schedule_of(config, "student"), cut: schedule_of(config, "prune")}
     )
 
 
