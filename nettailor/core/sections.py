@@ -167,8 +167,8 @@ class StudentConfig(Section):
     )
     levers: Annotated[tuple[Lever, ...] | None, AsTuple] = Field(
         None,
-        description="by route: what is given up for cost; resolution: students shrink at three "
-        "quarters and at half of the image size as well; null: both to a budget, else blocks",
+        description="by route: what goes; resolution: students shrink at 3/4 and 1/2 of the image "
+        "size too; null: both to a budget, else blocks",
     )
     skips: Whole | Literal["dense"] = Field(
         0, description="by rank: proxies into each node, from so many nodes back"
