@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from selection import Measured
+from selection import Measured, each_set, parser_of
 from whole_way import stages_of
 
 import nettailor as nt
@@ -33,29 +33,21 @@ from nettailor.student.wiring import Path as Way
 
 def main() -> None:
     """Train, and print a table for each set of images."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--counts", type=int, nargs=3, default=[900, 300, 1000])
-    parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
+    parser = parser_of(__doc__)
     parser.add_argument("--max-flops", type=float, help="the budget; without one it shrinks to 0.1")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    for images in given.images:
-        here = argparse.Namespace(**vars(given))
-        here.shared = False
-        here.images = None if images == Path("digits") else images
-        print("\n".join(table(images.name, here)), flush=True)
+    for name, here in each_set(parser.parse_args()):
+        for seed in here.seeds:
+            print("\n".join(table(f"{name}, seed {seed}", here, seed)), flush=True)
 
 
-def table(name: str, given: argparse.Namespace) -> list[str]:
-    """The rows of one set."""
-    measured = Measured(given, given.seed)
+def table(name: str, given: argparse.Namespace, seed: int) -> list[str]:
+    """The rows of one set and seed."""
+    measured = Measured(given, seed)
     accelerator, rows = accelerator_for("auto", "auto"), []
 
     def accuracy(network: Shrinking) -> float:
         left = network.cut("now")
-        batches = LoaderEpochs(measured.how["train_loader"], given.seed).epoch(0)
+        batches = LoaderEpochs(measured.how["train_loader"], seed).epoch(0)
         reestimate(left, batches, accelerator)
         return measured.scores(left, "val").accuracy
 

@@ -10,10 +10,9 @@ many first blocks are fine-tuned as the budget allows. What costs less as a whol
 import argparse
 import time
 from functools import partial
-from pathlib import Path
 
 from seeds import Rows, of_each_seed, print_sets
-from selection import Measured
+from selection import Measured, add_budgets, each_set, parser_of
 
 from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.remove import remove
@@ -44,19 +43,10 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
 
 def main() -> None:
     """Measure every seed, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--counts", type=int, nargs=3, default=[900, 300, 1000])
-    parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/resolution"))
-    given, sets = parser.parse_args(), {}
-    for images in given.images:
-        here = argparse.Namespace(**vars(given), shared=False)
-        here.images = None if images == Path("digits") else images
-        sets[images.name] = of_each_seed(here, images.name, partial(measure, here))
+    parser, sets = parser_of(__doc__), {}
+    add_budgets(parser, "runs/resolution")
+    for name, here in each_set(parser.parse_args()):
+        sets[name] = of_each_seed(here, name, partial(measure, here))
     print_sets(sets)
 
 

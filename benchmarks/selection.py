@@ -21,6 +21,7 @@ own: norms, adapters and exits; it measures no draw, mixture or front.
 
 import argparse
 import time
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -162,9 +163,9 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     return measured.rows
 
 
-def main() -> None:
-    """Measure every seed, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser_of(text: str) -> argparse.ArgumentParser:
+    """What every measurement on such sets takes; the first line of a text says what it is."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument(
@@ -172,18 +173,32 @@ def main() -> None:
         help="images to train on, to validate on, and at most to test on",
     )  # fmt: skip
     parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/selection"))
     parser.add_argument("--shared", action="store_true", help="frozen blocks, as `task` packs have")
-    given = parser.parse_args()
-    columns = {"FLOPs": ("flops", 3), "val %": ("val", 1), "test %": ("test", 1)}
-    sets = {}
+    return parser
+
+
+def add_budgets(parser: argparse.ArgumentParser, out: str) -> None:
+    """The budgets of FLOPs, and where rows are kept if nothing else is said."""
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
+    parser.add_argument("--out", type=Path, default=Path(out))
+
+
+def each_set(given: argparse.Namespace) -> Iterator[tuple[str, argparse.Namespace]]:
+    """The name of each set, and the arguments with that one alone; None stands for digits."""
     for images in given.images:
-        here = argparse.Namespace(**vars(given))
-        here.images = None if images == Path("digits") else images
-        sets[images.name] = of_each_seed(here, images.name, partial(measure, here))
-        print_table(sets[images.name], columns | {"seconds": ("seconds", 0)})
+        one = None if images == Path("digits") else images
+        yield images.name, argparse.Namespace(**{**vars(given), "images": one})
+
+
+def main() -> None:
+    """Measure every seed, print the table."""
+    parser, sets = parser_of(__doc__), {}
+    add_budgets(parser, "runs/selection")
+    columns = {"FLOPs": ("flops", 3), "val %": ("val", 1), "test %": ("test", 1)}
+    for name, here in each_set(parser.parse_args()):
+        sets[name] = of_each_seed(here, name, partial(measure, here))
+        print_table(sets[name], columns | {"seconds": ("seconds", 0)})
     print_sets(sets)
 
 

@@ -14,6 +14,7 @@ from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.latency import share_of_time
 from nettailor.core.ranks import from_main
+from nettailor.core.resize import at_side
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.scores import Scores
 from nettailor.front import (
@@ -33,7 +34,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
-from nettailor.resolutions import sides, stage_name, tried
+from nettailor.resolutions import sides, tried
 from nettailor.resolve import schedule_of
 from nettailor.session import Session
 from nettailor.share import UNITS
@@ -64,6 +65,7 @@ class ByShrinking(Tailoring):
     ) -> None:
         super().__init__(session, folder, teacher, costs)
         self.sizes = sizes or folder.path / SIZES_FOLDER
+        self._budget: float | None = None  # a share of the backbone's cost
         self._missed: set[int | None] = set()  # sides of which no network keeps the budget
 
     def tailored(self, target: float) -> Tailored:
@@ -73,27 +75,23 @@ class ByShrinking(Tailoring):
         A budget of milliseconds has no rival: it goes by the network timed as a whole.
         """
         whole = self.grown()
-        cost = partial(self.costs.shares(whole).of, whole.wiring)
-        budget, gamma = self.config.budget, self.config.student.gamma
+        own, gamma = self.costs.shares(whole), self.config.student.gamma
+        self._budget = budget_share(self.config.budget, own)
         at = self._tried(whole)
-        fronts = [self.shrink(target, side) for side in at]
+        fronts = [self.shrink(target, side, shares) for side, shares in at.items()]
         points = [point for front in fronts for point in front.points]
         plans = [point.plan(whole.wiring) for point in points]
-        if budget.given is None:
+        lasts = [front.points[0].plan(whole.wiring) for front in fronts]
+        if self._budget is None:
             candidates = keep_without_budget(
                 self, plans, [point.cost for point in points], [point.loss for point in points],
-                cost, gamma=gamma, target=target,
+                partial(own.of, whole.wiring), gamma=gamma, target=target,
             )  # fmt: skip
+        elif self.config.budget.max_latency_ms:
+            kept = [one for one in lasts if one.side not in self._missed]
+            candidates = keep_better(self, kept or lasts)
         else:
-            lasts = [front.points[0].plan(whole.wiring) for front in fronts]
-            lasts = [one for one in lasts if one.side not in self._missed] or lasts
-            most = budget_share(budget, self.costs.shares(whole))
-            assert most is not None, "there is a budget"
-            candidates = (
-                keep_better(self, lasts)
-                if budget.max_latency_ms
-                else keep_for_budget(self, lasts, at, most)
-            )
+            candidates = keep_for_budget(self, lasts, at, self._budget)
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
         points = [point._replace(finetuned=ends.get(point.name)) for point in points]
         seconds = Seconds(
@@ -110,8 +108,7 @@ class ByShrinking(Tailoring):
         asked = "resolution" in (settings.levers or ()) and settings.cost != "params"
         if asked and at == (None,):
             self.say(f"images stay at {config.image_size} px: the backbone takes no smaller ones")
-        most = budget_share(config.budget, self.costs.shares(student))
-        return tried(student, at, self.costs.shares, most)
+        return tried(student, at, self.costs.shares, self._budget)
 
     def start(self, plan: PrunePlan) -> Student:
         """The size as the student passed it; first blocks have the teacher's weights."""
@@ -122,15 +119,12 @@ class ByShrinking(Tailoring):
         network.side = plan.side
         return place(network, self.device)
 
-    def shrink(self, target: float, side: int | None = None) -> Front:
+    def shrink(self, target: float, side: int | None, shares: PathShares) -> Front:
         """Train a student at a side as it shrinks; returns what it passed, the leanest first."""
-        student = self.grown()
+        student, most = self.grown(), self._budget
         student.side = side
-        self._wiring = student.wiring
         self._shares = [shares_of(student, self.teacher, self.config.image_size, u) for u in UNITS]
         self.costs.keep(student)
-        self._costs = shares = self.costs.shares(student)
-        self._budget = most = budget_share(self.config.budget, shares)
         network = Shrinking(student, shares, most or FLOOR)
         network = place(network, self.device)
         settings, loaders = self.config.student, self.session.loaders
@@ -173,12 +167,12 @@ class ByShrinking(Tailoring):
             return most is None and hopeless(network, self.judge, last, target)
 
         fitted = self.fit(
-            stage_name(side), network, schedule, loss, curves, keep="last", validate=validate,
-            stop=ends, before_step=descent.before_step,
+            at_side("student", side), network, schedule, loss, curves, keep="last",
+            validate=validate, stop=ends, before_step=descent.before_step,
         )  # fmt: skip
         if self.config.budget.max_latency_ms and not self._keep_the_budget(network, descent):
             self._missed.add(side)
-        front = read_front(self.folder.path, self._wiring)
+        front = read_front(self.folder.path, network.wiring)
         passed = [point for point in front.points if point.side == side]
         return Front(passed, Seconds(fitted.seconds, fitted.total_seconds))
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
+from nettailor.core.resize import at_side
 from nettailor.core.training_state import Fitted
 from nettailor.prune.plan import PrunePlan
 from nettailor.share import Share
@@ -63,7 +64,7 @@ class Front(NamedTuple):
 
 def size_name(cost: float, side: int | None) -> str:
     """Such as `size-0.250`, by what it costs, or `size-0.250-48px`, by its images' side as well."""
-    return f"size-{cost:#.3g}" + ("" if side is None else f"-{side}px")
+    return at_side(f"size-{cost:#.3g}", side)
 
 
 def pick(front: Front, share: Share) -> Point:

@@ -7,6 +7,7 @@ from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.kept_rounds import KeptRounds
+from nettailor.core.resize import at_side
 from nettailor.session import Session
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.latency_table import LatencyTable, measure_paths
@@ -72,8 +73,7 @@ class PathCosts:
         return self._times[side]
 
     def _place(self, side: int | None) -> FilePath:
-        name = self._file.stem + ("" if side is None else f"-{side}px")
-        return self._file.with_name(f"{name}.json")
+        return self._file.with_name(f"{at_side(self._file.stem, side)}.json")
 
     def keep(self, student: Student) -> None:
         """Write the times, where time is what counts, into the run's files.

@@ -13,6 +13,7 @@ from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import checked
 from nettailor.core.judge import Judge
+from nettailor.core.resize import at_side
 from nettailor.core.scores import Scores, classify
 from nettailor.core.sections import Lever
 from nettailor.core.trainer import Stop
@@ -31,7 +32,7 @@ from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
-from nettailor.resolutions import sides, stage_name, tried
+from nettailor.resolutions import sides, tried
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT, levers_for
 from nettailor.share import budget_of
 from nettailor.shrinking import below_the_leanest, shrink
@@ -135,7 +136,7 @@ def tailor(
                 grow(), teacher, train_loader, val_loader, max_flops=max_flops,
                 max_params=max_params, side=side, epochs=student_epochs or shrinks, judge=judge,
                 seed=seed, device=device, target=target if most == inf else None,
-                precision=precision, run=folder, name=stage_name(side), verbose=verbose,
+                precision=precision, run=folder, name=at_side("student", side), verbose=verbose,
             )
             for side in at
         ]  # fmt: skip

@@ -65,11 +65,6 @@ def tried(
     return found
 
 
-def stage_name(side: int | None) -> str:
-    """Of the student that shrinks at a side, such as `student-48px`."""
-    return "student" if side is None else f"student-{side}px"
-
-
 def _takes(chain: Backbone, side: int) -> bool:
     try:
         chain_costs(chain, side)

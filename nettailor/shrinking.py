@@ -19,6 +19,7 @@ from nettailor.core.files import (
     write_weights,
 )
 from nettailor.core.judge import Judge
+from nettailor.core.resize import at_side
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, as_scores, classify
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, seeded
@@ -80,7 +81,7 @@ class Snapshot(NamedTuple):
     def plan(self) -> PrunePlan:
         """What is left, by a name such as `epoch-7`."""
         left = self.network
-        name = f"epoch-{self.epoch}" + (f"-{left.side}px" if left.side else "")
+        name = at_side(f"epoch-{self.epoch}", left.side)
         return PrunePlan.keeping(name, self.before, left.wiring.paths, left.side)
 
 

@@ -11,6 +11,7 @@ from nettailor.core.classification import fresh_classifier
 from nettailor.core.errors import UserError
 from nettailor.core.layout import NodeSpec, bring
 from nettailor.core.parts import Parts
+from nettailor.core.resize import at_side
 from nettailor.prune.plan import PrunePlan
 from nettailor.student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
 from nettailor.student.wiring import Path, Wiring
@@ -113,7 +114,7 @@ def first_blocks(
             if all(node in identities for node in nodes):
                 route = (*blocks[:count], *(identities[node] for node in nodes), end)
                 if cost(route) <= most:
-                    name = f"first-{count}" + ("" if side is None else f"-{side}px")
+                    name = at_side(f"first-{count}", side)
                     return PrunePlan.keeping(name, wiring, route, side)
     return None
 

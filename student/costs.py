@@ -80,7 +80,7 @@ def shares_of(
     image_size: side in pixels of the backbone's images; the student's have its own `side`.
     """
     column, side = (0 if unit == "flops" else 1), student.side or image_size
-    costs, _ = path_costs(student, chain, side)
+    costs, total = path_costs(student, chain, side)
     stem = chain_costs(chain, side).stem
-    whole = chain_costs(chain, image_size).total[column]
+    whole = (total if side == image_size else chain_costs(chain, image_size).total)[column]
     return PathShares([cost[column] / whole for cost in costs], stem[column] / whole, whole)

@@ -17,7 +17,6 @@ from nettailor.prune.choice import least_lost
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import DUST, Shrinking
-from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path
@@ -265,37 +264,6 @@ def test_exits_are_left_out_that_cannot_be_as_dear_as_the_budget():
     for least, left_out in ((dear[0] - 0.01, 0), (dear[1], 0), (dear[1] + 0.01, 1)):
         network = Shrinking(student, shares, least)
         assert list(network.other_ends(network.route)) == list(exits[left_out:])
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_the_loss_is_of_the_end_and_of_all_exits(whole: bool) -> None:
-    """The teacher counts once something is gone: before that it says what the student says."""
-    network, (pictures, labels) = grown(), labelled(8)
-    if not whole:
-        network.take(network.removals()[0].route)
-    chain = lively_chain("test_resnet").eval()
-    loss = ShrinkLoss(chain, distill=0.5)
-    target = chain(pictures).logits
-    terms = loss(network, pictures, labels)
-    end, *others = network.at_ends(pictures)
-    assert len(others) > 2
-
-    def by_hand(logits: Tensor) -> Tensor:
-        soft = (target / 2).softmax(1)
-        apart = (soft * (soft.log() - (logits / 2).log_softmax(1))).sum(1).mean()
-        return F.cross_entropy(logits, labels) + (0 if whole else 0.5 * 4 * apart)
-
-    torch.testing.assert_close(terms["end"], 0.5 * by_hand(end), rtol=1e-4, atol=1e-5)
-    mean = sum(map(by_hand, others)) / len(others)
-    torch.testing.assert_close(terms["exits"], 0.5 * mean, rtol=1e-4, atol=1e-5)
-
-    terms["end"].backward()
-    moved = {
-        name.split(".")[2]
-        for name, one in network.named_parameters()
-        if one.grad is not None and name.startswith(("student.blocks", "student.heads"))
-    }
-    assert moved == {path.key for path in network.route if path.kind != "identity"}
 
 
 def test_a_route_costs_what_its_paths_do():

@@ -1,4 +1,4 @@
-"""Images in a batch at another resolution."""
+"""Images in a batch at another resolution, and the names of what computes with them."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,3 +12,8 @@ def resized(images: Tensor, side: int | None) -> Tensor:
     if side is None or images.shape[-1] == side:
         return images
     return F.interpolate(images, size=side, mode="bicubic", antialias=True)
+
+
+def at_side(name: str, side: int | None) -> str:
+    """A name with the side of its images, such as `student-48px`; None: the name alone."""
+    return name if side is None else f"{name}-{side}px"
