@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -69,23 +68,26 @@ class ByShrinking(Tailoring):
         self._missed: set[int | None] = set()  # sides of which no network keeps the budget
 
     def tailored(self, target: float) -> Tailored:
-        """Shrink at each resolution; then fine-tune the last sizes, or without a budget one that
-        holds.
+        """Shrink at each resolution, without a budget from the lowest one up until one holds.
 
-        A budget of milliseconds has no rival: it goes by the network timed as a whole.
+        Then the last sizes are fine-tuned, or without a budget one that holds. A budget of
+        milliseconds has no rival: it goes by the network timed as a whole.
         """
         whole = self.grown()
-        own, gamma = self.costs.shares(whole), self.config.student.gamma
-        self._budget = budget_share(self.config.budget, own)
-        at = self._tried(whole)
-        fronts = [self.shrink(target, side, shares) for side, shares in at.items()]
+        self._budget = budget_share(self.config.budget, self.costs.shares(whole))
+        at, fronts = self._tried(whole), list[Front]()
+        for side, shares in at.items():
+            fronts.append(self.shrink(target, side, shares))
+            reached = max(point.accuracy for point in fronts[-1].points)
+            if self._budget is None and reached >= target:
+                break
         points = [point for front in fronts for point in front.points]
         plans = [point.plan(whole.wiring) for point in points]
         lasts = [front.points[0].plan(whole.wiring) for front in fronts]
         if self._budget is None:
             candidates = keep_without_budget(
                 self, plans, [point.cost for point in points], [point.loss for point in points],
-                partial(own.of, whole.wiring), gamma=gamma, target=target,
+                at, gamma=self.config.student.gamma, target=target,
             )  # fmt: skip
         elif self.config.budget.max_latency_ms:
             kept = [one for one in lasts if one.side not in self._missed]
@@ -105,8 +107,8 @@ class ByShrinking(Tailoring):
         """What its paths cost, by each side at which students shrink."""
         config, settings = self.config, self.config.student
         at = sides(self.teacher, config.image_size, settings.cost, settings.levers)
-        asked = "resolution" in (settings.levers or ()) and settings.cost != "params"
-        if asked and at == (None,):
+        asked = "resolution" in settings.levers and settings.cost != "params"
+        if asked and len(at) == 1:
             self.say(f"images stay at {config.image_size} px: the backbone takes no smaller ones")
         return tried(student, at, self.costs.shares, self._budget)
 

@@ -33,7 +33,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
 from nettailor.resolutions import sides, tried
-from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT, levers_for
+from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT
 from nettailor.share import budget_of
 from nettailor.shrinking import below_the_leanest, shrink
 from nettailor.sizes import keep_for_budget, keep_without_budget
@@ -52,7 +52,7 @@ def tailor(
     max_params: float | None = None,
     tolerance: float = 0.5,
     gamma: float = 0.3,
-    levers: Sequence[Lever] | None = None,
+    levers: Sequence[Lever] = ("blocks", "resolution"),
     teacher_epochs: int = 10,
     student_epochs: int | None = None,
     finetune_epochs: int | None = None,
@@ -77,9 +77,9 @@ def tailor(
         max_flops, max_params: the budget, one of them or none: a share of the network's.
         tolerance: points of validation accuracy that the teacher may be ahead.
         gamma: without a budget, the price of cost: nats for all of the network's multiply-adds.
-        levers: "blocks", and with "resolution" students shrink at three quarters and at half of
-            the images' side as well, and what is kept resizes them itself; None: both to a budget,
-            else blocks.
+        levers: "blocks", and with "resolution" students shrink at half and at three quarters of
+            the images' side as well, and what is kept resizes them itself; without a budget the
+            lowest comes first, and higher ones where no size of it is within tolerance.
         teacher_epochs: 0 where the network is fine-tuned already.
         student_epochs, finetune_epochs: of the student as it shrinks, and of what is left; None: 4
             and 10 to a budget, 8 and 6 without one.
@@ -101,14 +101,13 @@ def tailor(
     with seeded(seed, "shapes"):
         size = next(checked(val_loader))[0].shape[-1]
         grown = Student(teacher)
-    shares = shares_of(grown, teacher, size, unit)
-    shown = sides(teacher, size, unit, levers or levers_for(budget=most < inf))
+    shown = sides(teacher, size, unit, levers)
     # a budget can be kept before anything is trained
     at = tried(
         grown, shown, lambda one: shares_of(one, teacher, size, unit), most if most < inf else None
     )
     if not at:
-        grown.side = shown[-1]
+        grown.side = shown[0]
         least = Shrinking(grown, shares_of(grown, teacher, size, unit), most).leanest
         raise below_the_leanest(most, unit, least)
     with seeded(seed, "tailor"), run_or_temporary(run) as folder:
@@ -131,15 +130,17 @@ def tailor(
             with seeded(seed, "student"):
                 return Student(teacher)
 
-        fronts = [
-            shrink(
+        fronts = []
+        for side in at:
+            front = shrink(
                 grow(), teacher, train_loader, val_loader, max_flops=max_flops,
                 max_params=max_params, side=side, epochs=student_epochs or shrinks, judge=judge,
                 seed=seed, device=device, target=target if most == inf else None,
                 precision=precision, run=folder, name=at_side("student", side), verbose=verbose,
-            )
-            for side in at
-        ]  # fmt: skip
+            )  # fmt: skip
+            fronts.append(front)
+            if most == inf and max(judge.value(one.scores) for one in front) >= target:
+                break
         passed = [one for front in fronts for one in front]
         starts = {one.plan.name: (one.network, one.scores) for one in passed}
 
@@ -150,14 +151,14 @@ def tailor(
             return starts[plan.name]
 
         loss, epochs = TailorLoss(teacher).after_cut(), finetune_epochs or finetunes
-        bench, cost = _Bench(start, loss, train, epochs, judge), partial(shares.of, grown.wiring)
+        bench = _Bench(start, loss, train, epochs, judge)
         if most < inf:
             lasts = [front[-1].plan for front in fronts]
             kept, *_ = keep_for_budget(bench, lasts, at, most)
         else:
             kept, *_ = keep_without_budget(
                 bench, [one.plan for one in passed], [one.cost for one in passed],
-                [one.scores.loss for one in passed], cost, gamma=gamma, target=target,
+                [one.scores.loss for one in passed], at, gamma=gamma, target=target,
             )  # fmt: skip
         return fold(kept.network)
 

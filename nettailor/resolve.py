@@ -6,18 +6,13 @@ from nettailor.core.config import RunConfig
 from nettailor.core.data import absolute
 from nettailor.core.families import family
 from nettailor.core.schedule import Schedule
-from nettailor.core.sections import AUTO_EPOCHS, Lever
+from nettailor.core.sections import AUTO_EPOCHS
 from nettailor.student.mimicry import DEFAULT_MIMIC, form_for
 
 Stage = Literal["teacher", "student", "prune", "eliminate", "scale"]
 _RESTARTS = 2
 # of a student as it shrinks, and of what is left
 EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT = (4, 10), (8, 6)
-
-
-def levers_for(*, budget: bool) -> tuple[Lever, ...]:
-    """What is given up for cost where nothing else is asked for."""
-    return ("blocks", "resolution") if budget else ("blocks",)
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -41,7 +36,6 @@ def resolved(config: RunConfig) -> RunConfig:
         "teacher": {"warmup_epochs": warmup},
         "student": {
             "epochs": student.epochs or cut[0],
-            "levers": student.levers or levers_for(budget=config.budget.given is not None),
             "adapters": shared if student.adapters == "auto" else student.adapters,
             "cost": "latency" if unit == "latency_ms" else unit,
             "mimic": DEFAULT_MIMIC[form] if student.mimic is None else student.mimic,

@@ -1,16 +1,14 @@
 """Which of the sizes that a student passed as it shrank are fine-tuned, and which one is kept."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from itertools import count, takewhile
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from nettailor.candidate import Candidate
 from nettailor.candidates import Bench, keep_better, keep_first
 from nettailor.prune.eliminate import first_blocks_beside
 from nettailor.prune.plan import PrunePlan
 from nettailor.student.costs import PathShares
-from nettailor.student.wiring import Path
 
 _SAVES = 0.98  # of the backbone's cost: from there on nothing is saved
 
@@ -25,15 +23,10 @@ def keep_for_budget(
     Args:
         bench: fine-tunes.
         lasts: the last size at each resolution.
-        at: what paths cost, by the side of the images.
+        at: what paths cost, by the side of the images, see `resolutions.tried`.
         most: the budget.
     """
-    wiring = lasts[0].before
-    rivals = [
-        first
-        for side, shares in at.items()
-        for first in first_blocks_beside(lasts, [most], partial(shares.of, wiring), side)
-    ]
+    rivals = first_blocks_beside(lasts, [most] * len(lasts), at)
     return keep_better(bench, [*lasts, *rivals])
 
 
@@ -42,7 +35,7 @@ def keep_without_budget(
     sizes: Sequence[PrunePlan],
     costs: Sequence[float],
     losses: Sequence[float],
-    cost: Callable[[Sequence[Path]], float],
+    at: Mapping[int | None, PathShares],
     *,
     gamma: float,
     target: float,
@@ -55,13 +48,13 @@ def keep_without_budget(
         bench: fine-tunes.
         sizes: that students passed. costs: of each, a share of the backbone's. losses: of each on
             validation, in nats.
-        cost: of a route at the resolution of the images.
+        at: what paths cost, by the side of the images.
         gamma: the price of cost, in nats for all of the backbone's.
         target: in %.
     """
     order = in_order(costs, losses, gamma)
     plans = [sizes[i] for i in order]
-    rivals = first_blocks_beside(plans, [costs[i] for i in order], cost)
+    rivals = first_blocks_beside(plans, [costs[i] for i in order], at)
     return keep_first(bench, plans, target, rivals)
 
 
@@ -69,10 +62,11 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
     """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
 
     The first has the least loss + γ cost, as the paper's loss weighs them. Fine-tuning is taken to
-    bring a loss half of the way back, in its logarithm, to the least of all. Then come dearer ones,
-    by steps that double, and the dearest last: where validation is too coarse to tell, not each is
-    trained to its end. What saves less than 2 % is left out where others are left: the teacher is
-    such a network already.
+    bring a loss half of the way back, in its logarithm, to the least of all. Then come dearer ones:
+    of those that cost up to twice as much, up to four times as much and so on the one of the least
+    loss, and the dearest of all last: where validation is too coarse to tell, not each is trained
+    to its end. What saves less than 2 % is left out where others are left: the teacher is such a
+    network already.
 
     Args:
         costs: shares of the backbone's.
@@ -83,5 +77,6 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
     least = min(losses)
     first = min(leaner, key=lambda i: math.sqrt(losses[i] * least) + gamma * costs[i])
     dearer = sorted((i for i in leaner if costs[i] > costs[first]), key=costs.__getitem__)
-    steps = takewhile(lambda step: step < len(dearer) - 1, (2**k - 1 for k in count()))
-    return [first, *(dearer[step] for step in steps), *dearer[-1:]]
+    doublings = groupby(dearer, lambda i: math.ceil(math.log2(costs[i] / costs[first])))
+    best = [min(sizes, key=losses.__getitem__) for _, sizes in doublings]
+    return list(dict.fromkeys([first, *best, *dearer[-1:]]))

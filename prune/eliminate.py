@@ -1,6 +1,7 @@
 """Fixed removal of the top (ELimNet): the yardstick that cuts without learning where."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from nettailor.core.layout import NodeSpec, bring
 from nettailor.core.parts import Parts
 from nettailor.core.resize import at_side
 from nettailor.prune.plan import PrunePlan
+from nettailor.student.costs import PathShares
 from nettailor.student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
 from nettailor.student.wiring import Path, Wiring
 
@@ -120,19 +122,19 @@ def first_blocks(
 
 
 def first_blocks_beside(
-    plans: Sequence[PrunePlan],
-    most: Sequence[float],
-    cost: Callable[[Sequence[Path]], float],
-    side: int | None = None,
+    plans: Sequence[PrunePlan], most: Sequence[float], at: Mapping[int | None, PathShares]
 ) -> list[PrunePlan]:
-    """As many first blocks as each of some costs allows; none twice, and none that is a cut.
+    """As many first blocks as what is allowed beside each cut; none twice, and none that is a cut.
 
     Args:
         plans: cuts of one student.
-        most: what first blocks may cost.
-        cost: of a route. side: of the images, see `first_blocks`.
+        most: what first blocks may cost beside each, at its resolution.
+        at: what paths cost, by the side of the images.
     """
-    wiring, cuts = plans[0].before, {plan.kept for plan in plans if plan.side == side}
-    allowed = [first_blocks(wiring, cost, one, side) for one in most]
-    found = {first.kept: first for first in allowed if first is not None}
-    return [first for kept, first in found.items() if kept not in cuts]
+    wiring, cuts = plans[0].before, {(plan.kept, plan.side) for plan in plans}
+    allowed = [
+        first_blocks(wiring, partial(at[plan.side].of, wiring), one, plan.side)
+        for plan, one in zip(plans, most, strict=True)
+    ]
+    found = {(first.kept, first.side): first for first in allowed if first is not None}
+    return [first for one, first in found.items() if one not in cuts]

@@ -92,11 +92,11 @@ def by_rank(out: Path) -> Path:
 
 
 def by_route(out: Path) -> Path:
-    return out / "digits" / "tailored" / f"{NAME}-all-gamma100-seed0"
+    return out / "digits" / "tailored" / f"{NAME}-all-blocks-gamma100-seed0"
 
 
 def with_shared_blocks(out: Path) -> Path:
-    return out / "digits" / "tailored" / f"{NAME}-task-gamma0.3-flops0.58-seed0"
+    return out / "digits" / "tailored" / f"{NAME}-task-blocks-gamma0.3-flops0.58-seed0"
 
 
 def session_of(*flags: str) -> Session:

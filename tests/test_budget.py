@@ -79,7 +79,7 @@ def test_settings_that_make_no_sense(runs: Runs, flags: list[str], words: str) -
 def test_a_budget_is_kept(runs: Runs, unit: str, most: float) -> None:
     """By the last size, which alone of the front is fine-tuned; first blocks may win over it."""
     folder = runs.tailored(f"--max-{unit}", str(most), "--student.epochs", "4")
-    assert folder.name == f"{NAME}-all-gamma0.3-{unit}{most}-seed0"
+    assert folder.name == f"{NAME}-all-blocks-gamma0.3-{unit}{most}-seed0"
     front = front_in(folder)
     leanest, *dearer = front.points
     assert leanest.cost <= most

@@ -22,6 +22,7 @@ from nettailor.prune.eliminate import (
     units,
 )
 from nettailor.prune.plan import PrunePlan
+from nettailor.student.costs import PathShares
 from nettailor.student.wiring import Path, Wiring
 
 FAMILIES = (
@@ -166,16 +167,14 @@ def test_first_blocks_beside_cuts_are_none_of_them_and_none_comes_twice():
         return PrunePlan.keeping(name, wiring, (*ways, end))
 
     def beside(*cuts):
-        def blocks_of(route):
-            return len(set(route) & set(blocks))
-
-        most = [blocks_of(one.kept.paths) for one in cuts]
-        rivals = first_blocks_beside(cuts, most, blocks_of)
+        shares = PathShares([float(one in blocks) for one in wiring.paths], 0.0, 3.0)
+        most = [shares.of(wiring, one.kept.paths) for one in cuts]
+        rivals = first_blocks_beside(cuts, most, {None: shares, 48: shares})
         return {one.name: set(one.kept.paths) for one in rivals}
 
     first = {blocks[0], *identities[1:], end}
     assert beside(cut("a", 2), cut("b", 3), cut("c", 1, 2)) == {"first-1": first}
     assert beside(cut("c", 1, 2)) == {}
     # at another resolution the same blocks are another network
-    low = replace(cut("c", 1, 2), side=48)
-    assert beside(low) == {"first-2": set(low.kept.paths)}
+    low, own = replace(cut("b", 2, 3), side=48), cut("c", 1, 2)
+    assert beside(low, own) == {"first-2-48px": set(own.kept.paths)}

@@ -1,7 +1,8 @@
 """A lower resolution as a lever: what it costs, what computes with it, what a command ends with."""
 
+import re
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -41,9 +42,9 @@ def test_images_are_resized_as_their_files_are() -> None:
 
 def test_sides_are_three_quarters_and_half_in_multiples_of_eight() -> None:
     chain = create_backbone("test_resnet", 10)
-    assert sides(chain, 64, "flops", BOTH) == (None, 48, 32)
-    assert sides(chain, 224, "latency", BOTH) == (None, 168, 112)
-    assert sides(chain, 20, "flops", BOTH) == (None, 16, 8)
+    assert sides(chain, 64, "flops", BOTH) == (32, 48, None)
+    assert sides(chain, 224, "latency", BOTH) == (112, 168, None)
+    assert sides(chain, 20, "flops", BOTH) == (8, 16, None)
     assert sides(chain, 64, "params", BOTH) == sides(chain, 64, "flops", ("blocks",)) == (None,)
     fixed = create_backbone("test_vit", 10, 160)
     assert sides(fixed, 160, "flops", BOTH) == (None,), "its positions are learnt"
@@ -56,13 +57,13 @@ def test_a_lower_side_is_tried_where_blocks_have_to_go_there_as_well() -> None:
 
     def at(most: float | None) -> list[int | None]:
         cost = partial(shares_of, chain=chain, image_size=64, unit="flops")
-        return list(tried(student, (None, 48, 32), cost, most))
+        return list(tried(student, (32, 48, None), cost, most))
 
     whole = [module_flops(chain, (3, side, side)) for side in (64, 48, 32)]
     assert [one / whole[0] for one in whole] == pytest.approx([1, 0.706, 0.250], abs=1e-3)
-    assert at(None) == [None, 48, 32]
-    assert at(0.12) == [None, 48, 32]
-    assert at(0.13) == at(0.35) == [None, 48]
+    assert at(None) == [32, 48, None]
+    assert at(0.12) == [32, 48, None]
+    assert at(0.13) == at(0.35) == [48, None]
     assert at(0.36) == at(1.0) == [None]
     assert at(0.03) == [32], "no network costs as little at the others"
     assert at(0.001) == []
@@ -73,7 +74,7 @@ def test_the_rivals_of_a_budget_are_first_blocks_at_each_resolution() -> None:
     chain = create_backbone("tf_efficientnet_lite0", 10, 64)
     student, names = nt.Student(chain), list[str]()
     cost = partial(shares_of, chain=chain, image_size=64, unit="flops")
-    at = tried(student, (None, 48, 32), cost, 0.25)
+    at = tried(student, (32, 48, None), cost, 0.25)
     whole = (*student.wiring.of_kind("block"), *student.wiring.of_kind("head"))
     lasts = [nt.PrunePlan.keeping(f"{side}", student.wiring, whole, side) for side in at]
 
@@ -89,7 +90,7 @@ def test_the_rivals_of_a_budget_are_first_blocks_at_each_resolution() -> None:
             return found
 
     keep_for_budget(Noting(), lasts, at, 0.25)
-    assert names == ["None", "48", "first-4", "first-8-48px"]
+    assert names == ["48", "None", "first-8-48px", "first-4"]
 
 
 def test_a_student_of_a_side_computes_with_its_images_resized() -> None:
@@ -144,17 +145,29 @@ def test_a_budget_that_only_a_lower_resolution_keeps(capsys: pytest.CaptureFixtu
     assert "of images of 16 px" not in said, "whole it costs less than the budget there"
 
 
-def test_without_a_budget_blocks_alone_go_unless_more_is_asked_for(
+@pytest.mark.parametrize(
+    ("tolerance", "levers", "tried_at"),
+    [
+        (100.0, BOTH, ["-16px"]),
+        (-100.0, BOTH, ["-16px", "-24px", ""]),
+        (-100.0, ("blocks",), [""]),
+    ],
+)
+def test_without_a_budget_resolutions_are_tried_from_the_lowest_up_until_one_holds(
+    tolerance: float,
+    levers: tuple[Literal["blocks", "resolution"], ...],
+    tried_at: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Every network is 100 points below its teacher at most, and none 100 above."""
     train, val = digits()
     loaders = DataLoader(train, 32, shuffle=True), DataLoader(val, 80)
     network = create_backbone("test_resnet", 10)
     epochs: dict[str, Any] = {"teacher_epochs": 1, "student_epochs": 1, "finetune_epochs": 1}
-    nt.tailor(network, *loaders, tolerance=100, **epochs)
-    assert "px" not in capsys.readouterr().out
-    nt.tailor(network, *loaders, tolerance=100, levers=BOTH, **epochs)
-    assert "of images of" in capsys.readouterr().out
+    nt.tailor(network, *loaders, tolerance=tolerance, levers=levers, **epochs)
+    said = capsys.readouterr().out
+    students = re.findall(r"^student(\S*) +epoch", said, re.MULTILINE)
+    assert students == tried_at
 
 
 @pytest.mark.usefixtures("_quickly")

@@ -80,10 +80,11 @@ def _way(session: Session, folder: RunFolder, teacher: Teacher, costs: PathCosts
 
 def say_stages_of(session: Session) -> None:
     """The stages after the teacher's, each with its epochs."""
-    config, levers = session.config, session.config.student.levers or ()
+    config = session.config
     free = config.budget.given is None
     cut = "each size that is tried, at most" if free else "the size within the budget"
-    student = "student, at each resolution" if "resolution" in levers else "student"
+    several = config.prune.by == "route" and "resolution" in config.student.levers
+    student = "student, at each resolution that is tried" if several else "student"
     say_stages(
         session, {student: schedule_of(config, "student"), cut: schedule_of(config, "prune")}
     )
@@ -114,6 +115,8 @@ def tailored_folder(session: Session) -> RunFolder:
     details: list[str] = [prune.finetune]
     if prune.by == "rank":
         details.append("rank")
+    elif "resolution" not in session.config.student.levers:
+        details.append("blocks")
     details.append(f"gamma{session.config.student.gamma:g}")
     if session.config.budget.given is not None:
         details.append(session.places.limit(session.config.budget))

@@ -165,10 +165,10 @@ class StudentConfig(Section):
         description="by rank: highest learning rate of the path weights; after the cut scaled by "
         "prune.lr / student.lr",
     )
-    levers: Annotated[tuple[Lever, ...] | None, AsTuple] = Field(
-        None,
-        description="by route: what goes; resolution: students shrink at 3/4 and 1/2 of the image "
-        "size too; null: both to a budget, else blocks",
+    levers: Annotated[tuple[Lever, ...], AsTuple] = Field(
+        ("blocks", "resolution"),
+        description="by route: what goes; resolution: students shrink at 1/2 and 3/4 of the image "
+        "size too",
     )
     skips: Whole | Literal["dense"] = Field(
         0, description="by rank: proxies into each node, from so many nodes back"
@@ -199,8 +199,8 @@ class StudentConfig(Section):
 
     @field_validator("levers")
     @classmethod
-    def _with_blocks(cls, value: tuple[Lever, ...] | None) -> tuple[Lever, ...] | None:
-        if value is not None and "blocks" not in value:
+    def _with_blocks(cls, value: tuple[Lever, ...]) -> tuple[Lever, ...]:
+        if "blocks" not in value:
             raise ValueError("expected blocks among them")
         return value
 
