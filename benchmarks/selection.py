@@ -116,7 +116,7 @@ class Measured:
         started, network = time.process_time(), deepcopy(start)
         before = self.how["judge"].of(self.scores(network, "val"))
         loss = nt.TailorLoss(self.teacher).after_cut()
-        fitted = nt.fit(network, loss, epochs=epochs, start=before, **self.how)
+        fitted = nt.fit(network, loss, epochs=epochs, **self.how)
         self.add(name, network, seconds + time.process_time() - started)
         return Candidate(plan, network, before, fitted, epochs)
 

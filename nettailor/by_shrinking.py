@@ -28,6 +28,7 @@ from nettailor.front import (
 )
 from nettailor.network import load_network, save_network
 from nettailor.path_shares import PathCosts
+from nettailor.prune.depths import half_of
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
@@ -68,10 +69,11 @@ class ByShrinking(Tailoring):
         self._missed: set[int | None] = set()  # sides of which no network keeps the budget
 
     def tailored(self, target: float) -> Tailored:
-        """Shrink at each resolution, without a budget from the lowest one up until one holds.
+        """Shrink at each resolution; then fine-tune the last sizes.
 
-        Then the last sizes are fine-tuned, or without a budget one that holds. A budget of
-        milliseconds has no rival: it goes by the network timed as a whole.
+        Without a budget the lowest comes first, until one holds; of its sizes those are fine-tuned
+        that may be within tolerance. A budget of milliseconds has no rival: it goes by the network
+        timed as a whole.
         """
         whole = self.grown()
         self._budget = budget_share(self.config.budget, self.costs.shares(whole))
@@ -81,13 +83,12 @@ class ByShrinking(Tailoring):
             reached = max(point.accuracy for point in fronts[-1].points)
             if self._budget is None and reached >= target:
                 break
-        points = [point for front in fronts for point in front.points]
-        plans = [point.plan(whole.wiring) for point in points]
         lasts = [front.points[0].plan(whole.wiring) for front in fronts]
         if self._budget is None:
+            own = fronts[-1].points
             candidates = keep_without_budget(
-                self, plans, [point.cost for point in points], [point.loss for point in points],
-                at, gamma=self.config.student.gamma, target=target,
+                self, [one.plan(whole.wiring) for one in own], [one.cost for one in own],
+                [one.loss for one in own], at, gamma=self.config.student.gamma, target=target,
             )  # fmt: skip
         elif self.config.budget.max_latency_ms:
             kept = [one for one in lasts if one.side not in self._missed]
@@ -95,7 +96,9 @@ class ByShrinking(Tailoring):
         else:
             candidates = keep_for_budget(self, lasts, at, self._budget)
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
-        points = [point._replace(finetuned=ends.get(point.name)) for point in points]
+        points = [
+            one._replace(finetuned=ends.get(one.name)) for front in fronts for one in front.points
+        ]
         seconds = Seconds(
             *(sum(each) for each in zip(*(one.seconds for one in fronts), strict=True))
         )
@@ -165,8 +168,9 @@ class ByShrinking(Tailoring):
 
         self.session.seed_stage("training the student")
 
-        def ends(_: int, last: Scores) -> bool:
-            return most is None and hopeless(network, self.judge, last, target)
+        def ends(epoch: int, last: Scores) -> bool:
+            half = epoch >= half_of(schedule.epochs)
+            return most is None and hopeless(network, self.judge, last, target, half=half)
 
         fitted = self.fit(
             at_side("student", side), network, schedule, loss, curves, keep="last",

@@ -40,7 +40,7 @@ class Candidate:
 
     @property
     def scores(self) -> Scores:
-        """On validation, of its best epoch, or as it was before fine-tuning where that is best."""
+        """On validation, of its best epoch."""
         return self.fitted.scores
 
     def reaches(self, target: float) -> bool:
@@ -59,11 +59,13 @@ class Candidate:
         return standing >= target
 
     def best_of(self, epochs: int) -> tuple[float, float, float]:
-        """Of the first epochs and the start the best: what it is judged by, -loss, error."""
+        """Of the first epochs the best: what it is judged by, -loss, error.
+
+        As it was before does not count: at a learning rate that had not fallen it is good by chance
+        where it looks good.
+        """
         rows = self.fitted.history[:epochs]
-        start = (self.before.standing, -self.before.loss, self.before.error)
-        found = ((_standing(row), -row["val_loss"], row.get("val_error", 0.0)) for row in rows)
-        return max(start, *found)
+        return max((_standing(row), -row["val_loss"], row.get("val_error", 0.0)) for row in rows)
 
     @property
     def by_half(self) -> tuple[float, float, float]:

@@ -79,7 +79,7 @@ def tailor(
         gamma: without a budget, the price of cost: nats for all of the network's multiply-adds.
         levers: "blocks", and with "resolution" students shrink at half and at three quarters of
             the images' side as well, and what is kept resizes them itself; without a budget the
-            lowest comes first, and higher ones where no size of it is within tolerance.
+            lowest comes first, and a higher one where no size of it is within tolerance.
         teacher_epochs: 0 where the network is fine-tuned already.
         student_epochs, finetune_epochs: of the student as it shrinks, and of what is left; None: 4
             and 10 to a budget, 8 and 6 without one.
@@ -141,8 +141,7 @@ def tailor(
             fronts.append(front)
             if most == inf and max(judge.value(one.scores) for one in front) >= target:
                 break
-        passed = [one for front in fronts for one in front]
-        starts = {one.plan.name: (one.network, one.scores) for one in passed}
+        starts = {one.plan.name: (one.network, one.scores) for passed in fronts for one in passed}
 
         def start(plan: PrunePlan) -> tuple[Student, Scores]:
             if plan.name not in starts:
@@ -157,8 +156,8 @@ def tailor(
             kept, *_ = keep_for_budget(bench, lasts, at, most)
         else:
             kept, *_ = keep_without_budget(
-                bench, [one.plan for one in passed], [one.cost for one in passed],
-                [one.scores.loss for one in passed], at, gamma=gamma, target=target,
+                bench, [one.plan for one in front], [one.cost for one in front],
+                [one.scores.loss for one in front], at, gamma=gamma, target=target,
             )  # fmt: skip
         return fold(kept.network)
 
@@ -186,8 +185,7 @@ class _Bench:
         start, scores = self._start(plan)
         network = deepcopy(start)
         fitted = self._train(
-            network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge,
-            start=scores, stop=stop,
+            network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge, stop=stop
         )  # fmt: skip
         return Candidate(plan, network, scores, fitted, self.epochs)
 

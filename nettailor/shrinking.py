@@ -24,6 +24,7 @@ from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, as_scores, classify
 from nettailor.fitting import Loader, Precision, Run, accelerator_for, seeded
 from nettailor.prune.choice import Choice, least_lost
+from nettailor.prune.depths import half_of
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
@@ -40,20 +41,24 @@ FLOOR = 0.1  # of the backbone's cost: where a student that shrinks without a bu
 _HOPELESS = 10.0  # points below what it has to reach at which a student is not shrunk further
 
 
-def hopeless(network: Shrinking, judge: Judge, last: Scores, target: float) -> bool:
+def hopeless(network: Shrinking, judge: Judge, last: Scores, target: float, *, half: bool) -> bool:
     """Whether a student has lost too much to be shrunk further.
 
     It is 10 points and the standard error of its accuracy below what it has to reach, or, where it
     never was that good, below the best that it was: at a learning rate that does not fall it is
-    behind a teacher that was trained to its end.
+    behind a teacher that was trained to its end. At a lower resolution it has to have been that
+    good, but for the standard error, in the first half of its epochs: others are left.
 
     Args:
         last: on validation, now; the best is noted.
         target: in %, of the judge's metric.
+        half: whether half of the epochs are over.
     """
-    now, before = judge.value(last), float(network.reached)
+    now, before, error = judge.value(last), float(network.reached), last.accuracy_error or 0.0
     network.reached.fill_(max(now, before))
-    return now + (last.accuracy_error or 0.0) < min(target, before) - _HOPELESS
+    if half and network.student.side is not None and max(now, before) + error < target:
+        return True
+    return now + error < min(target, before) - _HOPELESS
 
 
 def below_the_leanest(most: float, unit: str, leanest: float) -> UserError:
@@ -176,7 +181,8 @@ def shrink(
     def ends(epoch: int, scores: Scores) -> bool:
         nonlocal finished
         finished = epoch
-        return target is not None and hopeless(shrinking, judging, scores, target)
+        half = epoch >= half_of(epochs)
+        return target is not None and hopeless(shrinking, judging, scores, target, half=half)
 
     schedule = Schedule(
         epochs=epochs, optimizer="adamw", lr=lr, weight_decay=5e-4, shape="constant",

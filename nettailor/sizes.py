@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import count, takewhile
 
 from nettailor.candidate import Candidate
 from nettailor.candidates import Bench, keep_better, keep_first
@@ -40,7 +40,7 @@ def keep_without_budget(
     gamma: float,
     target: float,
 ) -> list[Candidate]:
-    """Fine-tune sizes `in_order` until one reaches a target, see `keep_first`.
+    """Fine-tune the sizes of one resolution `in_order` until one reaches a target: `keep_first`.
 
     The rivals are as many first blocks as cost no more than each.
 
@@ -62,11 +62,10 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
     """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
 
     The first has the least loss + γ cost, as the paper's loss weighs them. Fine-tuning is taken to
-    bring a loss half of the way back, in its logarithm, to the least of all. Then come dearer ones:
-    of those that cost up to twice as much, up to four times as much and so on the one of the least
-    loss, and the dearest of all last: where validation is too coarse to tell, not each is trained
-    to its end. What saves less than 2 % is left out where others are left: the teacher is such a
-    network already.
+    bring a loss half of the way back, in its logarithm, to the least of all. Then come dearer ones,
+    by steps that double, and the dearest last: where validation is too coarse to tell, not each is
+    trained to its end. What saves less than 2 % is left out where others are left: the teacher is
+    such a network already.
 
     Args:
         costs: shares of the backbone's.
@@ -77,6 +76,5 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
     least = min(losses)
     first = min(leaner, key=lambda i: math.sqrt(losses[i] * least) + gamma * costs[i])
     dearer = sorted((i for i in leaner if costs[i] > costs[first]), key=costs.__getitem__)
-    doublings = groupby(dearer, lambda i: math.ceil(math.log2(costs[i] / costs[first])))
-    best = [min(sizes, key=losses.__getitem__) for _, sizes in doublings]
-    return list(dict.fromkeys([first, *best, *dearer[-1:]]))
+    steps = takewhile(lambda step: step < len(dearer) - 1, (2**k - 1 for k in count()))
+    return [first, *(dearer[step] for step in steps), *dearer[-1:]]
