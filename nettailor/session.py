@@ -152,14 +152,9 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     accelerator = start_accelerator(config.device, config.precision)
     if accelerator.device.type == "cuda":
         screen.say(f"{processor_name(accelerator.device)}: {numbers_of(accelerator)}")
-    defaults = data_defaults(config.backbone)
-    preprocessing = Preprocessing(
-        image_size=config.image_size,
-        mean=defaults.mean,
-        std=defaults.std,
-        interpolation=defaults.interpolation,
-        crop_pct=defaults.crop_pct if config.crop_pct is None else config.crop_pct,
-    )
+    preprocessing = replace(data_defaults(config.backbone), image_size=config.image_size)
+    if config.crop_pct is not None:
+        preprocessing = replace(preprocessing, crop_pct=config.crop_pct)
     task = ready_task(config, screen)
     with torch.device("meta"):
         chain = create_backbone(config.backbone, len(task.classes), config.image_size)

@@ -5,7 +5,7 @@ tag of its weights, `torchvision:resnet18.IMAGENET1K_V1`.
 """
 
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import timm
 import torch
@@ -17,6 +17,7 @@ from torchvision.models import get_model, get_model_weights
 from nettailor.core.classification import start_small
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.parts import Family
+from nettailor.core.preprocessing import Preprocessing
 
 TORCHVISION = "torchvision:"
 # The module of timm that makes a backbone tells its family without building it; all others are
@@ -29,21 +30,6 @@ _FAMILY_OF_MODULE: dict[str, Family] = {
     "timm.models.convnext": "convnext",
     "timm.models.regnet": "regnet",
 }
-
-
-class DataDefaults(NamedTuple):
-    """How a backbone's pretrained weights expect their images.
-
-    mean, std: per RGB channel of images in [0, 1]. interpolation: timm's name, such as "bicubic".
-    crop_pct: the part of the resized image's side that a centre crop keeps, in (0, 1].
-    image_size: the side of that crop in pixels.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
-    crop_pct: float
-    image_size: int
 
 
 def is_torchvisions(backbone: str) -> bool:
@@ -95,26 +81,26 @@ def torchvision_weights(backbone: str) -> Any:
     return weights[tag] if tag else weights.DEFAULT
 
 
-def data_defaults(backbone: str) -> DataDefaults:
+def data_defaults(backbone: str) -> Preprocessing:
     """How the backbone's pretrained weights expect their images; UserError as in `family`."""
     family(backbone)
     if is_torchvisions(backbone):
         how = torchvision_weights(backbone).transforms()
         side = how.crop_size[0]
-        return DataDefaults(
-            tuple(how.mean),
-            tuple(how.std),
-            how.interpolation.value,
-            side / how.resize_size[0],
-            side,
+        return Preprocessing(
+            image_size=side,
+            mean=tuple(how.mean),
+            std=tuple(how.std),
+            interpolation=how.interpolation.value,
+            crop_pct=side / how.resize_size[0],
         )
     config = get_pretrained_cfg(backbone)
-    return DataDefaults(
+    return Preprocessing(
+        image_size=config.input_size[-1],
         mean=tuple(config.mean),
         std=tuple(config.std),
         interpolation=config.interpolation,
         crop_pct=min(config.crop_pct, 1.0),  # a few widen small images by a black frame
-        image_size=config.input_size[-1],
     )
 
 

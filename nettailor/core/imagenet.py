@@ -1,4 +1,4 @@
-"""What an untouched backbone takes and tells: its images' preprocessing, its classes' names."""
+"""What an untouched backbone tells: its classes' names."""
 
 from collections import Counter
 
@@ -6,25 +6,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg
 
 from nettailor.core.errors import UserError
-from nettailor.core.families import (
-    data_defaults,
-    family,
-    is_torchvisions,
-    torchvision_weights,
-)
-from nettailor.core.preprocessing import Preprocessing
-
-
-def pretrained_preprocessing(backbone: str) -> Preprocessing:
-    """How a backbone's pretrained weights are evaluated; UserError as in `family`."""
-    defaults = data_defaults(backbone)
-    return Preprocessing(
-        image_size=defaults.image_size,
-        mean=defaults.mean,
-        std=defaults.std,
-        interpolation=defaults.interpolation,
-        crop_pct=defaults.crop_pct,
-    )
+from nettailor.core.families import family, is_torchvisions, torchvision_weights
 
 
 def pretrained_labels(backbone: str) -> tuple[str, ...]:
