@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nettailor.core.printable import printable
+from nettailor.core.printable import some
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
 from nettailor.prune.depths import decided, half_of
@@ -73,8 +73,7 @@ class Candidate:
     @property
     def lost_in_words(self) -> str:
         """The classes that it has lost, such as `class 'defect'`."""
-        names = ", ".join(map(repr, self.lost[:5])) + ", …" * (len(self.lost) > 5)
-        return f"class{'es' * (len(self.lost) > 1)} {printable(names)}"
+        return f"class{'es' * (len(self.lost) > 1)} {some(map(repr, self.lost))}"
 
     def verdict(self, target: float) -> str:
         """What became of it, in words."""

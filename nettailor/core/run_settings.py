@@ -10,6 +10,7 @@ import yaml
 
 from nettailor.core.config import RunConfig, flat, keys
 from nettailor.core.errors import UserError
+from nettailor.core.printable import some
 from nettailor.core.settings import parse_yaml
 
 CONFIG_FILE = "config.yaml"
@@ -52,10 +53,9 @@ def require_current(settings: Mapping[str, Any], place: Path, remedy: str) -> No
     known = {name for name, _ in keys()}
     gone = sorted(key for key in flat(settings) if key not in known)
     if gone:
-        shown = ", ".join(gone[:3]) + ", …" * (len(gone) > 3)
         raise UserError(
             f"{place} holds a run of an earlier version, whose settings this one does not have "
-            f"({shown}); {remedy}"
+            f"({some(gone, 3)}); {remedy}"
         )
 
 
