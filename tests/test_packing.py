@@ -116,7 +116,7 @@ def test_weights_that_are_no_longer_there(weights, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         add_to_library(run, tmp_path / "library")
     (run / "config.yaml").write_text("[", encoding="utf-8")
-    with pytest.raises(UserError, match=r"config\.yaml: unreadable"):
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read"):
         add_to_library(run, tmp_path / "library")
     (run / "config.yaml").unlink()
     with pytest.raises(UserError, match=r"config\.yaml: not found"):
