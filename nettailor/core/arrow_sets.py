@@ -48,11 +48,9 @@ class ArrowImages(EncodedImages):
     files: NDArray[np.bytes_] = field(default_factory=no_files)
 
     def called(self, index: int) -> str:
-        """See `EncodedImages`."""
         return f"row {index} of {self.place}"
 
     def read(self, index: int) -> Image.Image:
-        """See `EncodedImages`."""
         (stored,) = self.rows[index].values()
         if not stored or stored["bytes"] is None:
             raise ValueError("there is none")
