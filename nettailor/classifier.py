@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from nettailor.core.families import data_defaults
-from nettailor.core.imagenet import pretrained_labels
+from nettailor.core.families import data_defaults, pretrained_labels
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.weights import load_with_classifier
 from nettailor.library import Library

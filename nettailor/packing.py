@@ -9,8 +9,8 @@ from torch import Tensor
 from nettailor.core.architecture import Architecture, read_architecture
 from nettailor.core.backbone import Backbone
 from nettailor.core.errors import UserError
+from nettailor.core.random_state import seed_stage
 from nettailor.core.run_settings import CONFIG_FILE, read_config, settings_of
-from nettailor.core.seeding import seed_stage
 from nettailor.core.weights import load_pretrained
 from nettailor.network import load_network
 from nettailor.packs import (

@@ -20,8 +20,8 @@ from nettailor.core.families import data_defaults
 from nettailor.core.hparams import note_figures
 from nettailor.core.listing import note_images, require_same_images
 from nettailor.core.preprocessing import Preprocessing
+from nettailor.core.random_state import seed_stage
 from nettailor.core.run_folder import LISTING_FILE, RunFolder
-from nettailor.core.seeding import seed_stage
 from nettailor.core.watch import told
 from nettailor.core.weights import WeightsSource
 from nettailor.loaders import Loaders

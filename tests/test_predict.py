@@ -15,9 +15,8 @@ from nettailor import answering
 from nettailor.classifier import classifier_of_run
 from nettailor.cli import predict
 from nettailor.core.errors import UserError
-from nettailor.core.families import data_defaults, make_network
+from nettailor.core.families import data_defaults, make_network, pretrained_labels
 from nettailor.core.image_paths import find_images
-from nettailor.core.imagenet import pretrained_labels
 from nettailor.core.preprocessing import eval_transform
 from nettailor.network import load_network, save_network
 

@@ -1,15 +1,17 @@
-"""timm's and torchvision's networks by name: family, what the weights expect, how one is made.
+"""timm's and torchvision's networks by name: family, classes, expected images, how one is made.
 
 A name is timm's, such as `resnet18.a1_in1k`, or torchvision's as `torchvision:resnet18` or, with a
 tag of its weights, `torchvision:resnet18.IMAGENET1K_V1`.
 """
 
+from collections import Counter
 from functools import partial
 from typing import Any, cast
 
 import timm
 import torch
 import torchvision
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import nn
 from torchvision.models import get_model, get_model_weights
@@ -101,6 +103,32 @@ def data_defaults(backbone: str) -> Preprocessing:
         std=tuple(config.std),
         interpolation=config.interpolation,
         crop_pct=min(config.crop_pct, 1.0),  # a few widen small images by a black frame
+    )
+
+
+def pretrained_labels(backbone: str) -> tuple[str, ...]:
+    """The English names of the classes of a backbone's own classifier, by class index.
+
+    Of WordNet's synonyms the first; where classes share it, with the definition.
+
+    Raises UserError as in `family`, and for a classifier of something else than ImageNet.
+    """
+    family(backbone)
+    if is_torchvisions(backbone):
+        return tuple(torchvision_weights(backbone).meta["categories"])
+    config = get_pretrained_cfg(backbone)
+    subset = infer_imagenet_subset(config)
+    if subset is None:
+        raise UserError(
+            f"the classifier of {backbone!r} has {config.num_classes} outputs, which are no "
+            "ImageNet classes: choose another backbone"
+        )
+    info = ImageNetInfo(subset)
+    names = [synonyms.split(",")[0] for synonyms in info.label_descriptions()]
+    shared = Counter(names)
+    return tuple(
+        name if shared[name] == 1 else f"{name} ({detailed.split(': ', 1)[1]})"
+        for name, detailed in zip(names, info.label_descriptions(detailed=True), strict=True)
     )
 
 
