@@ -1,6 +1,5 @@
 """A cut that was fine-tuned, and how it stands beside others."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nettailor.core.printable import some
@@ -62,7 +61,7 @@ class Candidate:
         """Of the first epochs and the start the best: what it is judged by, -loss, error."""
         rows = self.fitted.history[:epochs]
         start = (self.before.standing, -self.before.loss, self.before.error)
-        found = ((_standing(row), -row["val_loss"], row.get("val_error", 0.0)) for row in rows)
+        found = ((row["val_judged"], -row["val_loss"], row["val_error"]) for row in rows)
         return max(start, *found)
 
     @property
@@ -81,8 +80,3 @@ class Candidate:
             return "within tolerance"
         lost = f", loses {self.lost_in_words}" if self.lost else ""
         return ("not surely within tolerance" if self.ended else "ruled out early") + lost
-
-
-def _standing(row: Mapping[str, float]) -> float:
-    """What an epoch is judged by; rows of earlier versions know the accuracy alone."""
-    return row.get("val_judged", row["val_accuracy"])

@@ -35,7 +35,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     key = inner["key"].numpy().astype("uint32")
     np.random.set_state(state["numpy"] | {"state": inner | {"key": key}})
     torch.set_rng_state(state["torch"])
-    if isinstance(state["cuda"], torch.Tensor) and _on_gpu():
+    if state["cuda"] is not None and _on_gpu():
         torch.cuda.set_rng_state(state["cuda"])
 
 
