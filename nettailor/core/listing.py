@@ -71,16 +71,12 @@ def note_images(folder: Path, listed: list[Listed]) -> None:
 def require_same_images(folder: Path, listed: list[Listed], remedy: str) -> None:
     """Raise UserError where a run was made with other images than there are now.
 
-    A run without a listing, of an earlier version, is not held to any.
-
     Args:
         folder: of the run.
         listed: the images there are now.
         remedy: what to do, such as "give --overwrite to begin anew".
     """
     file = folder / LISTING_FILE
-    if not file.exists():
-        return
     there: dict[str, _Row] = {}
     here: dict[str, _Row] = {}
     try:
@@ -96,7 +92,7 @@ def require_same_images(folder: Path, listed: list[Listed], remedy: str) -> None
                     if row:
                         side[_name(row)] = row
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{file} is damaged; {remedy}") from error
+        raise UserError(f"{file} is damaged, or there is none; {remedy}") from error
     kinds = {
         "more": here.keys() - there.keys(),
         "fewer": there.keys() - here.keys(),

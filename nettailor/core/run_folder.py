@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -167,12 +166,7 @@ class RunFolder:
         remedy = f"give another --out, or `{self._overwrite}` to discard that run"
         require_current(older, self.path, remedy)
         there, here = (
-            # runs of earlier versions have written `~` down as it was given
-            {
-                key: os.path.expanduser(value) if isinstance(value, str) else value
-                for key, value in flat(nested).items()
-                if counts(key)
-            }
+            {key: value for key, value in flat(nested).items() if counts(key)}
             for nested in (older, settings)
         )
         return unlike(there, here)
