@@ -112,6 +112,9 @@ def test_what_differs_is_said(photos, tmp_path):
     (tmp_path / "images.csv").write_text("part,class\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"images\.csv is damaged, or there is none; begin anew"):
         require_same_images(tmp_path, before, "begin anew")
+    (tmp_path / "images.csv").unlink()  # as in runs of earlier versions
+    with pytest.raises(UserError, match=r"images\.csv is damaged, or there is none; begin anew"):
+        require_same_images(tmp_path, before, "begin anew")
 
 
 def test_a_large_set_is_not_looked_at_first(shell, photos, monkeypatch, capsys):
