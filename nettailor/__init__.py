@@ -11,19 +11,6 @@ needs none of them.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from nettailor.core.backbone import Backbone
-    from nettailor.cutting import best_route, cut, load
-    from nettailor.errors import UserError
-    from nettailor.fitting import Run, fit
-    from nettailor.procedure import tailor
-    from nettailor.prune.fold import fold
-    from nettailor.prune.plan import PrunePlan
-    from nettailor.shrinking import shrink
-    from nettailor.student.loss import TailorLoss
-    from nettailor.student.network import Student
-    from nettailor.teacher.objective import CrossEntropy
-
 _PLACES = {
     "Backbone": "nettailor.core.backbone",
     "CrossEntropy": "nettailor.teacher.objective",
@@ -40,22 +27,24 @@ _PLACES = {
     "shrink": "nettailor.shrinking",
     "tailor": "nettailor.procedure",
 }
-__all__ = [
-    "Backbone",
-    "CrossEntropy",
-    "PrunePlan",
-    "Run",
-    "Student",
-    "TailorLoss",
-    "UserError",
-    "best_route",
-    "cut",
-    "fit",
-    "fold",
-    "load",
-    "shrink",
-    "tailor",
-]
+
+if TYPE_CHECKING:
+    from nettailor.core.backbone import Backbone as Backbone
+    from nettailor.cutting import best_route as best_route
+    from nettailor.cutting import cut as cut
+    from nettailor.cutting import load as load
+    from nettailor.errors import UserError as UserError
+    from nettailor.fitting import Run as Run
+    from nettailor.fitting import fit as fit
+    from nettailor.procedure import tailor as tailor
+    from nettailor.prune.fold import fold as fold
+    from nettailor.prune.plan import PrunePlan as PrunePlan
+    from nettailor.shrinking import shrink as shrink
+    from nettailor.student.loss import TailorLoss as TailorLoss
+    from nettailor.student.network import Student as Student
+    from nettailor.teacher.objective import CrossEntropy as CrossEntropy
+else:
+    __all__ = [*_PLACES]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,8 @@ from nettailor.front import Seconds
 from nettailor.network import save_network
 from nettailor.prune.depths import default_depths
 from nettailor.prune.plan import PrunePlan
-from nettailor.prune.reachability import fewest_blocks
 from nettailor.prune.remove import remove
+from nettailor.prune.routes import most_valuable
 from nettailor.resolve import schedule_of
 from nettailor.student.network import Student
 from nettailor.tailoring import Tailored, Tailoring, expected_cost, wiring_of
@@ -72,7 +72,8 @@ def check_routes(config: RunConfig, classes: int) -> None:
     if config.prune.by != "rank" or asked is None:
         return
     wiring = wiring_of(config, classes)
-    blocks, needed = len(wiring.of_kind("block")), fewest_blocks(wiring)
+    blocks = len(wiring.of_kind("block"))
+    needed = -round(most_valuable(wiring, [-(path.kind == "block") for path in wiring.paths]).value)
     if max(asked) > blocks - needed:
         raise UserError(
             f"prune.remove = {list(asked)}: at most {blocks - needed} of the {blocks} blocks can "

@@ -1,9 +1,8 @@
 """A cut that was fine-tuned, and how it stands beside others."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nettailor.core.printable import printable
+from nettailor.core.printable import some
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
 from nettailor.prune.depths import decided, half_of
@@ -65,7 +64,7 @@ class Candidate:
         where it looks good.
         """
         rows = self.fitted.history[:epochs]
-        return max((_standing(row), -row["val_loss"], row.get("val_error", 0.0)) for row in rows)
+        return max((row["val_judged"], -row["val_loss"], row["val_error"]) for row in rows)
 
     @property
     def by_half(self) -> tuple[float, float, float]:
@@ -75,8 +74,7 @@ class Candidate:
     @property
     def lost_in_words(self) -> str:
         """The classes that it has lost, such as `class 'defect'`."""
-        names = ", ".join(map(repr, self.lost[:5])) + ", …" * (len(self.lost) > 5)
-        return f"class{'es' * (len(self.lost) > 1)} {printable(names)}"
+        return f"class{'es' * (len(self.lost) > 1)} {some(map(repr, self.lost))}"
 
     def verdict(self, target: float) -> str:
         """What became of it, in words."""
@@ -84,8 +82,3 @@ class Candidate:
             return "within tolerance"
         lost = f", loses {self.lost_in_words}" if self.lost else ""
         return ("not surely within tolerance" if self.ended else "ruled out early") + lost
-
-
-def _standing(row: Mapping[str, float]) -> float:
-    """What an epoch is judged by; rows of earlier versions know the accuracy alone."""
-    return row.get("val_judged", row["val_accuracy"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from nettailor.core.imagenet import pretrained_labels, pretrained_preprocessing
+from nettailor.core.families import data_defaults, pretrained_labels
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.weights import load_with_classifier
 from nettailor.library import Library
@@ -43,7 +43,7 @@ def untouched_classifier(backbone: str, weights: str) -> Classifier:
     labels = pretrained_labels(backbone)
     chain, source = load_with_classifier(backbone, len(labels), weights)
     about = {"run": None, "backbone": backbone, "weights": source.origin}
-    return Classifier(chain.eval(), labels, pretrained_preprocessing(backbone), about)
+    return Classifier(chain.eval(), labels, data_defaults(backbone), about)
 
 
 def classifier_of_library(folder: Path, task: str) -> Classifier:

@@ -22,7 +22,7 @@ from nettailor.core.epochs import LaterEpochs
 from nettailor.core.judge import Judge
 from nettailor.core.latency import measure_latency
 from nettailor.core.objective import Objective
-from nettailor.core.printable import printable
+from nettailor.core.printable import some
 from nettailor.core.ranks import from_main
 from nettailor.core.run_folder import Kind, RunFolder
 from nettailor.core.schedule import Schedule
@@ -246,8 +246,8 @@ def _warn_of_missed_classes(session: Session, name: str, scores: Scores) -> None
         if recall.images and not recall.right
     ]
     if missed:
-        shown = ", ".join(repr(printable(one)) for one in missed[:5]) + ", …" * (len(missed) > 5)
         session.screen.say(
-            f"warning: {name}: no validation image of class{'es' * (len(missed) > 1)} {shown} is "
-            "taken for it. Try --metric macro-f1, --balance loss or more epochs"
+            f"warning: {name}: no validation image of class{'es' * (len(missed) > 1)} "
+            f"{some(map(repr, missed))} is taken for it. Try --metric macro-f1, --balance loss or "
+            "more epochs"
         )

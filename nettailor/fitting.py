@@ -18,12 +18,11 @@ from nettailor.core.epochs import LoaderEpochs, checked
 from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
 from nettailor.core.objective import Objective
-from nettailor.core.random_state import random_state, set_random_state
+from nettailor.core.random_state import random_state, seed_stage, set_random_state
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.run_lock import hold, let_go
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, classify
-from nettailor.core.seeding import seed_stage
 from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.stage import train_stage

@@ -13,12 +13,7 @@ from nettailor.core.images import Images
 from nettailor.core.judge import Judge
 from nettailor.core.listing import Listed, listing
 from nettailor.core.loader import EvalLoader, TrainLoader
-from nettailor.core.preprocessing import (
-    Augmentation,
-    Preprocessing,
-    eval_transform,
-    train_transform,
-)
+from nettailor.core.preprocessing import Preprocessing, eval_transform, train_transform
 from nettailor.core.scores import Predictions, Scores, classify
 
 
@@ -36,10 +31,9 @@ class Loaders:
     def train(self) -> TrainLoader:
         """Augmented training batches."""
         config = self._config
-        augmentation = Augmentation(**config.augment.model_dump())
         return TrainLoader(
             self.task.train,
-            train_transform(self.preprocessing, augmentation),
+            train_transform(self.preprocessing, config.augment),
             batch_size=config.batch_size,
             seed=config.seed,
             balanced=config.balance == "sampling",

@@ -17,6 +17,7 @@ from nettailor.core.compound_scaling import make_scaled
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import load_exactly, read_weights, require_exactly, write_weights
+from nettailor.core.printable import some
 from nettailor.core.run_folder import SUMMARY_FILE
 from nettailor.core.run_settings import CONFIG_FILE
 from nettailor.core.timm_names import to_chain
@@ -61,7 +62,7 @@ def find_run(given: Path) -> Path:
     inside = sorted(path.parent for path in given.glob(f"*/{ARCHITECTURE_FILE}"))
     if len(inside) != 1:
         found = f"holds {len(inside)} runs" if inside else "holds no network"
-        names = f": {', '.join(folder.name for folder in inside[:5])}" if inside else ""
+        names = f": {some(folder.name for folder in inside)}" if inside else ""
         raise UserError(f"--run {given}: {found}{names}; give the folder of one finished run")
     return find_run(inside[0])
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from nettailor.core.config import RunConfig
 from nettailor.core.console import Screen
 from nettailor.core.data import images_of
-from nettailor.core.printable import counted, printable
+from nettailor.core.printable import counted, some
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule
 from nettailor.session import Session, start_session
@@ -29,15 +29,14 @@ def start_dry(config: RunConfig, screen: Screen) -> Session:
 def say_task(session: Session) -> None:
     """The classes, how many images each part has and whence, and how many steps make an epoch."""
     task, loader = session.task, session.loaders.train
-    names = ", ".join(map(printable, task.classes[:_CLASSES_SHOWN]))
-    more = ", …" * (len(task.classes) > _CLASSES_SHOWN)
     parts = "; ".join(
         f"{_PARTS[part]} {row['images']:,} images, {row['smallest']:,} of the smallest class, "
         f"{row['from']}"
         for part, row in images_of(task).items()
     )
     session.screen.say(
-        f"{task.name}: {len(task.classes)} classes ({names}{more})\n{parts}\n"
+        f"{task.name}: {len(task.classes)} classes ({some(task.classes, _CLASSES_SHOWN)})\n"
+        f"{parts}\n"
         f"one validation image is {100 / len(task.val):.2f} points; an epoch has "
         f"{loader.steps_per_epoch} steps of {loader.batch_size} images"
     )

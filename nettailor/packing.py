@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from nettailor.core.architecture import Architecture, read_architecture
 from nettailor.core.backbone import Backbone
 from nettailor.core.errors import UserError
-from nettailor.core.run_settings import CONFIG_FILE, settings_of
-from nettailor.core.seeding import seed_stage
-from nettailor.core.settings import parse_yaml
+from nettailor.core.random_state import seed_stage
+from nettailor.core.run_settings import CONFIG_FILE, read_config, settings_of
 from nettailor.core.weights import load_pretrained
 from nettailor.network import load_network
 from nettailor.packs import (
@@ -90,12 +88,8 @@ def _settings_of(run: Path) -> Path:
 
 
 def _setting(settings: Path, key: str, kind: type) -> Any:
-    try:
-        content = parse_yaml(settings.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{settings}: unreadable; restore it") from error
     # one by one: a run of an earlier version may lack keys that do not matter here
-    value = content.get(key) if isinstance(content, dict) else None
+    value = read_config(settings).get(key)
     if type(value) is not kind:
         raise UserError(f"{settings}: no settings of a run: {key} is missing; restore it")
     return value

@@ -20,13 +20,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.architecture import Architecture, Closed, StudentStructure, read_checked
 from nettailor.core.backbone import Backbone, create_backbone
-from nettailor.core.cost import module_flops, parameters
 from nettailor.core.errors import UserError
 from nettailor.core.files import (
     read_weights,
@@ -62,24 +60,11 @@ class PackedBackbone(Closed):
     origin: str
 
 
-class PackCost(Closed):
-    """own, shared: parameters of the task and of the backbone that a network of the pack holds.
-
-    flops: multiply-adds on one image. bytes: of `pack.safetensors`.
-    """
-
-    own: int = Field(ge=0)
-    shared: int = Field(ge=0)
-    flops: int = Field(ge=0)
-    bytes: int = Field(ge=0)
-
-
 class Pack(Closed):
     """The content of `pack.json`; sha256 is of `pack.safetensors`, in hex."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2  # 1 held costs as well
     architecture: Architecture
-    cost: PackCost
     sha256: str
 
 
@@ -259,20 +244,11 @@ def read_own_tensors(folder: Path, pack: Pack, like: Mapping[str, Tensor]) -> di
 
 def write_pack(folder: Path, student: Student, architecture: Architecture) -> None:
     """Write a student's pack over one that is there; UserError where it cannot be written."""
-    names = shared_names(student)
-    shared = sum(one.numel() for name, one in student.named_parameters() if name in names)
-    size = architecture.preprocessing.image_size
 
     def write(place: Path) -> None:
         weights = place / PACK_WEIGHTS
         write_tensors(weights, own_tensors(student))
-        cost = PackCost(
-            own=parameters(student) - shared,
-            shared=shared,
-            flops=module_flops(student, (3, size, size)),
-            bytes=weights.stat().st_size,
-        )
-        pack = Pack(architecture=architecture, cost=cost, sha256=sha256_of(weights))
+        pack = Pack(architecture=architecture, sha256=sha256_of(weights))
         write_json(place / PACK_FILE, pack.model_dump(mode="json"))
 
     _put(folder, write)

@@ -20,8 +20,8 @@ from nettailor.core.families import data_defaults
 from nettailor.core.hparams import note_figures
 from nettailor.core.listing import note_images, require_same_images
 from nettailor.core.preprocessing import Preprocessing
-from nettailor.core.run_folder import LISTING_FILE, RunFolder
-from nettailor.core.seeding import seed_stage
+from nettailor.core.random_state import seed_stage
+from nettailor.core.run_folder import RunFolder
 from nettailor.core.watch import told
 from nettailor.core.weights import WeightsSource
 from nettailor.loaders import Loaders
@@ -29,9 +29,9 @@ from nettailor.places import Places
 from nettailor.resolve import resolved
 from nettailor.task_images import read_whole, ready_task
 
-# The keys that make the task: a teacher serves every run that agrees on them.
+# The keys that make the task, beside its images: a teacher serves every run that agrees on them.
 TASK_KEYS = (
-    "data", "on_bad_image", "backbone", "weights", "image_size", "crop_pct", "seed",
+    "on_bad_image", "backbone", "weights", "image_size", "crop_pct", "seed",
     "split.val", "split.test", "split.seed", "split.group_by", "limit.train", "limit.test",
 )  # fmt: skip
 
@@ -82,13 +82,12 @@ class Session:
         """
         fresh = overwrite or not folder.begun or folder.untrained
         if not fresh:
-            if (folder.path / LISTING_FILE).exists():
-                ignored = {*ignored, "data"}  # however it is spelled
+            ignored = {*ignored, "data"}  # however it is spelled, the images say which it is
             # other settings can be why the images are others
             ranks.from_main(lambda: folder.check(settings, ignored=ignored))
             self._require_same_images(folder, "give --overwrite to begin anew, or another --out")
         folder.open(settings, ignored=ignored, overwrite=overwrite)
-        if fresh:  # of a run of an earlier version nobody knows its images
+        if fresh:
             ranks.from_main(lambda: note_images(folder.path, self.loaders.listed))
 
     def finish(self, folder: RunFolder, figures: Mapping[str, Any]) -> None:
@@ -106,9 +105,7 @@ class Session:
 
     def require_same_task(self, folder: RunFolder) -> None:
         """Raise UserError where a run that is built on is of another task."""
-        same = (folder.path / LISTING_FILE).exists()
-        keys = [key for key in TASK_KEYS if not (same and key == "data")]
-        folder.require_same(as_settings(self.config), keys)
+        folder.require_same(as_settings(self.config), TASK_KEYS)
         self._require_same_images(folder, "train it again with --overwrite, or give another --out")
 
     def _require_same_images(self, folder: RunFolder, remedy: str) -> None:
@@ -152,14 +149,9 @@ def start_session(config: RunConfig, screen: Screen) -> Session:
     accelerator = start_accelerator(config.device, config.precision)
     if accelerator.device.type == "cuda":
         screen.say(f"{processor_name(accelerator.device)}: {numbers_of(accelerator)}")
-    defaults = data_defaults(config.backbone)
-    preprocessing = Preprocessing(
-        image_size=config.image_size,
-        mean=defaults.mean,
-        std=defaults.std,
-        interpolation=defaults.interpolation,
-        crop_pct=defaults.crop_pct if config.crop_pct is None else config.crop_pct,
-    )
+    preprocessing = replace(data_defaults(config.backbone), image_size=config.image_size)
+    if config.crop_pct is not None:
+        preprocessing = replace(preprocessing, crop_pct=config.crop_pct)
     task = ready_task(config, screen)
     with torch.device("meta"):
         chain = create_backbone(config.backbone, len(task.classes), config.image_size)

@@ -15,8 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nettailor.core.backbone import Backbone, meta_copy
 from nettailor.core.branches import fuse_branches
-from nettailor.core.layout import Layout
-from nettailor.prune.plain import Brought, Graph, Layer, Merged, Resized, Scaled, Step, Sum, Widened
+from nettailor.core.layout import Brought, Layout
+from nettailor.prune.plain import Graph, Layer, Merged, Resized, Scaled, Step, Sum, Widened
 from nettailor.student.exit import Head
 from nettailor.student.network import Student
 from nettailor.student.proxy import Proxy, ScaledBatchNorm2d

@@ -6,20 +6,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from nettailor.core.layout import Layout, NodeSpec, bring, widen
+from nettailor.core.layout import Layout, widen
 from nettailor.core.resize import resized
-
-
-class Brought(nn.Module):
-    """A node at the positions and in the layout of another, as a proxy reads it: max-pooled."""
-
-    def __init__(self, source: NodeSpec, target: NodeSpec) -> None:
-        super().__init__()
-        self.source, self.target = source, target
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See `bring`."""
-        return bring(x, self.source, self.target)
 
 
 class Resized(nn.Module):

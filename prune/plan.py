@@ -1,9 +1,11 @@
 """Deciding what goes by rank, as published: from path weights to a plan; no network is touched."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nettailor.prune.reachability import closure, strongest_route
+from nettailor.prune.reachability import closure
+from nettailor.prune.routes import most_valuable
 from nettailor.student.wiring import Kind, Path, Wiring
 
 
@@ -84,7 +86,9 @@ def decide(wiring: Wiring, alpha: Sequence[float], *, threshold: float, remove: 
     kept = closure(by_rank.without(faint))
     restored: tuple[Path, ...] = ()
     if not kept.paths:
-        route = strongest_route(by_rank, [weight[path] for path in by_rank.paths])
-        restored = tuple(path for path in route if path in set(faint))
+        # of the greatest product; a float32 softmax can end at 0
+        logs = [math.log(max(weight[path], 1e-300)) for path in by_rank.paths]
+        route = most_valuable(by_rank, logs)
+        restored = tuple(path for path in route.paths if path in set(faint))
         kept = closure(by_rank.without(set(faint) - set(restored)))
     return PrunePlan(f"remove-{remove:02d}", wiring, kept, restored)

@@ -11,7 +11,7 @@ from nettailor.core.console import Tell, untold
 from nettailor.core.cost import chain_costs
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
-from nettailor.core.layout import NodeSpec, bring
+from nettailor.core.layout import Brought
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path
 
@@ -25,18 +25,6 @@ class LatencyTable(NamedTuple):
     paths: dict[str, float]
     stem: float
     whole: float
-
-
-class _Pooled(nn.Module):
-    """A proxy with the pooling before it."""
-
-    def __init__(self, module: nn.Module, source: NodeSpec, target: NodeSpec) -> None:
-        super().__init__()
-        self.module, self.source, self.target = module, source, target
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.module(bring(x, self.source, self.target))
-        return out
 
 
 class _Both(nn.Module):
@@ -114,10 +102,10 @@ def _bare(key: str) -> str:
 def _module(student: Student, path: Path) -> nn.Module:
     if path.kind in ("head", "exit"):
         return student.heads[path.key]
-    ends = student.specs[path.source], student.specs[path.target]
+    brought = Brought(student.specs[path.source], student.specs[path.target])
     if path.kind == "proxy":
-        return _Pooled(student.proxies[path.key], *ends)
+        return nn.Sequential(brought, student.proxies[path.key])
     block = student.blocks[path.key]
     if path.key not in student.adapters:
         return block
-    return _Both(block, _Pooled(student.adapters[path.key], *ends))
+    return _Both(block, nn.Sequential(brought, student.adapters[path.key]))

@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 
 from nettailor.core.errors import UserError
-from nettailor.core.preprocessing import Augmentation, Preprocessing
+from nettailor.core.preprocessing import Preprocessing
+from nettailor.core.sections import AugmentConfig
 
 PREPROCESSING = Preprocessing(16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bilinear", 1.0)
-STRONG = Augmentation((0.3, 1.0), (0.75, 1.33), 0.5, 0.4, None, 0.5)
-NONE = Augmentation((1.0, 1.0), (1.0, 1.0), 0.0, 0.0, None, 0.0)
+STRONG = AugmentConfig(scale=(0.3, 1.0), color_jitter=0.4, random_erasing=0.5)
+NONE = AugmentConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, color_jitter=0.0)
 
 
 class Noise:

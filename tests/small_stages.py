@@ -15,9 +15,10 @@ from nettailor.core.backbone import NetOutput
 from nettailor.core.device import place
 from nettailor.core.loader import TrainLoader
 from nettailor.core.objective import Objective
-from nettailor.core.preprocessing import Augmentation, Preprocessing, train_transform
+from nettailor.core.preprocessing import Preprocessing, train_transform
 from nettailor.core.schedule import Schedule, parameter_groups
 from nettailor.core.scores import Scores
+from nettailor.core.sections import AugmentConfig
 from nettailor.core.trainer import fit
 from nettailor.core.training_state import Fitted
 from nettailor.core.watch import Watcher
@@ -28,7 +29,7 @@ from nettailor.teacher.objective import CrossEntropy
 CLASSES = 4
 SIDE = 32
 PREPROCESSING = Preprocessing(SIDE, (0.5,) * 3, (0.25,) * 3, "bilinear", 1.0)
-AUGMENTATION = Augmentation((0.5, 1.0), (0.8, 1.25), 0.5, 0.2, None, 0.0)
+AUGMENTATION = AugmentConfig(scale=(0.5, 1.0), ratio=(0.8, 1.25))
 COSINE = Schedule(
     epochs=4, optimizer="sgd", lr=0.05, weight_decay=1e-3, shape="cosine", warmup_epochs=1
 )  # fmt: skip

@@ -22,6 +22,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.families import classifier_prefixes, data_defaults, family, make_network
 from nettailor.core.layout import NodeSpec
 from nettailor.core.parts import proxy_shape
+from nettailor.core.preprocessing import Preprocessing
 
 CLASSES = 7
 FAMILIES = {
@@ -182,8 +183,9 @@ def test_classifier_prefixes(backbone, prefix):
 
 
 def test_data_defaults():
-    lite0 = data_defaults("tf_efficientnet_lite0")
-    assert lite0 == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 0.875, 224)
+    half = (0.5, 0.5, 0.5)
+    lite2 = data_defaults("tf_efficientnet_lite2")
+    assert lite2 == Preprocessing(260, half, half, "bicubic", 0.89)
     assert data_defaults("resnet34").mean == (0.485, 0.456, 0.406)
     swag = data_defaults("torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1")
     assert (swag.image_size, swag.interpolation, swag.crop_pct) == (384, "bicubic", 1.0)

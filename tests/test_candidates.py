@@ -21,7 +21,7 @@ from nettailor.sizes import in_order
 def candidate(*accuracies: float, epochs: int = 6, error: float = 0.0) -> Candidate:
     """One whose epochs had these accuracies, less an error; the best weights are kept."""
     history = [
-        {"epoch": float(i), "val_accuracy": a, "val_loss": 1.0, "val_error": error}
+        {"epoch": float(i), "val_judged": a, "val_loss": 1.0, "val_error": error}
         for i, a in enumerate(accuracies, 1)
     ]
     best = Scores(max(accuracies), 0.5, 1.0, error=error)
@@ -78,7 +78,7 @@ def test_what_was_decided_is_not_changed_by_later_epochs(
 
 def test_a_candidate_that_loses_a_class_says_which() -> None:
     """However accurate it is: it stands below the target, and no later epoch counts instead."""
-    judged = [{"epoch": 1.0, "val_accuracy": 99.0, "val_judged": 40.0, "val_loss": 0.3}]
+    judged = [{"epoch": 1.0, "val_judged": 40.0, "val_loss": 0.3, "val_error": 0.0}]
     nothing: Any = None
     scores = Scores(99.0, 0.5, 1.0, judged=40.0)
     lost = Candidate(nothing, nothing, scores, Fitted(judged, scores), 1, ("defect", "a\nb"))

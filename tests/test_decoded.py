@@ -13,15 +13,11 @@ from nettailor.core.decoded import Decoded, room_for_pixels
 from nettailor.core.errors import UserError
 from nettailor.core.images import ArrayImages, ChosenImages, FileImages, keep_decoded
 from nettailor.core.loader import EvalLoader, TrainLoader
-from nettailor.core.preprocessing import (
-    Augmentation,
-    Preprocessing,
-    eval_transform,
-    train_transform,
-)
+from nettailor.core.preprocessing import Preprocessing, eval_transform, train_transform
+from nettailor.core.sections import AugmentConfig
 
 PREPROCESSING = Preprocessing(16, (0.5,) * 3, (0.25,) * 3, "bicubic", 1.0)
-AUGMENTATION = Augmentation((0.3, 1.0), (0.75, 1.3), 0.5, 0.2, None, 0.0)
+AUGMENTATION = AugmentConfig(scale=(0.3, 1.0))
 
 
 def noise(seed: int, height: int, width: int) -> Image.Image:

@@ -14,10 +14,9 @@ from torch import nn
 from torchvision.models import get_model
 
 import nettailor as nt
-from nettailor.deploy.loaded import Loaded
 from nettailor.deploy.onnx_file import load_onnx, to_onnx
-from nettailor.deploy.parity import TOLERANCE, difference
 from nettailor.deploy.pt2_file import load_pt2, to_pt2
+from nettailor.deploy.written import TOLERANCE, Loaded, difference
 
 CLASSES = 5
 

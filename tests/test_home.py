@@ -3,14 +3,11 @@
 from pathlib import Path
 
 import pytest
-import yaml
 from predicting import as_json, picture, random_run
 from shell import SMALL
 from task_folders import tree
 
 from nettailor.cli import compare, export, predict, teach
-from nettailor.core.config import as_settings
-from nettailor.core.run_folder import RunFolder
 from nettailor.core.settings import validate
 
 
@@ -43,16 +40,6 @@ def test_a_file_of_settings_and_what_it_names(home):
     (run,) = (home / "runs" / "pets" / "teacher").iterdir()
     assert (run / "summary.json").is_file()
     assert list(Path().iterdir()) == []
-
-
-def test_a_run_that_wrote_the_sign_down_goes_on(tmp_path, home):
-    settings = as_settings(validate({"data": "~/pets"}))
-    (tmp_path / "run").mkdir()
-    older = settings | {"data": "~/pets"}
-    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(older))
-    (tmp_path / "run" / "metrics.csv").touch()
-    RunFolder(tmp_path / "run").open(settings, overwrite=False)
-    assert settings["data"] == f"{home}/pets"
 
 
 def test_prediction(home, capsys):

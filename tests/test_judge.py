@@ -83,7 +83,6 @@ def test_a_state_holds_scores_as_plain_values(tmp_path):
     judged = Judge("macro-f1").of(scores((1, 2), (3, 3)))
     write_state(path, {"best": judged.plain()})
     assert as_scores(read_state(path)["best"]) == judged
-    assert as_scores((60.0, 50.0, 1.0)) == Scores(60.0, 50.0, 1.0)  # of an earlier version
 
 
 def test_the_error_of_an_accuracy_by_hand():

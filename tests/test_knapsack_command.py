@@ -281,7 +281,7 @@ def test_a_damaged_choice_and_another_teacher(out: Path, tmp_path: Path) -> None
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     run = narrow_teacher(tmp_path / "digits")
     run.mkdir(parents=True)
-    for name in ("config.yaml", "channels.json"):
+    for name in ("config.yaml", "images.csv", "channels.json"):
         shutil.copy(narrow_teacher(out) / name, run / name)
     file, argv = run / "channels.json", [*SMALL, "--out", str(tmp_path)]
     content = json.loads(file.read_text(encoding="utf-8"))

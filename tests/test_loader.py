@@ -2,7 +2,6 @@
 
 import pickle
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,7 +147,7 @@ def test_spawned_workers_change_nothing(monkeypatch, workers):
 def test_tasks_and_transforms_travel_to_a_spawned_worker(tmp_path, policy):
     tasks = [load("digits"), load(tree(tmp_path / "photos", {"a": 5, "b": 5}))]
     tasks += [without_broken(task, lambda _: None)[0] for task in tasks]
-    transform = train_transform(PREPROCESSING, replace(STRONG, auto_augment=policy))
+    transform = train_transform(PREPROCESSING, STRONG.model_copy(update={"auto_augment": policy}))
     for task in tasks:
         there, other = pickle.loads(pickle.dumps((task.train, transform)))
         assert (there.labels == task.train.labels).all()

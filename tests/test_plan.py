@@ -89,6 +89,11 @@ def test_with_everything_excluded_the_strongest_route_stays():
     assert plan.describe().startswith("0 of 3 blocks and 2 of 5 proxies stay")
 
 
+def test_a_weight_that_rounds_to_zero_still_gives_a_route():
+    plan = decide(WIRING, [0.0] * len(ALPHA), threshold=0.7, remove=3)
+    assert plan.restored == (proxy(0, 1), proxy(1, 3))  # of the same weight the first
+
+
 def test_a_route_over_what_the_rank_leaves():
     """G_1 and G_3 stay by rank, x_2 is out of reach of both; .90 · .04 · .60 < .66 · .60.
 

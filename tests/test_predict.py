@@ -15,10 +15,9 @@ from nettailor import answering
 from nettailor.classifier import classifier_of_run
 from nettailor.cli import predict
 from nettailor.core.errors import UserError
-from nettailor.core.families import make_network
+from nettailor.core.families import data_defaults, make_network, pretrained_labels
 from nettailor.core.image_paths import find_images
-from nettailor.core.imagenet import pretrained_labels, pretrained_preprocessing
-from nettailor.core.preprocessing import Preprocessing, eval_transform
+from nettailor.core.preprocessing import eval_transform
 from nettailor.network import load_network, save_network
 
 
@@ -146,13 +145,6 @@ def test_imagenet_names():
         pretrained_labels("convnext_base.clip_laion2b")
 
 
-def test_pretrained_preprocessing():
-    half = (0.5, 0.5, 0.5)
-    assert pretrained_preprocessing("tf_efficientnet_lite2") == Preprocessing(
-        260, half, half, "bicubic", 0.89
-    )
-
-
 def test_untouched_network_on_a_flower(tmp_path, capsys):
     Image.fromarray(load_sample_image("flower.jpg")).save(tmp_path / "flower.png")
     result = as_json(capsys, tmp_path)
@@ -168,7 +160,7 @@ def test_untouched_network_from_a_file(photos, tmp_path, capsys):
     torch.nn.init.normal_(network.get_classifier().weight)
     torch.save(network.state_dict(), tmp_path / "w.pth")
     argv = (photos, "--backbone", "test_resnet", "--weights", tmp_path / "w.pth", "--top-k", 1000)
-    preprocessing = pretrained_preprocessing("test_resnet")
+    preprocessing = data_defaults("test_resnet")
     labels = pretrained_labels("test_resnet")
     for image in as_json(capsys, *argv)["images"]:
         pixels = eval_transform(preprocessing)(Image.open(image["path"]).convert("RGB"))

@@ -1,7 +1,5 @@
 """How an image becomes what a network reads, plain and varied."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from networks import refused
@@ -28,7 +26,7 @@ def test_images_are_timms_to_the_bit():
     crop = {"scale": STRONG.scale, "ratio": STRONG.ratio, "hflip": STRONG.hflip}
     seed_all(0)
     expected = create_transform(16, is_training=True, color_jitter=0.4, **crop, **how)(image)
-    transform = train_transform(PREPROCESSING, replace(STRONG, random_erasing=0.0))
+    transform = train_transform(PREPROCESSING, STRONG.model_copy(update={"random_erasing": 0.0}))
     seed_all(0)
     pixels = transform.pixels(image)
     assert pixels.dtype == torch.uint8
@@ -44,7 +42,7 @@ def test_evaluation_keeps_the_centre_that_crop_pct_leaves():
 
 
 def augmented(image, **changed):
-    return train_transform(PREPROCESSING, replace(NONE, **changed))(image)
+    return train_transform(PREPROCESSING, NONE.model_copy(update=changed))(image)
 
 
 def test_sure_flip_mirrors_the_columns():
@@ -81,4 +79,4 @@ def test_policies_of_timm():
     seed_all(0)
     assert not torch.equal(augmented(image, auto_augment="rand-m9-n3"), augmented(image))
     with refused(r"auto_augment 'nonsense' .*'rand-m9-mstd0.5'"):
-        train_transform(PREPROCESSING, replace(STRONG, auto_augment="nonsense"))
+        train_transform(PREPROCESSING, STRONG.model_copy(update={"auto_augment": "nonsense"}))

@@ -1,5 +1,6 @@
 """What an exclusion leaves dead, and the strongest route, on graphs small enough to see."""
 
+import math
 from itertools import combinations, pairwise
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_plan import block, proxy
 
-from nettailor.prune.reachability import closure, fewest_blocks, strongest_route
+from nettailor.prune.reachability import closure
+from nettailor.prune.routes import most_valuable
 from nettailor.student.wiring import Path, Wiring, full_wiring
 
 
@@ -102,13 +104,11 @@ def test_strongest_route_by_brute_force(data, wiring):
         products.append(product)
     if max(products) == 0:
         with pytest.raises(ValueError, match="no path"):
-            strongest_route(wiring, alpha)
+            most_valuable(wiring, [math.log(one) for one in alpha])
         return
-    route = strongest_route(wiring, alpha)
-    product = 1.0
-    for path in route:
-        product *= weight[path]
-    assert product == pytest.approx(max(products))
+    route, value, _ = most_valuable(wiring, [math.log(one) for one in alpha])
+    assert math.exp(value) == pytest.approx(max(products))
+    assert math.prod(weight[path] for path in route) == pytest.approx(max(products))
     assert route[0].source == 0
     assert route[-1].target == wiring.depth
     assert all(before.target == after.source for before, after in pairwise(route))
@@ -126,34 +126,5 @@ def test_fewest_blocks_by_brute_force(wiring):
         if closure(wiring.without(set(blocks) - set(kept))).paths
     ]
     if enough:
-        assert fewest_blocks(wiring) == min(enough)
-
-
-def test_strongest_route_by_hand():
-    """.9 · .5 = .45 along the blocks, .4 past them, .9 · .6 = .54 along a block and a proxy."""
-    wiring = Wiring(3, (block(1), block(2), proxy(1, 2), proxy(0, 2), head(2)))
-    weight = {block(1): 0.9, block(2): 0.5, proxy(1, 2): 0.6, proxy(0, 2): 0.4, head(2): 1.0}
-    alpha = [weight[path] for path in wiring.paths]
-    assert strongest_route(wiring, alpha) == (block(1), proxy(1, 2), head(2))
-
-
-def test_strongest_route_over_an_exit_by_hand():
-    """.9 · .7 past x_2, against .9 · .95 · .7 along the identity and the head."""
-    early, same = Path(1, 3, "exit"), Path(1, 2, "identity")
-    wiring = Wiring(3, (block(1), same, head(2), early))
-    weight = {block(1): 0.9, same: 0.95, head(2): 0.7, early: 0.7}
-    assert strongest_route(wiring, [weight[path] for path in wiring.paths]) == (block(1), early)
-
-
-def test_strongest_route_is_the_same_at_a_tie():
-    wiring = full_wiring(6, 3)
-    alpha = [0.5] * len(wiring.paths)
-    first = strongest_route(wiring, alpha)
-    assert all(strongest_route(wiring, list(alpha)) == first for _ in range(3))
-    assert len(first) == 3  # the fewest paths: three skips are the longest, and the head
-
-
-def test_a_weight_that_rounds_to_zero_still_gives_a_route():
-    """A float32 softmax can end at 0; the route must not get lost over it."""
-    wiring = Wiring(3, (block(1), block(2), head(2)))
-    assert strongest_route(wiring, [1.0, 0.0, 1.0]) == (block(1), block(2), head(2))
+        route = most_valuable(wiring, [-(path.kind == "block") for path in wiring.paths])
+        assert -route.value == min(enough) == sum(path.kind == "block" for path in route.paths)

@@ -67,7 +67,7 @@ def test_what_may_not_be_read_is_left_out_with_the_reason(tmp_path: Path) -> Non
     closed.chmod(0)
     try:
         assert left_out(tmp_path) == LeftOut(
-            closed, "config.yaml cannot be read: Permission denied"
+            closed, f"{closed}/config.yaml cannot be read: Permission denied"
         )
     finally:
         closed.chmod(0o755)
@@ -142,7 +142,7 @@ HEAD = "split,index,label,predicted,probability\n"
         ("summary.json", b"\xff\xfe", "damaged: summary.json cannot be read"),
         ("summary.json", None, "not finished"),
         ("model.safetensors", None, "model.safetensors: not found: the run is not whole"),
-        ("config.yaml", b"data: [", "damaged: config.yaml cannot be read"),
+        ("config.yaml", b"data: [", "config.yaml cannot be read: it is no YAML"),
         ("config.yaml", b"weights: x", "damaged: config.yaml holds no settings of a run"),
         ("metrics.csv", None, "damaged: metrics.csv is missing"),
         ("metrics.csv", b"\xff\xfe\x00", "damaged: metrics.csv is no table"),

@@ -28,11 +28,9 @@ from nettailor.core.latency import measure_latency
 from nettailor.core.timm_names import to_timm
 from nettailor.deploy.about import describe, read_figures, without_places
 from nettailor.deploy.check_images import check_images
-from nettailor.deploy.loaded import Loaded
 from nettailor.deploy.model_card import hub_config, model_card
-from nettailor.deploy.parity import difference, require_parity
 from nettailor.deploy.pt2_file import load_pt2, to_pt2
-from nettailor.deploy.written import Written, table_of
+from nettailor.deploy.written import Loaded, Written, difference, require_parity, table_of
 from nettailor.network import find_run, load_network, save_network
 from nettailor.packing import add_to_library
 from nettailor.prune.fold import fold

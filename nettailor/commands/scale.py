@@ -75,12 +75,10 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
     )
     with torch.device("meta"):
         stages = fresh().stages
-    preprocessing = replace(session.preprocessing, image_size=scaling.image_size)
+    expected = session.preprocessing
     if start is not None:
-        expects = data_defaults(start)
-        preprocessing = replace(
-            preprocessing, mean=expects.mean, std=expects.std, interpolation=expects.interpolation
-        )
+        expected = replace(data_defaults(start), crop_pct=expected.crop_pct)
+    preprocessing = replace(expected, image_size=scaling.image_size)
     return replace(session, preprocessing=preprocessing, stages=stages), run
 
 

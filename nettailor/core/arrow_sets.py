@@ -20,7 +20,7 @@ from nettailor.core.images import (
     no_files,
 )
 from nettailor.core.part_names import parts_of
-from nettailor.core.printable import printable
+from nettailor.core.printable import printable, some
 from nettailor.core.reading import read_rgb
 
 _SHOWN = 8  # names in a message
@@ -48,11 +48,9 @@ class ArrowImages(EncodedImages):
     files: NDArray[np.bytes_] = field(default_factory=no_files)
 
     def called(self, index: int) -> str:
-        """See `EncodedImages`."""
         return f"row {index} of {self.place}"
 
     def read(self, index: int) -> Image.Image:
-        """See `EncodedImages`."""
         (stored,) = self.rows[index].values()
         if not stored or stored["bytes"] is None:
             raise ValueError("there is none")
@@ -109,7 +107,7 @@ def read_arrow_set(folder: Path) -> ImageSet:
         classes[part], images[part] = of_rows, ArrowImages(rows, np.empty(0, np.int64), part, place)
         order = names_of_classes if part == "train" else order
     every = set().union(*classes.values())
-    lacking = [f"{names[part]} lacks {_some(every.difference(of_rows))}"
+    lacking = [f"{names[part]} lacks {some(every.difference(of_rows), _SHOWN)}"
                for part, of_rows in classes.items() if every.difference(of_rows)]  # fmt: skip
     if lacking:
         raise UserError(
@@ -155,8 +153,8 @@ def _names(folder: Path, splits: Iterable[str]) -> tuple[dict[str, str], list[st
         names[part] = name
     if "train" not in names:
         raise UserError(
-            f"{folder} has the parts {_some(splits)}, expected train, and maybe validation and "
-            "test: rename the one to train on"
+            f"{folder} has the parts {some(splits, _SHOWN)}, expected train, and maybe validation "
+            "and test: rename the one to train on"
         )
     return names, [f"{name}/" for name in splits if name not in parts]
 
@@ -171,7 +169,7 @@ def _columns(split: Any, place: Path) -> tuple[Any, list[Any], Sequence[str] | N
         name for name, kind in kinds.items() if kind.startswith(_LABELS)
     ]
     if not len(images) == len(labels) == 1:
-        shown = _some(f"{name} ({kind})" for name, kind in kinds.items())
+        shown = some((f"{name} ({kind})" for name, kind in kinds.items()), _SHOWN)
         raise UserError(
             f"{place} has the columns {shown}, expected one Image and one of classes (ClassLabel, "
             "or else text or whole numbers): keep these two by select_columns and save them again"
@@ -191,9 +189,3 @@ def _class(label: Any, names: Sequence[str] | None) -> Any:
     if names is None:
         return label
     return names[label] if label < len(names) else None
-
-
-def _some(names: Iterable[object]) -> str:
-    """Names, of many the first."""
-    shown = [printable(str(name)) for name in names]
-    return ", ".join(shown[:_SHOWN]) + ", …" * (len(shown) > _SHOWN)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nettailor.core.data import PARTS, Task
-from nettailor.core.printable import printable
+from nettailor.core.printable import some
 
 _SHOWN = 3
 
@@ -32,10 +32,9 @@ def duplicates(task: Task) -> Iterator[str]:
     for place, what in ((1, "parts: what was learnt is asked again"), (2, "classes")):
         groups = [same for same in by_content.values() if len({one[place] for one in same}) > 1]
         if groups:
-            files = ["{} = {}".format(*(printable(f"{one[0].parent.name}/{one[0].name}")
-                     for one in same[:2])) for same in groups[:_SHOWN]]  # fmt: skip
-            more = ", …" * (len(groups) > _SHOWN)
+            files = (" = ".join(f"{one[0].parent.name}/{one[0].name}" for one in same[:2])
+                     for same in groups)  # fmt: skip
             yield (
                 f"warning: {sum(map(len, groups)):,} files are the same as others in different "
-                f"{what} ({', '.join(files)}{more})"
+                f"{what} ({some(files, _SHOWN)})"
             )

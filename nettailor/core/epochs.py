@@ -41,7 +41,6 @@ class LaterEpochs:
         self._epochs, self._after = epochs, after
 
     def epoch(self, number: int, start: int = 0, part: slice = _WHOLE) -> Iterator[Batch]:
-        """See `Epochs`."""
         return self._epochs.epoch(number + self._after, start, part)
 
 
@@ -67,7 +66,7 @@ class LoaderEpochs:
         self._loader, self._seed = loader, seed
 
     def epoch(self, number: int, start: int = 0, part: slice = _WHOLE) -> Iterator[Batch]:
-        """See `Epochs`. The batches before `start` are read and dropped."""
+        """The batches before `start` are read and dropped."""
         state = random_state()
         torch.manual_seed(self._seed * 1_000_003 + number)
         batches = checked(self._loader)

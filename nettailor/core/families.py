@@ -1,15 +1,17 @@
-"""timm's and torchvision's networks by name: family, what the weights expect, how one is made.
+"""timm's and torchvision's networks by name: family, classes, expected images, how one is made.
 
 A name is timm's, such as `resnet18.a1_in1k`, or torchvision's as `torchvision:resnet18` or, with a
 tag of its weights, `torchvision:resnet18.IMAGENET1K_V1`.
 """
 
+from collections import Counter
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import timm
 import torch
 import torchvision
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import nn
 from torchvision.models import get_model, get_model_weights
@@ -17,6 +19,7 @@ from torchvision.models import get_model, get_model_weights
 from nettailor.core.classification import start_small
 from nettailor.core.errors import UserError, nearest
 from nettailor.core.parts import Family
+from nettailor.core.preprocessing import Preprocessing
 
 TORCHVISION = "torchvision:"
 # The module of timm that makes a backbone tells its family without building it; all others are
@@ -29,21 +32,6 @@ _FAMILY_OF_MODULE: dict[str, Family] = {
     "timm.models.convnext": "convnext",
     "timm.models.regnet": "regnet",
 }
-
-
-class DataDefaults(NamedTuple):
-    """How a backbone's pretrained weights expect their images.
-
-    mean, std: per RGB channel of images in [0, 1]. interpolation: timm's name, such as "bicubic".
-    crop_pct: the part of the resized image's side that a centre crop keeps, in (0, 1].
-    image_size: the side of that crop in pixels.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
-    crop_pct: float
-    image_size: int
 
 
 def is_torchvisions(backbone: str) -> bool:
@@ -95,26 +83,52 @@ def torchvision_weights(backbone: str) -> Any:
     return weights[tag] if tag else weights.DEFAULT
 
 
-def data_defaults(backbone: str) -> DataDefaults:
+def data_defaults(backbone: str) -> Preprocessing:
     """How the backbone's pretrained weights expect their images; UserError as in `family`."""
     family(backbone)
     if is_torchvisions(backbone):
         how = torchvision_weights(backbone).transforms()
         side = how.crop_size[0]
-        return DataDefaults(
-            tuple(how.mean),
-            tuple(how.std),
-            how.interpolation.value,
-            side / how.resize_size[0],
-            side,
+        return Preprocessing(
+            image_size=side,
+            mean=tuple(how.mean),
+            std=tuple(how.std),
+            interpolation=how.interpolation.value,
+            crop_pct=side / how.resize_size[0],
         )
     config = get_pretrained_cfg(backbone)
-    return DataDefaults(
+    return Preprocessing(
+        image_size=config.input_size[-1],
         mean=tuple(config.mean),
         std=tuple(config.std),
         interpolation=config.interpolation,
         crop_pct=min(config.crop_pct, 1.0),  # a few widen small images by a black frame
-        image_size=config.input_size[-1],
+    )
+
+
+def pretrained_labels(backbone: str) -> tuple[str, ...]:
+    """The English names of the classes of a backbone's own classifier, by class index.
+
+    Of WordNet's synonyms the first; where classes share it, with the definition.
+
+    Raises UserError as in `family`, and for a classifier of something else than ImageNet.
+    """
+    family(backbone)
+    if is_torchvisions(backbone):
+        return tuple(torchvision_weights(backbone).meta["categories"])
+    config = get_pretrained_cfg(backbone)
+    subset = infer_imagenet_subset(config)
+    if subset is None:
+        raise UserError(
+            f"the classifier of {backbone!r} has {config.num_classes} outputs, which are no "
+            "ImageNet classes: choose another backbone"
+        )
+    info = ImageNetInfo(subset)
+    names = [synonyms.split(",")[0] for synonyms in info.label_descriptions()]
+    shared = Counter(names)
+    return tuple(
+        name if shared[name] == 1 else f"{name} ({detailed.split(': ', 1)[1]})"
+        for name, detailed in zip(names, info.label_descriptions(detailed=True), strict=True)
     )
 
 

@@ -154,18 +154,23 @@ def require_exactly(
     It lists what is missing, unexpected or of another shape or type. Values are not looked at:
     `own` may be on the meta device.
     """
+    if faults := mismatches(own, given, types=True):
+        shown = printable("; ".join(faults[:_FAULTS_SHOWN]))
+        more = f" and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+        raise UserError(f"{source}: weights of another network or class count: {shown}{more}")
+
+
+def mismatches(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, types: bool) -> list[str]:
+    """What a state lacks, has beside, or has of another shape, or data type; a line each."""
     faults = [f"missing {name}" for name in own if name not in given]
     faults += [f"unexpected {name}" for name in given if name not in own]
     for name in filter(given.__contains__, own):
         mine, theirs = own[name], given[name]
         if theirs.shape != mine.shape:
             faults.append(f"{name} is {tuple(theirs.shape)}, expected {tuple(mine.shape)}")
-        elif theirs.dtype != mine.dtype:
+        elif types and theirs.dtype != mine.dtype:
             faults.append(f"{name} is {theirs.dtype}, expected {mine.dtype}")
-    if faults:
-        shown = printable("; ".join(fault[:_LONGEST_FAULT] for fault in faults[:_FAULTS_SHOWN]))
-        more = f" and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-        raise UserError(f"{source}: weights of another network or class count: {shown}{more}")
+    return [fault[:_LONGEST_FAULT] for fault in faults]
 
 
 def load_exactly(network: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:

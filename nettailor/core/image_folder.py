@@ -9,7 +9,7 @@ from typing import NoReturn
 from nettailor.core.errors import UserError
 from nettailor.core.images import FileImages, ImageSet
 from nettailor.core.part_names import parts_of
-from nettailor.core.printable import printable
+from nettailor.core.printable import printable, some
 from nettailor.core.reading import is_picture
 from nettailor.core.run_settings import holds_runs
 
@@ -108,17 +108,12 @@ def _refuse_parts_as_classes(root: Path, classes: Sequence[str]) -> None:
             holders.setdefault(sub.name, []).append(name)
     shared = {inner: names for inner, names in holders.items() if len(names) > 1}
     if len(shared) > 1:
-        names = next(iter(shared.values()))
+        outer = [f"{name}/" for name in next(iter(shared.values()))]
+        inner = [f"{name}/" for name in shared]
         raise UserError(
-            f"{root}: {_some(names)} hold the same folders, {_some(shared)}: which are classes? "
+            f"{root}: {some(outer)} hold the same folders, {some(inner)}: which are classes? "
             "Call parts train, val and test; or have one folder per class, without these inside"
         )
-
-
-def _some(names: Iterable[str]) -> str:
-    """Names of folders, of many the first five."""
-    shown = [f"{name}/" for name in names]
-    return ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")
 
 
 def _in_words(left_out: Counter[str]) -> tuple[str, ...]:

@@ -131,11 +131,9 @@ class FileImages(EncodedImages):
         return cls(np.array(files, np.bytes_), np.array(labels, np.int64))
 
     def called(self, index: int) -> str:
-        """See `EncodedImages`."""
         return os.fsdecode(self.files[index])
 
     def read(self, index: int) -> Image.Image:
-        """See `EncodedImages`."""
         return read_rgb(os.fsdecode(self.files[index]))
 
 
@@ -148,12 +146,10 @@ class ChosenImages:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """See `Images`."""
         return self.images.labels[self.indices]
 
     @property
     def files(self) -> NDArray[np.bytes_]:
-        """See `Images`."""
         files = self.images.files
         return files[self.indices] if len(files) else files
 

@@ -96,6 +96,17 @@ def bring(x: Tensor, source: NodeSpec, target: NodeSpec) -> Tensor:
     return torch.cat([x[:, : source.prefix], tokens], dim=1) if target.prefix else tokens
 
 
+class Brought(nn.Module):
+    """`bring` as a module."""
+
+    def __init__(self, source: NodeSpec, target: NodeSpec) -> None:
+        super().__init__()
+        self.source, self.target = source, target
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bring(x, self.source, self.target)
+
+
 def as_maps(x: Tensor, layout: Layout) -> Tensor:
     """A view (B, C, …, …) with all positions; of tokens (B, C, N, 1), prefix tokens included."""
     if layout == "nchw":

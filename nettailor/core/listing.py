@@ -11,7 +11,7 @@ from nettailor.core.arrow_sets import rows_of
 from nettailor.core.data import PARTS, Task
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_atomically
-from nettailor.core.printable import printable
+from nettailor.core.printable import some
 from nettailor.core.run_folder import LISTING_FILE
 
 _HEADER = ["part", "class", "file", "bytes"]
@@ -71,16 +71,12 @@ def note_images(folder: Path, listed: list[Listed]) -> None:
 def require_same_images(folder: Path, listed: list[Listed], remedy: str) -> None:
     """Raise UserError where a run was made with other images than there are now.
 
-    A run without a listing, of an earlier version, is not held to any.
-
     Args:
         folder: of the run.
         listed: the images there are now.
         remedy: what to do, such as "give --overwrite to begin anew".
     """
     file = folder / LISTING_FILE
-    if not file.exists():
-        return
     there: dict[str, _Row] = {}
     here: dict[str, _Row] = {}
     try:
@@ -96,7 +92,7 @@ def require_same_images(folder: Path, listed: list[Listed], remedy: str) -> None
                     if row:
                         side[_name(row)] = row
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{file} is damaged; {remedy}") from error
+        raise UserError(f"{file} is damaged, or there is none; {remedy}") from error
     kinds = {
         "more": here.keys() - there.keys(),
         "fewer": there.keys() - here.keys(),
@@ -104,7 +100,8 @@ def require_same_images(folder: Path, listed: list[Listed], remedy: str) -> None
             name for name in here.keys() & there.keys() if not _same(here[name], there[name])
         },
     }
-    words = [f"{len(names):,} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    words = [f"{len(names):,} {kind} ({some(sorted(names), _SHOWN)})"
+             for kind, names in kinds.items() if names]  # fmt: skip
     if words:
         raise UserError(
             f"{folder} was made with other images than there are now: {'; '.join(words)}. Put back "
@@ -125,8 +122,3 @@ def _name(row: _Row) -> str:
     """Unlike any other's: what is no file has a number, which each part begins anew."""
     part, _, file, _ = row
     return f"{part} {file}" if file.isdigit() else file
-
-
-def _some(names: set[str]) -> str:
-    shown = [printable(name) for name in sorted(names)[:_SHOWN]]
-    return ", ".join(shown) + ", …" * (len(names) > _SHOWN)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from nettailor.core.errors import UserError
+from nettailor.core.sections import AugmentConfig
 
 _ERASED = {"scale": (0.02, 1 / 3), "ratio": (0.3, 1 / 0.3)}  # Zhong and others, 2020; timm's
 
@@ -29,24 +30,6 @@ class Preprocessing:
     std: tuple[float, ...]
     interpolation: str
     crop_pct: float
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How training images are varied.
-
-    scale: range of the cropped share of the area, (1, 1) for the whole image. ratio: range of the
-    crop's width over height. hflip, random_erasing: probabilities, 0..1. color_jitter: strength of
-    the change in brightness, contrast and saturation, 0 for none. auto_augment: a timm policy such
-    as "rand-m9-mstd0.5", or None; a policy takes the place of the colour jitter.
-    """
-
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
-    hflip: float
-    color_jitter: float
-    auto_augment: str | None
-    random_erasing: float
 
 
 @dataclass(frozen=True)
@@ -79,11 +62,12 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
-def train_transform(preprocessing: Preprocessing, augmentation: Augmentation) -> Transform:
+def train_transform(preprocessing: Preprocessing, augmentation: AugmentConfig) -> Transform:
     """The random transform of training.
 
-    It draws from the global generators of `random`, NumPy and torch. What is erased has the mean
-    colour. Raises UserError where timm knows no such auto_augment policy.
+    It draws from the global generators of `random`, NumPy and torch. A policy takes the place of
+    the colour jitter. What is erased has the mean colour. Raises UserError where timm knows no
+    such auto_augment policy.
     """
     mean = preprocessing.mean
     try:

@@ -1,10 +1,16 @@
 """The random generators of a process: Python's, NumPy's, torch's on the CPU and on its GPU."""
 
 import random
+import zlib
 from typing import Any
 
 import numpy as np
 import torch
+
+
+def seed_stage(seed: int, stage: str) -> None:
+    """Seed torch for a stage of a run, such as "teacher", whatever ran before; seed: the run's."""
+    torch.manual_seed(zlib.crc32(f"{seed} {stage}".encode()))
 
 
 def random_state() -> dict[str, Any]:
@@ -29,7 +35,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     key = inner["key"].numpy().astype("uint32")
     np.random.set_state(state["numpy"] | {"state": inner | {"key": key}})
     torch.set_rng_state(state["torch"])
-    if isinstance(state["cuda"], torch.Tensor) and _on_gpu():
+    if state["cuda"] is not None and _on_gpu():
         torch.cuda.set_rng_state(state["cuda"])
 
 

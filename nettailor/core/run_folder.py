@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -23,8 +22,7 @@ from nettailor.core.files import (
     write_text,
 )
 from nettailor.core.run_lock import hold, let_go, require_free
-from nettailor.core.run_settings import CONFIG_FILE, is_settings, require_current, unlike
-from nettailor.core.settings import parse_yaml
+from nettailor.core.run_settings import CONFIG_FILE, is_run, read_config, require_current, unlike
 
 Kind = Literal[
     "teacher", "tailored", "eliminated", "head-only", "scratch", "knapsack", "scaled", "searched",
@@ -95,7 +93,7 @@ class RunFolder:
             raise UserError(f"{self.path}: a file is in the way of the run folder; move it")
         if not self._entries():
             return
-        if not self.begun or not self._is_run():
+        if not is_run(self.path / CONFIG_FILE):
             raise UserError(
                 f"{self.path}: the folder is not empty and holds no run; move what it holds "
                 "or choose another --out"
@@ -117,10 +115,6 @@ class RunFolder:
         if not self.path.is_dir():
             return []
         return [entry.name for entry in self.path.iterdir() if not is_leftover(entry)]
-
-    def _is_run(self) -> bool:
-        """Whether `config.yaml` is NetTailor's."""
-        return is_settings(self._settings())
 
     def discard(self) -> None:
         """Remove the run; UserError where it is a link, or the system refuses."""
@@ -147,15 +141,6 @@ class RunFolder:
             "--out"
         )
 
-    def _settings(self) -> dict[str, Any]:
-        """The settings that the run was begun with."""
-        path = self.path / CONFIG_FILE
-        try:
-            content = parse_yaml(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"{path}: unreadable; restore it or choose another --out") from error
-        return content if isinstance(content, dict) else {}
-
     def _refuse_other(self, settings: Mapping[str, Any], ignored: Collection[str]) -> None:
         unlike = self._differing(settings, lambda key: key not in {*EXECUTION_KEYS, *ignored})
         if unlike:
@@ -177,16 +162,11 @@ class RunFolder:
 
         Raises UserError for a run of an earlier version.
         """
-        older = self._settings()
+        older = read_config(self.path / CONFIG_FILE)
         remedy = f"give another --out, or `{self._overwrite}` to discard that run"
         require_current(older, self.path, remedy)
         there, here = (
-            # runs of earlier versions have written `~` down as it was given
-            {
-                key: os.path.expanduser(value) if isinstance(value, str) else value
-                for key, value in flat(nested).items()
-                if counts(key)
-            }
+            {key: value for key, value in flat(nested).items() if counts(key)}
             for nested in (older, settings)
         )
         return unlike(there, here)

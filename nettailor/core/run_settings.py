@@ -10,6 +10,7 @@ import yaml
 
 from nettailor.core.config import RunConfig, flat, keys
 from nettailor.core.errors import UserError
+from nettailor.core.printable import some
 from nettailor.core.settings import parse_yaml
 
 CONFIG_FILE = "config.yaml"
@@ -24,7 +25,7 @@ def settings_of(folder: Path) -> Path | None:
 
 def holds_runs(folder: Path, depth: int = 3) -> bool:
     """Whether a folder is a run, or holds some as `<out>`, `<out>/<task>` and `<kind>` do."""
-    if _settings_of_run(folder / CONFIG_FILE):
+    if is_run(folder / CONFIG_FILE):
         return True
     with suppress(OSError), os.scandir(folder) as entries:
         inside = (Path(entry) for entry in entries if depth and entry.is_dir())
@@ -32,17 +33,25 @@ def holds_runs(folder: Path, depth: int = 3) -> bool:
     return False
 
 
-def _settings_of_run(path: Path) -> bool:
-    """Whether a `config.yaml` is NetTailor's: it has keys of the settings, and no others."""
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a `config.yaml`; raises UserError where it is no readable mapping."""
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: it is no YAML; restore it") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings of a run; restore it")
+    return content
+
+
+def is_run(path: Path) -> bool:
+    """Whether a `config.yaml` is NetTailor's: of its keys, of this version or an earlier one."""
+    try:
+        content = read_config(path)
+    except UserError:
         return False
-    return isinstance(content, dict) and is_settings(content)
-
-
-def is_settings(content: Mapping[str, Any]) -> bool:
-    """Whether a mapping has keys of the settings, of this version or an earlier one, alone."""
     ours = {*RunConfig.model_fields, *_EARLIER_NAMES}
     return {"data", "backbone"} <= content.keys() <= ours
 
@@ -52,10 +61,9 @@ def require_current(settings: Mapping[str, Any], place: Path, remedy: str) -> No
     known = {name for name, _ in keys()}
     gone = sorted(key for key in flat(settings) if key not in known)
     if gone:
-        shown = ", ".join(gone[:3]) + ", …" * (len(gone) > 3)
         raise UserError(
             f"{place} holds a run of an earlier version, whose settings this one does not have "
-            f"({shown}); {remedy}"
+            f"({some(gone, 3)}); {remedy}"
         )
 
 

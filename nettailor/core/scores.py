@@ -85,9 +85,8 @@ class Scores(NamedTuple):
 
 def as_scores(values: Sequence[Any]) -> Scores:
     """The scores that a state holds as plain tuples."""
-    accuracy, macro_f1, loss, *more = values
-    recalls, *judged = more or ((),)
-    return Scores(accuracy, macro_f1, loss, tuple(Recall(*one) for one in recalls), *judged)
+    accuracy, macro_f1, loss, recalls, judged, error = values
+    return Scores(accuracy, macro_f1, loss, tuple(Recall(*one) for one in recalls), judged, error)
 
 
 class Predictions(NamedTuple):

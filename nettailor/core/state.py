@@ -11,7 +11,7 @@ import torch
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_atomically
 
-_MAGIC = b"nettailor state 1\n"
+_MAGIC = b"nettailor state 2\n"
 _DIGEST = hashlib.sha256
 _HEADER = len(_MAGIC) + _DIGEST().digest_size
 

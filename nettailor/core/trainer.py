@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from nettailor.core import ranks
 from nettailor.core.epochs import Epochs
-from nettailor.core.finite import require_finite_validation
 from nettailor.core.interruption import Interrupted, deferred
 from nettailor.core.memory import room_for
-from nettailor.core.objective import Objective
+from nettailor.core.objective import Objective, require_finite_validation
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted, TrainingState

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from nettailor.core import ranks
 from nettailor.core.epochs import Epochs
 from nettailor.core.errors import UserError
-from nettailor.core.finite import require_finite
 from nettailor.core.gradients import Gradients
-from nettailor.core.objective import Objective
+from nettailor.core.objective import Objective, require_finite
 from nettailor.core.random_state import random_state, set_random_state
 from nettailor.core.schedule import Schedule, make_optimizer, make_scheduler
 from nettailor.core.scores import Scores, as_scores

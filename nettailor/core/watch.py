@@ -120,11 +120,9 @@ class StageWatcher(Watcher):
             self._write_events(network)
 
     def warn(self, message: str) -> None:
-        """See `Watcher`."""
         self._screen.say(message)
 
     def step(self, epoch: int, step: int, loss: float | None) -> None:
-        """See `Watcher`."""
         if loss is not None:
             self._note = f"epoch {epoch}/{self._epochs} loss {loss:.3f}"
         assert self._bar is not None, "a stage begins before its first step"
@@ -149,7 +147,6 @@ class StageWatcher(Watcher):
             )
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
-        """See `Watcher`."""
         self._history.append(row)
         self._folder.record(self._stage, self._history)
         self._write_events(network)
@@ -185,11 +182,9 @@ class EpochLines(Watcher):
         self._stage, self._epochs, self._say = stage, epochs, say
 
     def warn(self, message: str) -> None:
-        """See `Watcher`."""
         self._say(message)
 
     def epoch(self, row: Mapping[str, float], network: nn.Module) -> None:
-        """See `Watcher`."""
         self._say(epoch_line(self._stage, row, self._epochs))
 
 

@@ -22,9 +22,9 @@ from nettailor.core.families import (
     make_network,
     torchvision_weights,
 )
-from nettailor.core.files import read_json
+from nettailor.core.files import mismatches, read_json
 from nettailor.core.foreign_names import is_counter, kind_of, under_timms_names
-from nettailor.core.printable import printable
+from nettailor.core.printable import printable, some
 from nettailor.core.timm_names import to_timm
 
 Source = Literal["auto", "package", "hub", "none"]
@@ -42,7 +42,6 @@ _INSTALL = {
 }
 _CONFIG = "config.json"  # of a hub's repository
 _CLONE_WEIGHTS = (WEIGHTS_FILE, "pytorch_model.bin")
-_OFFENDERS_SHOWN = 5
 
 
 class WeightsSource(NamedTuple):
@@ -275,20 +274,11 @@ def _load(
     """Copies all but names that start with one of `leave_out`; UserError unless all of it fits."""
     own = {name: t for name, t in network.state_dict().items() if _binds(name, leave_out)}
     given = {name: tensor for name, tensor in state.items() if _binds(name, leave_out)}
-    offenders = [f"{name} is missing" for name in own if name not in given]
-    offenders += [f"{name} is unexpected" for name in given if name not in own]
-    offenders += [
-        f"{name} is {tuple(given[name].shape)} and not {tuple(own[name].shape)}"
-        for name in own
-        if name in given and given[name].shape != own[name].shape
-    ]
-    if offenders:
-        shown = ", ".join(offenders[:_OFFENDERS_SHOWN])
-        more = ", …" if len(offenders) > _OFFENDERS_SHOWN else ""
+    if faults := mismatches(own, given, types=False):
         other = "another backbone" if leave_out else "another backbone or of other classes"
         raise UserError(
-            f"{origin} is a checkpoint of {other}: {len(offenders)} of its tensors do "
-            f"not fit ({shown}{more}); give weights with timm's names for this backbone"
+            f"{origin} is a checkpoint of {other}: {len(faults)} of its tensors do "
+            f"not fit ({some(faults)}); give weights with timm's names for this backbone"
         )
     require_finite(given, origin)
     network.load_state_dict(given, strict=False)

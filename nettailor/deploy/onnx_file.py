@@ -10,8 +10,8 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
-from nettailor.deploy.loaded import Loaded
 from nettailor.deploy.settled_shapes import settle_shapes
+from nettailor.deploy.written import Loaded
 
 OPSET = 20
 

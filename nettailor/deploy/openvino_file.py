@@ -6,7 +6,7 @@ import openvino
 import torch
 from torch import Tensor
 
-from nettailor.deploy.loaded import Loaded
+from nettailor.deploy.written import Loaded
 
 
 def load_openvino(content: bytes) -> Loaded:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from nettailor.deploy.loaded import Loaded
+from nettailor.deploy.written import Loaded
 
 METADATA = "metadata.json"
 

@@ -1,9 +1,61 @@
-"""What was written, and how it compares with the network."""
+"""What was written: the file as a network that answers here, and how it compares with its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from rich.table import Table
+from torch import Tensor, nn
+
+from nettailor.core.backbone import NetOutput
+from nettailor.core.errors import UserError
+from nettailor.core.modes import evaluating
+
+TOLERANCE = 1e-4  # of the largest logit, float32
+
+
+class Loaded(nn.Module):
+    """What a runtime computes from a file's content."""
+
+    def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
+        """`answer` takes normalised images (B, 3, S, S) on the CPU to logits (B, classes)."""
+        super().__init__()
+        self._answer = answer
+        self.eval()  # so that nobody puts what answers back into training mode
+
+    def forward(self, images: Tensor) -> NetOutput:
+        """The logits; a file has no nodes."""
+        return NetOutput(self._answer(images), [])
+
+
+@torch.inference_mode()
+def difference(network: nn.Module, other: nn.Module, batches: Sequence[Tensor]) -> float:
+    """The largest difference of two networks' logits over the largest logit of the first.
+
+    Infinity where one of them gives what is no number.
+
+    Args:
+        network, other: their outputs have logits (B, classes).
+        batches: normalised images (B, 3, S, S), on the networks' device.
+    """
+    worst = largest = 0.0
+    with evaluating(network, other):
+        for images in batches:
+            expected = network(images).logits
+            found = other(images).logits
+            worst = max(worst, float((found - expected).abs().nan_to_num(torch.inf).max()))
+            largest = max(largest, float(expected.abs().max()))
+    return worst / largest if largest else float(worst > 0)
+
+
+def require_parity(name: str, worst: float) -> None:
+    """Raise UserError where a file's outputs are not those of the network that it was made of."""
+    if not worst <= TOLERANCE:
+        raise UserError(
+            f"{name}: its outputs differ from the network's by {worst:.1e} of the largest logit, "
+            f"expected at most {TOLERANCE:.0e}; nothing was written: export on another version of "
+            "torch, or in another format"
+        )
 
 
 class Written(NamedTuple):

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from nettailor.core.config import RunConfig, as_settings, flat
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
 from nettailor.core.run_folder import METRICS_FILE, STUDY_FILE, RunFolder
-from nettailor.core.run_settings import CONFIG_FILE
-from nettailor.core.settings import parse_yaml
+from nettailor.core.run_settings import CONFIG_FILE, read_config
 from nettailor.core.torchvision_sets import SET_NAMES
 from nettailor.evidence import PREDICTIONS_FILE
 from nettailor.report.summary import Figures, Summary, read_summary
@@ -115,13 +113,8 @@ def _run_folders(root: Path) -> Iterator[Path]:
 
 def _read_run(folder: Path, image_size: int | None) -> Run:
     """Raises UserError with the reason why the run cannot be compared."""
-    try:
-        settings = parse_yaml((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{CONFIG_FILE} cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"damaged: {CONFIG_FILE} cannot be read") from error
-    if not isinstance(settings, dict) or not isinstance(settings.get("data"), str):
+    settings = read_config(folder / CONFIG_FILE)
+    if not isinstance(settings.get("data"), str):
         raise UserError(f"damaged: {CONFIG_FILE} holds no settings of a run")
     if image_size is not None and settings.get("image_size", image_size) != image_size:
         raise UserError(f"another image size: {shown(settings['image_size'])}")
