@@ -39,7 +39,7 @@ class Candidate:
 
     @property
     def scores(self) -> Scores:
-        """On validation, of its best epoch."""
+        """On validation, of its last epoch."""
         return self.fitted.scores
 
     def reaches(self, target: float) -> bool:
@@ -52,24 +52,20 @@ class Candidate:
         A search that goes on in another session has to take the turns that it took before.
         """
         for epochs in range(1, len(self.fitted.history) + 1):
-            standing, _, error = self.best_of(epochs)
+            standing, _, error = self.after(epochs)
             if decided(epochs, self.epochs, standing, target, error):
                 break
         return standing >= target
 
-    def best_of(self, epochs: int) -> tuple[float, float, float]:
-        """Of the first epochs the best: what it is judged by, -loss, error.
-
-        As it was before does not count: at a learning rate that had not fallen it is good by chance
-        where it looks good.
-        """
-        rows = self.fitted.history[:epochs]
-        return max((row["val_judged"], -row["val_loss"], row["val_error"]) for row in rows)
+    def after(self, epochs: int) -> tuple[float, float, float]:
+        """After so many epochs: what it is judged by, -loss, error."""
+        row = self.fitted.history[epochs - 1]
+        return row["val_judged"], -row["val_loss"], row["val_error"]
 
     @property
     def by_half(self) -> tuple[float, float, float]:
-        """The best of the first half of its epochs, see `best_of`."""
-        return self.best_of(half_of(self.epochs))
+        """After half of its epochs, see `after`."""
+        return self.after(half_of(self.epochs))
 
     @property
     def lost_in_words(self) -> str:

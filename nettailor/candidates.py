@@ -87,14 +87,14 @@ def keep_first(
 
     unsure = -math.inf  # by half of the epochs, of those that may reach the target
 
-    def enough(epoch: int, best: Scores) -> bool:
-        told = decided(epoch, bench.epochs, best.standing, target, best.error)
-        return told or (epoch >= half and best.standing <= unsure)
+    def enough(epoch: int, last: Scores) -> bool:
+        told = decided(epoch, bench.epochs, last.standing, target, last.error)
+        return told or (epoch == half and last.standing <= unsure)
 
     def finetune(plan: PrunePlan, epochs: int) -> Candidate:
         if plan.name not in tried:
             bench.say(f"{plan.name}: {plan.describe()}")
-        found = bench.finetune(plan, lambda epoch, best: epoch >= epochs or enough(epoch, best))
+        found = bench.finetune(plan, lambda epoch, last: epoch >= epochs or enough(epoch, last))
         tried[plan.name] = found
         return found
 

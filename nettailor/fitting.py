@@ -111,11 +111,11 @@ def fit(
             for a tenth of it after each 20 epochs.
         warmup_epochs: of linear warm-up; None: one, but none for a `Student` or a single epoch.
         keep: the weights of the best epoch on validation, or of the last; None: the last for a
-            student whose paths compete, else the best.
+            student, else the best.
         judge: what "best" goes by; None: accuracy.
         start: validation scores of the network as it is, whose weights then may be the best; None:
             they may not.
-        stop: asked after each epoch with (epoch, best scores so far); True ends this call.
+        stop: asked after each epoch with (epoch, scores of what is kept); True ends this call.
         device: "auto" takes a GPU where there is one.
         precision: of the steps; "auto": bf16 on GPUs that are made for it, else float32.
         seed: of everything random here; torch's generators are left as they were found.
@@ -167,7 +167,7 @@ def fit(
             plan,
             accelerator=accelerator,
             validate=validate,
-            keep=keep or ("last" if isinstance(network, Student) and network.mixes else "best"),
+            keep=keep or ("last" if isinstance(network, Student) else "best"),
             folder=None if run is None else run.folder,
             screen=screen,
             path_lr=path_lr,

@@ -32,13 +32,13 @@ def test_decided_by_hand():
     assert decided(5, 9, 10.0, 90.0)
     assert not decided(3, 8, 10.0, 90.0)
     assert decided(4, 8, 10.0, 90.0)
-    # exactly 3 points short is not more than 3 points short
-    assert not decided(8, 9, 87.0, 90.0)
-    assert decided(8, 9, 86.9, 90.0)
+    # exactly 5 points short is not more than 5 points short
+    assert not decided(8, 9, 85.0, 90.0)
+    assert decided(8, 9, 84.9, 90.0)
     # there at once, or just not
     assert decided(1, 9, 90.0, 90.0)
     assert not decided(1, 9, 89.9, 90.0)
     # what may be chance keeps it from being there, and from being ruled out
-    assert not decided(8, 9, 86.5, 90.0, 1.0)
-    assert decided(8, 9, 86.5, 90.0, 0.25)
+    assert not decided(8, 9, 84.5, 90.0, 1.0)
+    assert decided(8, 9, 84.5, 90.0, 0.25)
     assert not decided(9, 9, 89.9, 90.0, 4.0)

@@ -63,8 +63,8 @@ def fit(
         watcher: told of every look at the loss and every epoch.
         start: scores on validation of the network as it is, where its weights may be kept as an
             epoch's may.
-        stop: asked after each epoch with (epoch, best so far); True ends this call. Another one
-            goes on from there.
+        stop: asked after each epoch with (epoch, scores of what is kept); True ends this call.
+            Another one goes on from there.
         before_step: called with the number of steps that were taken, in all epochs; True: another
             network computes from here on.
 
