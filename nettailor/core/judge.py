@@ -17,8 +17,8 @@ class Judge:
     """Judges by a metric in %; and where there is a teacher, by the class that lost most.
 
     sure: a network stands lower by the `margin` of its difference from the teacher in accuracy,
-    whatever the metric is: what a tolerance is compared with. A network is chosen out of many, and the
-    luckiest looks better than it is.
+    whatever the metric is: what a tolerance is compared with. A network is chosen out of many, so
+    the luckiest looks better than it is.
 
     A class is lost when its recall falls behind the teacher's by more than ten points and the
     standard error of that difference. What is beyond counts against the network like points of the
