@@ -58,8 +58,8 @@ class Candidate:
         return standing >= target
 
     def after(self, epochs: int) -> tuple[float, float, float]:
-        """After so many epochs: what it is judged by, -loss, error."""
-        row = self.fitted.history[epochs - 1]
+        """What it is judged by, -loss and error after so many epochs, or fewer if it has no more."""
+        *_, row = self.fitted.history[:epochs]
         return row["val_judged"], -row["val_loss"], row["val_error"]
 
     @property
