@@ -58,7 +58,7 @@ class Candidate:
         return standing >= target
 
     def after(self, epochs: int) -> tuple[float, float, float]:
-        """What it is judged by, -loss and error after so many epochs, or fewer if it has no more."""
+        """What it is judged by, -loss and error after so many epochs, or after all that it has."""
         *_, row = self.fitted.history[:epochs]
         return row["val_judged"], -row["val_loss"], row["val_error"]
 
