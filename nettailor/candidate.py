@@ -1,11 +1,12 @@
 """A cut that was fine-tuned, and how it stands beside others."""
 
+import math
 from dataclasses import dataclass
 
 from nettailor.core.printable import some
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
-from nettailor.prune.depths import decided, half_of
+from nettailor.prune.depths import half_of, ruled_out
 from nettailor.prune.plan import PrunePlan
 from nettailor.student.network import Student
 
@@ -46,16 +47,19 @@ class Candidate:
         """Whether it stands at `target` per cent at least on validation."""
         return self.scores.standing >= target
 
-    def reached(self, target: float) -> bool:
-        """The same when it was decided, whatever later epochs brought.
+    def told(self, target: float, most: int, unsure: float = -math.inf) -> int:
+        """After which of its first epochs it was told what becomes of it, `most` at the latest.
 
-        A search that goes on in another session has to take the turns that it took before.
+        It was ruled out, or stood at `unsure` or below after half of them. A search that goes on in
+        another session has to take the turns that it took before, whatever later epochs brought.
         """
-        for epochs in range(1, len(self.fitted.history) + 1):
-            standing, _, error = self.after(epochs)
-            if decided(epochs, self.epochs, standing, target, error):
-                break
-        return standing >= target
+        last, half = min(most, len(self.fitted.history)), half_of(self.epochs)
+        for epoch in range(half, last):
+            standing, _, error = self.after(epoch)
+            out = ruled_out(epoch, self.epochs, standing, target, error)
+            if out or (epoch == half and standing <= unsure):
+                return epoch
+        return last
 
     def after(self, epochs: int) -> tuple[float, float, float]:
         """What it is judged by, -loss and error after so many epochs, or after all that it has."""

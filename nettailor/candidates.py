@@ -10,7 +10,7 @@ from nettailor.core.judge import Judge
 from nettailor.core.printable import counted
 from nettailor.core.scores import Scores
 from nettailor.core.trainer import Stop
-from nettailor.prune.depths import decided, half_of
+from nettailor.prune.depths import half_of, ruled_out
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.student.network import Student
 
@@ -68,10 +68,10 @@ def keep_first(
 ) -> list[Candidate]:
     """Fine-tune cuts in their order until one reaches `target` per cent.
 
-    Each stops as soon as it is known whether it reaches the target. No more are tried where one is
-    no better after half of the epochs than an earlier one was which only its margin of error keeps
-    from the target: validation has too few images to tell. The one that is kept, the first of the
-    best where none reaches the target, is then fine-tuned to its end.
+    Each goes to its end, where it has to stand at the target, or until it is ruled out. No more are
+    tried where one is no better after half of the epochs than an earlier one which only its margin
+    of error keeps from the target: validation has too few images to tell. The one that is kept, the
+    first of the best where none reaches the target, is then fine-tuned to its end.
 
     Args:
         bench: fine-tunes.
@@ -83,43 +83,45 @@ def keep_first(
     Returns those that were tried, the one that is kept first.
     """
     tried: dict[str, Candidate] = {}
+    stands: dict[str, float] = {}  # when it was told
     half = half_of(bench.epochs)
-
     unsure = -math.inf  # by half of the epochs, of those that may reach the target
 
-    def enough(epoch: int, last: Scores) -> bool:
-        told = decided(epoch, bench.epochs, last.standing, target, last.error)
-        return told or (epoch == half and last.standing <= unsure)
+    def finetune(plan: PrunePlan, epochs: int) -> tuple[Candidate, float, float]:
+        def stop(epoch: int, last: Scores) -> bool:
+            out = ruled_out(epoch, bench.epochs, last.standing, target, last.error)
+            return epoch >= epochs or out or (epoch == half and last.standing <= unsure)
 
-    def finetune(plan: PrunePlan, epochs: int) -> Candidate:
         if plan.name not in tried:
             bench.say(f"{plan.name}: {plan.describe()}")
-        found = bench.finetune(plan, lambda epoch, last: epoch >= epochs or enough(epoch, last))
-        tried[plan.name] = found
-        return found
+        found = tried[plan.name] = bench.finetune(plan, stop)
+        standing, _, error = found.after(found.told(target, epochs, unsure))
+        stands[plan.name] = standing
+        return found, standing, error
 
     if rivals:
-        first = finetune(plans[0], half)
-        if not first.reached(target):
-            rival = finetune(rivals[0], half)
+        first, standing, _ = finetune(plans[0], half)
+        if standing < target:
+            rival, _, _ = finetune(rivals[0], half)
             _tell(bench, first, f"beside {rival.scores.accuracy:.2f} % of {rival.name}")
             if rival.by_half > first.by_half:
                 plans = rivals
     chosen = None
     for plan in plans:
-        found = finetune(plan, bench.epochs)
+        found, standing, error = finetune(plan, bench.epochs)
         by_half, *_ = found.by_half
-        if found.reached(target):
+        ended = found.told(target, bench.epochs, unsure) == bench.epochs
+        if ended and standing >= target:
             chosen = found
         verdict = found.verdict(target)
-        if by_half <= unsure and not chosen:
+        if by_half <= unsure:
             verdict = "no better than a leaner one that may be within tolerance: no more are tried"
         _tell(bench, found, verdict)
         if chosen or by_half <= unsure:
             break
-        if found.scores.standing + found.scores.error >= target:
+        if standing + error >= target:
             unsure = max(unsure, by_half)
-    chosen = chosen or max(tried.values(), key=lambda candidate: candidate.scores.standing)
+    chosen = chosen or max(tried.values(), key=lambda candidate: stands[candidate.name])
     others = [candidate for candidate in tried.values() if candidate is not chosen]
     if not chosen.ended:
         chosen = bench.finetune(chosen.plan)

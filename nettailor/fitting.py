@@ -84,7 +84,6 @@ def fit(
     warmup_epochs: int | None = None,
     keep: Literal["best", "last"] | None = None,
     judge: Judge | None = None,
-    start: Scores | None = None,
     stop: Stop | None = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -113,8 +112,6 @@ def fit(
         keep: the weights of the best epoch on validation, or of the last; None: the last for a
             student, else the best.
         judge: what "best" goes by; None: accuracy.
-        start: validation scores of the network as it is, whose weights then may be the best; None:
-            they may not.
         stop: asked after each epoch with (epoch, scores of what is kept); True ends this call.
         device: "auto" takes a GPU where there is one.
         precision: of the steps; "auto": bf16 on GPUs that are made for it, else float32.
@@ -171,7 +168,6 @@ def fit(
             folder=None if run is None else run.folder,
             screen=screen,
             path_lr=path_lr,
-            start=start,
             stop=stop,
         )
 

@@ -67,16 +67,21 @@ def size_name(cost: float, side: int | None) -> str:
     return at_side(f"size-{cost:#.3g}", side)
 
 
-def pick(front: Front, share: Share) -> Point:
-    """The dearest point within what is asked; UserError with the range when there is none."""
-    costs = [float(getattr(point, share.unit)) for point in front.points]
+def pick(front: Front, share: Share, side: int | None = None) -> Point:
+    """The dearest point within what is asked; UserError with the range when there is none.
+
+    side: in pixels, of the network that the run kept, None for the images' own: what costs as much
+    at another resolution is not as good.
+    """
+    points = [point for point in front.points if point.side == side] or front.points
+    costs = [float(getattr(point, share.unit)) for point in points]
     within = [i for i, cost in enumerate(costs) if cost <= share.most]
     if not within:
         raise UserError(
             f"--pick {share.unit}={share.most:g}: the front of this run goes from "
             f"{min(costs):.3f} to {max(costs):.3f}; give a share in that range"
         )
-    return front.points[max(within, key=lambda i: costs[i])]
+    return points[max(within, key=lambda i: costs[i])]
 
 
 def write_front(folder: Path, front: Front) -> None:

@@ -133,7 +133,8 @@ def shrink(
         lr: after an epoch of warm-up, of adamw; exits have three times as much.
         distill: λ, the weight of the distillation.
         target: ends where the student has fallen 10 points below it, in % of the judge's metric on
-            validation, or, where it was never that good, below its own best; None: never.
+            validation, or, where it was never that good, below its own best; with a side also where
+            half of its epochs were surely below it. None: never.
         judge, seed, device, precision, run, verbose: as for `fit`.
         name: of this call in the run.
         choose: where it goes.

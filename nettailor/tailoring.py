@@ -146,7 +146,7 @@ class Tailoring:
     ) -> Fitted:
         """Train a student by a loss; `how` as for `train`."""
         # after a cut the path weights hardly move: its start and its end say all
-        drawn = range(schedule.epochs + 1) if stage == "student" else (0, schedule.epochs)
+        drawn = range(schedule.epochs + 1) if stage.startswith("student") else (0, schedule.epochs)
         pictures = StudentPictures(self.teacher.stages, drawn, curves)
         student = self.config.student
         how = {"validate": self.validate, "pictures": pictures, **how}

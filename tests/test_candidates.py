@@ -14,7 +14,6 @@ from nettailor.candidates import by_rank, keep_better, keep_first
 from nettailor.core.errors import UserError
 from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted
-from nettailor.prune.depths import decided
 from nettailor.sizes import in_order
 
 
@@ -29,50 +28,48 @@ def candidate(*accuracies: float, epochs: int = 6, error: float = 0.0) -> Candid
     return Candidate(nothing, nothing, Scores(0.0, 0.0, 1.0), Fitted(history, last), epochs)
 
 
-def test_a_candidate_that_was_ruled_out_stays_so() -> None:
+def test_what_was_ruled_out_stays_so() -> None:
     """Kept all the same and fine-tuned to its end, it came to 93 %."""
     for accuracies in ((50, 60, 80), (50, 60, 80, 85, 92, 93), (50, 60, 84.9, 90, 90, 90)):
-        assert not candidate(*accuracies).reached(90.0)
+        assert candidate(*accuracies).told(90.0, 6) == 3
     late = candidate(50, 60, 80, 85, 92, 93)
     assert late.reaches(90.0)
     assert late.ended
-    # later than half of the epochs
-    assert candidate(50, 70, 88, 88, 88, 99).reached(90.0)
-    assert not candidate(50, 88, 70, 70, 70, 99).reached(90.0)
-    assert not candidate(50, 60, 86, 99, epochs=4).reached(99.5)
-    assert not candidate(50, 80, 99, 99, epochs=4).reached(90.0)
+    # later than half of the epochs, or not at all
+    assert candidate(50, 85, 85, 84, 99, 99).told(90.0, 6) == 4
+    assert candidate(50, 60, 85, 85, 85, 99).told(90.0, 6) == 6
+    assert candidate(50, 60, 86, 99, epochs=4).told(99.5, 4) == 2
 
 
-def test_a_candidate_that_reached_stays_so() -> None:
-    assert candidate(90).reached(90.0)
-    assert candidate(50, 60, 85, 85, 85, 90).reached(90.0)  # 5 points short are still hope
-    assert candidate(91, 20, 20, 20, 20, 20).reached(90.0)
-    assert not candidate(50, 60, 88, 88, 88, 89.9).reached(90.0)
+def test_no_more_is_told_than_was_asked_for() -> None:
+    """Half of the epochs, after which it is beside others; later ones count for nothing there."""
+    found = candidate(50, 60, 88, 99, 99, 99)
+    assert found.told(90.0, 3) == 3
+    assert found.told(90.0, 6, unsure=88.0) == 3
+    assert found.told(90.0, 6, unsure=87.9) == 6
+    assert found.by_half[0] == 88
 
 
 def test_chance_rules_nobody_out() -> None:
     """85 % of which 2 points may be chance: judged by 83, and 4 short all the same."""
-    assert candidate(50, 60, 83, 83, 83, 90, error=2.0).reached(89.0)
-    assert not candidate(50, 60, 83, 83, 83, 90).reached(89.0)
+    assert candidate(50, 60, 83, 83, 83, 90, error=2.0).told(89.0, 6) == 6
+    assert candidate(50, 60, 83, 83, 83, 90).told(89.0, 6) == 3
 
 
 def test_as_it_was_before_fine_tuning_does_not_count() -> None:
     found = candidate(50, 60, 70)
     found.before = Scores(90.5, 0.5, 1.0)
-    assert not found.reached(90.0)
+    assert not found.reaches(90.0)
     assert found.by_half[0] == 70
 
 
 @given(st.lists(st.floats(0, 100), min_size=8, max_size=8), st.floats(1, 100))
-def test_what_was_decided_is_not_changed_by_later_epochs(
+def test_what_was_told_is_not_changed_by_later_epochs(
     accuracies: list[float], target: float
 ) -> None:
-    """Cut short where fine-tuning stops, the two questions have one answer."""
-    stops = next((e for e in range(1, 9) if decided(e, 8, accuracies[e - 1], target)), 8)
-    stopped = candidate(*accuracies[:stops], epochs=8)
-    assert stopped.reached(target) == stopped.reaches(target)
+    stops = candidate(*accuracies, epochs=8).told(target, 8)
     for epochs in range(stops, 9):
-        assert candidate(*accuracies[:epochs], epochs=8).reached(target) == stopped.reached(target)
+        assert candidate(*accuracies[:epochs], epochs=8).told(target, 8) == stops
 
 
 def test_a_candidate_that_loses_a_class_says_which() -> None:
@@ -82,7 +79,6 @@ def test_a_candidate_that_loses_a_class_says_which() -> None:
     scores = Scores(99.0, 0.5, 1.0, judged=40.0)
     lost = Candidate(nothing, nothing, scores, Fitted(judged, scores), 1, ("defect", "a\nb"))
     assert not lost.reaches(90.0)
-    assert not lost.reached(90.0)
     assert lost.verdict(90.0) == "not surely within tolerance, loses classes 'defect', 'a\\nb'"
     assert lost.verdict(30.0) == "within tolerance"
 
@@ -99,23 +95,27 @@ class Plan(NamedTuple):
 class Track:
     """A bench of cuts that stand by epoch at what is given; notes who was trained how far.
 
-    error: how many points lower each stands for what may be chance.
+    error: how many points lower each stands for what may be chance. before: epochs of each that an
+    earlier session trained.
     """
 
-    def __init__(self, error: float = 0.0, **accuracies: list[float]) -> None:
-        self.accuracies, self.error = accuracies, error
+    def __init__(
+        self, error: float = 0.0, before: dict[str, int] | None = None, **accuracies: list[float]
+    ) -> None:
+        self.accuracies, self.error, self.before = accuracies, error, before or {}
         self.epochs = len(next(iter(accuracies.values())))
         self.calls: list[tuple[str, int]] = []
         self.said: list[str] = []
         self.say = self.said.append
 
     def finetune(self, plan: Any, stop: Any = None) -> Candidate:
-        done: list[float] = []
-        for accuracy in self.accuracies[plan.name]:
-            done.append(accuracy)
-            last = Scores(accuracy, 0.0, 1.0, error=self.error)
-            if stop is not None and stop(len(done), last):
+        course = self.accuracies[plan.name]
+        done = course[: self.before.get(plan.name, 0)]
+        while len(done) < len(course):
+            last = Scores(done[-1] if done else 0.0, 0.0, 1.0, error=self.error)
+            if done and stop is not None and stop(len(done), last):
                 break
+            done.append(course[len(done)])
         self.calls.append((plan.name, len(done)))
         found = candidate(*done, epochs=self.epochs, error=self.error)
         found.plan = plan
@@ -128,18 +128,17 @@ class Track:
         return [one.name for one in keep_first(self, plans, target, others)]
 
 
-def test_each_stops_when_it_is_decided_and_what_is_kept_goes_on() -> None:
+def test_each_goes_on_until_it_is_ruled_out_or_to_its_end() -> None:
     track = Track(
         a=[50, 60, 70, 75],  # more than 5 points short after half of its epochs
-        b=[70, 91, 91, 93],  # reaches after two
+        b=[70, 91, 91, 93],  # reaches
         c=[95, 95, 95, 95],
     )
     assert track.kept(90.0) == ["b", "a"]
-    assert track.calls == [("a", 2), ("b", 2), ("b", 4)]
+    assert track.calls == [("a", 2), ("b", 4)]
     assert [line for line in track.said if "after" in line] == [
         "a: before fine-tuning 0.00 %, after 2 epochs 60.00 %: ruled out early",
-        "b: before fine-tuning 0.00 %, after 2 epochs 91.00 %: within tolerance",
-        "b: before fine-tuning 0.00 %, after 4 epochs 93.00 %: kept",
+        "b: before fine-tuning 0.00 %, after 4 epochs 93.00 %: within tolerance",
     ]
 
 
@@ -147,11 +146,23 @@ def test_the_kind_whose_first_is_better_by_half_goes_on() -> None:
     """Neither is trained further than the other before that is known."""
     track = Track(a=[50, 70, 71, 72], b=[80, 80, 80, 80], x=[40, 71, 75, 75], y=[80, 91, 91, 91])
     assert track.kept(90.0, "x", "y") == ["y", "a", "x"]
-    assert track.calls == [("a", 2), ("x", 2), ("x", 2), ("y", 2), ("y", 4)]
+    assert track.calls == [("a", 2), ("x", 2), ("x", 2), ("y", 4)]
     assert "a: before fine-tuning 0.00 %, after 2 epochs 70.00 %: beside 71.00 % of x" in track.said
     track = Track(a=[50, 88, 89, 89], b=[80, 91, 91, 91], x=[40, 88, 99, 99], y=[99, 99, 99, 99])
     assert track.kept(90.0, "x", "y") == ["b", "a", "x"]
-    assert track.calls == [("a", 2), ("x", 2), ("a", 4), ("b", 2), ("b", 4)]
+    assert track.calls == [("a", 2), ("x", 2), ("a", 4), ("b", 4)]
+
+
+def test_what_falls_back_by_its_end_is_not_kept() -> None:
+    track = Track(a=[91, 91, 91, 89], b=[95, 95, 95, 95])
+    assert track.kept(90.0) == ["b", "a"]
+
+
+@pytest.mark.parametrize("before", [{}, {"a": 3, "b": 2}, {"a": 4, "b": 2}])
+def test_who_is_kept_does_not_depend_on_where_a_session_ended(before: dict[str, int]) -> None:
+    """Both are ruled out; the better one by then goes on, and comes to less than the other had."""
+    track = Track(before=before, a=[90, 92, 91, 91], b=[90, 91.5, 99, 99])
+    assert track.kept(98.0) == ["a", "b"]
 
 
 def test_what_reaches_by_half_has_no_rival() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nettailor.prune.depths import decided, default_depths
+from nettailor.prune.depths import default_depths, ruled_out
 
 
 def test_default_depths_by_hand():
@@ -26,19 +26,15 @@ def test_default_depths_lie_within_the_backbone(blocks):
     assert max(depths) == max(1, int(0.75 * blocks + 0.5))
 
 
-def test_decided_by_hand():
+def test_ruled_out_by_hand():
     """With 9 epochs hope ends after the fifth, with 8 after the fourth."""
-    assert not decided(4, 9, 10.0, 90.0)
-    assert decided(5, 9, 10.0, 90.0)
-    assert not decided(3, 8, 10.0, 90.0)
-    assert decided(4, 8, 10.0, 90.0)
+    assert not ruled_out(4, 9, 10.0, 90.0)
+    assert ruled_out(5, 9, 10.0, 90.0)
+    assert not ruled_out(3, 8, 10.0, 90.0)
+    assert ruled_out(4, 8, 10.0, 90.0)
     # exactly 5 points short is not more than 5 points short
-    assert not decided(8, 9, 85.0, 90.0)
-    assert decided(8, 9, 84.9, 90.0)
-    # there at once, or just not
-    assert decided(1, 9, 90.0, 90.0)
-    assert not decided(1, 9, 89.9, 90.0)
-    # what may be chance keeps it from being there, and from being ruled out
-    assert not decided(8, 9, 84.5, 90.0, 1.0)
-    assert decided(8, 9, 84.5, 90.0, 0.25)
-    assert not decided(9, 9, 89.9, 90.0, 4.0)
+    assert not ruled_out(8, 9, 85.0, 90.0)
+    assert ruled_out(8, 9, 84.9, 90.0)
+    # what may be chance keeps it from being ruled out
+    assert not ruled_out(8, 9, 84.5, 90.0, 1.0)
+    assert ruled_out(8, 9, 84.5, 90.0, 0.25)

@@ -73,6 +73,17 @@ def test_the_nearest_that_is_not_above(unit: Any, most: float, name: str) -> Non
     assert pick(FRONT, Share(unit, most)).name == name
 
 
+def test_of_several_resolutions_it_is_that_of_the_kept_network() -> None:
+    """At 48 px there is a size that is dearer, and nearer to what is asked for."""
+    lower = [one._replace(name=f"{one.name}-48px", flops=one.flops + 0.1, side=48)
+             for one in FRONT.points]  # fmt: skip
+    both = FRONT._replace(points=[*lower, *FRONT.points])
+    assert pick(both, Share("flops", 0.3)).name == "size-0.150"
+    assert pick(both, Share("flops", 0.3), 48).name == "size-0.150-48px"
+    assert pick(both, Share("flops", 0.45)).name == "size-0.400"
+    assert pick(both, Share("flops", 0.45), 48).name == "size-0.150-48px"
+
+
 @given(st.sampled_from(["flops", "params"]), st.floats(0.01, 1.2))
 def test_no_other_point_lies_between(unit: Any, most: float) -> None:
     costs = [getattr(point, unit) for point in FRONT.points]

@@ -107,6 +107,12 @@ def test_curves_follow_the_student_and_the_kept_depth_only(
     epochs = [("student", 50, 1), ("route-0.300", 60, 1), ("route-0.400", 70, 1)]
     run = run_of(tmp_path, summary("tailored"), epochs=epochs)
     assert kept_epochs(run)["val_accuracy"].tolist() == [50, 70]
+    # of several resolutions the student's at which the network was kept
+    several = [("student-16px", 40, 1), *epochs[:1], ("student-24px", 45, 1), *epochs[1:]]
+    lower = summary("tailored")
+    lower["tailored"]["image_size"] = 24
+    run = run_of(tmp_path / "lower", lower, epochs=several)
+    assert kept_epochs(run)["val_accuracy"].tolist() == [45, 70]
     with plot_style():
         figure = curves(many.methods)
         require_readable(figure)

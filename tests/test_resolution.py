@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import lively_chain
 from networks import lively_student
-from tailor_runs import SMALL, Runs, read, routes_by, summary_of
+from tailor_runs import SMALL, Runs, read, routes_by, rows_of, summary_of
 from test_api import digits
 from test_candidates import candidate
 from torch.utils.data import DataLoader
@@ -189,3 +189,17 @@ def test_a_command_ends_with_a_network_of_its_own_resolution(runs: Runs) -> None
     session = start_session(parse("test", "", SMALL)[0], Screen()).at(side)
     again = session.loaders.validate(network.eval())
     assert summary["accuracy"]["val"] == pytest.approx(again.accuracy, abs=1e-3)
+
+
+@pytest.mark.usefixtures("_quickly")
+def test_a_command_without_a_budget_keeps_the_lowest_resolution_that_holds(runs: Runs) -> None:
+    """Everything is within 100 points; another size is picked at the resolution of that one."""
+    flags = ["--levers", "[blocks, resolution]", "--prune.tolerance", "100"]
+    folder = runs.tailored(*flags, "--student.epochs", "4")
+    assert {row["stage"] for row in rows_of(folder)} >= {"student-16px"}
+    assert not {row["stage"] for row in rows_of(folder)} & {"student", "student-24px"}
+    assert read(folder / "architecture.json")["preprocessing"]["image_size"] == 16
+    assert {point["side"] for point in read(folder / "front.json")["points"]} == {16}
+    runs.tailored(*flags, "--student.epochs", "4", "--pick", "flops=0.9")
+    (picked,) = (folder / "picked").iterdir()
+    assert read(picked / "architecture.json")["preprocessing"]["image_size"] == 16

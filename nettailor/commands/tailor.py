@@ -83,7 +83,8 @@ def say_stages_of(session: Session) -> None:
     config = session.config
     free = config.budget.given is None
     cut = "each size that is tried, at most" if free else "the size within the budget"
-    several = config.prune.by == "route" and "resolution" in config.student.levers
+    several = config.prune.by == "route" and config.student.cost != "params"
+    several = several and "resolution" in config.student.levers
     student = "student, at each resolution that is tried" if several else "student"
     say_stages(
         session, {student: schedule_of(config, "student"), cut: schedule_of(config, "prune")}
@@ -152,7 +153,8 @@ def pick_another(session: Session, share: Share) -> RunFolder:
     session.open(folder, _settings(session), ignored=TEACHER_KEYS, overwrite=False)
     wiring = wiring_of(session.config, len(session.task.classes))
     front = read_front(folder.path, wiring)
-    point = pick(front, share)
+    size = folder.read_summary()["tailored"]["image_size"]
+    point = pick(front, share, None if size == session.config.image_size else size)
     picked = RunFolder(folder.path / "picked" / share.name)
     if picked.finished:
         return picked

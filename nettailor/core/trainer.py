@@ -20,7 +20,7 @@ from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted, TrainingState
 from nettailor.core.watch import Watcher
 
-# Asked after each epoch with its number and the best scores so far; True ends the training.
+# Asked after each epoch with its number and the scores of what is kept; True ends the training.
 Stop = Callable[[int, Scores], bool]
 
 # Called with the number of steps so far; says whether it changed what the network computes.

@@ -61,8 +61,8 @@ class Fitted:
 class TrainingState:
     """A stage where it stands.
 
-    kept: the weights of the best epoch on validation. course: the
-    loss terms, (terms,), of each of the epoch's steps so far. seconds: spent on them, over all
+    kept: the weights of the best epoch on validation; None where the last is kept. course: the loss
+    terms, (terms,), of each of the epoch's steps so far. seconds: spent on them, over all
     sessions. unsaved: whether a step was taken since it was saved.
     """
 

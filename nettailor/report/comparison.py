@@ -13,6 +13,7 @@ from nettailor.core.config import EXECUTION_KEYS, METHODS, RunConfig
 from nettailor.core.errors import UserError
 from nettailor.core.faults import shown
 from nettailor.core.printable import printable
+from nettailor.core.resize import at_side
 from nettailor.core.run_folder import KINDS
 from nettailor.report.runs import (
     LeftOut,
@@ -192,4 +193,6 @@ def kept_epochs(run: Run) -> pd.DataFrame:
     tailored = run.summary.tailored
     if tailored is None:
         return run.epochs
-    return run.epochs[run.epochs["stage"].isin(["student", tailored.depth])]
+    own = tailored.image_size
+    student = at_side("student", None if own == run.summary.image_size else own)
+    return run.epochs[run.epochs["stage"].isin([student, tailored.depth])]
