@@ -68,7 +68,7 @@ def test_a_budget_of_time_is_kept_by_the_clock(
     flags = ["--max-latency-ms", "2.46", "--batch", "3", "--student.epochs", "4"]
     folder = runs.tailored(*flags)
     assert asked == [3]
-    assert folder.name == f"{NAME}-all-gamma0.3-2.46ms-batch3-seed0"
+    assert folder.name == f"{NAME}-all-blocks-gamma0.3-2.46ms-batch3-seed0"
     table = read(folder / "latency_table.json")
     assert table["whole"] == pytest.approx(4.099, abs=0.001)
     summary = read(folder / "summary.json")
