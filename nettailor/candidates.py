@@ -100,8 +100,8 @@ def keep_first(
         return found, standing, error
 
     if rivals:
-        first, standing, _ = finetune(plans[0], half)
-        if standing < target:
+        first, *_ = finetune(plans[0], half)
+        if all(first.after(epoch)[0] < target for epoch in range(1, half + 1)):
             rival, _, _ = finetune(rivals[0], half)
             _tell(bench, first, f"beside {rival.scores.accuracy:.2f} % of {rival.name}")
             if rival.by_half > first.by_half:

@@ -166,7 +166,7 @@ def test_who_is_kept_does_not_depend_on_where_a_session_ended(before: dict[str, 
 
 
 def test_what_reaches_by_half_has_no_rival() -> None:
-    track = Track(a=[50, 91, 91, 92], x=[99, 99, 99, 99])
+    track = Track(a=[91, 88, 91, 92], x=[99, 99, 99, 99])
     assert track.kept(90.0, "x") == ["a"]
     track = Track(a=[50, 80, 80, 80], b=[91, 91, 91, 92], x=[60, 92, 99, 99])
     assert track.kept(90.0, "x") == ["x", "a"]
