@@ -15,9 +15,8 @@ trained as `nt.tailor` trains:
 - front: the dearest size within the budget that a student passed which shrank without one.
 
 The teacher keeps its best epoch on validation, students their last; the test is read once, at the
-end. Finished seeds are read
-from `--out`. With `--shared` they keep the pretrained blocks, frozen, and train what is a task's
-own: norms, adapters and exits; it measures no draw, mixture or front.
+end. Finished seeds are read from `--out`. With `--shared` they keep the pretrained blocks, frozen,
+and train what is a task's own: norms, adapters and exits; it measures no draw, mixture or front.
 """
 
 import argparse

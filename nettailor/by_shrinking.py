@@ -34,7 +34,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
-from nettailor.resolutions import sides, tried
+from nettailor.resolutions import may_lower, sides, tried
 from nettailor.resolve import schedule_of
 from nettailor.session import Session
 from nettailor.share import UNITS
@@ -110,8 +110,7 @@ class ByShrinking(Tailoring):
         """What its paths cost, by each side at which students shrink."""
         config, settings = self.config, self.config.student
         at = sides(self.teacher, config.image_size, settings.cost, settings.levers)
-        asked = "resolution" in settings.levers and settings.cost != "params"
-        if asked and len(at) == 1:
+        if len(at) == 1 and may_lower(settings.levers, settings.cost):
             self.say(f"images stay at {config.image_size} px: the backbone takes no smaller ones")
         return tried(student, at, self.costs.shares, self._budget)
 

@@ -48,16 +48,19 @@ class Candidate:
         return self.scores.standing >= target
 
     def told(self, target: float, most: int, unsure: float = -math.inf) -> int:
-        """After which of its first epochs it was told what becomes of it, `most` at the latest.
+        """After which of its first epochs it was ruled out, or else the last of them.
 
-        It was ruled out, or stood at `unsure` or below after half of them. A search that goes on in
-        another session has to take the turns that it took before, whatever later epochs brought.
+        A search that goes on in another session has to take the turns that it took before, whatever
+        later epochs brought.
+
+        Args:
+            target, unsure: see `ruled_out`.
+            most: how many epochs count.
         """
-        last, half = min(most, len(self.fitted.history)), half_of(self.epochs)
-        for epoch in range(half, last):
+        last = min(most, len(self.fitted.history))
+        for epoch in range(1, last):
             standing, _, error = self.after(epoch)
-            out = ruled_out(epoch, self.epochs, standing, target, error)
-            if out or (epoch == half and standing <= unsure):
+            if ruled_out(epoch, self.epochs, standing, target, error, unsure):
                 return epoch
         return last
 

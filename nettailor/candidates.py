@@ -78,40 +78,41 @@ def keep_first(
         plans: the cuts.
         target: in %.
         rivals: cuts of another kind, in their order. Where the first cut has not reached the target
-            after half of the epochs, and the first rival is better by then, they are tried instead.
+            in the first half of its epochs, and the first rival is better after them, they are
+            tried instead.
 
     Returns those that were tried, the one that is kept first.
     """
     tried: dict[str, Candidate] = {}
-    stands: dict[str, float] = {}  # when it was told
+    told: dict[str, int] = {}  # after which epoch of each
     half = half_of(bench.epochs)
     unsure = -math.inf  # by half of the epochs, of those that may reach the target
 
-    def finetune(plan: PrunePlan, epochs: int) -> tuple[Candidate, float, float]:
+    def finetune(plan: PrunePlan, epochs: int) -> Candidate:
         def stop(epoch: int, last: Scores) -> bool:
-            out = ruled_out(epoch, bench.epochs, last.standing, target, last.error)
-            return epoch >= epochs or out or (epoch == half and last.standing <= unsure)
+            standing, error = last.standing, last.error
+            out = ruled_out(epoch, bench.epochs, standing, target, error, unsure)
+            return epoch >= epochs or out
 
         if plan.name not in tried:
             bench.say(f"{plan.name}: {plan.describe()}")
         found = tried[plan.name] = bench.finetune(plan, stop)
-        standing, _, error = found.after(found.told(target, epochs, unsure))
-        stands[plan.name] = standing
-        return found, standing, error
+        told[plan.name] = found.told(target, epochs, unsure)
+        return found
 
     if rivals:
-        first, *_ = finetune(plans[0], half)
+        first = finetune(plans[0], half)
         if all(first.after(epoch)[0] < target for epoch in range(1, half + 1)):
-            rival, _, _ = finetune(rivals[0], half)
+            rival = finetune(rivals[0], half)
             _tell(bench, first, f"beside {rival.scores.accuracy:.2f} % of {rival.name}")
             if rival.by_half > first.by_half:
                 plans = rivals
     chosen = None
     for plan in plans:
-        found, standing, error = finetune(plan, bench.epochs)
+        found = finetune(plan, bench.epochs)
         by_half, *_ = found.by_half
-        ended = found.told(target, bench.epochs, unsure) == bench.epochs
-        if ended and standing >= target:
+        standing, _, error = found.after(told[plan.name])
+        if told[plan.name] == bench.epochs and standing >= target:
             chosen = found
         verdict = found.verdict(target)
         if by_half <= unsure:
@@ -121,7 +122,7 @@ def keep_first(
             break
         if standing + error >= target:
             unsure = max(unsure, by_half)
-    chosen = chosen or max(tried.values(), key=lambda candidate: stands[candidate.name])
+    chosen = chosen or max(tried.values(), key=lambda one: one.after(told[one.name])[0])
     others = [candidate for candidate in tried.values() if candidate is not chosen]
     if not chosen.ended:
         chosen = bench.finetune(chosen.plan)

@@ -16,6 +16,11 @@ _STEP = 8  # sides are its multiples
 _ROOM = 2  # budgets that the whole network costs at a lower side
 
 
+def may_lower(levers: Collection[Lever], unit: Literal["flops", "params", "latency"]) -> bool:
+    """Whether lower resolutions are tried: not where parameters count, which they do not save."""
+    return "resolution" in levers and unit != "params"
+
+
 def sides(
     chain: Backbone,
     image_size: int,
@@ -24,10 +29,10 @@ def sides(
 ) -> tuple[int | None, ...]:
     """At which sides in pixels students shrink, the lowest first, None for that of the images.
 
-    The others are about half and three quarters of it; none where parameters count, which they do
-    not save, and none that the backbone does not take.
+    The others are about half and three quarters of it, where they are tried and the backbone takes
+    them.
     """
-    if "resolution" not in levers or unit == "params":
+    if not may_lower(levers, unit):
         return (None,)
     found = dict.fromkeys(_STEP * round(share * image_size / _STEP) for share in _LOWER)
     return (*(side for side in found if 0 < side < image_size and _takes(chain, side)), None)

@@ -46,8 +46,9 @@ def hopeless(network: Shrinking, judge: Judge, last: Scores, target: float, *, h
 
     It is 10 points and the standard error of its accuracy below what it has to reach, or, where it
     never was that good, below the best that it was: at a learning rate that does not fall it is
-    behind a teacher that was trained to its end. At a lower resolution it has to have been that
-    good, but for the standard error, in the first half of its epochs: others are left.
+    behind a teacher that was trained to its end. At a lower resolution it also ends after half of
+    its epochs, where its best accuracy and the standard error together are below the target: higher
+    resolutions are left to try.
 
     Args:
         last: on validation, now; the best is noted.
@@ -133,8 +134,9 @@ def shrink(
         lr: after an epoch of warm-up, of adamw; exits have three times as much.
         distill: λ, the weight of the distillation.
         target: ends where the student has fallen 10 points below it, in % of the judge's metric on
-            validation, or, where it was never that good, below its own best; with a side also where
-            half of its epochs were surely below it. None: never.
+            validation, or, where it was never that good, below its own best; with a side, also
+            after half of the epochs where its best and the standard error are below it; None:
+            never.
         judge, seed, device, precision, run, verbose: as for `fit`.
         name: of this call in the run.
         choose: where it goes.

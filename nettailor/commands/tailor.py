@@ -21,6 +21,7 @@ from nettailor.front import SIZES_FOLDER, pick, read_front
 from nettailor.hand_over import CANDIDATES_FILE, hand_over
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
+from nettailor.resolutions import may_lower
 from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 from nettailor.share import Share
@@ -83,8 +84,7 @@ def say_stages_of(session: Session) -> None:
     config = session.config
     free = config.budget.given is None
     cut = "each size that is tried, at most" if free else "the size within the budget"
-    several = config.prune.by == "route" and config.student.cost != "params"
-    several = several and "resolution" in config.student.levers
+    several = config.prune.by == "route" and may_lower(config.student.levers, config.student.cost)
     student = "student, at each resolution that is tried" if several else "student"
     say_stages(
         session, {student: schedule_of(config, "student"), cut: schedule_of(config, "prune")}

@@ -193,6 +193,6 @@ def kept_epochs(run: Run) -> pd.DataFrame:
     tailored = run.summary.tailored
     if tailored is None:
         return run.epochs
-    own = tailored.image_size
+    own = run.summary.input_size
     student = at_side("student", None if own == run.summary.image_size else own)
     return run.epochs[run.epochs["stage"].isin([student, tailored.depth])]

@@ -164,10 +164,8 @@ def curves(methods: Mapping[str, Sequence[Run]]) -> Figure:
     for label, runs in methods.items():
         epochs = kept_epochs(runs[0])
         look = {**looks[label], "markersize": 4.5, "linewidth": 1.4}
-        numbers, cut = (
-            range(1, len(epochs) + 1),
-            int(epochs["stage"].str.startswith("student").sum()),
-        )
+        numbers = range(1, len(epochs) + 1)
+        cut = int(epochs["stage"].str.startswith("student").sum())
         errors = _errors(epochs["val_accuracy"], images)
         for axes, values in ((accuracy, errors), (loss, epochs["val_loss"].clip(lower=1e-6))):
             axes.plot(numbers, values, markevery=max(1, len(numbers) // 8), **look)
