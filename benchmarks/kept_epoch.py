@@ -1,11 +1,13 @@
 """Which epoch of a fine-tuning to keep: the last one, or the best on validation.
 
     python benchmarks/kept_epoch.py --images FLOWERS RUBBISH --out runs/kept_epoch
+    python benchmarks/kept_epoch.py --images FLOWERS RUBBISH --teacher
 
 Images, teachers and students are those of `selection.py`; at 48 and at 64 px a student shrinks
 without a budget, and the sizes that it passed in its fourth to sixth epoch are fine-tuned for six.
-Every epoch is seen on all images that are not trained on. Then 150 of them are drawn to validate
-on, 1 000 times: what the epoch that these choose has on the others, on average.
+With `--teacher` it is the teacher's own training. Every epoch is seen on all images that are not
+trained on. Then 150 of them are drawn to validate on, 1 000 times: what the epoch that these choose
+has on the others, on average.
 """
 
 import argparse
@@ -66,6 +68,11 @@ def measure(given: argparse.Namespace, name: str, seed: int) -> Rows:
     val, test = (measured.splits[split].dataset for split in ("val", "test"))
     held_out: DataLoader[Any] = DataLoader(ConcatDataset([val, test]), 64)
     rows, how = Rows(), dict[str, Any](measured.how, val_loader=held_out)
+    if given.teacher:
+        how["judge"] = noted = Noting()
+        nt.fit(measured.teacher, nt.CrossEntropy(), epochs=given.epochs, **how)
+        return [{"network": f"{name}, seed {seed}", **expected(noted.epochs[0], noted.epochs)}]
+    measured.teach()
     for side in (3 * given.size // 4, None):
         how["judge"] = on_the_way = Noting()
         sizes = shrink(measured.grown(), measured.teacher, side=side, **how)
@@ -82,9 +89,12 @@ def measure(given: argparse.Namespace, name: str, seed: int) -> Rows:
 def main() -> None:
     """Measure every set and seed, print the table."""
     parser, rows = parser_of(__doc__), Rows()
+    parser.add_argument("--teacher", action="store_true", help="the teacher's own training")
     parser.add_argument("--out", type=Path, default=Path("runs/kept_epoch"))
-    columns = {"last": ("last", 1), "best": ("best", 1), "best, or as passed": ("passed", 1)}
-    for name, here in each_set(parser.parse_args()):
+    columns, given = {"last": ("last", 1), "best": ("best", 1)}, parser.parse_args()
+    if not given.teacher:
+        columns["best, or as passed"] = "passed", 1
+    for name, here in each_set(given):
         rows += sum(of_each_seed(here, name, partial(measure, here, name)), start=Rows())
     print_table([rows], columns)
 

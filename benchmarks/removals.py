@@ -43,6 +43,7 @@ def main() -> None:
 def table(name: str, given: argparse.Namespace, seed: int) -> list[str]:
     """The rows of one set and seed."""
     measured = Measured(given, seed)
+    measured.teach()
     accelerator, rows = accelerator_for("auto", "auto"), []
 
     def accuracy(network: Shrinking) -> float:

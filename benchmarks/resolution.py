@@ -24,6 +24,7 @@ from nettailor.student.costs import shares_of
 def measure(given: argparse.Namespace, seed: int) -> Rows:
     """A row for the teacher, and for each budget and side one of each way."""
     measured = Measured(given, seed)
+    measured.teach()
     teacher = measured.teacher
     for budget in given.budgets:
         for side in sides(teacher, given.size, "flops", ("blocks", "resolution")):

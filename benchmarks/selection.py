@@ -74,9 +74,13 @@ class Measured:
         self.splits = {"val": val, "test": test}
         with seeded(seed, "classifier"):
             self.teacher, _ = load_pretrained("tf_efficientnet_lite0", classes, "auto", given.size)
-        started, pretrained = time.process_time(), deepcopy(self.teacher)
-        nt.fit(self.teacher, nt.CrossEntropy(), epochs=given.epochs, **self.how)
-        self.begins = pretrained if self.shared else self.teacher
+        self.begins = deepcopy(self.teacher) if self.shared else self.teacher
+        self.epochs = given.epochs
+
+    def teach(self) -> None:
+        """Fine-tune the teacher, from which all others come."""
+        started = time.process_time()
+        nt.fit(self.teacher, nt.CrossEntropy(), epochs=self.epochs, **self.how)
         self.how["judge"] = Judge(teacher=self.scores(self.teacher, "val"))
         self.add("teacher", self.teacher, time.process_time() - started)
 
@@ -124,6 +128,7 @@ class Measured:
 def measure(given: argparse.Namespace, seed: int) -> Rows:
     """A row for the teacher, and for each budget one of each way."""
     measured = Measured(given, seed)
+    measured.teach()
     teacher, epochs = measured.teacher, EPOCHS_TO_A_BUDGET
     for budget in given.budgets:
         drawn = () if given.shared else (("by chance", by_chance),)

@@ -3,18 +3,16 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import torch
-from timm.layers import BatchNormAct2d
 from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nettailor.core.backbone import Backbone, meta_copy
+from nettailor.core.backbone import Backbone
 from nettailor.core.branches import fuse_branches
+from nettailor.core.fuse_norms import fuse_norms
 from nettailor.core.layout import Brought, Layout
 from nettailor.prune.plain import Graph, Layer, Merged, Resized, Scaled, Step, Sum, Widened
 from nettailor.student.exit import Head
@@ -40,7 +38,7 @@ def fold(network: Backbone | Student) -> nn.Module:
         device, in eval mode: an `nn.Sequential` where no node is a sum of paths.
     """
     copied = fuse_branches(copy.deepcopy(network).eval())
-    ends = _fuse(copied)
+    ends = fuse_norms(copied, but=(ScaledBatchNorm2d,))
     _pool_by_means(copied)
     steps = _student_steps(copied, ends) if isinstance(copied, Student) else _chain_steps(copied)
     steps = _without_identities(steps)
@@ -191,30 +189,6 @@ def _scale(layer: nn.Conv2d | nn.Linear, alpha: float) -> None:
             layer.bias.mul_(alpha)
 
 
-def _fuse(network: Backbone | Student) -> dict[nn.Module, nn.Conv2d]:
-    """Fold every batch norm that follows a convolution into it, in place; those of proxies stay.
-
-    Returns:
-        For blocks whose output is that of a folded norm: the convolution before it.
-    """
-    seen = _observe(network)
-    fused: dict[str, nn.Conv2d] = {}
-    for norm_name, conv_name in seen.followed.items():
-        norm = cast(_BatchNorm, network.get_submodule(norm_name))
-        conv = fuse_conv_bn_eval(cast(nn.Conv2d, network.get_submodule(conv_name)), norm)
-        # timm's norms hold the activation that follows
-        after = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
-        network.set_submodule(conv_name, conv)
-        network.set_submodule(norm_name, after)
-        fused[norm_name] = conv
-    return {
-        network.get_submodule(block): fused[norm]
-        for block, norm in seen.ending.items()
-        # a weight does not go through an activation
-        if norm in fused and isinstance(network.get_submodule(norm), nn.Identity)
-    }
-
-
 def _pool_by_means(network: nn.Module) -> None:
     """Write global average pooling as the mean that it is, in place.
 
@@ -224,59 +198,3 @@ def _pool_by_means(network: nn.Module) -> None:
     for name, module in list(network.named_modules(remove_duplicate=False)):
         if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
             network.set_submodule(name, FastAdaptiveAvgPool())
-
-
-class _Seen(NamedTuple):
-    """Names of modules: the convolution whose output a norm reads; the norm that ends a block."""
-
-    followed: dict[str, str]
-    ending: dict[str, str]
-
-
-def _observe(network: Backbone | Student) -> _Seen:
-    """What follows what, seen in a pass over a meta copy by the identity of the tensors.
-
-    A sum in place keeps a tensor's identity and raises its version.
-    """
-    observed = meta_copy(network)
-    seen = _Seen({}, {})
-    # the tensors are kept, so that none of their identities is given away again
-    by_convolution: dict[tuple[int, int], tuple[Tensor, str]] = {}
-    by_norm: dict[tuple[int, int], tuple[Tensor, str]] = {}
-    blocks = {id(block) for block in observed.blocks.children()}
-
-    def part_of(name: str) -> list[str]:
-        """The stem, one of the blocks, one of the heads, …"""
-        words = name.split(".")
-        parts = getattr(observed, words[0])
-        return words[:2] if isinstance(parts, nn.ModuleDict | nn.ModuleList) else words[:1]
-
-    def after_convolution(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
-        by_convolution[_identity(output)] = output, name
-
-    def after_norm(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        by_norm[_identity(output)] = output, name
-        before = by_convolution.get(_identity(args[0]))
-        # what leaves a part is a node, which others read as well
-        if before is not None and part_of(before[1]) == part_of(name):
-            seen.followed[name] = before[1]
-
-    def after_block(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
-        if _identity(output) in by_norm:
-            seen.ending[name] = by_norm[_identity(output)][1]
-
-    for name, module in observed.named_modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(partial(after_convolution, name))
-        elif isinstance(module, _BatchNorm) and not isinstance(module, ScaledBatchNorm2d):
-            module.register_forward_hook(partial(after_norm, name))
-        elif id(module) in blocks:
-            module.register_forward_hook(partial(after_block, name))
-    dtype = next(observed.parameters()).dtype
-    with torch.no_grad():
-        observed(torch.empty(1, *network.example, dtype=dtype, device="meta"))
-    return seen
-
-
-def _identity(tensor: Tensor) -> tuple[int, int]:
-    return id(tensor), tensor._version

@@ -31,7 +31,7 @@ class ShrinkLoss:
     ) -> None:
         """
         Args:
-            teacher: fine-tuned; it goes into eval mode when it is asked, and is not trained.
+            teacher: fine-tuned; it stays as it is.
             distill: λ ≥ 0.
             label_smoothing: in [0, 1).
             class_weights: what an image of each class weighs, (classes,); None: all 1.

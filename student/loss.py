@@ -50,7 +50,7 @@ class TailorLoss:
         """Nothing is computed yet.
 
         Args:
-            teacher: fine-tuned; it goes into eval mode when it is asked, and is not trained.
+            teacher: fine-tuned; it stays as it is.
             gamma: γ1 ≥ 0; at 0 the term is left out.
             distill: λ ≥ 0; at 0 the term is left out.
             mimic: γ2 ≥ 0; at 0 the term is left out; None: `DEFAULT_MIMIC` of the form.
