@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from seeds import Rows, of_each_seed, print_table
-from selection import Measured, each_set, parser_of
+from seeds import Rows, each_set, of_each_seed, print_table
+from selection import Measured, parser_of
 from torch.utils.data import ConcatDataset, DataLoader
 
 import nettailor as nt

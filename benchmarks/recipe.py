@@ -1,13 +1,13 @@
 """How the whole network fine-tunes on a set of images, by optimizer and learning rate.
 
-    python benchmarks/recipe.py --images FLOWERS --size 64 --limit 1500 --out runs/recipe
+    python benchmarks/recipe.py --images FLOWERS RUBBISH --size 64 --out runs/recipe
     python benchmarks/recipe.py --rates "adamw 0.002" "fastai 0.002" "timm 0.001"
 
-For each seed the images (scikit-learn's digits where none are given) are split 60 : 20 : 20, and
-tf_efficientnet_lite0 is fine-tuned from its ImageNet weights, an epoch of warm-up included. Rivals,
-for as many epochs: "fastai" (`pip install fastai`) is its `fine_tune`, "timm" its usual settings
-(`recipe_rivals.py`), each with a learning rate. Each row keeps its best epoch on validation; the
-test is read once, at the end. Finished seeds are read from `--out`.
+For each folder (`digits`: scikit-learn's) and seed images are drawn to train, validate and test on,
+and tf_efficientnet_lite0 is fine-tuned from its ImageNet weights, an epoch of warm-up included.
+Rivals, for as many epochs: "fastai" (`pip install fastai`) is its `fine_tune`, "timm" its usual
+settings (`recipe_rivals.py`), each with a learning rate. Each training ends with its last epoch;
+the test is read once, at the end. Finished seeds are read from `--out`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe_rivals import fastai, timm
-from seeds import of_each_seed, print_table
+from seeds import each_set, of_each_seed, print_sets, sets_parser
 from small_images import loaders
 from torch import nn
 from torch.utils.data import DataLoader
@@ -33,7 +33,7 @@ RATES = ("sgd 0.05", "adamw 0.0005", "adamw 0.001", "adamw 0.002", "adamw 0.003"
 def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """A row for each optimizer and learning rate."""
     (train, val, test), classes = loaders(
-        given.images, (0.6, 0.2, 0.2), size=given.size, batch=64, seed=seed, limit=given.limit
+        given.images, given.counts, size=given.size, batch=64, seed=seed
     )
     accelerator = accelerator_for("auto", "auto")
 
@@ -65,19 +65,14 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure every seed, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--limit", type=int, help="so many images, all parts together")
+    parser = sets_parser(__doc__)
     parser.add_argument("--rates", nargs="+", default=list(RATES), help='such as "adamw 0.001"')
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/recipe"))
-    given = parser.parse_args()
-    name = "digits" if given.images is None else given.images.name
-    seeds = of_each_seed(given, name, partial(measure, given))
-    columns = {"val %": ("val", 1), "test %": ("test", 1), "seconds": ("seconds", 0)}
-    print_table(seeds, columns)
+    sets = {
+        name: of_each_seed(here, name, partial(measure, here))
+        for name, here in each_set(parser.parse_args())
+    }
+    print_sets(sets)
 
 
 if __name__ == "__main__":

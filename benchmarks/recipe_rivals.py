@@ -1,8 +1,6 @@
 """How others fine-tune the same network on the same images: fastai, and timm's usual settings."""
 
-import math
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,10 +34,8 @@ class Logits(nn.Module):
 def fastai(chain: nt.Backbone, train: Loader, val: Loader, epochs: int, lr: float) -> None:
     """`Learner.fine_tune`: an epoch of the new head, then all, earlier layers at a hundredth."""
     from fastai.callback.schedule import Learner
-    from fastai.callback.tracker import SaveModelCallback
     from fastai.data.core import DataLoaders
     from fastai.losses import CrossEntropyLossFlat
-    from fastai.metrics import accuracy
 
     def groups(network: Logits) -> list[list[nn.Parameter]]:
         head = list(network.chain.classifier.parameters())
@@ -49,11 +45,10 @@ def fastai(chain: nt.Backbone, train: Loader, val: Loader, epochs: int, lr: floa
     with TemporaryDirectory() as folder:
         learner = Learner(
             DataLoaders(train, val), Logits(chain), loss_func=CrossEntropyLossFlat(),
-            metrics=accuracy, splitter=groups, path=Path(folder),
+            splitter=groups, path=Path(folder),
         )  # fmt: skip
         with learner.no_bar(), learner.no_logging():
-            best = SaveModelCallback(monitor="accuracy")
-            learner.fine_tune(epochs - 1, base_lr=lr, cbs=[best])
+            learner.fine_tune(epochs - 1, base_lr=lr)
 
 
 def timm(chain: nt.Backbone, train: Loader, epochs: int, lr: float, score: Score) -> None:
@@ -74,7 +69,7 @@ def timm(chain: nt.Backbone, train: Loader, epochs: int, lr: float, score: Score
         step_on_epochs=False, updates_per_epoch=len(train),
     )  # fmt: skip
     loss, average = LabelSmoothingCrossEntropy(0.1), ModelEmaV3(chain, decay=0.99, use_warmup=True)
-    best, kept, step = -math.inf, deepcopy(chain.state_dict()), 0
+    step = 0
     for _ in range(epochs):
         chain.train()
         for images, labels in train:
@@ -84,7 +79,5 @@ def timm(chain: nt.Backbone, train: Loader, epochs: int, lr: float, score: Score
             optimizer.step()
             average.update(chain, step=step)
             step += 1
-        for network in (chain, average.module):
-            if (found := score(network)) > best:
-                best, kept = found, deepcopy(network.state_dict())
-    chain.load_state_dict(kept)
+    if score(average.module) > score(chain):
+        chain.load_state_dict(average.module.state_dict())

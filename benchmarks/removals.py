@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from selection import Measured, each_set, parser_of
+from seeds import each_set
+from selection import Measured, parser_of
 from whole_way import stages_of
 
 import nettailor as nt

@@ -11,8 +11,8 @@ import argparse
 import time
 from functools import partial
 
-from seeds import Rows, of_each_seed, print_sets
-from selection import Measured, add_budgets, each_set, parser_of
+from seeds import Rows, each_set, of_each_seed, print_sets
+from selection import Measured, add_budgets, parser_of
 
 from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.remove import remove

@@ -4,7 +4,7 @@ import argparse
 import json
 import subprocess
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,6 +13,27 @@ from typing import Any
 import torch
 
 Rows = list[dict[str, Any]]
+
+
+def sets_parser(text: str) -> argparse.ArgumentParser:
+    """What every measurement on sets of images takes; the first line of a text says what it is."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument(
+        "--counts", type=int, nargs=3, default=[900, 300, 1000],
+        help="images to train on, to validate on, and at most to test on",
+    )  # fmt: skip
+    parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser
+
+
+def each_set(given: argparse.Namespace) -> Iterator[tuple[str, argparse.Namespace]]:
+    """The name of each set, and the arguments with that one alone; None stands for digits."""
+    for images in given.images:
+        one = None if images == Path("digits") else images
+        yield images.name, argparse.Namespace(**{**vars(given), "images": one})
 
 
 def of_each_seed(
@@ -66,7 +87,7 @@ def print_table(seeds: Sequence[Rows], columns: Mapping[str, tuple[str, int]]) -
 
 
 def print_sets(sets: Mapping[str, Sequence[Rows]]) -> None:
-    """A line a network and a column a set of images: test accuracy in %, and FLOPs.
+    """A line a network and a column a set of images: test accuracy in %, and FLOPs where known.
 
     Args:
         sets: by name the rows of each seed, the same networks in the same order.
@@ -74,7 +95,8 @@ def print_sets(sets: Mapping[str, Sequence[Rows]]) -> None:
     print(f"| network | {' | '.join(sets)} |\n|---|{'---|' * len(sets)}")
     for of_sets in zip(*(zip(*seeds, strict=True) for seeds in sets.values()), strict=True):
         cells = [
-            f"{_mean([row['test'] for row in rows], 1)} at {mean(row['flops'] for row in rows):.3f}"
+            _mean([row["test"] for row in rows], 1)
+            + (f" at {mean(row['flops'] for row in rows):.3f}" if "flops" in rows[0] else "")
             for rows in of_sets
         ]
         print(f"| {' | '.join([of_sets[0][0]['network'], *cells])} |")

@@ -14,21 +14,20 @@ trained as `nt.tailor` trains:
 - mixture: the best route of a student whose paths mixed, once for all budgets;
 - front: the dearest size within the budget that a student passed which shrank without one.
 
-The teacher keeps its best epoch on validation, students their last; the test is read once, at the
-end. Finished seeds are read from `--out`. With `--shared` they keep the pretrained blocks, frozen,
-and train what is a task's own: norms, adapters and exits; it measures no draw, mixture or front.
+Each training ends with its last epoch; the test is read once, at the end. Finished seeds are read
+from `--out`. With `--shared` they keep the pretrained blocks, frozen, and train what is a task's
+own: norms, adapters and exits; it measures no draw, mixture or front.
 """
 
 import argparse
 import time
-from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from seeds import Rows, of_each_seed, print_sets, print_table
+from seeds import Rows, each_set, of_each_seed, print_sets, print_table, sets_parser
 from small_images import loaders
 from torch import nn
 
@@ -169,16 +168,8 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
 
 
 def parser_of(text: str) -> argparse.ArgumentParser:
-    """What every measurement on such sets takes; the first line of a text says what it is."""
-    parser = argparse.ArgumentParser(description=text.splitlines()[0])
-    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument(
-        "--counts", type=int, nargs=3, default=[900, 300, 1000],
-        help="images to train on, to validate on, and at most to test on",
-    )  # fmt: skip
-    parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    """As `sets_parser`, and whether blocks are shared."""
+    parser = sets_parser(text)
     parser.add_argument("--shared", action="store_true", help="frozen blocks, as `task` packs have")
     return parser
 
@@ -187,13 +178,6 @@ def add_budgets(parser: argparse.ArgumentParser, out: str) -> None:
     """The budgets of FLOPs, and where rows are kept if nothing else is said."""
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.4, 0.25, 0.15])
     parser.add_argument("--out", type=Path, default=Path(out))
-
-
-def each_set(given: argparse.Namespace) -> Iterator[tuple[str, argparse.Namespace]]:
-    """The name of each set, and the arguments with that one alone; None stands for digits."""
-    for images in given.images:
-        one = None if images == Path("digits") else images
-        yield images.name, argparse.Namespace(**{**vars(given), "images": one})
 
 
 def main() -> None:

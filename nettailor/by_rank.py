@@ -37,7 +37,7 @@ class ByRank(Tailoring):
         self.session.seed_stage("training the student")
         schedule = schedule_of(self.config, "student")
         curves = partial(expected_cost, self.loss, self.config.image_size)
-        fitted = self.fit("student", student, schedule, self.loss, curves, keep="last")
+        fitted = self.fit("student", student, schedule, self.loss, curves)
         self.reestimate(student)
         save_network(self.folder.path / "student", student, self.session.architecture(self.source))
         before = self.validate(student)

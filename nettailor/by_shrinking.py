@@ -172,7 +172,7 @@ class ByShrinking(Tailoring):
             return most is None and hopeless(network, self.judge, last, target, half=half)
 
         fitted = self.fit(
-            at_side("student", side), network, schedule, loss, curves, keep="last",
+            at_side("student", side), network, schedule, loss, curves,
             validate=validate, stop=ends, before_step=descent.before_step,
         )  # fmt: skip
         if self.config.budget.max_latency_ms and not self._keep_the_budget(network, descent):

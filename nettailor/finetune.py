@@ -111,7 +111,7 @@ def train(
     """Train a network, which is on the device, on a session's images as a stage of a run.
 
     after: epochs of the images that came before, whose order and augmentation do not come again.
-    how: as for `train_stage`; the best epoch on validation is kept where nothing else is said.
+    how: as for `train_stage`.
     """
     return train_stage(
         name,
@@ -124,7 +124,6 @@ def train(
         accelerator=session.accelerator,
         **{
             "validate": session.loaders.validate,
-            "keep": "best",
             "pictures": partial(_training_images, session.loaders),
             **how,
         },
@@ -144,7 +143,7 @@ def finetune(
 ) -> dict[str, Any]:
     """Train a chain on cross-entropy, or go on with it; returns its summary.
 
-    Keeps the epoch that does best on validation. The test split is read once, at the end.
+    The test split is read once, at the end.
 
     Args:
         beside: the teacher, whose latency is measured in turn; None for the teacher itself.
@@ -218,12 +217,10 @@ def _train_until_learnt(session: Session, chain: Backbone, run: ChainRun) -> Fit
         )
         stage = f"{run.kind}-{number}"
         session.seed_stage(stage)
-        fitted = train(
-            session, chain, objective, stage, run.folder, schedule, after=len(history), start=before
-        )
+        fitted = train(session, chain, objective, stage, run.folder, schedule, after=len(history))
         gained = fitted.scores.standing - before.standing > (before.accuracy_error or 0.0)
         history += fitted.history
-    return Fitted(history, fitted.best)
+    return Fitted(history, fitted.last)
 
 
 def _warn_of_few_steps(session: Session, evidence: Evidence, epochs: int) -> None:

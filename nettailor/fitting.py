@@ -82,7 +82,6 @@ def fit(
     weight_decay: float = 5e-4,
     schedule: str = "cosine",
     warmup_epochs: int | None = None,
-    keep: Literal["best", "last"] | None = None,
     judge: Judge | None = None,
     stop: Stop | None = None,
     device: Device = "auto",
@@ -109,10 +108,8 @@ def fit(
         schedule: shape of the learning rate over the steps: cosine, constant, or such as step-20
             for a tenth of it after each 20 epochs.
         warmup_epochs: of linear warm-up; None: one, but none for a `Student` or a single epoch.
-        keep: the weights of the best epoch on validation, or of the last; None: the last for a
-            student, else the best.
-        judge: what "best" goes by; None: accuracy.
-        stop: asked after each epoch with (epoch, scores of what is kept); True ends this call.
+        judge: says what each epoch's scores are worth; None: their accuracy.
+        stop: asked after each epoch with (epoch, its scores); True ends this call.
         device: "auto" takes a GPU where there is one.
         precision: of the steps; "auto": bf16 on GPUs that are made for it, else float32.
         seed: of everything random here; torch's generators are left as they were found.
@@ -121,7 +118,7 @@ def fit(
         verbose: print a line an epoch.
 
     Returns:
-        A row of metrics an epoch, and the validation scores of the weights that were kept.
+        A row of metrics an epoch, and the validation scores after the last one.
 
     Raises:
         UserError: the loaders give something else, no GPU is there that was asked for, or a state
@@ -164,7 +161,6 @@ def fit(
             plan,
             accelerator=accelerator,
             validate=validate,
-            keep=keep or ("last" if isinstance(network, Student) else "best"),
             folder=None if run is None else run.folder,
             screen=screen,
             path_lr=path_lr,

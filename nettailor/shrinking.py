@@ -195,7 +195,7 @@ def shrink(
         fitted = train_stage(
             name, shrinking, loss, batches, schedule, screen=screen,
             folder=None if run is None else run.folder, accelerator=accelerator,
-            validate=validate, keep="last", stop=ends, before_step=descent.before_step,
+            validate=validate, stop=ends, before_step=descent.before_step,
         )  # fmt: skip
     epochs_done = range(1, len(fitted.history) + 1)
     return [snapshots.get(one) or _read(run, name, one, student) for one in epochs_done]

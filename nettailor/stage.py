@@ -39,7 +39,7 @@ def train_stage(
         folder: of the run, opened; None: nothing is kept, and a line an epoch is said.
         path_lr: of a student's path weights; None: they train as all the rest.
         pictures: further curves and pictures of an epoch.
-        how: accelerator, validate, keep, start, stop and before_step, as for
+        how: accelerator, validate, stop and before_step, as for
             `nettailor.core.trainer.fit`.
     """
     if isinstance(network, Shrinking):

@@ -40,7 +40,7 @@ IGNORED = ("search.trials", *TEACHER_KEYS)
 class Reached(NamedTuple):
     """Where a network stands after so many epochs.
 
-    macro_f1: of its best epoch on validation so far, in %; 0 where its training broke down.
+    macro_f1: on validation, in %; 0 where its training broke down.
     seconds: it has trained for.
     """
 

@@ -167,7 +167,7 @@ class Tailoring:
         loss = self.loss.after_cut(mimicry=settings.by == "rank")
         schedule = schedule_of(self.config, "prune")
         curves = partial(expected_cost, loss, self.config.image_size)
-        fitted = self.fit(plan.name, network, schedule, loss, curves, keep="last", stop=stop)
+        fitted = self.fit(plan.name, network, schedule, loss, curves, stop=stop)
         lost = tuple(self.session.task.classes[one] for one in self.judge.lost(fitted.scores))
         return Candidate(plan, network, before, fitted, self.epochs, lost)
 

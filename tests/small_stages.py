@@ -130,8 +130,6 @@ def fit_tiny(
     objective: Objective | None = None,
     loader: TrainLoader | None = None,
     stop: Callable[[int, Scores], bool] | None = None,
-    start: Scores | None = None,
-    keep: str = "best",
 ) -> tuple[Tiny, Fitted]:
     torch.manual_seed(3)
     network = Tiny()
@@ -144,10 +142,8 @@ def fit_tiny(
         schedule=schedule,
         accelerator=accelerator,
         validate=lambda _: next(script),
-        keep="best" if keep == "best" else "last",
         state_path=path,
         watcher=watcher or Log(),
         stop=stop,
-        start=start,
     )
     return network, fitted

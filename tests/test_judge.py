@@ -74,15 +74,15 @@ def test_more_accurate_networks_stand_no_higher_for_what_they_lose():
     better, leaner = scores((890, 900), (70, 100)), scores((800, 900), (88, 100))
     judge = Judge("accuracy", teacher)
     assert better.accuracy > leaner.accuracy
-    assert judge.of(leaner).better_than(judge.of(better))
+    assert judge.of(leaner).standing > judge.of(better).standing
     assert judge.of(scores((880, 900), (90, 100))).standing == 97.0  # of a leader nothing is taken
 
 
 def test_a_state_holds_scores_as_plain_values(tmp_path):
     path = tmp_path / "state.pt"
     judged = Judge("macro-f1").of(scores((1, 2), (3, 3)))
-    write_state(path, {"best": judged.plain()})
-    assert as_scores(read_state(path)["best"]) == judged
+    write_state(path, {"scores": judged.plain()})
+    assert as_scores(read_state(path)["scores"]) == judged
 
 
 def test_the_error_of_an_accuracy_by_hand():

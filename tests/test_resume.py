@@ -47,7 +47,6 @@ def fit_student(
     accelerator: Accelerator,
     *,
     schedule: Schedule,
-    keep: str = "last",
     watcher: Log | None = None,
 ) -> tuple[Student, Fitted]:
     student, objective = student_and_objective(1)
@@ -63,7 +62,6 @@ def fit_student(
         schedule=schedule,
         accelerator=accelerator,
         validate=lambda network: classify(network, evaluation, accelerator).scores(),
-        keep="best" if keep == "best" else "last",
         state_path=path,
         watcher=watcher or Log(),
     )
@@ -101,25 +99,22 @@ def cut_short(path: Path, accelerator: Accelerator, schedule: Schedule, *, sessi
 
 
 @pytest.mark.parametrize(
-    ("schedule", "keep"),
+    "schedule",
     [
-        (replace(COSINE, epochs=2), "last"),
-        (replace(COSINE, epochs=2, optimizer="adamw", lr=0.003), "best"),
-        (replace(COSINE, epochs=2, shape="step-1", warmup_epochs=0), "best"),
+        replace(COSINE, epochs=2),
+        replace(COSINE, epochs=2, optimizer="adamw", lr=0.003),
+        replace(COSINE, epochs=2, shape="step-1", warmup_epochs=0),
     ],
-    ids=["momentum", "adamw", "momentum, best epoch"],
+    ids=["momentum", "adamw", "steps"],
 )
 def test_cut_at_every_step_is_as_never_cut(
     tmp_path: Path,
     accelerator: Accelerator,
     monkeypatch: pytest.MonkeyPatch,
     schedule: Schedule,
-    keep: str,
 ) -> None:
     """Bit for bit, though every session begins with other generators and other weights."""
-    straight, course = fit_student(
-        tmp_path / "straight.pt", accelerator, schedule=schedule, keep=keep
-    )
+    straight, course = fit_student(tmp_path / "straight.pt", accelerator, schedule=schedule)
     save_at_every_step(monkeypatch)
     path = tmp_path / "cut.pt"
     began, places = [], []
@@ -129,7 +124,7 @@ def test_cut_at_every_step_is_as_never_cut(
         np.random.seed(seed)
         log = CutAtTheSecondStep()
         try:
-            cut, rest = fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=log)
+            cut, rest = fit_student(path, accelerator, schedule=schedule, watcher=log)
             break
         except KeyboardInterrupt:
             began.append(log.steps[0])
@@ -143,14 +138,14 @@ def test_cut_at_every_step_is_as_never_cut(
     assert [place for place in places if place[1]] == [place for place in every if place[1]]
     assert same(cut, straight)
     assert timeless(rest.history) == timeless(course.history)
-    assert rest.best == course.best
+    assert rest.scores == course.scores
     assert [row["epoch"] for row in rest.history] == list(range(1, schedule.epochs + 1))
     mine, theirs = read_state(path), read_state(tmp_path / "straight.pt")
     assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
 
     # another call finds nothing to do
     log = Log()
-    again, rest = fit_student(path, accelerator, schedule=schedule, keep=keep, watcher=log)
+    again, rest = fit_student(path, accelerator, schedule=schedule, watcher=log)
     assert log.rows == []
     assert same(again, straight)
     assert timeless(rest.history) == timeless(course.history)
@@ -213,21 +208,21 @@ def test_a_damaged_state_goes_on_from_the_one_before(
 def test_stopped_and_gone_on_is_as_never_stopped(tmp_path: Path, accelerator: Accelerator) -> None:
     path, asked = tmp_path / "state.pt", []
 
-    def stop(epoch: int, best: Scores) -> bool:
-        asked.append((epoch, best.accuracy))
+    def stop(epoch: int, last: Scores) -> bool:
+        asked.append((epoch, last.accuracy))
         return epoch == 2
 
     scores = [Scores(40, 0, 1), Scores(30, 0, 1), Scores(99, 0, 1), Scores(98, 0, 1)]
     network, fitted = fit_tiny(path, accelerator, scores=scores, stop=stop)
     assert len(fitted.history) == 2
-    assert asked == [(1, 40), (2, 40)]  # judged by the best so far
+    assert asked == [(1, 40), (2, 30)]
     log = Log()
     again, resumed = fit_tiny(path, accelerator, stop=stop, watcher=log)
     assert log.rows == []
-    assert resumed.best == fitted.best
+    assert resumed.scores == fitted.scores
     assert same(again, network)
     ended, whole = fit_tiny(path, accelerator, scores=scores[2:])
-    assert whole.best == Scores(99, 0, 1)
+    assert whole.scores == Scores(98, 0, 1)
     straight, _ = fit_tiny(tmp_path / "other.pt", accelerator, scores=scores)
     assert same(ended, straight)
 

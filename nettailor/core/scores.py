@@ -78,10 +78,6 @@ class Scores(NamedTuple):
         """As a state holds them, see `as_scores`; which images are right is not kept."""
         return (*self[:3], tuple(map(tuple, self.recalls)), self.judged, self.error)
 
-    def better_than(self, other: "Scores | None") -> bool:
-        """Of higher standing, or the same at a lower loss."""
-        return other is None or (self.standing, -self.loss) > (other.standing, -other.loss)
-
 
 def as_scores(values: Sequence[Any]) -> Scores:
     """The scores that a state holds as plain tuples."""

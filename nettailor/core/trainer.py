@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +20,7 @@ from nettailor.core.scores import Scores
 from nettailor.core.training_state import Fitted, TrainingState
 from nettailor.core.watch import Watcher
 
-# Asked after each epoch with its number and the scores of what is kept; True ends the training.
+# Asked after each epoch with its number and its scores; True ends the training.
 Stop = Callable[[int, Scores], bool]
 
 # Called with the number of steps so far; says whether it changed what the network computes.
@@ -38,10 +38,8 @@ def fit(
     schedule: Schedule,
     accelerator: Accelerator,
     validate: Callable[[nn.Module], Scores],
-    keep: Literal["best", "last"],
     state_path: Path | None,
     watcher: Watcher,
-    start: Scores | None = None,
     stop: Stop | None = None,
     before_step: BeforeStep | None = None,
 ) -> Fitted:
@@ -58,13 +56,10 @@ def fit(
         schedule: epochs, optimizer and learning rate.
         accelerator: device and mixed precision.
         validate: scores on the validation split.
-        keep: the network ends with the weights of its best epoch on validation, or of its last.
         state_path: where the stage's state is kept; the one before it beside it. None: nowhere.
         watcher: told of every look at the loss and every epoch.
-        start: scores on validation of the network as it is, where its weights may be kept as an
-            epoch's may.
-        stop: asked after each epoch with (epoch, scores of what is kept); True ends this call.
-            Another one goes on from there.
+        stop: asked after each epoch with (epoch, its scores); True ends this call. Another one goes
+            on from there.
         before_step: called with the number of steps that were taken, in all epochs; True: another
             network computes from here on.
 
@@ -78,8 +73,6 @@ def fit(
     state = TrainingState(network, objective, loader, groups, schedule, accelerator, state_path)
     state.restore(watcher.warn)
     ranks.share_state(network)
-    if start is not None and keep == "best" and state.fitted.best is None:
-        state.keep(start)
     fitted = state.fitted
     watcher.begin(fitted.history, network, within=bool(state.course))
     for epoch in range(len(fitted.history) + 1, schedule.epochs + 1):
@@ -102,7 +95,7 @@ def fit(
                 "val_seconds": val_seconds,
             }
             with deferred():
-                state.end_epoch(row, scores, keep)
+                state.end_epoch(row, scores)
                 watcher.epoch(row, network)
         except Interrupted:
             state.save()
@@ -110,8 +103,6 @@ def fit(
     if state.unsaved:
         with deferred():
             state.save()
-    if state.kept is not None:
-        network.load_state_dict(state.kept)
     return fitted
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,8 +21,7 @@ from nettailor.core.scores import Scores, as_scores
 from nettailor.core.state import latest_state, write_state
 
 _KEYS = (
-    "network", "optimizer", "scaler", "random", "history", "best", "kept", "course",
-    "terms", "seconds",
+    "network", "optimizer", "scaler", "random", "history", "scores", "course", "terms", "seconds",
 )  # fmt: skip
 # A state is saved when at least so many seconds have passed, and fifty times what the last one
 # took, so that saving costs at most 2 % of the time; and once more at the end.
@@ -34,18 +33,17 @@ _LEAST_RATIO = 50.0
 class Fitted:
     """The course of a stage.
 
-    history: a row of metrics an epoch. best: validation scores of the epoch whose weights are
-    kept.
+    history: a row of metrics an epoch. last: validation scores after the last one.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
-    best: Scores | None = None
+    last: Scores | None = None
 
     @property
     def scores(self) -> Scores:
         """Validation scores of the weights that the stage ended with."""
-        assert self.best is not None, "the stage has finished an epoch"
-        return self.best
+        assert self.last is not None, "the stage has finished an epoch"
+        return self.last
 
     @property
     def seconds(self) -> float:
@@ -61,9 +59,8 @@ class Fitted:
 class TrainingState:
     """A stage where it stands.
 
-    kept: the weights of the best epoch on validation; None where the last is kept. course: the loss
-    terms, (terms,), of each of the epoch's steps so far. seconds: spent on them, over all
-    sessions. unsaved: whether a step was taken since it was saved.
+    course: the loss terms, (terms,), of each of the epoch's steps so far. seconds: spent on them,
+    over all sessions. unsaved: whether a step was taken since it was saved.
     """
 
     def __init__(
@@ -85,7 +82,6 @@ class TrainingState:
             self.scaler.load_state_dict(torch.amp.GradScaler().state_dict())
         self.scheduler = make_scheduler(self.optimizer, schedule, loader.steps_per_epoch)
         self.fitted = Fitted()
-        self.kept: dict[str, Tensor] | None = None
         self.course: list[Tensor] = []
         self.seconds = 0.0
         self.unsaved = False
@@ -107,25 +103,14 @@ class TrainingState:
         require_finite(new, self.gradients.names, epoch, self._looked_at)
         self._looked_at = len(self.course)
 
-    def end_epoch(
-        self, row: dict[str, float], scores: Scores, keep: Literal["best", "last"]
-    ) -> None:
-        """Take an epoch's metrics, keep its weights if they are the best, save if it is time."""
+    def end_epoch(self, row: dict[str, float], scores: Scores) -> None:
+        """Take an epoch's metrics, save if it is time."""
         self.fitted.history.append(row)
-        if keep == "last":
-            self.fitted.best = scores
-        elif scores.better_than(self.fitted.best):
-            self.keep(scores)
+        self.fitted.last = scores
         self.course, self._looked_at, self.seconds = [], 0, 0.0
         (due,) = ranks.highest([int(self.due)])
         if due:
             self.save()
-
-    def keep(self, scores: Scores) -> None:
-        """Take the weights as they are for the best so far."""
-        self.fitted.best = scores
-        state = self.network.state_dict()
-        self.kept = {name: value.detach().clone() for name, value in state.items()}
 
     def restore(self, warn: Callable[[str], None]) -> None:
         """Go back to where `save` was called last, if it was.
@@ -145,8 +130,7 @@ class TrainingState:
             if self.scaler is not None and state["scaler"] is not None:
                 self.scaler.load_state_dict(state["scaler"])
             self.fitted.history = state["history"]
-            self.fitted.best = None if state["best"] is None else as_scores(state["best"])
-            self.kept = state["kept"]
+            self.fitted.last = None if state["scores"] is None else as_scores(state["scores"])
             self.course = list(state["course"].to(self.accelerator.device))
             self.gradients.names = tuple(state["terms"])
             self.seconds = state["seconds"]
@@ -163,15 +147,14 @@ class TrainingState:
         self.look()
         if self._path is None:
             return
-        path, best = self._path, self.fitted.best
+        path, last = self._path, self.fitted.last
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "random": random_state(),
             "history": self.fitted.history,
-            "best": None if best is None else best.plain(),
-            "kept": self.kept,
+            "scores": None if last is None else last.plain(),
             "course": torch.stack(self.course) if self.course else torch.empty(0),
             "terms": list(self.gradients.names),
             "seconds": self.seconds,
