@@ -209,7 +209,7 @@ def trained(
     fit(
         network, ShrinkLoss(teacher), loader,
         groups=parameter_groups(network.named_parameters(), schedule), schedule=schedule,
-        accelerator=accelerator, validate=lambda _: GOOD, keep="last", state_path=path,
+        accelerator=accelerator, validate=lambda _: GOOD, state_path=path,
         watcher=watcher, before_step=before_step,
     )  # fmt: skip
     return network, went
