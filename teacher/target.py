@@ -1,6 +1,6 @@
 """The teacher as the student sees it: a function, nobody's child module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -24,18 +24,19 @@ def as_target(teacher: nn.Module) -> Callable[[Tensor], NetOutput]:
     Returns:
         images (B, C, S, S) -> logits (B, classes) and nodes x_0 … x_L.
     """
-    seen: object = None
     answering = teacher
+    tensors: list[Tensor] = []
+    seen: list[tuple[torch.device, int]] | None = None
 
     def target(images: Tensor) -> NetOutput:
-        nonlocal seen, answering
-        now = _state(teacher)
-        if now != seen:
-            answering = deepcopy(teacher).eval()
+        nonlocal answering, tensors, seen
+        if _writes(tensors) != seen:
+            # listed once: to walk through the modules takes longer than to look at the tensors
+            tensors = [*teacher.parameters(), *teacher.buffers()]
+            seen, answering = _writes(tensors), deepcopy(teacher).eval()
             if isinstance(teacher, Backbone):
                 answering = fuse_branches(answering)
                 fuse_norms(answering)
-            seen = now
         with torch.no_grad():
             output = answering(images)
         return NetOutput(output.logits, output.nodes)
@@ -43,7 +44,6 @@ def as_target(teacher: nn.Module) -> Callable[[Tensor], NetOutput]:
     return target
 
 
-def _state(network: nn.Module) -> list[tuple[torch.device, int]]:
-    """Another one whenever weights or buffers were written or moved."""
-    tensors = [*network.parameters(), *network.buffers()]
+def _writes(tensors: Sequence[Tensor]) -> list[tuple[torch.device, int]]:
+    """Others whenever a tensor was written or moved."""
     return [(one.device, 0 if one.is_inference() else one._version) for one in tensors]
