@@ -89,6 +89,7 @@ def architecture(
     title: str = "",
     ghosts: bool = False,
     replacement: bool = False,
+    image_size: int | None = None,
 ) -> Figure:
     """The network from left to right, opacity = α.
 
@@ -103,6 +104,7 @@ def architecture(
         ghosts: outline the blocks that the wiring lacks; those of a top that is cut off stand
             behind the head.
         replacement: a fresh convolution stands between the last node and the head.
+        image_size: side of its images in pixels, said beside the stem.
     """
     last = wiring.depth - 1
     x = _places(last, stages, aside=1.4 + replacement)
@@ -144,7 +146,8 @@ def architecture(
             axes, x[last] + 0.65, "conv", ink=_PROXY,
             facecolor="white", edgecolor=_PROXY, linewidth=1.4,
         )  # fmt: skip
-    axes.text(-0.25, 0, "stem", ha="right", va="center", size=8)
+    begins = "stem" if image_size is None else f"{image_size} px\nstem"
+    axes.text(-0.25, 0, begins, ha="right", va="center", size=8)
     if named:
         for colour, width, words in (_LEGEND[kind] for kind in kinds):
             axes.plot([], [], color=colour, linewidth=width, label=words)

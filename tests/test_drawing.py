@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def uniform(wiring: Wiring) -> list[float]:
     return [1 / len(wiring.incoming[path.target]) for path in wiring.paths]
 
 
-def drawn(wiring: Wiring, alpha: Sequence[float] | None = None, **options: bool) -> Figure:
+def drawn(wiring: Wiring, alpha: Sequence[float] | None = None, **options: Any) -> Figure:
     stages = STAGES[: wiring.depth - 1] if wiring.depth < 6 else STAGES
     weights = uniform(wiring) if alpha is None else alpha
     return architecture(wiring, weights, stages=stages, title="epoch 3", **options)
@@ -69,10 +70,11 @@ def ghosts(figure: Figure) -> set[str]:
     }
 
 
+@pytest.mark.parametrize("image_size", [None, 1024], ids=["", "px"])
 @pytest.mark.parametrize("replacement", [False, True], ids=["", "conv"])
 @pytest.mark.parametrize("name", WIRINGS)
-def test_labels_overlap_nothing_and_lie_in_the_picture(name, replacement):
-    figure = drawn(WIRINGS[name], ghosts=True, replacement=replacement)
+def test_labels_overlap_nothing_and_lie_in_the_picture(name, replacement, image_size):
+    figure = drawn(WIRINGS[name], ghosts=True, replacement=replacement, image_size=image_size)
     figure.draw_without_rendering()  # the legend finds its place
     axes = figure.axes[0]
     legend = axes.get_legend()

@@ -133,25 +133,27 @@ RANK_PATHS = [
     [3, 4, "block", 1.0], [4, 5, "head", 1.0],
 ]  # fmt: skip
 OF = {"kind": "tailored", "name": "all-gamma0.3", "train_seconds": 9.0}
-ROUTE = (3, 2, ["stem", "G1", "G2", "exit\nx3", "G3", "G4"])
+STEM = "32 px\nstem"
+ROUTE = (3, 2, [STEM, "G1", "G2", "exit\nx3", "G3", "G4"])
 
 
 @pytest.mark.parametrize(
     ("kind", "detail", "parts"),
     [
-        ("scratch", None, (5, 0, ["stem", "G1", "G2", "G3", "G4", "head"])),
-        ("eliminated", cut(1), (4, 1, ["stem", "G1", "G2", "G3", "head", "G4"])),
+        ("scratch", None, (5, 0, [STEM, "G1", "G2", "G3", "G4", "head"])),
+        ("eliminated", cut(1), (4, 1, [STEM, "G1", "G2", "G3", "head", "G4"])),
         (
             "eliminated",
             cut(2, replacement=True),
-            (4, 2, ["stem", "G1", "G2", "conv", "head", "G3", "G4"]),
+            (4, 2, [STEM, "G1", "G2", "conv", "head", "G3", "G4"]),
         ),
         ("tailored", tailored(), ROUTE),
+        ("tailored", tailored(image_size=16), (3, 2, ["16 px\nstem", *ROUTE[2][1:]])),
         ("knapsack", knapsack(of=OF, paths=PATHS), ROUTE),
         (
             "tailored",
             tailored(cut="rank", depth="remove-01", paths=RANK_PATHS),
-            (4, 1, ["stem", "G1", "G2", "G3", "G4", "head"]),
+            (4, 1, [STEM, "G1", "G2", "G3", "G4", "head"]),
         ),
     ],
 )

@@ -197,7 +197,10 @@ def drawing(run: Run) -> Figure:
         alpha = [weights[path] for path in wiring.paths]
     fresh = cut is not None and cut.replacement
     with matplotlib.rc_context({"axes.grid": False, "figure.constrained_layout.use": False}):
-        return architecture(wiring, alpha, stages=stages, ghosts=True, replacement=fresh)
+        return architecture(
+            wiring, alpha, stages=stages, ghosts=True, replacement=fresh,
+            image_size=summary.input_size,
+        )  # fmt: skip
 
 
 def confusion_picture(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
