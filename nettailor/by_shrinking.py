@@ -30,6 +30,7 @@ from nettailor.network import load_network, save_network
 from nettailor.path_shares import PathCosts
 from nettailor.prune.depths import half_of
 from nettailor.prune.descent import TRIED_ON, Descent
+from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
@@ -209,7 +210,7 @@ class ByShrinking(Tailoring):
         keep = self.costs.kept_times()
         with self.session.screen.counting("timing what is left") as tell:
             return share_of_time(
-                network.cut("timed"), self.teacher, size, self.device,
+                fold(network.cut("timed")), fold(self.teacher), size, self.device,
                 side=network.student.side, batch=batch, keep=keep, tell=tell,
             )  # fmt: skip
 

@@ -33,6 +33,7 @@ from nettailor.evidence import Evidence, gather
 from nettailor.figures import summary
 from nettailor.loaders import Loaders
 from nettailor.network import save_network
+from nettailor.prune.fold import fold
 from nettailor.session import Session
 from nettailor.stage import train_stage
 from nettailor.teacher.objective import CrossEntropy
@@ -165,10 +166,10 @@ def finetune(
     started = time.perf_counter()
     weights = save_network(folder.path, chain, run.architecture(session, source))
     device = session.accelerator.device
-    in_turn: dict[str, nn.Module] = {kind: chain}
+    in_turn: dict[str, nn.Module] = {kind: fold(chain)}
     sides: dict[str, int] = {kind: session.preprocessing.image_size}
     if beside is not None:
-        in_turn["teacher"] = place(beside.network, device)
+        in_turn["teacher"] = place(fold(beside.network), device)
         sides["teacher"] = beside.architecture.preprocessing.image_size
     with session.screen.counting("timing") as tell:
         latency = measure_latency(in_turn, sides, device, tell=tell)

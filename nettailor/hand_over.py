@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
-from torch import nn
-
 from nettailor.candidate import Candidate
 from nettailor.core.files import write_json
 from nettailor.core.latency import measure_latency
@@ -17,6 +15,7 @@ from nettailor.figures import budget_row, summary
 from nettailor.finetune import Teacher
 from nettailor.front import Seconds
 from nettailor.network import save_network
+from nettailor.prune.fold import fold
 from nettailor.student.network import Student
 from nettailor.tailoring import Tailoring
 
@@ -42,8 +41,8 @@ def hand_over(
         aim: what a cut has to reach on validation, in %; None where it is the best of some.
     """
     started, own = time.perf_counter(), work.config.image_size
-    networks: dict[str, nn.Module] = {"teacher": work.teacher}
-    networks |= {candidate.name: candidate.network for candidate in candidates}
+    networks = {"teacher": fold(work.teacher)}
+    networks |= {one.name: fold(one.network) for one in candidates}
     sides = {"teacher": own} | {one.name: one.plan.side or own for one in candidates}
     with work.session.screen.counting("timing") as tell:
         latency = measure_latency(networks, sides, work.device, tell=tell)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from nettailor.core.architecture import Closed, read_checked
+from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
@@ -18,6 +18,7 @@ from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
 from nettailor.latency_budget import keep_by_the_clock
 from nettailor.prune.channels import trace_channels
+from nettailor.prune.fold import fold
 from nettailor.prune.items import ATTENTION, FIXED, Channels
 from nettailor.prune.layer_times import measure_times
 from nettailor.prune.narrow import narrow, positions
@@ -32,6 +33,7 @@ from nettailor.prune.widths import (
     count_parameters,
 )
 from nettailor.session import Session
+from nettailor.student.network import Student
 
 CHOICE_FILE = "channels.json"
 _VALUE_BATCHES = 20
@@ -67,7 +69,7 @@ class Budget(NamedTuple):
     times: KeptRounds
 
 
-def ready_budget(session: Session, network: nn.Module, *, fresh: bool = False) -> Budget:
+def ready_budget(session: Session, network: Backbone | Student, *, fresh: bool = False) -> Budget:
     """Find the channels of a network, and what they cost.
 
     Args:
@@ -126,7 +128,7 @@ def _staying(channels: Channels) -> str:
     )
 
 
-def choose(session: Session, network: nn.Module, budget: Budget, digest: str) -> Choice:
+def choose(session: Session, network: Backbone | Student, budget: Budget, digest: str) -> Choice:
     """Weigh the channels of a trained network, and keep the best set within the budget.
 
     Args:
@@ -182,18 +184,18 @@ def choose(session: Session, network: nn.Module, budget: Budget, digest: str) ->
 
 
 def _by_the_clock(
-    session: Session, network: nn.Module, budget: Budget, within: Callable[[float], Kept]
+    session: Session, network: Backbone | Student, budget: Budget, within: Callable[[float], Kept]
 ) -> tuple[Kept, float]:
     """The choice that keeps a latency budget when the narrow network itself is timed."""
     size, device = session.preprocessing.image_size, session.accelerator.device
     batch = session.config.budget.batch
-    least = float(budget.costs.of(budget.ranges.least[None])[0])
+    least, whole = float(budget.costs.of(budget.ranges.least[None])[0]), fold(network)
 
     def share(kept: Kept) -> float:
         narrowed = place(narrow(network, budget.channels, kept), device)
         with session.screen.counting("timing a choice") as tell:
             found = share_of_time(
-                narrowed, network, size, device, batch=batch, keep=budget.times, tell=tell
+                fold(narrowed), whole, size, device, batch=batch, keep=budget.times, tell=tell
             )
         took = found / budget.most * (session.config.budget.max_latency_ms or 0)
         session.screen.say(f"{int(kept.sum())} groups of channels take {took:.4g} ms by the clock")

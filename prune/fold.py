@@ -1,6 +1,5 @@
 """The plain network inside a trained one: branches, norms and path weights in its convolutions."""
 
-import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import cast
@@ -11,24 +10,22 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nettailor.core.backbone import Backbone
-from nettailor.core.branches import fuse_branches
-from nettailor.core.fuse_norms import fuse_norms
+from nettailor.core.deployed import as_deployed
 from nettailor.core.layout import Brought, Layout
 from nettailor.prune.plain import Graph, Layer, Merged, Resized, Scaled, Step, Sum, Widened
 from nettailor.student.exit import Head
 from nettailor.student.network import Student
-from nettailor.student.proxy import Proxy, ScaledBatchNorm2d
+from nettailor.student.proxy import Proxy
 from nettailor.student.wiring import Path
 
 
 def fold(network: Backbone | Student) -> nn.Module:
     """The plain network that computes what a trained one does in eval mode: images to logits.
 
-    Branches that answer as one layer become it, see `fuse_branches`. A batch norm that follows a
-    convolution is folded into it. So is the path weight α: of a block
-    into its last convolution where that ends it, of a proxy, an adapter or a head likewise; a block
-    that ends in a sum of its own is scaled instead. Proxies of one convolution that lead into the
-    same node become one. There is nothing in it to train.
+    Branches are one layer and batch norms are in their convolutions, see `as_deployed`. So is the
+    path weight α: of a block in its last convolution where that ends it, of a proxy, an adapter or
+    a head likewise; a block that ends in a sum of its own is scaled instead. Proxies of one
+    convolution that lead into the same node become one. There is nothing in it to train.
 
     Args:
         network: of any kind that the project trains; it stays as it was.
@@ -37,8 +34,7 @@ def fold(network: Backbone | Student) -> nn.Module:
         A module from normalised images (B, 3, S, S) to logits (B, classes), on the network's
         device, in eval mode: an `nn.Sequential` where no node is a sum of paths.
     """
-    copied = fuse_branches(copy.deepcopy(network).eval())
-    ends = fuse_norms(copied, but=(ScaledBatchNorm2d,))
+    copied, ends = as_deployed(network)
     _pool_by_means(copied)
     steps = _student_steps(copied, ends) if isinstance(copied, Student) else _chain_steps(copied)
     steps = _without_identities(steps)

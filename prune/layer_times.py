@@ -11,20 +11,23 @@ import torch.nn.functional as F
 from scipy.interpolate import RegularGridInterpolator
 from torch import nn
 
+from nettailor.core.backbone import Backbone
 from nettailor.core.console import Tell, untold
 from nettailor.core.device import place
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
 from nettailor.prune.attention import heads_of
+from nettailor.prune.fold import fold
 from nettailor.prune.items import FIXED, Channels, Ints, Layer
 from nettailor.prune.narrow import take
 from nettailor.prune.widths import Costs, Floats
+from nettailor.student.network import Student
 
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of a layer's channels, on each side, beside a single one
 
 
 def measure_times(
-    network: nn.Module,
+    network: Backbone | Student,
     channels: Channels,
     image_size: int,
     device: torch.device,
@@ -37,9 +40,9 @@ def measure_times(
     """The time of a network by its widths, as a share of what it takes whole.
 
     Every convolution is timed with one, a quarter, half, three quarters and all of its channels on
-    each side, with the batch norm and activation that follow in these networks; linear layers and
-    the products of attention likewise, alone. What is between is interpolated. All of them take
-    turns with the network itself, and are scaled so that its layers add up to 1.
+    each side, with the activation that follows in these networks; linear layers and the products of
+    attention likewise, alone. What is between is interpolated. All of them take turns with the
+    network itself, as it is handed over, and are scaled so that its layers add up to 1.
 
     Args:
         network: on the device.
@@ -52,7 +55,7 @@ def measure_times(
     Returns:
         The costs, and the milliseconds of the whole network.
     """
-    modules: dict[str, nn.Module] = {"whole": network}
+    modules: dict[str, nn.Module] = {"whole": fold(network)}
     inputs = {"whole": sample(batch, 3, image_size, device)}
     shared = cache(partial(_activations, device=device))
     grids: list[tuple[list[int], list[int]]] = []
@@ -112,7 +115,7 @@ def _part(module: nn.Module, out: int, read: int | None) -> nn.Module:
     take(part, torch.arange(out), None if read is None else torch.arange(read))
     if isinstance(part, nn.Linear):
         return part
-    return nn.Sequential(part, nn.BatchNorm2d(out), nn.ReLU6())
+    return nn.Sequential(part, nn.ReLU6())
 
 
 class _Products(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from nettailor.core.backbone import Backbone
 from nettailor.core.console import Tell, untold
 from nettailor.core.cost import chain_costs
+from nettailor.core.deployed import as_deployed
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
 from nettailor.core.layout import Brought
@@ -52,8 +53,9 @@ def measure_paths(
 ) -> LatencyTable:
     """The time of each path, scaled so that the backbone's paths add up to the whole backbone.
 
-    Parts and whole take turns. Alone, a part pays for its own start and finds its input in the
-    cache or not: the sum is off by some per cent, which the scale takes out on average.
+    Parts and whole take turns, as they are deployed. Alone, a part pays for its own start and finds
+    its input in the cache or not: the sum is off by some per cent, which the scale takes out on
+    average.
 
     Args:
         student: on the device.
@@ -78,6 +80,8 @@ def measure_paths(
         if path.key in student.adapters:  # which the whole backbone lacks
             parts[_bare(path.key)] = student.blocks[path.key]
             inputs[_bare(path.key)] = inputs[path.key]
+    told = {name: None if name == "whole" else tuple(x.shape) for name, x in inputs.items()}
+    parts = {name: as_deployed(part, told[name])[0] for name, part in parts.items()}
     times = {
         name: median(measured)
         for name, measured in time_in_turn(

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nettailor.core.backbone import Backbone, NetOutput
-from nettailor.core.branches import fuse_branches
-from nettailor.core.fuse_norms import fuse_norms
+from nettailor.core.deployed import as_deployed
 
 
 def as_target(teacher: nn.Module) -> Callable[[Tensor], NetOutput]:
@@ -33,10 +32,8 @@ def as_target(teacher: nn.Module) -> Callable[[Tensor], NetOutput]:
         if _writes(tensors) != seen:
             # listed once: to walk through the modules takes longer than to look at the tensors
             tensors = [*teacher.parameters(), *teacher.buffers()]
-            seen, answering = _writes(tensors), deepcopy(teacher).eval()
-            if isinstance(teacher, Backbone):
-                answering = fuse_branches(answering)
-                fuse_norms(answering)
+            seen, whole = _writes(tensors), isinstance(teacher, Backbone)
+            answering = as_deployed(teacher)[0] if whole else deepcopy(teacher).eval()
         with torch.no_grad():
             output = answering(images)
         return NetOutput(output.logits, output.nodes)

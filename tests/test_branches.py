@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import nettailor as nt
-from nettailor.core.branches import as_deployed, fuse_branches
+from nettailor.core.branches import fuse_branches
 from nettailor.core.cost import chain_costs, module_cost, module_flops, parameters
-from nettailor.core.latency import sample, time_in_turn
 from nettailor.figures import structure
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.narrow import narrow
 from nettailor.prune.plan import PrunePlan
+from nettailor.student.latency_table import measure_paths
 from nettailor.student.wiring import Path
 
 CLASSES, SIDE = 5, 64
@@ -145,7 +146,7 @@ def test_what_is_fused_already_is_left_as_it_is() -> None:
     backbone = nt.Backbone(fused, example=images(1, SIDE))
     assert apart(nt.fold(backbone)(images(3, SIDE)), network(images(3, SIDE))) < 1e-4
     again = fuse_branches(fuse_branches(network))
-    assert as_deployed(again) is again or not branched(again)
+    assert branched(again) == branched(fuse_branches(network))
 
 
 def test_a_module_at_two_places_stays_one() -> None:
@@ -180,17 +181,24 @@ def test_a_narrow_network(kind: str) -> None:
     assert apart(nt.fold(small)(batch), small(batch).logits) < 1e-4
 
 
-def test_times_are_those_of_the_fused_network() -> None:
-    """Once for each pass, and the network itself does not run."""
-    network = repvgg()
-    ran = []
-    for part in network.modules():
-        part.register_forward_hook(lambda module, args, output: ran.append(module))
-    image = sample(1, 3, SIDE, torch.device("cpu"))
-    times = time_in_turn({"it": network}, {"it": image}, torch.device("cpu"), seconds=0)
-    assert len(times["it"]) == 5
-    assert ran
-    assert not {"conv_kxk", "conv_1x1", "identity"} & {
-        name.rpartition(".")[2] for part in ran for name, _ in part.named_modules()
-    }
-    assert branched(network)
+def test_times_of_paths_are_those_of_deployed_blocks() -> None:
+    """Of one layer each, without branches and norms, and the network itself does not run."""
+    chain = backbone_of(repvgg)
+    student = nt.Student(chain, exits=False)
+    ran: dict[str, set[nn.Module]] = {"whole": set(), "blocks": set()}
+
+    def note(name: str, module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.device.type != "meta":
+            ran[name].add(module)
+
+    for name, network in (("whole", chain), ("blocks", student.blocks)):
+        for part in network.modules():
+            part.register_forward_hook(partial(note, name))
+    measure_paths(student, chain, SIDE, torch.device("cpu"), batch=1, seconds=0)
+    for name, parts in ran.items():
+        assert parts
+        assert not any(isinstance(part, _BatchNorm) for part in parts), name
+    assert not any(map(branched, ran["blocks"]))
+    assert not (ran["whole"] | ran["blocks"]) & {*chain.modules(), *student.modules()}
+    assert branched(chain)
+    assert branched(student)

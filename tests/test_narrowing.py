@@ -112,7 +112,9 @@ def test_a_budget_that_a_timed_network_keeps(
     timed: list[nn.Module] = []
 
     def share(narrowed: nn.Module, whole: nn.Module, *_: object, **__: object) -> float:
-        assert whole is network
+        assert not any(
+            isinstance(part, nn.BatchNorm2d) for one in (whole, narrowed) for part in one.modules()
+        )
         timed.append(narrowed)
         return budget.most * (1.3 if len(timed) == 1 else 0.99)
 

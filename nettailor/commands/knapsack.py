@@ -5,8 +5,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from nettailor.commands.teach import ready_teacher, say_teacher, teacher_folder
 from nettailor.core.architecture import WEIGHTS_FILE, Architecture, NarrowedStructure
 from nettailor.core.backbone import Backbone, create_backbone
@@ -38,6 +36,7 @@ from nettailor.network import save_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.distillation import Distillation
+from nettailor.prune.fold import fold
 from nettailor.prune.narrow import narrow, widths
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.resolve import schedule_of
@@ -178,10 +177,7 @@ def _finetune(
     fitted = train(session, network, objective, "knapsack", folder, schedule_of(config, "prune"))
     started = time.perf_counter()
     weights = save_network(folder.path, network, _architecture(network, whole))
-    networks: dict[str, nn.Module] = {
-        "teacher": place(teacher.network, device),
-        "knapsack": network,
-    }
+    networks = {"teacher": place(fold(teacher.network), device), "knapsack": fold(network)}
     with session.screen.counting("timing") as tell:
         sides = {"teacher": config.image_size, "knapsack": side}
         latency = measure_latency(networks, sides, device, tell=tell)

@@ -37,6 +37,7 @@ from nettailor.core.weights import WeightsSource, universal_digest
 from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, finetune, train
 from nettailor.halving import Standing, better_half, rungs
+from nettailor.prune.fold import fold
 from nettailor.search_space import Proposal, SearchSpace, in_words, propose
 from nettailor.session import Session, start_session
 from nettailor.study import IGNORED, PROG, Reached, Study
@@ -173,7 +174,7 @@ class Search:
         self._screen.say(f"trial {number}: {in_words(study.tried[number])}")
         network, reached = self._train(number, epochs)
         device, size = self._session.accelerator.device, self._session.config.image_size
-        networks = {"teacher": place(self._teacher.network, device), "trial": network}
+        networks = {"teacher": place(fold(self._teacher.network), device), "trial": fold(network)}
         with self._screen.counting("timing") as tell:
             latency = measure_latency(networks, size, device, batches=(1,), tell=tell)
         # of one moment: machines and moods differ

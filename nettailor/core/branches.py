@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import TypeVar, cast
 
 import torch
@@ -27,13 +26,6 @@ def fuse_branches(network: Module) -> Module:
     holder = nn.Sequential(network)
     _fuse_within(holder, {})
     return cast(Module, holder[0])
-
-
-def as_deployed(network: Module) -> Module:
-    """The network itself, or where it has branches to fuse a copy with these fused."""
-    if not any(map(_fuses, network.modules())):
-        return network
-    return fuse_branches(deepcopy(network).eval())
 
 
 def _fuses(module: nn.Module) -> bool:

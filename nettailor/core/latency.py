@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core import ranks
-from nettailor.core.branches import as_deployed
 from nettailor.core.console import Tell, untold
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.memory import room_for
@@ -101,8 +100,8 @@ def time_in_turn(
     suffice.
 
     Args:
-        modules: on the device; put in eval mode for the while. Timed as they are deployed, their
-            branches fused.
+        modules: on the device; put in eval mode for the while. They are timed as they are: give
+            a network as it is handed over, by `fold`.
         inputs: of each module, under its name.
         seconds: for all rounds together; there are at least five, after a warm-up.
         keep: where whole rounds are kept: those that are there count, and are not taken again.
@@ -120,7 +119,6 @@ def _time(
     keep: KeptRounds | None,
     tell: Tell,
 ) -> dict[str, list[float]]:
-    modules = {name: as_deployed(module) for name, module in modules.items()}
     times: dict[str, list[float]] = {name: [] for name in modules}
     spent = 0.0
     if keep is not None:

@@ -1,5 +1,6 @@
-"""Batch norms inside the convolutions that they follow, as a network in eval mode can have them."""
+"""Networks as they are deployed: branches are one layer, batch norms are in their convolutions."""
 
+from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -9,25 +10,31 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nettailor.core.meta import meta_copy
+from nettailor.core.branches import fuse_branches
+from nettailor.core.meta import Module, meta_copy
+
+# of other kinds torch's rule need not be true
+_KINDS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
-def fuse_norms(
-    network: nn.Module, but: tuple[type[nn.Module], ...] = ()
-) -> dict[nn.Module, nn.Conv2d]:
-    """Fold each batch norm that follows a convolution of the same part into it, in place.
+def as_deployed(
+    network: Module, alone: tuple[int, ...] | None = None
+) -> tuple[Module, dict[nn.Module, nn.Conv2d]]:
+    """A copy in eval mode that computes the same with fewer layers, its nodes included.
 
-    What the network computes in eval mode stays the same, its nodes included. Norms without
-    running statistics stay.
+    Branches that answer as one layer become it, see `fuse_branches`. Each batch norm that follows a
+    convolution of the same part is folded into it; norms without running statistics stay, and such
+    as scale their output.
 
     Args:
-        network: in eval mode; a `Backbone` or a `Student`.
-        but: kinds of norms that stay.
+        network: a `Backbone` or a `Student`, or one part of it; it stays as it is.
+        alone: of one part the shape that it reads, with its batch size.
 
     Returns:
-        For blocks whose output is that of a folded norm: the convolution before it.
+        The copy; and for its blocks whose output is that of a folded norm: the convolution before.
     """
-    seen = _observe(network, but)
+    network = fuse_branches(deepcopy(network).eval())
+    seen = _observe(network, alone)
     fused: dict[str, nn.Conv2d] = {}
     for norm_name, conv_name in seen.followed.items():
         norm = cast(_BatchNorm, network.get_submodule(norm_name))
@@ -37,7 +44,7 @@ def fuse_norms(
         network.set_submodule(conv_name, conv)
         network.set_submodule(norm_name, after)
         fused[norm_name] = conv
-    return {
+    return network, {
         network.get_submodule(block): fused[norm]
         for block, norm in seen.ending.items()
         # a weight does not go through an activation
@@ -52,7 +59,7 @@ class _Seen(NamedTuple):
     ending: dict[str, str]
 
 
-def _observe(network: nn.Module, but: tuple[type[nn.Module], ...]) -> _Seen:
+def _observe(network: nn.Module, alone: tuple[int, ...] | None) -> _Seen:
     """What follows what, seen in a pass over a meta copy by the identity of the tensors.
 
     A sum in place keeps a tensor's identity and raises its version.
@@ -62,10 +69,13 @@ def _observe(network: nn.Module, but: tuple[type[nn.Module], ...]) -> _Seen:
     # the tensors are kept, so that none of their identities is given away again
     by_convolution: dict[tuple[int, int], tuple[Tensor, str]] = {}
     by_norm: dict[tuple[int, int], tuple[Tensor, str]] = {}
-    blocks = {id(block) for block in cast(nn.Module, observed.blocks).children()}
+    children = () if alone else cast(nn.Module, observed.blocks).children()
+    blocks = {id(block) for block in children}
 
     def part_of(name: str) -> list[str]:
         """The stem, one of the blocks, one of the heads, …"""
+        if alone:
+            return []
         words = name.split(".")
         parts = getattr(observed, words[0])
         return words[:2] if isinstance(parts, nn.ModuleDict | nn.ModuleList) else words[:1]
@@ -87,15 +97,15 @@ def _observe(network: nn.Module, but: tuple[type[nn.Module], ...]) -> _Seen:
     for name, module in observed.named_modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(partial(after_convolution, name))
-        elif isinstance(module, _BatchNorm) and not isinstance(module, but):
-            if module.running_mean is not None:
+        elif type(module) in _KINDS:
+            if cast(_BatchNorm, module).running_mean is not None:
                 module.register_forward_hook(partial(after_norm, name))
         elif id(module) in blocks:
             module.register_forward_hook(partial(after_block, name))
-    dtype = next(observed.parameters()).dtype
+    dtype = next((one.dtype for one in observed.parameters()), None)
+    shape = alone or (1, *cast(tuple[int, int, int], network.example))
     with torch.no_grad():
-        example = cast(tuple[int, int, int], network.example)
-        observed(torch.empty(1, *example, dtype=dtype, device="meta"))
+        observed(torch.empty(shape, dtype=dtype, device="meta"))
     return seen
 
 
