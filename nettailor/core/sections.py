@@ -61,7 +61,7 @@ class Section(BaseModel):
 class SplitConfig(Section):
     """How images without a split of their own are divided."""
 
-    val: Fraction = Field(0.2, description="fraction held out for validation")
+    val: Fraction = Field(0.2, description="fraction of what the test leaves, held out for validation")
     test: Fraction = Field(0.2, description="fraction held out for the test")
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed"
