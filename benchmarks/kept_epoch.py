@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from seeds import Rows, each_set, of_each_seed, print_table
-from selection import Measured, parser_of
+from selection import PASSED_LR, Measured, parser_of
 from torch.utils.data import ConcatDataset, DataLoader
 
 import nettailor as nt
@@ -80,7 +80,7 @@ def measure(given: argparse.Namespace, name: str, seed: int) -> Rows:
             how["judge"] = tuned = Noting()
             loss = nt.TailorLoss(measured.teacher).after_cut()
             network = deepcopy(size.network)
-            nt.fit(network, loss, epochs=EPOCHS_WITHOUT[1], **how)
+            nt.fit(network, loss, epochs=EPOCHS_WITHOUT[1], lr=PASSED_LR, **how)
             found = expected(on_the_way.epochs[size.epoch - 1], tuned.epochs)
             rows.append({"network": f"{name}, {side or given.size} px, {size.cost:.3f}", **found})
     return rows

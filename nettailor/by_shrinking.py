@@ -15,6 +15,7 @@ from nettailor.core.latency import share_of_time
 from nettailor.core.ranks import from_main
 from nettailor.core.resize import at_side
 from nettailor.core.run_folder import RunFolder
+from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
 from nettailor.front import (
     FRONT_FILE,
@@ -36,7 +37,7 @@ from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.resolutions import may_lower, sides, tried
-from nettailor.resolve import schedule_of
+from nettailor.resolve import GOES_ON, schedule_of
 from nettailor.session import Session
 from nettailor.share import UNITS
 from nettailor.shrinking import FLOOR, hopeless
@@ -117,12 +118,20 @@ class ByShrinking(Tailoring):
 
     def start(self, plan: PrunePlan) -> Student:
         """The size as the student passed it; first blocks have the teacher's weights."""
-        if not (self.sizes / plan.name).exists():
+        if not self._passed(plan):
             return remove(self.grown(), plan)
         network, _ = load_network(self.sizes / plan.name)
         assert isinstance(network, Student), "sizes are those of a student"
         network.side = plan.side
         return place(network, self.device)
+
+    def schedule(self, plan: PrunePlan) -> Schedule:
+        """A size that the student passed goes on at a lower learning rate than first blocks."""
+        schedule = super().schedule(plan)
+        return replace(schedule, lr=schedule.lr * GOES_ON) if self._passed(plan) else schedule
+
+    def _passed(self, plan: PrunePlan) -> bool:
+        return (self.sizes / plan.name).exists()
 
     def shrink(self, target: float, side: int | None, shares: PathShares) -> Front:
         """Train a student at a side as it shrinks; returns what it passed, the leanest first."""

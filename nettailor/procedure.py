@@ -1,6 +1,6 @@
 """From a network to one of the size of the task, in Python, all of it at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from functools import partial
 from math import inf
@@ -19,6 +19,7 @@ from nettailor.core.sections import Lever
 from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.fitting import (
+    STUDENT_LR,
     Device,
     Loader,
     Precision,
@@ -33,7 +34,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
 from nettailor.resolutions import sides, tried
-from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT
+from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT, GOES_ON
 from nettailor.share import budget_of
 from nettailor.shrinking import below_the_leanest, shrink
 from nettailor.sizes import keep_for_budget, keep_without_budget
@@ -150,7 +151,7 @@ def tailor(
             return starts[plan.name]
 
         loss, epochs = TailorLoss(teacher).after_cut(), finetune_epochs or finetunes
-        bench = _Bench(start, loss, train, epochs, judge)
+        bench = _Bench(start, loss, train, epochs, judge, passed={*starts})
         if most < inf:
             lasts = [front[-1].plan for front in fronts]
             kept, *_ = keep_for_budget(bench, lasts, at, most)
@@ -166,7 +167,7 @@ class _Bench:
     """The `Bench` of a program's own loaders.
 
     start: what a cut leaves before it is fine-tuned, and its scores. train: `fit` with what stages
-    share.
+    share. passed: names of the cuts that a student passed as it shrank.
     """
 
     def __init__(
@@ -176,16 +177,18 @@ class _Bench:
         train: "partial[Fitted]",
         epochs: int,
         judge: Judge,
+        passed: Collection[str],
     ) -> None:
         self._start, self._loss, self._train = start, loss, train
-        self._judge, self.epochs = judge, epochs
+        self._judge, self.epochs, self._passed = judge, epochs, passed
 
     def finetune(self, plan: PrunePlan, stop: Stop | None = None) -> Candidate:
         """See `nettailor.candidates.Bench`."""
         start, scores = self._start(plan)
         network = deepcopy(start)
         fitted = self._train(
-            network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge, stop=stop
+            network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge, stop=stop,
+            lr=STUDENT_LR * (GOES_ON if plan.name in self._passed else 1),
         )  # fmt: skip
         return Candidate(plan, network, scores, fitted, self.epochs)
 

@@ -111,6 +111,10 @@ class Tailoring:
         """What a plan leaves, as it stands before it is fine-tuned."""
         raise NotImplementedError
 
+    def schedule(self, plan: PrunePlan) -> Schedule:
+        """How what a plan leaves is fine-tuned."""
+        return schedule_of(self.config, "prune")
+
     def at(self, side: int | None) -> Session:
         """The session with its images at a side in pixels, None for their own."""
         if side is not None and side not in self._sessions:
@@ -165,7 +169,7 @@ class Tailoring:
         network = self.start(plan)
         before = self.validate(network)
         loss = self.loss.after_cut(mimicry=settings.by == "rank")
-        schedule = schedule_of(self.config, "prune")
+        schedule = self.schedule(plan)
         curves = partial(expected_cost, loss, self.config.image_size)
         fitted = self.fit(plan.name, network, schedule, loss, curves, stop=stop)
         lost = tuple(self.session.task.classes[one] for one in self.judge.lost(fitted.scores))

@@ -61,7 +61,9 @@ class Section(BaseModel):
 class SplitConfig(Section):
     """How images without a split of their own are divided."""
 
-    val: Fraction = Field(0.2, description="fraction of what the test leaves, held out for validation")
+    val: Fraction = Field(
+        0.2, description="fraction of what the test leaves, held out for validation"
+    )
     test: Fraction = Field(0.2, description="fraction held out for the test")
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed"
@@ -263,7 +265,9 @@ class PruneConfig(Section):
     """
 
     epochs: Epochs | None = Field(None, description="null: 10 to a budget, 6 without one")
-    lr: LearningRate = 0.003
+    lr: LearningRate = Field(
+        0.003, description="half of it for sizes that a student passed as it shrank"
+    )
     by: Literal["route", "rank"] = Field(
         "route",
         description="route: what the loss misses least goes as the student trains; rank, as "
