@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from seeds import Rows, each_set, of_each_seed, print_table
-from selection import PASSED_LR, Measured, parser_of
+from selection import Measured, parser_of
 from torch.utils.data import ConcatDataset, DataLoader
 
 import nettailor as nt
 from nettailor.core.judge import Judge
 from nettailor.core.scores import Scores
-from nettailor.resolve import EPOCHS_WITHOUT
+from nettailor.fitting import STUDENT_LR
+from nettailor.resolve import EPOCHS_WITHOUT, GOES_ON
 from nettailor.shrinking import shrink
 
 _DRAWS, _VALIDATED_ON = 1000, 150
@@ -80,7 +81,7 @@ def measure(given: argparse.Namespace, name: str, seed: int) -> Rows:
             how["judge"] = tuned = Noting()
             loss = nt.TailorLoss(measured.teacher).after_cut()
             network = deepcopy(size.network)
-            nt.fit(network, loss, epochs=EPOCHS_WITHOUT[1], lr=PASSED_LR, **how)
+            nt.fit(network, loss, epochs=EPOCHS_WITHOUT[1], lr=GOES_ON * STUDENT_LR, **how)
             found = expected(on_the_way.epochs[size.epoch - 1], tuned.epochs)
             rows.append({"network": f"{name}, {side or given.size} px, {size.cost:.3f}", **found})
     return rows

@@ -12,7 +12,7 @@ import time
 from functools import partial
 
 from seeds import Rows, each_set, of_each_seed, print_sets
-from selection import PASSED_LR, Measured, add_budgets, parser_of
+from selection import Measured, add_budgets, parser_of
 
 from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.remove import remove
@@ -32,7 +32,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
             started, student = time.process_time(), measured.grown()
             passed = shrink(student, teacher, max_flops=budget, side=side, **measured.how)
             seconds, last = time.process_time() - started, passed[-1]
-            measured.finish(f"shrinks, {name}", last.network, seconds, last.plan, lr=PASSED_LR)
+            measured.finish(f"shrinks, {name}", last.network, seconds, last.plan)
             shares = shares_of(student, teacher, given.size, "flops")
             cost = partial(shares.of, student.wiring)
             first = first_blocks(student.wiring, cost, budget, side)

@@ -37,18 +37,16 @@ from nettailor.core.cost import module_flops
 from nettailor.core.judge import Judge
 from nettailor.core.scores import Scores, classify
 from nettailor.core.weights import load_pretrained
-from nettailor.fitting import STUDENT_LR, accelerator_for, seeded
+from nettailor.fitting import accelerator_for, seeded
 from nettailor.prune.choice import least_lost
 from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
-from nettailor.resolve import EPOCHS_TO_A_BUDGET, GOES_ON
+from nettailor.resolve import EPOCHS_TO_A_BUDGET
 from nettailor.shrinking import shrink
 from nettailor.student.costs import shares_of
 from nettailor.student.wiring import Path as Way
-
-PASSED_LR = GOES_ON * STUDENT_LR  # of what a student passed as it shrank
 
 
 def by_chance(network: Shrinking, _: Any, __: Any, target: float, goal: float) -> tuple[Way, ...]:
@@ -116,15 +114,17 @@ class Measured:
         seconds: float,
         plan: PrunePlan,
         epochs: int = EPOCHS_TO_A_BUDGET[1],
-        lr: float = STUDENT_LR,
     ) -> Candidate:
         """Fine-tune a copy of what a plan left; a row of it."""
         started, network = time.process_time(), deepcopy(start)
         before = self.how["judge"].of(self.scores(network, "val"))
         loss = nt.TailorLoss(self.teacher).after_cut()
-        fitted = nt.fit(network, loss, epochs=epochs, lr=lr, **self.how)
+        fitted = nt.fit(network, loss, epochs=epochs, **self.how)
         self.add(name, network, seconds + time.process_time() - started)
-        return Candidate(plan, network, before, fitted, epochs)
+        found = Candidate(plan, network, before, fitted, epochs)
+        # accuracy and loss on validation after half of the epochs, by which `nt.tailor` prefers one
+        self.rows[-1] |= {"half": [found.by_half[0], -found.by_half[1]]}
+        return found
 
 
 def measure(given: argparse.Namespace, seed: int) -> Rows:
@@ -139,9 +139,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
             passed = shrink(student, teacher, max_flops=budget, choose=choose, **measured.how)
             seconds = time.process_time() - started
             last = passed[-1]
-            found = measured.finish(
-                f"{name}, {budget:g}", last.network, seconds, last.plan, lr=PASSED_LR
-            )
+            found = measured.finish(f"{name}, {budget:g}", last.network, seconds, last.plan)
             if choose is by_chance:
                 continue
             shares = shares_of(student, teacher, given.size, "flops")
@@ -160,7 +158,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     seconds = time.process_time() - started
     for budget in given.budgets:
         size = next((one for one in passed if one.cost <= budget), passed[-1])
-        measured.finish(f"front, {budget:g}", size.network, seconds, size.plan, lr=PASSED_LR)
+        measured.finish(f"front, {budget:g}", size.network, seconds, size.plan)
     started, student = time.process_time(), measured.grown()
     train = measured.how["train_loader"]
     nt.fit(student, nt.TailorLoss(teacher), epochs=epochs[0], **measured.how)

@@ -126,9 +126,11 @@ class ByShrinking(Tailoring):
         return place(network, self.device)
 
     def schedule(self, plan: PrunePlan) -> Schedule:
-        """A size that the student passed goes on at a lower learning rate than first blocks."""
+        """Without a budget a size that the student passed goes on at a lower learning rate."""
         schedule = super().schedule(plan)
-        return replace(schedule, lr=schedule.lr * GOES_ON) if self._passed(plan) else schedule
+        if self.config.budget.given or not self._passed(plan):
+            return schedule
+        return replace(schedule, lr=schedule.lr * GOES_ON)
 
     def _passed(self, plan: PrunePlan) -> bool:
         return (self.sizes / plan.name).exists()

@@ -103,8 +103,7 @@ def fit(
         val_loader: the same, each image once; all choices are made on it.
         epochs: passes over the training images.
         optimizer: a name of timm's.
-        lr: highest learning rate; None: 0.003 for a `Student`, else 0.002. What `shrink` returns is
-            better fine-tuned at 0.0015.
+        lr: highest learning rate; None: 0.003 for a `Student`, else 0.002.
         path_lr: of a student's path weights.
         weight_decay: biases and norms do not decay.
         schedule: shape of the learning rate over the steps: cosine, constant, or such as step-20

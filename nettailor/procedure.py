@@ -151,7 +151,8 @@ def tailor(
             return starts[plan.name]
 
         loss, epochs = TailorLoss(teacher).after_cut(), finetune_epochs or finetunes
-        bench = _Bench(start, loss, train, epochs, judge, passed={*starts})
+        passed = {*starts} if most == inf else set[str]()
+        bench = _Bench(start, loss, train, epochs, judge, passed)
         if most < inf:
             lasts = [front[-1].plan for front in fronts]
             kept, *_ = keep_for_budget(bench, lasts, at, most)
@@ -167,7 +168,7 @@ class _Bench:
     """The `Bench` of a program's own loaders.
 
     start: what a cut leaves before it is fine-tuned, and its scores. train: `fit` with what stages
-    share. passed: names of the cuts that a student passed as it shrank.
+    share. passed: names of the cuts that go on at a lower learning rate, see `GOES_ON`.
     """
 
     def __init__(

@@ -13,7 +13,9 @@ Stage = Literal["teacher", "student", "prune", "eliminate", "scale"]
 _RESTARTS = 2
 # of a student as it shrinks, and of what is left
 EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT = (4, 10), (8, 6)
-GOES_ON = 0.5  # of prune.lr: the whole of it throws away what a size has learnt on the way
+# of prune.lr, without a budget: a size that was thrown back by the whole of it is not there by half
+# of so few epochs, when it may be ruled out
+GOES_ON = 0.5
 
 
 def resolved(config: RunConfig) -> RunConfig:

@@ -266,7 +266,7 @@ class PruneConfig(Section):
 
     epochs: Epochs | None = Field(None, description="null: 10 to a budget, 6 without one")
     lr: LearningRate = Field(
-        0.003, description="half of it for sizes that a student passed as it shrank"
+        0.003, description="half of it, without a budget, for sizes that a student passed"
     )
     by: Literal["route", "rank"] = Field(
         "route",
