@@ -126,11 +126,12 @@ class ByShrinking(Tailoring):
         return place(network, self.device)
 
     def schedule(self, plan: PrunePlan) -> Schedule:
-        """Without a budget a size that the student passed goes on at a lower learning rate."""
-        schedule = super().schedule(plan)
-        if self.config.budget.given or not self._passed(plan):
-            return schedule
-        return replace(schedule, lr=schedule.lr * GOES_ON)
+        """As set; at a lower learning rate for a size that has a few epochs to find its way."""
+        schedule, config = super().schedule(plan), self.config
+        few = config.budget.given is None and config.prune.finetune == "all"
+        return (
+            replace(schedule, lr=schedule.lr * GOES_ON) if few and self._passed(plan) else schedule
+        )
 
     def _passed(self, plan: PrunePlan) -> bool:
         return (self.sizes / plan.name).exists()

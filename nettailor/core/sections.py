@@ -266,7 +266,8 @@ class PruneConfig(Section):
 
     epochs: Epochs | None = Field(None, description="null: 10 to a budget, 6 without one")
     lr: LearningRate = Field(
-        0.003, description="half of it, without a budget, for sizes that a student passed"
+        0.003,
+        description="without a budget half of it for sizes that a student passed, all trained",
     )
     by: Literal["route", "rank"] = Field(
         "route",
