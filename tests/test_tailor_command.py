@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import front_in
-from tailor_runs import Runs, read
+from tailor_runs import Runs, read, rows_of
 
 from nettailor.core.backbone import Backbone
 from nettailor.network import load_network
@@ -65,3 +65,23 @@ def test_what_is_kept_is_fine_tuned_to_its_end(runs: Runs) -> None:
     assert all(one.finetuned is None for one in dearer)
     assert front.seconds.total > front.seconds.train > 0
     assert not (folder / "latency_table.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "lr"),
+    [
+        ([], 0.0015),
+        (["--max-flops", "0.6"], 0.003),
+        (["--prune.finetune", "task"], 0.003),
+    ],
+    ids=["no budget", "budget", "shared blocks"],
+)
+def test_a_size_goes_on_at_half_of_the_rate_without_a_budget(
+    runs: Runs, flags: list[str], lr: float
+) -> None:
+    more = ["--tolerance", "100", "--student.epochs", "4", "--gamma", "1000000"]
+    folder = runs.tailored(*more, "--prune.epochs", "2", *flags)
+    passed = {path.name for path in (folder / "sizes").iterdir()}
+    # an epoch is a step here
+    rates = [float(row["lr"]) for row in rows_of(folder) if row["stage"] in passed]
+    assert rates == pytest.approx([lr, lr / 2])
