@@ -265,10 +265,7 @@ class PruneConfig(Section):
     """
 
     epochs: Epochs | None = Field(None, description="null: 10 to a budget, 6 without one")
-    lr: LearningRate = Field(
-        0.003,
-        description="without a budget half of it for sizes that a student passed, all trained",
-    )
+    lr: LearningRate = Field(0.003, description="half of it where a size goes on without a budget")
     by: Literal["route", "rank"] = Field(
         "route",
         description="route: what the loss misses least goes as the student trains; rank, as "
