@@ -129,9 +129,9 @@ class ByShrinking(Tailoring):
         """As set; at a lower learning rate for a size that has a few epochs to find its way."""
         schedule, config = super().schedule(plan), self.config
         few = config.budget.given is None and config.prune.finetune == "all"
-        return (
-            replace(schedule, lr=schedule.lr * GOES_ON) if few and self._passed(plan) else schedule
-        )
+        if few and self._passed(plan):
+            return replace(schedule, lr=schedule.lr * GOES_ON)
+        return schedule
 
     def _passed(self, plan: PrunePlan) -> bool:
         return (self.sizes / plan.name).exists()

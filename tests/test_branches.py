@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import nettailor as nt
 from nettailor.core.branches import fuse_branches
 from nettailor.core.cost import chain_costs, module_cost, module_flops, parameters
+from nettailor.core.latency import sample, time_in_turn
 from nettailor.figures import structure
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.narrow import narrow
@@ -145,8 +146,9 @@ def test_what_is_fused_already_is_left_as_it_is() -> None:
     fused = reparameterize_model(network)
     backbone = nt.Backbone(fused, example=images(1, SIDE))
     assert apart(nt.fold(backbone)(images(3, SIDE)), network(images(3, SIDE))) < 1e-4
-    again = fuse_branches(fuse_branches(network))
-    assert branched(again) == branched(fuse_branches(network))
+    once = fuse_branches(network)
+    parts = [*once.modules()]
+    assert [*fuse_branches(once).modules()] == parts
 
 
 def test_a_module_at_two_places_stays_one() -> None:
@@ -179,6 +181,23 @@ def test_a_narrow_network(kind: str) -> None:
     settle(small)
     batch = images(3, SIDE)
     assert apart(nt.fold(small)(batch), small(batch).logits) < 1e-4
+
+
+def test_times_are_those_of_the_fused_network() -> None:
+    """Once for each pass, and the network itself does not run."""
+    network = backbone_of(repvgg)
+    ran = []
+    for part in network.modules():
+        part.register_forward_hook(lambda module, args, output: ran.append(module))
+    plain, image = nt.fold(network), sample(1, 3, SIDE, torch.device("cpu"))
+    ran.clear()
+    times = time_in_turn({"it": plain}, {"it": image}, torch.device("cpu"), seconds=0)
+    assert len(times["it"]) == 5
+    assert ran
+    assert not {"conv_kxk", "conv_1x1", "identity"} & {
+        name.rpartition(".")[2] for part in ran for name, _ in part.named_modules()
+    }
+    assert branched(network)
 
 
 def test_times_of_paths_are_those_of_deployed_blocks() -> None:

@@ -112,6 +112,8 @@ def test_a_budget_that_a_timed_network_keeps(
     timed: list[nn.Module] = []
 
     def share(narrowed: nn.Module, whole: nn.Module, *_: object, **__: object) -> float:
+        x = torch.randn(2, 3, 32, 32)
+        torch.testing.assert_close(whole(x), network.eval()(x).logits, atol=1e-4, rtol=1e-4)
         assert not any(
             isinstance(part, nn.BatchNorm2d) for one in (whole, narrowed) for part in one.modules()
         )
