@@ -185,6 +185,8 @@ def _prepare(
 ) -> None:
     """What a loss looks at before the first step: the teacher's activations, costs of paths."""
     place(loss.backbone, accelerator.device)
+    if not (loss.gamma or loss.mimic):
+        return
     images = [images for _, (images, _) in zip(range(_CALIBRATED), batches.epoch(0), strict=False)]
     if loss.scales is None:
         with accelerator.autocast():

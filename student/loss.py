@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Backbone, NetOutput
+from nettailor.core.backbone import Backbone, NetOutput, node_specs
 from nettailor.core.errors import UserError
 from nettailor.core.objective import cross_entropies
 from nettailor.student.complexity import FORMS, ExpectedComplexity
@@ -88,8 +88,12 @@ class TailorLoss:
         Args:
             student: of the teacher's backbone.
             image_size: side of the images in pixels.
+
+        Raises:
+            UserError: the student has fewer channels than the backbone.
         """
         if self._expected is None or self._expected[0] is not student.wiring:
+            _require_its_channels(student, self.backbone)
             if self._costs is None:
                 costs = shares_of(student, self.backbone, image_size, "flops").paths
             else:
@@ -183,3 +187,12 @@ def expected_cross_entropy(
     repeated = labels.repeat(len(by_head))
     losses = cross_entropies(by_head.flatten(0, 1), repeated, label_smoothing, class_weights)
     return (weights * losses.view(len(by_head), -1).mean(dim=1)).sum()
+
+
+def _require_its_channels(student: Student, teacher: Backbone) -> None:
+    mine, theirs = ([node.channels for node in one] for one in (student.specs, node_specs(teacher)))
+    if mine != theirs:
+        raise UserError(
+            f"the student's nodes have {mine} channels and the teacher's {theirs}: expected equal "
+            "ones for E[C]; give loss.after_cut()"
+        )

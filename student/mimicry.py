@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nettailor.core.backbone import NetOutput
+from nettailor.core.errors import UserError
 from nettailor.core.parts import Family
 
 MimicryForm = Literal["mean-square", "normalized"]
@@ -60,9 +61,18 @@ def mimicry(student: NetOutput, teacher: NetOutput, scales: Tensor) -> Tensor:
         student: its nodes may be None where the network was cut.
         teacher: nodes of the same shapes, without gradients.
         scales: factors from `node_scales`, shape (L + 1,), on the device.
+
+    Raises:
+        UserError: a node has other channels than the teacher's.
     """
     nodes = zip(student.nodes[1:], teacher.nodes[1:], strict=True)
     pairs = [*nodes, (student.logits, teacher.logits)]
+    for mine, theirs in pairs:
+        if mine is not None and theirs is not None and mine.shape != theirs.shape:
+            raise UserError(
+                f"a node of the student is {tuple(mine.shape)} and the teacher's "
+                f"{tuple(theirs.shape)}: expected equal ones for Ω; give loss.after_cut()"
+            )
     nothing = scales.new_zeros(())
     parts = [
         nothing if mine is None or theirs is None else F.mse_loss(mine.float(), theirs.float())
