@@ -2,9 +2,10 @@
 
     python benchmarks/resolution.py --images FLOWERS RUBBISH --size 64 --out runs/resolution
 
-Images, teachers and training are those of `selection.py`. For each budget of FLOPs, a share of the
-teacher's at `--size`, and for each side of the images a student shrinks and is fine-tuned, and as
-many first blocks are fine-tuned as the budget allows. What costs less as a whole does not shrink.
+Images, teachers and training are those of `selection.py`, which has the networks at the images' own
+resolution. For each budget of FLOPs, a share of the teacher's at `--size`, and for each lower side
+that `nt.tailor` tries, a student shrinks and is fine-tuned, and as many first blocks are fine-tuned
+as the budget allows.
 """
 
 import argparse
@@ -14,11 +15,12 @@ from functools import partial
 from seeds import Rows, each_set, of_each_seed, print_sets
 from selection import Measured, add_budgets, parser_of
 
+import nettailor as nt
 from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.remove import remove
-from nettailor.resolutions import sides
+from nettailor.resolutions import sides, tried
 from nettailor.shrinking import shrink
-from nettailor.student.costs import shares_of
+from nettailor.student.costs import PathShares, shares_of
 
 
 def measure(given: argparse.Namespace, seed: int) -> Rows:
@@ -26,16 +28,20 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     measured = Measured(given, seed)
     measured.teach()
     teacher = measured.teacher
+    at = sides(teacher, given.size, "flops", ("blocks", "resolution"))
+
+    def cost(student: nt.Student) -> PathShares:
+        return shares_of(student, teacher, given.size, "flops")
+
     for budget in given.budgets:
-        for side in sides(teacher, given.size, "flops", ("blocks", "resolution")):
-            name = f"{budget:g}, {side or given.size} px"
+        for side in filter(None, tried(measured.grown(), at, cost, budget)):
+            name = f"{budget:g}, {side} px"
             started, student = time.process_time(), measured.grown()
             passed = shrink(student, teacher, max_flops=budget, side=side, **measured.how)
             seconds, last = time.process_time() - started, passed[-1]
             measured.finish(f"shrinks, {name}", last.network, seconds, last.plan)
-            shares = shares_of(student, teacher, given.size, "flops")
-            cost = partial(shares.of, student.wiring)
-            first = first_blocks(student.wiring, cost, budget, side)
+            shares = cost(student)
+            first = first_blocks(student.wiring, partial(shares.of, student.wiring), budget, side)
             assert first is not None, "the first block and an exit cost less than any budget here"
             start = remove(measured.grown(), first)
             measured.finish(f"first blocks, {name}", start, 0, first)

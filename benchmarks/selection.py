@@ -21,6 +21,8 @@ own: norms, adapters and exits; it measures no draw, mixture or front.
 
 import argparse
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -170,6 +172,27 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     return measured.rows
 
 
+def print_kept(sets: Mapping[str, Sequence[Rows]], budgets: Sequence[float]) -> None:
+    """A line a set and budget: of how many seeds' students each block of the backbone is left."""
+    kept = {
+        f"{name}, {budget:g}": Counter(
+            block
+            for rows in seeds
+            for row in rows
+            if row["network"] == f"shrinks, {budget:g}"
+            for block in row["blocks"]
+        )
+        for name, seeds in sets.items()
+        for budget in budgets
+    }
+    blocks = range(1, max(max(one) for one in kept.values()) + 1)
+    print(
+        f"\n| seeds that keep block | {' | '.join(map(str, blocks))} |\n|---|{'---|' * len(blocks)}"
+    )
+    for name, counts in kept.items():
+        print(f"| {name} | {' | '.join(str(counts[block] or '') for block in blocks)} |")
+
+
 def parser_of(text: str) -> argparse.ArgumentParser:
     """As `sets_parser`, and whether blocks are shared."""
     parser = sets_parser(text)
@@ -188,10 +211,12 @@ def main() -> None:
     parser, sets = parser_of(__doc__), {}
     add_budgets(parser, "runs/selection")
     columns = {"FLOPs": ("flops", 3), "val %": ("val", 1), "test %": ("test", 1)}
-    for name, here in each_set(parser.parse_args()):
+    given = parser.parse_args()
+    for name, here in each_set(given):
         sets[name] = of_each_seed(here, name, partial(measure, here))
         print_table(sets[name], columns | {"seconds": ("seconds", 0)})
     print_sets(sets)
+    print_kept(sets, given.budgets)
 
 
 if __name__ == "__main__":
