@@ -86,7 +86,7 @@ def eliminate(chain: Backbone, kept: int, *, replacement: bool) -> Backbone:
         activations.append(chain.activations[-1])
         stages = (*stages, chain.stages[-1])
     else:
-        neck, features = fresh_neck(chain, node, HEAD_EXPANSION * node.channels)
+        neck, features = fresh_neck(chain, node, last, HEAD_EXPANSION * node.channels)
         classifier = fresh_classifier(features, chain.classes)
     parts = Parts(chain.family, chain.stem, blocks, activations, neck, classifier, stages)
     return Backbone(parts, example=torch.empty(1, *chain.example, device="meta"))

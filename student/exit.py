@@ -6,7 +6,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from nettailor.core.backbone import Backbone, head_activation, node_specs
+from nettailor.core.backbone import Backbone, head_activation
 from nettailor.core.classification import fresh_classifier, logits_of
 from nettailor.core.layout import Layout, NodeSpec, features_of
 from nettailor.core.meta import copy_with, meta_copy
@@ -42,7 +42,9 @@ class Features(nn.Module):
         return x[:, 0] if self.class_token else features_of(x, self.layout, self.prefix)
 
 
-def fresh_neck(chain: Backbone, node: NodeSpec, width: int) -> tuple[nn.Module, int]:
+def fresh_neck(
+    chain: Backbone, node: NodeSpec, last: NodeSpec, width: int
+) -> tuple[nn.Module, int]:
     """A new neck on a node, and its number of features.
 
     For inverted residuals a 1×1 convolution to `width` channels, batch norm and activation, then
@@ -50,15 +52,17 @@ def fresh_neck(chain: Backbone, node: NodeSpec, width: int) -> tuple[nn.Module, 
     For tokens and (B, H, W, C) a layer norm, then the class token, if the pretrained head reads no
     position, or the mean; where the node is like the last one, a copy of the pretrained neck, if
     its weights are those of norms alone.
+
+    last: the node that the pretrained head reads.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     features = node.channels
     if node.layout != "nchw":
         neck, classifier = chain.neck, chain.classifier
         lean = all(weight.ndim <= 1 for weight in neck.parameters())
-        if lean and isinstance(classifier, nn.Linear) and node == node_specs(chain)[-1]:
+        if lean and isinstance(classifier, nn.Linear) and node == last:
             return copy.deepcopy(neck), classifier.in_features
-        class_token = node.prefix > 0 and not _reads_positions(chain)
+        class_token = node.prefix > 0 and not _reads_positions(chain, last)
         layers["norm"] = nn.LayerNorm(features, eps=_TOKEN_NORM_EPS)
         layers["pool"] = Features(node, class_token=class_token)
         return nn.Sequential(layers), features
@@ -74,7 +78,7 @@ def fresh_neck(chain: Backbone, node: NodeSpec, width: int) -> tuple[nn.Module, 
     return nn.Sequential(layers), features
 
 
-def _reads_positions(chain: Backbone) -> bool:
+def _reads_positions(chain: Backbone, last: NodeSpec) -> bool:
     """Whether the pretrained head reads positions of the last node, or prefix tokens alone.
 
     Registers and class tokens that no head reads say nothing of the class. Where a position is not
@@ -82,7 +86,6 @@ def _reads_positions(chain: Backbone) -> bool:
     """
     device = next(chain.parameters()).device
     device = torch.device("cpu") if device.type == "meta" else device
-    last = node_specs(chain)[-1]
     with torch.no_grad():
         shape = meta_copy(chain)(torch.empty(1, *chain.example, device="meta")).nodes[-1].shape
         node = torch.zeros(shape, device=device)
@@ -94,15 +97,16 @@ def _reads_positions(chain: Backbone) -> bool:
         return bool(head(node).isnan().any())
 
 
-def exit_from(chain: Backbone, node: NodeSpec) -> Head:
-    """An exit that reads a node.
+def exit_from(chain: Backbone, node: NodeSpec, last: NodeSpec) -> Head:
+    """An exit that reads a node; last: the node that the pretrained head reads.
 
     Like the head of fixed removal (ELimNet), but no wider than 256 channels, and its convolution
     reads the node average-pooled to the resolution of the last one, which the pretrained head
     reads.
     """
-    neck, features = fresh_neck(chain, node, min(HEAD_EXPANSION * node.channels, _LEAN_WIDTH))
-    finer = int(node_specs(chain)[-1].stride // node.stride)
+    width = min(HEAD_EXPANSION * node.channels, _LEAN_WIDTH)
+    neck, features = fresh_neck(chain, node, last, width)
+    finer = int(last.stride // node.stride)
     if finer > 1 and chain.family == "inverted-residual":
         pool = nn.AvgPool2d(finer, ceil_mode=True)
         neck = nn.Sequential(OrderedDict([("pool", pool), ("neck", neck)]))

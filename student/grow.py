@@ -1,17 +1,26 @@
 """The paths that a student grows out of a backbone."""
 
+from collections.abc import Sequence
 from typing import Literal
 
-from nettailor.core.backbone import Backbone, node_specs
+from nettailor.core.backbone import Backbone
+from nettailor.core.layout import NodeSpec
 from nettailor.student.wiring import Wiring, full_wiring
 
 
 def grown_wiring(
-    chain: Backbone, skips: int | Literal["dense"], *, identities: bool, exits: bool
+    chain: Backbone,
+    specs: Sequence[NodeSpec],
+    skips: int | Literal["dense"],
+    *,
+    identities: bool,
+    exits: bool,
 ) -> Wiring:
-    """Every block, and what may stand in for it; see `Student` for the arguments."""
+    """Every block, and what may stand in for it.
+
+    specs: of the nodes; see `Student` for the other arguments.
+    """
     blocks = range(1, len(chain.blocks) + 1)
-    specs = node_specs(chain)
     wiring = full_wiring(
         len(chain.blocks),
         skips,

@@ -92,7 +92,7 @@ class Student(nn.Module):
         chain = deepcopy(backbone).requires_grad_(True)
         specs = node_specs(chain)
         if wiring is None:
-            wiring = grown_wiring(chain, skips, identities=identities, exits=exits)
+            wiring = grown_wiring(chain, specs, skips, identities=identities, exits=exits)
         self.wiring = wiring
         self.batch_norm: BatchNormPolicy = batch_norm
         self.finetunes_all = False
@@ -130,7 +130,7 @@ class Student(nn.Module):
             {
                 path.key: Head(chain.neck, chain.classifier)
                 if path.kind == "head"
-                else exit_from(chain, specs[path.source])
+                else exit_from(chain, specs[path.source], specs[-1])
                 for position in wiring.incoming[-1]
                 for path in [wiring.paths[position]]
             }

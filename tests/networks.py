@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nettailor.core.architecture import Architecture
-from nettailor.core.backbone import Backbone, create_backbone
+from nettailor.core.backbone import Backbone, create_backbone, node_specs
 from nettailor.core.errors import UserError
+from nettailor.core.layout import NodeSpec
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.shrink import Shrinking
 from nettailor.student.costs import shares_of
+from nettailor.student.exit import Head, exit_from
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring
 
@@ -171,6 +173,11 @@ def student_along(
     """A student of these paths alone."""
     chain = lively_chain(backbone, classes) if isinstance(backbone, str) else backbone
     return Student(chain, wiring=Wiring(depth, paths), **(FOLLOW | settings))
+
+
+def exit_of(chain: Backbone, node: NodeSpec) -> Head:
+    """An exit of a chain that reads a node."""
+    return exit_from(chain, node, node_specs(chain)[-1])
 
 
 def architecture_of(

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from conftest import enliven
 from layouts import CLASSES, hybrid, images_for, odd, swin, vit, windowed
+from networks import exit_of
 from torch import Tensor, nn
 
 import nettailor as nt
 from nettailor.core.backbone import node_specs
 from nettailor.core.layout import NodeSpec
-from nettailor.student.exit import exit_from
 from nettailor.student.wiring import Path as Way
 
 
@@ -89,7 +89,7 @@ def test_exits_by_hand() -> None:
     """Norm, class token or mean, linear; the pretrained neck where the node is like the last."""
     x = torch.randn(2, 17, 64)
     _, backbone = vit()
-    like = exit_from(backbone, NodeSpec(64, 16, "tokens", 1))
+    like = exit_of(backbone, NodeSpec(64, 16, "tokens", 1))
     norm = backbone.neck[0]
     with torch.no_grad():
         expected = like.classifier(F.layer_norm(x, (64,), norm.weight, norm.bias, norm.eps)[:, 0])
@@ -98,10 +98,10 @@ def test_exits_by_hand() -> None:
             (NodeSpec(32, 16, "tokens", 2), lambda y: y[:, 0]),
             (NodeSpec(32, 16, "tokens"), lambda y: y.mean(1)),
         ):
-            other, y = exit_from(backbone, spec), torch.randn(2, 18, 32)
+            other, y = exit_of(backbone, spec), torch.randn(2, 18, 32)
             normed = F.layer_norm(y, (32,), eps=1e-6)
             torch.testing.assert_close(other(y), other.classifier(read(normed)))
-        stage, z = exit_from(swin()[1], NodeSpec(16, 4, "nhwc")), torch.randn(2, 4, 4, 16)
+        stage, z = exit_of(swin()[1], NodeSpec(16, 4, "nhwc")), torch.randn(2, 4, 4, 16)
         means = F.layer_norm(z, (16,), eps=1e-6).mean((1, 2))
         torch.testing.assert_close(stage(z), stage.classifier(means))
     pointers = {weight.data_ptr() for weight in backbone.parameters()}
@@ -115,7 +115,7 @@ def test_fresh_exits_read_what_the_head_reads(registers: int, class_token: bool)
     _, backbone = vit(96, registers, class_token=class_token)
     node = node_specs(backbone)[-1]._replace(channels=32)
     assert node.prefix == registers + class_token
-    fresh, x = exit_from(backbone, node), torch.randn(2, node.prefix + 36, 32)
+    fresh, x = exit_of(backbone, node), torch.randn(2, node.prefix + 36, 32)
     normed = F.layer_norm(x, (32,), eps=1e-6)
     read = normed[:, 0] if class_token else normed[:, node.prefix :].mean(1)
     with torch.no_grad():
