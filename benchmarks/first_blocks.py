@@ -1,6 +1,6 @@
 """Fixed removal of the top as the rival: as many first blocks as a budget allows, a fresh head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -8,8 +8,11 @@ from torch import nn
 
 import nettailor as nt
 from nettailor.core.cost import chain_costs
+from nettailor.core.resize import at_side
 from nettailor.fitting import seeded
 from nettailor.prune.eliminate import eliminate
+from nettailor.prune.plan import PrunePlan
+from nettailor.student.wiring import Path, Wiring
 
 
 def shorter(start: nt.Backbone, blocks: int, seed: int) -> nt.Backbone:
@@ -36,3 +39,32 @@ def best(
     """The network that is best on validation of one trained at each learning rate."""
     trained = [(train(one := makes(), lr=rate).scores.accuracy, one) for rate in rates]
     return max(trained, key=lambda pair: pair[0])[1]
+
+
+def first_blocks(
+    wiring: Wiring, cost: Callable[[Sequence[Path]], float], most: float, side: int | None = None
+) -> PrunePlan | None:
+    """Fixed removal as a cut of a student: as many first blocks as a cost allows, then an exit.
+
+    Identities lead from the last block to the next exit.
+
+    Args:
+        wiring: of the student, with a block or its identity into each node.
+        cost: of a route.
+        most: that it may cost.
+        side: of the images in pixels, None for their own.
+
+    Returns a plan such as `first-7`, or `first-7-48px`; None where no exit can be reached within
+    the cost.
+    """
+    blocks, exits = wiring.of_kind("block"), sorted(wiring.of_kind("exit"))
+    identities = {path.target: path for path in wiring.of_kind("identity")}
+    for count in range(len(blocks), 0, -1):
+        for end in [one for one in exits if one.source >= count][:1]:
+            nodes = range(count + 1, end.source + 1)
+            if all(node in identities for node in nodes):
+                route = (*blocks[:count], *(identities[node] for node in nodes), end)
+                if cost(route) <= most:
+                    name = at_side(f"first-{count}", side)
+                    return PrunePlan.keeping(name, wiring, route, side)
+    return None

@@ -12,11 +12,11 @@ import argparse
 import time
 from functools import partial
 
+from first_blocks import first_blocks
 from seeds import Rows, each_set, of_each_seed, print_sets
 from selection import Measured, add_budgets, parser_of
 
 import nettailor as nt
-from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.remove import remove
 from nettailor.resolutions import sides, tried
 from nettailor.shrinking import shrink

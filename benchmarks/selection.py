@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from first_blocks import first_blocks
 from seeds import Rows, each_set, of_each_seed, print_sets, print_table, sets_parser
 from small_images import loaders
 from torch import nn
@@ -41,7 +42,6 @@ from nettailor.core.scores import Scores, classify
 from nettailor.core.weights import load_pretrained
 from nettailor.fitting import accelerator_for, seeded
 from nettailor.prune.choice import least_lost
-from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking

@@ -24,6 +24,7 @@ _PLACES = {
     "fit": "nettailor.fitting",
     "fold": "nettailor.prune.fold",
     "load": "nettailor.cutting",
+    "narrow": "nettailor.cutting",
     "shrink": "nettailor.shrinking",
     "tailor": "nettailor.procedure",
 }
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nettailor.cutting import best_route as best_route
     from nettailor.cutting import cut as cut
     from nettailor.cutting import load as load
+    from nettailor.cutting import narrow as narrow
     from nettailor.errors import UserError as UserError
     from nettailor.fitting import Run as Run
     from nettailor.fitting import fit as fit

@@ -9,43 +9,42 @@ from torch import nn
 
 from nettailor.budget import budget_share
 from nettailor.candidates import keep_better
+from nettailor.channel_lever import Size, before_channels, refusal, whole_cost, with_fewer
+from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
+from nettailor.core.errors import UserError
 from nettailor.core.latency import share_of_time
 from nettailor.core.ranks import from_main
 from nettailor.core.resize import at_side
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
-from nettailor.front import (
-    FRONT_FILE,
-    SIZES_FOLDER,
-    Front,
-    Point,
-    Seconds,
-    read_front,
-    size_name,
-    write_front,
-)
-from nettailor.network import load_network, save_network
+from nettailor.front import Front, Point, Seconds, size_name, write_front
+from nettailor.kept_sizes import KeptSizes
+from nettailor.network import narrowed_structure
 from nettailor.path_shares import PathCosts
 from nettailor.prune.depths import half_of
 from nettailor.prune.descent import TRIED_ON, Descent
+from nettailor.prune.fewer_channels import (
+    VALUE_BATCHES,
+    deployed_cost,
+    with_fewer_channels,
+)
 from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
-from nettailor.prune.remove import remove
 from nettailor.prune.shrink import WITHIN, Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.resolutions import may_lower, sides, tried
 from nettailor.resolve import GOES_ON, schedule_of
 from nettailor.session import Session
-from nettailor.share import UNITS
+from nettailor.share import UNITS, Unit
 from nettailor.shrinking import FLOOR, hopeless
-from nettailor.sizes import keep_for_budget, keep_without_budget
+from nettailor.sizes import keep_without_budget
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.drawing import tag_of
 from nettailor.student.network import Student
-from nettailor.tailoring import Tailored, Tailoring
+from nettailor.tailoring import Tailored, Tailoring, grow_student
 
 _TRIES = 5  # at most, at a network that keeps a latency budget by the clock
 
@@ -53,7 +52,7 @@ _TRIES = 5  # at most, at a network that keeps a latency budget by the clock
 class ByShrinking(Tailoring):
     """A student that shrinks to a budget, or until its accuracy ends it.
 
-    sizes: the folder of the networks that it passed.
+    sizes: the networks that it passed, and those that lost channels.
     """
 
     def __init__(
@@ -66,45 +65,51 @@ class ByShrinking(Tailoring):
         sizes: Path | None = None,
     ) -> None:
         super().__init__(session, folder, teacher, costs)
-        self.sizes = sizes or folder.path / SIZES_FOLDER
+        wiring = grow_student(self.config, self.chain).wiring
+        self.sizes = KeptSizes(folder.path, wiring, self.device, of=sizes)
         self._budget: float | None = None  # a share of the backbone's cost
+        self._narrows = False  # whether channels go
         self._missed: set[int | None] = set()  # sides of which no network keeps the budget
 
     def tailored(self, target: float) -> Tailored:
-        """Shrink at each resolution; then fine-tune the last sizes.
+        """Shrink at each resolution; then fine-tune the last sizes, or what channels leave of them.
 
         Without a budget the lowest comes first, until one holds; of its sizes those are fine-tuned
-        that may be within tolerance. A budget of milliseconds has no rival: it goes by the network
-        timed as a whole.
+        that may be within tolerance.
         """
         whole = self.grown()
         self._budget = budget_share(self.config.budget, self.costs.shares(whole))
+        self._narrows = self._may_narrow()
         at, fronts = self._tried(whole), list[Front]()
         for side, shares in at.items():
             fronts.append(self.shrink(target, side, shares))
             reached = max(point.accuracy for point in fronts[-1].points)
             if self._budget is None and reached >= target:
                 break
-        lasts = [front.points[0].plan(whole.wiring) for front in fronts]
         if self._budget is None:
-            own = fronts[-1].points
-            candidates = keep_without_budget(
-                self, [one.plan(whole.wiring) for one in own], [one.cost for one in own],
-                [one.loss for one in own], at, gamma=self.config.student.gamma, target=target,
-            )  # fmt: skip
-        elif self.config.budget.max_latency_ms:
-            kept = [one for one in lasts if one.side not in self._missed]
-            candidates = keep_better(self, kept or lasts)
+            sizes = [Size(one.plan(whole.wiring), one.cost, one.loss) for one in fronts[-1].points]
+            if self._narrows:
+                sizes = with_fewer(sizes, whole_cost(whole, at[fronts[-1].points[0].side]))
+            gamma = self.config.student.gamma
+            candidates = keep_without_budget(self, sizes, gamma=gamma, target=target)
         else:
-            candidates = keep_for_budget(self, lasts, at, self._budget)
+            lasts = [front.points[0] for front in fronts]
+            lasts = [one for one in lasts if one.side not in self._missed] or lasts
+            plans = [one.plan(whole.wiring) for one in lasts]
+            candidates = keep_better(
+                self,
+                [
+                    plan.narrowed(self._budget)
+                    if self._narrows and one.cost > self._budget
+                    else plan
+                    for one, plan in zip(lasts, plans, strict=True)
+                ],
+            )
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
-        points = [
-            one._replace(finetuned=ends.get(one.name)) for front in fronts for one in front.points
-        ]
         seconds = Seconds(
             *(sum(each) for each in zip(*(one.seconds for one in fronts), strict=True))
         )
-        points.sort(key=lambda one: one.cost)
+        points = [one._replace(finetuned=ends.get(one.name)) for one in self.sizes.front.points]
         write_front(self.folder.path, Front(points, seconds))
         return Tailored(candidates, seconds, {})
 
@@ -117,29 +122,75 @@ class ByShrinking(Tailoring):
         return tried(student, at, self.costs.shares, self._budget)
 
     def start(self, plan: PrunePlan) -> Student:
-        """The size as the student passed it; first blocks have the teacher's weights."""
-        if not self._passed(plan):
-            return remove(self.grown(), plan)
-        network, _ = load_network(self.sizes / plan.name)
-        assert isinstance(network, Student), "sizes are those of a student"
-        network.side = plan.side
-        return place(network, self.device)
+        """The size as the student passed it, or what is left of one when channels have gone."""
+        if plan.name not in self.sizes:
+            from_main(lambda: self._narrow(plan))
+        return self.sizes.read(plan.name, plan.side)
 
-    def schedule(self, plan: PrunePlan) -> Schedule:
-        """As set; at a lower learning rate for a size that has a few epochs to find its way."""
-        schedule, config = super().schedule(plan), self.config
-        few = config.budget.given is None and config.prune.finetune == "all"
-        if few and self._passed(plan):
+    def architecture(self, plan: PrunePlan) -> Architecture:
+        """Of what a plan leaves."""
+        narrowed = self.sizes.narrowed(plan.name)
+        return super().architecture(plan).model_copy(update={"narrowed": narrowed})
+
+    def _may_narrow(self) -> bool:
+        """Whether channels go; where they cannot, a line says why."""
+        config, settings = self.config, self.config.student
+        if config.prune.finetune == "task":  # shared blocks keep theirs
+            return False
+        reason = refusal(self.teacher, config.image_size, settings.cost, settings.levers)
+        if reason:
+            self.say(f"channels stay: {reason}")
+        return reason is None
+
+    @property
+    def _unit(self) -> Unit:
+        return "params" if self.config.student.cost == "params" else "flops"
+
+    def _share(self, network: nn.Module, unit: Unit) -> float:
+        """What a network costs over the backbone, at the resolution of its images."""
+        mine, whole = (
+            deployed_cost(one, self.config.image_size, unit) for one in (network, self.teacher)
+        )
+        return mine / whole
+
+    def _narrow(self, plan: PrunePlan) -> None:
+        """Write down what is left of a size when as many channels have gone as a plan says."""
+        assert plan.wide is not None, "what the student has passed is there"
+        wide, unit = self.sizes.read(plan.wide, plan.side), self._unit
+        size = self.config.image_size
+        network = with_fewer_channels(
+            wide, islice(self.session.loaders.train.epoch(0), VALUE_BATCHES),
+            self.session.accelerator, image_size=size, unit=unit,
+            most=plan.most * deployed_cost(self.teacher, size, unit),
+        )  # fmt: skip
+        self.reestimate(network)
+        scores, shares = self.validate(network), {one: self._share(network, one) for one in UNITS}
+        if shares[unit] > plan.most and self._budget is not None:
+            raise UserError(
+                f"the fewest channels of {plan.wide} cost {shares[unit]:.3g} of the backbone's: "
+                "give --levers blocks,resolution, or a larger budget"
+            )
+        point = Point(
+            plan.name, plan.kept.paths, shares[unit], shares["flops"], shares["params"],
+            self.judge.value(scores), scores.loss, side=plan.side, wide=plan.wide,
+        )  # fmt: skip
+        narrowed = narrowed_structure(wide, network)
+        architecture = super().architecture(plan).model_copy(update={"narrowed": narrowed})
+        self.sizes.write(point, network, architecture)
+
+    def schedule(self) -> Schedule:
+        """As set; at a lower learning rate where a size has a few epochs to find its way."""
+        schedule, config = super().schedule(), self.config
+        if config.budget.given is None and config.prune.finetune == "all":
             return replace(schedule, lr=schedule.lr * GOES_ON)
         return schedule
-
-    def _passed(self, plan: PrunePlan) -> bool:
-        return (self.sizes / plan.name).exists()
 
     def shrink(self, target: float, side: int | None, shares: PathShares) -> Front:
         """Train a student at a side as it shrinks; returns what it passed, the leanest first."""
         student, most = self.grown(), self._budget
         student.side = side
+        if most is not None and self._narrows:
+            most = before_channels(most, whole_cost(student, shares))
         self._shares = [shares_of(student, self.teacher, self.config.image_size, u) for u in UNITS]
         self.costs.keep(student)
         network = Shrinking(student, shares, most or FLOOR)
@@ -190,31 +241,20 @@ class ByShrinking(Tailoring):
         )  # fmt: skip
         if self.config.budget.max_latency_ms and not self._keep_the_budget(network, descent):
             self._missed.add(side)
-        front = read_front(self.folder.path, network.wiring)
-        passed = [point for point in front.points if point.side == side]
+        passed = [one for one in self.sizes.front.points if one.side == side and not one.wide]
         return Front(passed, Seconds(fitted.seconds, fitted.total_seconds))
 
     def _pass(self, network: Shrinking, scores: Scores) -> None:
         """Write a size down, its network and how it stands."""
-        side, folder = network.student.side, self.folder.path
-        name = size_name(network.cost, side)
-        size, architecture = network.cut(name), self.at(side).architecture(self.source)
+        side = network.student.side
         flops, params = (one.of(network.wiring, network.route) for one in self._shares)
-        standing = self.judge.value(scores)
         point = Point(
-            name, network.route, network.cost, flops, params, standing, scores.loss, side=side
-        )
-
-        def write() -> None:
-            others = []
-            if (folder / FRONT_FILE).exists():
-                front = read_front(folder, network.wiring)
-                others = [one for one in front.points if one.name != name]
-            save_network(self.sizes / name, size, architecture)
-            points = sorted([*others, point], key=lambda one: one.cost)
-            write_front(folder, Front(points, Seconds(0, 0)))
-
-        from_main(write)
+            size_name(network.cost, side), network.route, network.cost, flops, params,
+            self.judge.value(scores), scores.loss, side=side,
+        )  # fmt: skip
+        plan = point.plan(network.wiring)
+        size, architecture = network.cut(plan.name), super().architecture(plan)
+        from_main(lambda: self.sizes.write(point, size, architecture))
 
     def _share_of_time(self, network: Shrinking) -> float:
         """The latency of the route over the backbone's, both measured now."""

@@ -63,9 +63,7 @@ def by_rank(
     return list(plans.values())
 
 
-def keep_first(
-    bench: Bench, plans: Sequence[PrunePlan], target: float, rivals: Sequence[PrunePlan] = ()
-) -> list[Candidate]:
+def keep_first(bench: Bench, plans: Sequence[PrunePlan], target: float) -> list[Candidate]:
     """Fine-tune cuts in their order until one reaches `target` per cent.
 
     Each goes to its end, where it has to stand at the target, or until it is ruled out. No more are
@@ -77,39 +75,21 @@ def keep_first(
         bench: fine-tunes.
         plans: the cuts.
         target: in %.
-        rivals: cuts of another kind, in their order. Where the first cut has not reached the target
-            in the first half of its epochs, and the first rival is better after them, they are
-            tried instead.
 
     Returns those that were tried, the one that is kept first.
     """
     tried: dict[str, Candidate] = {}
     told: dict[str, int] = {}  # after which epoch of each
-    half = half_of(bench.epochs)
     unsure = -math.inf  # by half of the epochs, of those that may reach the target
 
-    def finetune(plan: PrunePlan, epochs: int) -> Candidate:
-        def stop(epoch: int, last: Scores) -> bool:
-            standing, error = last.standing, last.error
-            out = ruled_out(epoch, bench.epochs, standing, target, error, unsure)
-            return epoch >= epochs or out
+    def stop(epoch: int, last: Scores) -> bool:
+        return ruled_out(epoch, bench.epochs, last.standing, target, last.error, unsure)
 
-        if plan.name not in tried:
-            bench.say(f"{plan.name}: {plan.describe()}")
-        found = tried[plan.name] = bench.finetune(plan, stop)
-        told[plan.name] = found.told(target, epochs, unsure)
-        return found
-
-    if rivals:
-        first = finetune(plans[0], half)
-        if all(first.after(epoch)[0] < target for epoch in range(1, half + 1)):
-            rival = finetune(rivals[0], half)
-            _tell(bench, first, f"beside {rival.scores.accuracy:.2f} % of {rival.name}")
-            if rival.by_half > first.by_half:
-                plans = rivals
     chosen = None
     for plan in plans:
-        found = finetune(plan, bench.epochs)
+        bench.say(f"{plan.name}: {plan.describe()}")
+        found = tried[plan.name] = bench.finetune(plan, stop)
+        told[plan.name] = found.told(target, bench.epochs, unsure)
         by_half, *_ = found.by_half
         standing, _, error = found.after(told[plan.name])
         if told[plan.name] == bench.epochs and standing >= target:

@@ -1,6 +1,7 @@
 """From a trained student to a smaller one, in Python: the best route, the cut, a network again."""
 
 from itertools import islice
+from math import inf
 from pathlib import Path
 
 from torch import nn
@@ -11,6 +12,13 @@ from nettailor.core.epochs import LoaderEpochs, checked
 from nettailor.core.errors import UserError
 from nettailor.fitting import Device, Loader, accelerator_for
 from nettailor.network import find_run, load_network
+from nettailor.prune.fewer_channels import (
+    VALUE_BATCHES,
+    Network,
+    deployed_cost,
+    fewest_channels,
+    with_fewer_channels,
+)
 from nettailor.prune.importance import measured_on
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
@@ -91,6 +99,56 @@ def cut(
         batches = islice(LoaderEpochs(train_loader, seed).epoch(0), STATISTICS_BATCHES)
         reestimate(smaller, batches, accelerator_for(device.type, "auto"))
     return smaller
+
+
+def narrow(
+    network: Network,
+    train_loader: Loader,
+    *,
+    max_flops: float | None = None,
+    max_params: float | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+) -> Network:
+    """A copy with the channels that the loss would miss most, within a budget.
+
+    Channels are worth a first-order Taylor estimate on 20 batches, see `prune.taylor`, and the best
+    sum is found by a knapsack, see `prune.widths`; layers keep a multiple of 8 channels, or all.
+    Running statistics of batch norms are averaged anew.
+
+    Args:
+        network: a `Backbone`, or a `Student` that stands alone; it stays as it is.
+        train_loader: (images, labels).
+        max_flops, max_params: the budget, one of them: a share of what the network itself costs.
+        seed: of the order of the images.
+        device: "auto" takes a GPU where there is one.
+
+    Returns:
+        A network of the same kind, on the device, to be trained on: `fit`.
+
+    Raises:
+        UserError: its channels cannot be grouped, or the budget is out of reach.
+    """
+    unit, most = budget_of(max_flops, max_params)
+    if isinstance(network, Student) and not network.finetunes_all:
+        raise UserError("the student's blocks are shared: expected one that stands alone")
+    if most == inf:
+        raise UserError("no budget is given: expected max_flops or max_params")
+    accelerator, batches = accelerator_for(device, "auto"), LoaderEpochs(train_loader, seed)
+    place(network, accelerator.device)
+    size = next(checked(train_loader))[0].shape[-1]
+    least = fewest_channels(network, size, unit)
+    if not least <= most < 1:
+        raise UserError(
+            f"no choice of channels costs {most:g} of the network's {unit}: give a share from "
+            f"{least * 1.005:.3g} to below 1"
+        )
+    narrowed = with_fewer_channels(
+        network, islice(batches.epoch(0), VALUE_BATCHES), accelerator,
+        image_size=size, unit=unit, most=most * deployed_cost(network, size, unit),
+    )  # fmt: skip
+    reestimate(narrowed, islice(batches.epoch(0), STATISTICS_BATCHES), accelerator)
+    return narrowed
 
 
 def load(folder: str | Path) -> nn.Module:

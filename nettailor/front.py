@@ -1,6 +1,7 @@
 """The sizes that a student passed as it shrank, on disk: each a trained network."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,8 @@ class Point(NamedTuple):
     paths: its route. cost: a share of the backbone's, in what the run goes by. flops, params:
     shares of the backbone's. accuracy, loss: on validation in % and in nats, as it stood.
     finetuned: accuracy after fine-tuning, for those that were. side: of its images in pixels, None
-    where they are as large as the teacher's.
+    where they are as large as the teacher's. wide: name of the size of which it is a copy with
+    fewer channels.
     """
 
     name: str
@@ -35,10 +37,12 @@ class Point(NamedTuple):
     loss: float
     finetuned: float | None = None
     side: int | None = None
+    wide: str | None = None
 
     def plan(self, student: Wiring) -> PrunePlan:
         """The cut of the student that leaves this route."""
-        return PrunePlan.keeping(self.name, student, self.paths, self.side)
+        plan = PrunePlan.keeping(self.name, student, self.paths, self.side)
+        return replace(plan, wide=self.wide, most=self.cost) if self.wide else plan
 
 
 class Seconds(NamedTuple):
@@ -118,9 +122,10 @@ def _read_point(row: Mapping[str, Any], student: Wiring) -> Point:
     targets = [path.target for path in paths]
     if not set(paths) <= set(student.paths) or [0, *targets] != [*sources, student.depth]:
         raise ValueError(f"{rows!r} is no route through the student")
-    name, finetuned, side = row["name"], row["finetuned"], row.get("side")
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ValueError(f"{name!r} is no folder's name")
+    name, finetuned, side, wide = row["name"], row["finetuned"], row.get("side"), row.get("wide")
+    for one in (name, wide or name):
+        if not isinstance(one, str) or Path(one).name != one:
+            raise ValueError(f"{one!r} is no folder's name")
     return Point(
         name,
         paths,
@@ -131,4 +136,5 @@ def _read_point(row: Mapping[str, Any], student: Wiring) -> Point:
         float(row["loss"]),
         None if finetuned is None else float(finetuned),
         None if side is None else int(side),
+        wide,
     )

@@ -55,7 +55,7 @@ def hand_over(
             place = RunFolder(work.folder.path / "candidates" / candidate.name)
         took = spent.plus(*(one.fitted for one in (candidates if alone else [candidate])))
         network, measured = candidate.network, latency[candidate.name]
-        weights = save_network(place.path, network, session.architecture(work.source))
+        weights = save_network(place.path, network, work.architecture(candidate.plan))
         figures = summary(
             kind if alone else "candidate",
             session,

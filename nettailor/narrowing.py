@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nettailor.core.architecture import Closed, read_checked
 from nettailor.core.backbone import Backbone
@@ -18,17 +17,17 @@ from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
 from nettailor.latency_budget import keep_by_the_clock
 from nettailor.prune.channels import trace_channels
+from nettailor.prune.fewer_channels import VALUE_BATCHES, best_channels
 from nettailor.prune.fold import fold
 from nettailor.prune.items import ATTENTION, FIXED, Channels
 from nettailor.prune.layer_times import measure_times
-from nettailor.prune.narrow import narrow, positions
+from nettailor.prune.narrow import Kept, narrow, positions
 from nettailor.prune.shrink import WITHIN
 from nettailor.prune.taylor import taylor_values
 from nettailor.prune.widths import (
     Costs,
     Ranges,
     allowed,
-    best_widths,
     count_flops,
     count_parameters,
 )
@@ -36,9 +35,6 @@ from nettailor.session import Session
 from nettailor.student.network import Student
 
 CHOICE_FILE = "channels.json"
-_VALUE_BATCHES = 20
-
-Kept = NDArray[np.bool_]
 
 
 class Choice(Closed):
@@ -141,23 +137,14 @@ def choose(session: Session, network: Backbone | Student, budget: Budget, digest
     """
     max_latency_ms, step = session.config.budget.max_latency_ms, session.config.knapsack.round_to
     channels = budget.channels
-    batches = islice(session.loaders.train.epoch(0), _VALUE_BATCHES)
-    watched = session.screen.each("weighing channels", batches, _VALUE_BATCHES)
+    batches = islice(session.loaders.train.epoch(0), VALUE_BATCHES)
+    watched = session.screen.each("weighing channels", batches, VALUE_BATCHES)
     values = taylor_values(network, channels, watched, session.accelerator)
-    # the best of each family first
-    ranked = [
-        family.items[np.argsort(-values[family.items], kind="stable")]
-        for family in channels.families
-    ]
-    worth = [values[items] for items in ranked]
     whole = float(budget.costs.of(budget.ranges.most[None])[0])
 
     def within(most: float) -> tuple[Kept, float]:
-        counts = best_widths(worth, budget.costs, budget.ranges, most)
-        kept = np.zeros(channels.count, dtype=bool)
-        for items, count in zip(ranked, counts, strict=True):
-            kept[items[:count]] = True
-        return kept, float(budget.costs.of(counts[None])[0]) / whole
+        kept, cost = best_channels(channels, values, budget.costs, budget.ranges, most)
+        return kept, cost / whole
 
     if max_latency_ms is None:
         kept, cost = within(budget.most)

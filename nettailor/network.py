@@ -8,6 +8,7 @@ from nettailor.core.architecture import (
     ARCHITECTURE_FILE,
     WEIGHTS_FILE,
     Architecture,
+    NarrowedStructure,
     StudentStructure,
     read_architecture,
     write_architecture,
@@ -23,7 +24,7 @@ from nettailor.core.run_settings import CONFIG_FILE
 from nettailor.core.timm_names import to_chain
 from nettailor.core.vocabulary import searched_chain
 from nettailor.prune.eliminate import eliminate
-from nettailor.prune.narrow import resize
+from nettailor.prune.narrow import resize, widths
 from nettailor.student.network import Student
 from nettailor.student.wiring import Wiring
 
@@ -44,6 +45,16 @@ def save_network(folder: Path, network: Backbone | Student, architecture: Archit
     write_weights(folder / WEIGHTS_FILE, network)
     write_architecture(folder, architecture)
     return folder / WEIGHTS_FILE
+
+
+def narrowed_structure(wide: Backbone | Student, network: Backbone | Student) -> NarrowedStructure:
+    """What makes a network narrower than one of full width with the same layers."""
+    before, now = widths(wide), widths(network)
+    layers = {name: left for name, left in now.items() if left != before[name]}
+    nodes = None
+    if isinstance(network, Student):
+        nodes = tuple(spec.channels for spec in network.specs)
+    return NarrowedStructure(layers=layers, nodes=nodes)
 
 
 def find_run(given: Path) -> Path:

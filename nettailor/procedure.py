@@ -1,6 +1,6 @@
 """From a network to one of the size of the task, in Python, all of it at once."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from math import inf
@@ -8,7 +8,8 @@ from math import inf
 from torch import nn
 
 from nettailor.candidate import Candidate
-from nettailor.candidates import target_of
+from nettailor.candidates import keep_better, target_of
+from nettailor.channel_lever import Size, before_channels, refusal, whole_cost, with_fewer
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import checked
@@ -18,6 +19,7 @@ from nettailor.core.scores import Scores, classify
 from nettailor.core.sections import Lever
 from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
+from nettailor.cutting import narrow
 from nettailor.fitting import (
     STUDENT_LR,
     Device,
@@ -31,13 +33,12 @@ from nettailor.fitting import (
 )
 from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
-from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
 from nettailor.resolutions import sides, tried
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT, GOES_ON
-from nettailor.share import budget_of
-from nettailor.shrinking import below_the_leanest, shrink
-from nettailor.sizes import keep_for_budget, keep_without_budget
+from nettailor.share import Unit, budget_of
+from nettailor.shrinking import Snapshot, below_the_leanest, shrink
+from nettailor.sizes import keep_without_budget
 from nettailor.student.costs import shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -53,7 +54,7 @@ def tailor(
     max_params: float | None = None,
     tolerance: float = 0.5,
     gamma: float = 0.3,
-    levers: Sequence[Lever] = ("blocks", "resolution"),
+    levers: Sequence[Lever] = ("blocks", "channels", "resolution"),
     teacher_epochs: int = 10,
     student_epochs: int | None = None,
     finetune_epochs: int | None = None,
@@ -65,11 +66,10 @@ def tailor(
 ) -> nn.Module:
     """Fine-tune a teacher, shrink a student of it as it trains, and fine-tune what is left.
 
-    With a budget that is the last size, or as many first blocks as the budget allows: which of both
-    is better on validation after half of the fine-tuning. Without one it is the size of the least
-    loss + γ cost as fine-tuning is thought to leave it, as many first blocks, or a dearer one of
-    the better kind that is within tolerance of the teacher, all on validation and chance allowed
-    for (`core.judge.margin`).
+    With a budget that is the last size, at the resolution where it is best on validation after half
+    of the fine-tuning. Without one it is the size of the least loss + γ cost as fine-tuning is
+    thought to leave it, or a dearer one that is within tolerance of the teacher, all on validation
+    and chance allowed for (`core.judge.margin`). Small sizes are larger ones with fewer channels.
 
     Args:
         network: a `Backbone`, or what one can be made of; it stays as it is.
@@ -78,9 +78,10 @@ def tailor(
         max_flops, max_params: the budget, one of them or none: a share of the network's.
         tolerance: points of validation accuracy that the teacher may be ahead.
         gamma: without a budget, the price of cost: nats for all of the network's multiply-adds.
-        levers: "blocks", and with "resolution" students shrink at half and at three quarters of
-            the images' side as well, and what is kept resizes them itself; without a budget the
-            lowest comes first, and a higher one where no size of it is within tolerance.
+        levers: "blocks"; with "channels" these go as well; with "resolution" students shrink at
+            half and at three quarters of the images' side, too, and what is kept resizes them
+            itself; without a budget the lowest comes first, and a higher one where no size of it is
+            within tolerance.
         teacher_epochs: 0 where the network is fine-tuned already.
         student_epochs, finetune_epochs: of the student as it shrinks, and of what is left; None: 4
             and 10 to a budget, 8 and 6 without one.
@@ -131,57 +132,70 @@ def tailor(
             with seeded(seed, "student"):
                 return Student(teacher)
 
+        reason = refusal(teacher, size, unit, levers)
+        narrows = reason is None
+        if reason and verbose:
+            print(f"channels stay: {reason}")
+        whole = {side: whole_cost(grown, shares) for side, shares in at.items()}
+
+        def budget(side: int | None) -> float | None:
+            if most == inf:
+                return None
+            return before_channels(most, whole[side]) if narrows else most
+
         fronts = []
         for side in at:
             front = shrink(
-                grow(), teacher, train_loader, val_loader, max_flops=max_flops,
-                max_params=max_params, side=side, epochs=student_epochs or shrinks, judge=judge,
+                grow(), teacher, train_loader, val_loader,
+                max_flops=budget(side) if unit == "flops" else None,
+                max_params=budget(side) if unit == "params" else None,
+                side=side, epochs=student_epochs or shrinks, judge=judge,
                 seed=seed, device=device, target=target if most == inf else None,
                 precision=precision, run=folder, name=at_side("student", side), verbose=verbose,
             )  # fmt: skip
             fronts.append(front)
             if most == inf and max(judge.value(one.scores) for one in front) >= target:
                 break
-        starts = {one.plan.name: (one.network, one.scores) for passed in fronts for one in passed}
-
-        def start(plan: PrunePlan) -> tuple[Student, Scores]:
-            if plan.name not in starts:
-                first = remove(grow(), plan)
-                starts[plan.name] = first, judge.of(_scores(first, val_loader, device))
-            return starts[plan.name]
-
-        loss, epochs = TailorLoss(teacher).after_cut(), finetune_epochs or finetunes
-        passed = {*starts} if most == inf else set[str]()
-        bench = _Bench(start, loss, train, epochs, judge, passed)
+        bench = _Bench(
+            {one.plan.name: one for passed in fronts for one in passed}, unit,
+            TailorLoss(teacher).after_cut(), train, finetune_epochs or finetunes, judge,
+            lr=STUDENT_LR * (GOES_ON if most == inf else 1),
+        )  # fmt: skip
         if most < inf:
-            lasts = [front[-1].plan for front in fronts]
-            kept, *_ = keep_for_budget(bench, lasts, at, most)
+            lasts = [front[-1] for front in fronts]
+            kept, *_ = keep_better(
+                bench,
+                [one.plan.narrowed(most) if one.cost > most else one.plan for one in lasts],
+            )
         else:
-            kept, *_ = keep_without_budget(
-                bench, [one.plan for one in front], [one.cost for one in front],
-                [one.scores.loss for one in front], at, gamma=gamma, target=target,
-            )  # fmt: skip
+            sizes = [Size(one.plan, one.cost, one.scores.loss) for one in front]
+            if narrows:
+                sizes = with_fewer(sizes, whole[side])
+            kept, *_ = keep_without_budget(bench, sizes, gamma=gamma, target=target)
         return fold(kept.network)
 
 
 class _Bench:
     """The `Bench` of a program's own loaders.
 
-    start: what a cut leaves before it is fine-tuned, and its scores. train: `fit` with what stages
-    share. passed: names of the cuts that go on at a lower learning rate, see `GOES_ON`.
+    sizes: that students passed, by the names of their plans. unit: of what they cost. train: `fit`
+    with what stages share.
     """
 
     def __init__(
         self,
-        start: Callable[[PrunePlan], tuple[Student, Scores]],
+        sizes: Mapping[str, Snapshot],
+        unit: Unit,
         loss: TailorLoss,
         train: "partial[Fitted]",
         epochs: int,
         judge: Judge,
-        passed: Collection[str],
+        *,
+        lr: float,
     ) -> None:
-        self._start, self._loss, self._train = start, loss, train
-        self._judge, self.epochs, self._passed = judge, epochs, passed
+        self._sizes, self._unit, self._loss, self._train = sizes, unit, loss, train
+        self.epochs, self._judge, self._lr = epochs, judge, lr
+        self._narrowed: dict[str, tuple[Student, Scores]] = {}
 
     def finetune(self, plan: PrunePlan, stop: Stop | None = None) -> Candidate:
         """See `nettailor.candidates.Bench`."""
@@ -189,9 +203,23 @@ class _Bench:
         network = deepcopy(start)
         fitted = self._train(
             network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge, stop=stop,
-            lr=STUDENT_LR * (GOES_ON if plan.name in self._passed else 1),
+            lr=self._lr,
         )  # fmt: skip
         return Candidate(plan, network, scores, fitted, self.epochs)
+
+    def _start(self, plan: PrunePlan) -> tuple[Student, Scores]:
+        if plan.wide is None:
+            size = self._sizes[plan.name]
+            return size.network, size.scores
+        if plan.name not in self._narrowed:
+            wide, how = self._sizes[plan.wide], self._train.keywords
+            budget = {f"max_{self._unit}": plan.most / wide.cost}
+            network = narrow(
+                wide.network, how["train_loader"], **budget, seed=how["seed"], device=how["device"]
+            )
+            scores = self._judge.of(_scores(network, how["val_loader"], how["device"]))
+            self._narrowed[plan.name] = network, scores
+        return self._narrowed[plan.name]
 
     def say(self, line: str, /) -> None:
         """See `nettailor.candidates.Bench`."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from nettailor.candidate import Candidate
+from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.config import RunConfig
 from nettailor.core.device import place
@@ -111,9 +112,13 @@ class Tailoring:
         """What a plan leaves, as it stands before it is fine-tuned."""
         raise NotImplementedError
 
-    def schedule(self, plan: PrunePlan) -> Schedule:
+    def schedule(self) -> Schedule:
         """How what a plan leaves is fine-tuned."""
         return schedule_of(self.config, "prune")
+
+    def architecture(self, plan: PrunePlan) -> Architecture:
+        """Of what a plan leaves, as files tell it."""
+        return self.at(plan.side).architecture(self.source)
 
     def at(self, side: int | None) -> Session:
         """The session with its images at a side in pixels, None for their own."""
@@ -169,8 +174,11 @@ class Tailoring:
         network = self.start(plan)
         before = self.validate(network)
         loss = self.loss.after_cut(mimicry=settings.by == "rank")
-        schedule = self.schedule(plan)
-        curves = partial(expected_cost, loss, self.config.image_size)
+        schedule = self.schedule()
+        # a network with fewer channels has no paths that the table knows
+        curves: Curves = (
+            (lambda *_: {}) if plan.wide else partial(expected_cost, loss, self.config.image_size)
+        )
         fitted = self.fit(plan.name, network, schedule, loss, curves, stop=stop)
         lost = tuple(self.session.task.classes[one] for one in self.judge.lost(fitted.scores))
         return Candidate(plan, network, before, fitted, self.epochs, lost)

@@ -1,7 +1,6 @@
 """Fixed removal of the top (ELimNet): the yardstick that cuts without learning where."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,11 +11,7 @@ from nettailor.core.classification import fresh_classifier
 from nettailor.core.errors import UserError
 from nettailor.core.layout import NodeSpec, bring
 from nettailor.core.parts import Parts
-from nettailor.core.resize import at_side
-from nettailor.prune.plan import PrunePlan
-from nettailor.student.costs import PathShares
 from nettailor.student.exit import HEAD_EXPANSION, fresh_convolution, fresh_neck
-from nettailor.student.wiring import Path, Wiring
 
 
 class Replacement(nn.Module):
@@ -90,51 +85,3 @@ def eliminate(chain: Backbone, kept: int, *, replacement: bool) -> Backbone:
         classifier = fresh_classifier(features, chain.classes)
     parts = Parts(chain.family, chain.stem, blocks, activations, neck, classifier, stages)
     return Backbone(parts, example=torch.empty(1, *chain.example, device="meta"))
-
-
-def first_blocks(
-    wiring: Wiring, cost: Callable[[Sequence[Path]], float], most: float, side: int | None = None
-) -> PrunePlan | None:
-    """Fixed removal as a cut of a student: as many first blocks as a cost allows, then an exit.
-
-    Identities lead from the last block to the next exit.
-
-    Args:
-        wiring: of the student, with a block or its identity into each node.
-        cost: of a route.
-        most: that it may cost.
-        side: of the images in pixels, None for their own.
-
-    Returns a plan such as `first-7`, or `first-7-48px`; None where no exit can be reached within
-    the cost.
-    """
-    blocks, exits = wiring.of_kind("block"), sorted(wiring.of_kind("exit"))
-    identities = {path.target: path for path in wiring.of_kind("identity")}
-    for count in range(len(blocks), 0, -1):
-        for end in [one for one in exits if one.source >= count][:1]:
-            nodes = range(count + 1, end.source + 1)
-            if all(node in identities for node in nodes):
-                route = (*blocks[:count], *(identities[node] for node in nodes), end)
-                if cost(route) <= most:
-                    name = at_side(f"first-{count}", side)
-                    return PrunePlan.keeping(name, wiring, route, side)
-    return None
-
-
-def first_blocks_beside(
-    plans: Sequence[PrunePlan], most: Sequence[float], at: Mapping[int | None, PathShares]
-) -> list[PrunePlan]:
-    """As many first blocks as what is allowed beside each cut; none twice, and none that is a cut.
-
-    Args:
-        plans: cuts of one student.
-        most: what first blocks may cost beside each, at its resolution.
-        at: what paths cost, by the side of the images.
-    """
-    wiring, cuts = plans[0].before, {(plan.kept, plan.side) for plan in plans}
-    allowed = [
-        first_blocks(wiring, partial(at[plan.side].of, wiring), one, plan.side)
-        for plan, one in zip(plans, most, strict=True)
-    ]
-    found = {(first.kept, first.side): first for first in allowed if first is not None}
-    return [first for one, first in found.items() if one not in cuts]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nettailor.prune.reachability import closure
 from nettailor.prune.routes import most_valuable
@@ -19,6 +19,8 @@ class PrunePlan:
         kept: the paths that stay, closed under the three exclusion rules.
         restored: proxies below the threshold that stay because stem and head would part.
         side: of the images, in pixels, which are resized to it; None: as they come.
+        wide: name of the cut that has all channels of these paths, where some go as well.
+        most: the cost that is left then, a share of the backbone's.
     """
 
     name: str
@@ -26,6 +28,8 @@ class PrunePlan:
     kept: Wiring
     restored: tuple[Path, ...] = ()
     side: int | None = None
+    wide: str | None = None
+    most: float = math.inf
 
     @classmethod
     def keeping(
@@ -33,6 +37,10 @@ class PrunePlan:
     ) -> "PrunePlan":
         """The cut that leaves these paths, a route say."""
         return cls(name, before, Wiring(before.depth, tuple(paths)), side=side)
+
+    def narrowed(self, most: float) -> "PrunePlan":
+        """The same paths with fewer channels, such as `size-0.397-to-0.250`."""
+        return replace(self, name=f"{self.name}-to-{most:#.3g}", wide=self.name, most=most)
 
     def describe(self) -> str:
         """One line: what stays of what was there."""
@@ -49,6 +57,8 @@ class PrunePlan:
             text += f", read by the exit{s} after block{s} {ends}"
         if self.side:
             text += f", of images of {self.side} px"
+        if self.wide:
+            text += f", with channels for {self.most:#.3g} of the cost"
         if self.restored:
             names = ", ".join(path.key for path in self.restored)
             text += f"; kept against the threshold to join stem and head: {names}"

@@ -121,11 +121,10 @@ class Track:
         found.plan = plan
         return found
 
-    def kept(self, target: float, *rivals: str) -> list[str]:
+    def kept(self, target: float) -> list[str]:
         """What was tried, the one that is kept first; the leanest is given first."""
-        plans: Any = [Plan(name) for name in self.accuracies if name not in rivals]
-        others: Any = [Plan(name) for name in rivals]
-        return [one.name for one in keep_first(self, plans, target, others)]
+        plans: Any = [Plan(name) for name in self.accuracies]
+        return [one.name for one in keep_first(self, plans, target)]
 
 
 def test_each_goes_on_until_it_is_ruled_out_or_to_its_end() -> None:
@@ -142,17 +141,6 @@ def test_each_goes_on_until_it_is_ruled_out_or_to_its_end() -> None:
     ]
 
 
-def test_the_kind_whose_first_is_better_by_half_goes_on() -> None:
-    """Neither is trained further than the other before that is known."""
-    track = Track(a=[50, 70, 71, 72], b=[80, 80, 80, 80], x=[40, 71, 75, 75], y=[80, 91, 91, 91])
-    assert track.kept(90.0, "x", "y") == ["y", "a", "x"]
-    assert track.calls == [("a", 2), ("x", 2), ("x", 2), ("y", 4)]
-    assert "a: before fine-tuning 0.00 %, after 2 epochs 70.00 %: beside 71.00 % of x" in track.said
-    track = Track(a=[50, 88, 89, 89], b=[80, 91, 91, 91], x=[40, 88, 99, 99], y=[99, 99, 99, 99])
-    assert track.kept(90.0, "x", "y") == ["b", "a", "x"]
-    assert track.calls == [("a", 2), ("x", 2), ("a", 4), ("b", 4)]
-
-
 def test_what_falls_back_by_its_end_is_not_kept() -> None:
     track = Track(a=[91, 91, 91, 89], b=[95, 95, 95, 95])
     assert track.kept(90.0) == ["b", "a"]
@@ -163,13 +151,6 @@ def test_who_is_kept_does_not_depend_on_where_a_session_ended(before: dict[str, 
     """Both are ruled out; the better one by then goes on, and comes to less than the other had."""
     track = Track(before=before, a=[90, 92, 91, 91], b=[90, 91.5, 99, 99])
     assert track.kept(98.0) == ["a", "b"]
-
-
-def test_what_reaches_by_half_has_no_rival() -> None:
-    track = Track(a=[91, 88, 91, 92], x=[99, 99, 99, 99])
-    assert track.kept(90.0, "x") == ["a"]
-    track = Track(a=[50, 80, 80, 80], b=[91, 91, 91, 92], x=[60, 92, 99, 99])
-    assert track.kept(90.0, "x") == ["x", "a"]
 
 
 def test_where_none_reaches_the_first_of_the_best_is_kept() -> None:

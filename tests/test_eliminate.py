@@ -1,11 +1,11 @@
 """Fixed removal of the top: what stays, what is put on it, and what of that trains."""
 
 from copy import deepcopy
-from dataclasses import replace
 
 import pytest
 import torch
 from conftest import lively_chain
+from first_blocks import first_blocks
 from networks import architecture_of
 from torch import nn
 
@@ -16,13 +16,9 @@ from nettailor.core.errors import UserError
 from nettailor.network import load_network, save_network
 from nettailor.prune.eliminate import (
     eliminate,
-    first_blocks,
-    first_blocks_beside,
     kept_blocks,
     units,
 )
-from nettailor.prune.plan import PrunePlan
-from nettailor.student.costs import PathShares
 from nettailor.student.wiring import Path, Wiring
 
 FAMILIES = (
@@ -153,28 +149,3 @@ def test_first_blocks_as_a_cut_of_a_student():
     assert found(0) is None
     without = Wiring(5, (*blocks, far, head))
     assert first_blocks(without, len, 3) is None
-
-
-def test_first_blocks_beside_cuts_are_none_of_them_and_none_comes_twice():
-    """Beside two cuts of one block stands the first one; the first two are a cut themselves."""
-    blocks = [Path(node - 1, node, "block") for node in (1, 2, 3)]
-    identities = [Path(node - 1, node, "identity") for node in (1, 2, 3)]
-    end = Path(3, 4, "exit")
-    wiring = Wiring(4, (*blocks, *identities, end, Path(3, 4, "head")))
-
-    def cut(name, *kept):
-        ways = (blocks[i] if i + 1 in kept else identities[i] for i in range(3))
-        return PrunePlan.keeping(name, wiring, (*ways, end))
-
-    def beside(*cuts):
-        shares = PathShares([float(one in blocks) for one in wiring.paths], 0.0, 3.0)
-        most = [shares.of(wiring, one.kept.paths) for one in cuts]
-        rivals = first_blocks_beside(cuts, most, {None: shares, 48: shares})
-        return {one.name: set(one.kept.paths) for one in rivals}
-
-    first = {blocks[0], *identities[1:], end}
-    assert beside(cut("a", 2), cut("b", 3), cut("c", 1, 2)) == {"first-1": first}
-    assert beside(cut("c", 1, 2)) == {}
-    # at another resolution the same blocks are another network
-    low, own = replace(cut("b", 2, 3), side=48), cut("c", 1, 2)
-    assert beside(low, own) == {"first-2-48px": set(own.kept.paths)}

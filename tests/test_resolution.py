@@ -7,26 +7,23 @@ from typing import Any, Literal
 import pytest
 import torch
 from conftest import lively_chain
+from first_blocks import first_blocks
 from networks import lively_student
 from tailor_runs import SMALL, Runs, read, routes_by, rows_of, summary_of
 from test_api import digits
-from test_candidates import candidate
 from torch.utils.data import DataLoader
 from torchvision.transforms import InterpolationMode, v2
 
 import nettailor as nt
-from nettailor.candidate import Candidate
 from nettailor.core.backbone import create_backbone
 from nettailor.core.console import Screen
 from nettailor.core.cost import module_flops
 from nettailor.core.flags import parse
 from nettailor.core.resize import resized
 from nettailor.network import load_network
-from nettailor.prune.eliminate import first_blocks
 from nettailor.prune.remove import remove
 from nettailor.resolutions import sides, tried
 from nettailor.session import start_session
-from nettailor.sizes import keep_for_budget
 from nettailor.student.costs import shares_of
 
 BOTH = ("blocks", "resolution")
@@ -68,29 +65,6 @@ def test_a_lower_side_is_tried_where_blocks_have_to_go_there_as_well() -> None:
     assert at(0.03) == [32], "no network costs as little at the others"
     assert at(0.001) == []
     assert student.side is None
-
-
-def test_the_rivals_of_a_budget_are_first_blocks_at_each_resolution() -> None:
-    chain = create_backbone("tf_efficientnet_lite0", 10, 64)
-    student, names = nt.Student(chain), list[str]()
-    cost = partial(shares_of, chain=chain, image_size=64, unit="flops")
-    at = tried(student, (32, 48, None), cost, 0.25)
-    whole = (*student.wiring.of_kind("block"), *student.wiring.of_kind("head"))
-    lasts = [nt.PrunePlan.keeping(f"{side}", student.wiring, whole, side) for side in at]
-
-    class Noting:
-        epochs = 1
-
-        def say(self, line: str) -> None: ...
-
-        def finetune(self, plan: nt.PrunePlan, stop: Any = None) -> Candidate:
-            names.append(plan.name)
-            found = candidate(50.0, epochs=1)
-            found.plan = plan
-            return found
-
-    keep_for_budget(Noting(), lasts, at, 0.25)
-    assert names == ["48", "None", "first-8-48px", "first-4"]
 
 
 def test_a_student_of_a_side_computes_with_its_images_resized() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nettailor.commands.teach import ready_teacher, say_teacher, teacher_folder
-from nettailor.core.architecture import WEIGHTS_FILE, Architecture, NarrowedStructure
+from nettailor.core.architecture import WEIGHTS_FILE
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.config import TEACHER_KEYS, RunConfig, recorded
 from nettailor.core.console import Screen
@@ -32,12 +32,12 @@ from nettailor.narrowing import (
     ready_budget,
     write_choice,
 )
-from nettailor.network import save_network
+from nettailor.network import narrowed_structure, save_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.distillation import Distillation
 from nettailor.prune.fold import fold
-from nettailor.prune.narrow import narrow, widths
+from nettailor.prune.narrow import narrow
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
@@ -176,7 +176,9 @@ def _finetune(
     objective = Distillation(target, config.label_smoothing, session.loaders.class_weights)
     fitted = train(session, network, objective, "knapsack", folder, schedule_of(config, "prune"))
     started = time.perf_counter()
-    weights = save_network(folder.path, network, _architecture(network, whole))
+    narrowed = narrowed_structure(whole.network, network)
+    architecture = whole.architecture.model_copy(update={"narrowed": narrowed})
+    weights = save_network(folder.path, network, architecture)
     networks = {"teacher": place(fold(teacher.network), device), "knapsack": fold(network)}
     with session.screen.counting("timing") as tell:
         sides = {"teacher": config.image_size, "knapsack": side}
@@ -194,16 +196,6 @@ def _finetune(
         knapsack=_how(session, network, whole, choice, straight_after),
     )
     session.finish(folder, result)
-
-
-def _architecture(network: Backbone | Student, whole: Whole) -> Architecture:
-    before = widths(whole.network)
-    layers = {name: left for name, left in widths(network).items() if left != before[name]}
-    nodes = None
-    if isinstance(network, Student):
-        nodes = tuple(spec.channels for spec in network.specs)
-    narrowed = NarrowedStructure(layers=layers, nodes=nodes)
-    return whole.architecture.model_copy(update={"narrowed": narrowed})
 
 
 def _how(

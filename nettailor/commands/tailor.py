@@ -1,6 +1,6 @@
 """`python -m nettailor.tailor`: grow a student, shrink it, keep the leanest that holds."""
 
-from typing import Any
+from typing import Any, get_args
 
 from nettailor.budget import check_budget
 from nettailor.by_rank import ByRank, check_depths, check_routes
@@ -15,6 +15,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, sha256_of, write_json
 from nettailor.core.flags import CommandFlags
 from nettailor.core.run_folder import RunFolder
+from nettailor.core.sections import Lever
 from nettailor.figures import candidates_table, side_by_side
 from nettailor.finetune import Teacher
 from nettailor.front import SIZES_FOLDER, pick, read_front
@@ -116,8 +117,8 @@ def tailored_folder(session: Session) -> RunFolder:
     details: list[str] = [prune.finetune]
     if prune.by == "rank":
         details.append("rank")
-    elif "resolution" not in session.config.student.levers:
-        details.append("blocks")
+    elif len(levers := session.config.student.levers) < len(get_args(Lever)):
+        details.append("-".join(sorted(levers)))
     details.append(f"gamma{session.config.student.gamma:g}")
     if session.config.budget.given is not None:
         details.append(session.places.limit(session.config.budget))

@@ -22,7 +22,7 @@ def _from_list(value: object) -> object:
 Metric = Literal["accuracy", "macro-f1", "worst-recall"]
 # a path, or a name in its place; unlike pathlib's, this leaves the ~name of nobody here as it is
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
-Lever = Literal["blocks", "resolution"]
+Lever = Literal["blocks", "channels", "resolution"]
 AsTuple = BeforeValidator(_from_list)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -168,9 +168,9 @@ class StudentConfig(Section):
         "prune.lr / student.lr",
     )
     levers: Annotated[tuple[Lever, ...], AsTuple] = Field(
-        ("blocks", "resolution"),
-        description="by route: what goes; resolution: students shrink at 1/2 and 3/4 of the image "
-        "size too",
+        ("blocks", "channels", "resolution"),
+        description="by route: what goes; channels: the last third of the way; resolution: "
+        "students shrink at 1/2 and 3/4 of the image size too",
     )
     skips: Whole | Literal["dense"] = Field(
         0, description="by rank: proxies into each node, from so many nodes back"
