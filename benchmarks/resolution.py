@@ -10,6 +10,7 @@ as the budget allows.
 
 import argparse
 import time
+from collections.abc import Callable
 from functools import partial
 
 from first_blocks import first_blocks
@@ -23,6 +24,11 @@ from nettailor.shrinking import shrink
 from nettailor.student.costs import PathShares, shares_of
 
 
+def cost_of(teacher: nt.Backbone, size: int) -> Callable[[nt.Student], PathShares]:
+    """What a student's paths cost at its side, over the teacher at `size`."""
+    return lambda student: shares_of(student, teacher, size, "flops")
+
+
 def measure(given: argparse.Namespace, seed: int) -> Rows:
     """A row for the teacher, and for each budget and side one of each way."""
     measured = Measured(given, seed)
@@ -30,9 +36,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     teacher = measured.teacher
     at = sides(teacher, given.size, "flops", ("blocks", "resolution"))
 
-    def cost(student: nt.Student) -> PathShares:
-        return shares_of(student, teacher, given.size, "flops")
-
+    cost = cost_of(teacher, given.size)
     for budget in given.budgets:
         for side in filter(None, tried(measured.grown(), at, cost, budget)):
             name = f"{budget:g}, {side} px"
