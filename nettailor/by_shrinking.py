@@ -62,11 +62,12 @@ class ByShrinking(Tailoring):
         teacher: Backbone,
         costs: PathCosts,
         *,
-        sizes: Path | None = None,
+        of: Path | None = None,
     ) -> None:
+        """of: the run whose sizes they are; None: the folder's own."""
         super().__init__(session, folder, teacher, costs)
         wiring = grow_student(self.config, self.chain).wiring
-        self.sizes = KeptSizes(folder.path, wiring, self.device, of=sizes)
+        self.sizes = KeptSizes(of or folder.path, wiring, self.device)
         self._budget: float | None = None  # a share of the backbone's cost
         self._narrows = False  # whether channels go
         self._missed: set[int | None] = set()  # sides of which no network keeps the budget

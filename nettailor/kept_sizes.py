@@ -13,23 +13,20 @@ from nettailor.student.wiring import Wiring
 
 
 class KeptSizes:
-    """A folder of networks by the names of their points in the `front.json` of a run."""
+    """The networks of a run by the names of their points in its `front.json`."""
 
-    def __init__(
-        self, run: Path, student: Wiring, device: torch.device, *, of: Path | None
-    ) -> None:
+    def __init__(self, run: Path, student: Wiring, device: torch.device) -> None:
         """
         Args:
             run: its folder.
             student: the paths of its student before any goes.
             device: of the networks that are read.
-            of: folder of the networks; None: the run's own.
         """
         self._run, self._student, self._device = run, student, device
-        self._folder = of or run / SIZES_FOLDER
+        self._folder = run / SIZES_FOLDER
 
     def __contains__(self, name: object) -> bool:
-        return (self._folder / str(name)).exists()
+        return any(one.name == name for one in self.front.points)
 
     @property
     def front(self) -> Front:

@@ -18,7 +18,7 @@ from nettailor.core.run_folder import RunFolder
 from nettailor.core.sections import Lever
 from nettailor.figures import candidates_table, side_by_side
 from nettailor.finetune import Teacher
-from nettailor.front import SIZES_FOLDER, pick, read_front
+from nettailor.front import pick, read_front
 from nettailor.hand_over import CANDIDATES_FILE, hand_over
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
@@ -163,7 +163,7 @@ def pick_another(session: Session, share: Share) -> RunFolder:
     teacher = ready_teacher(session)
     _hold_to(folder, teacher.folder)
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)
-    work = ByShrinking(session, picked, teacher.network, costs, sizes=folder.path / SIZES_FOLDER)
+    work = ByShrinking(session, picked, teacher.network, costs, of=folder.path)
     candidate = work.finetune(point.plan(wiring))
     hand_over(work, [candidate], teacher, front.seconds, kind="picked")
     return picked
