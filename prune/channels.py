@@ -51,11 +51,11 @@ def trace_channels(network: nn.Module, image_size: int) -> Channels:
         output = copy(images)
     channels = trace.solve(output, flops)
     if not channels.count:
-        layer, operator = next(iter(channels.stays.items()))
+        seen = channels.stays.items()
+        why = [f"its layer {one} does {what!r}, which is not followed, and " for one, what in seen]
         raise UserError(
-            f"the channels of this network cannot be grouped: its layer {layer} does "
-            f"{operator!r}, which is not followed, and none are left that can go; give a ResNet, "
-            "an EfficientNet, a MobileNet or a vision transformer of timm"
+            f"the channels of this network cannot be grouped: {''.join(why[:1])}none are left that "
+            "can go; give a ResNet, an EfficientNet, a MobileNet or a vision transformer of timm"
         )
     return channels
 

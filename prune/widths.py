@@ -84,7 +84,10 @@ def count_parameters(channels: Channels, network: nn.Module) -> Costs:
 def _products(
     channels: Channels, layers: Sequence[Layer], factors: Sequence[int], *, whole: int
 ) -> Costs:
-    """Costs that are products of the layers' channels; whole: of the network with all of them."""
+    """Costs that are products of the layers' channels; whole: of the network with all of them.
+
+    Where the layers cost more, branches are fused when it is deployed: each counts for less.
+    """
     each = np.array(factors, dtype=float)
 
     def price(out: Floats, read: Floats) -> Floats:
@@ -93,7 +96,8 @@ def _products(
 
     most = np.array([[len(family.items) for family in channels.families]])
     counted = float(Costs(channels, layers, price).of(most)[0])
-    return Costs(channels, layers, price, rest=whole - counted)
+    each *= min(whole / counted, 1.0)
+    return Costs(channels, layers, price, rest=max(whole - counted, 0.0))
 
 
 def _counters(families: Sequence[Family], places: Sequence[Ints]) -> tuple[Floats, Floats]:
