@@ -42,8 +42,8 @@ from nettailor.share import UNITS, Unit
 from nettailor.shrinking import FLOOR, hopeless
 from nettailor.sizes import keep_without_budget
 from nettailor.student.costs import PathShares, shares_of
-from nettailor.student.drawing import tag_of
 from nettailor.student.network import Student
+from nettailor.student.pictures import tag_of
 from nettailor.tailoring import Tailored, Tailoring, grow_student
 
 _TRIES = 5  # at most, at a network that keeps a latency budget by the clock

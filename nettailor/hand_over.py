@@ -16,6 +16,7 @@ from nettailor.finetune import Teacher
 from nettailor.front import Seconds
 from nettailor.network import save_network
 from nettailor.prune.fold import fold
+from nettailor.prune.narrow import channels_left
 from nettailor.student.network import Student
 from nettailor.tailoring import Tailoring
 
@@ -101,6 +102,7 @@ def _how(work: Tailoring, name: str, network: Student) -> dict[str, Any]:
         "budget": budget_row(work.config.budget),
         "depth": name,
         "image_size": network.side or work.config.image_size,
+        "channels": sorted(channels_left(network, work.teacher).items()),
         "paths": [
             [*path, round(weight, 4)]
             for path, weight in zip(network.wiring.paths, alpha, strict=True)

@@ -27,9 +27,9 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.resolve import schedule_of
 from nettailor.session import Session
-from nettailor.student.drawing import Curves, StudentPictures
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
+from nettailor.student.pictures import Curves, StudentPictures
 from nettailor.student.wiring import Wiring
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nettailor.core.backbone import meta_copy
+from nettailor.core.backbone import Backbone, meta_copy
 from nettailor.prune.attention import heads_of, take_heads
 from nettailor.prune.items import FIXED, Channels
 from nettailor.student.network import Student
@@ -74,6 +74,30 @@ def widths(network: nn.Module) -> dict[str, tuple[int, ...]]:
             case _ if heads := heads_of(module):
                 found[name] = (heads,)
     return found
+
+
+def channels_left(network: nn.Module, whole: Backbone) -> dict[int, float]:
+    """By number of a block, which part of the output channels of its layers is left.
+
+    Blocks that have them all are left out.
+
+    Args:
+        network: a `Backbone` or a `Student` of the same blocks.
+        whole: the backbone with all of its channels.
+    """
+
+    def channels(block: nn.Module) -> int:
+        return sum(layer[0] for layer in widths(block).values())
+
+    blocks = dict(enumerate(network.blocks, 1)) if isinstance(network, Backbone) else {}
+    if isinstance(network, Student):
+        of_paths = network.wiring.of_kind("block")
+        blocks = {path.target: network.blocks[path.key] for path in of_paths}
+    found = {
+        number: channels(block) / max(channels(whole.blocks[number - 1]), 1)
+        for number, block in blocks.items()
+    }
+    return {number: part for number, part in found.items() if part < 1}
 
 
 def resize(

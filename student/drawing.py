@@ -1,8 +1,8 @@
-"""Pictures of a student: its path weights through time, as a map, and drawn as in the paper."""
+"""Pictures of a student: its path weights as a map, and the network drawn as in the paper."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from nettailor.student.wiring import Kind, Path, Wiring
 
 _BLOCK, _IDENTITY, _PROXY, _EXIT = "#555555", "#222222", "#1f77b4", "#e69f00"
 _GHOST, _INK = "#8a8a8a", "#222222"
 _SMALL = 7
+_HEIGHT = 0.6  # of a box with all of its channels
 _FAINT = 0.04  # least opacity, so that a closed path is still seen
 _LEGEND: dict[Kind, tuple[str, float, str]] = {
     "block": (_BLOCK, 5, "pretrained block"),
@@ -90,6 +89,7 @@ def architecture(
     ghosts: bool = False,
     replacement: bool = False,
     image_size: int | None = None,
+    channels: Mapping[int, float] | None = None,
 ) -> Figure:
     """The network from left to right, opacity = α.
 
@@ -105,6 +105,7 @@ def architecture(
             behind the head.
         replacement: a fresh convolution stands between the last node and the head.
         image_size: side of its images in pixels, said beside the stem.
+        channels: by number of a block, which part of its channels is left: its height.
     """
     last = wiring.depth - 1
     x = _places(last, stages, aside=1.4 + replacement)
@@ -120,7 +121,7 @@ def architecture(
     right = max(x[-1] if ghosts else x[last] + replacement, 5.0, 2.4 * len(kinds)) + 1.1
     figure = Figure(figsize=(0.6 + 0.46 * (right + 1.1), 0.3 + inches * (top - bottom)), dpi=110)
     axes = figure.add_subplot()
-    _draw_blocks(axes, wiring, weights, x, ghosts=len(stages) if ghosts else 0)
+    _draw_blocks(axes, wiring, weights, x, channels or {}, ghosts=len(stages) if ghosts else 0)
     _draw_proxies(axes, wiring, weights, x)
     for path in wiring.of_kind("exit"):
         middle = bottom + 0.05 + exit_height / 2
@@ -161,14 +162,21 @@ def architecture(
 
 
 def _draw_blocks(
-    axes: Axes, wiring: Wiring, weights: Mapping[Path, float], x: Sequence[float], *, ghosts: int
+    axes: Axes,
+    wiring: Wiring,
+    weights: Mapping[Path, float],
+    x: Sequence[float],
+    channels: Mapping[int, float],
+    *,
+    ghosts: int,
 ) -> None:
     """Blocks, identities, and outlines of those of the first `ghosts` blocks that are not there."""
     blocks = {path.target for path in wiring.of_kind("block")}
     bare = {path.target for path in wiring.of_kind("identity")} - blocks
     for path in wiring.of_kind("block"):
         left, right = x[path.source], x[path.target]
-        _draw_pretrained(axes, right - 0.5, f"G{path.target}", weights[path])
+        part = channels.get(path.target, 1.0)
+        _draw_pretrained(axes, right - 0.5, f"G{path.target}", weights[path], part)
         for ends in ((left, right - 0.82), (right - 0.18, right)):
             axes.plot(ends, [0, 0], color=_BLOCK, alpha=weights[path], linewidth=1.4, zorder=0)
     for path in wiring.of_kind("identity"):
@@ -186,10 +194,14 @@ def _draw_blocks(
         )  # fmt: skip
 
 
-def _draw_pretrained(axes: Axes, middle: float, name: str, opacity: float) -> None:
-    """The grey box of a block or of the head."""
+def _draw_pretrained(
+    axes: Axes, middle: float, name: str, opacity: float, part: float = 1.0
+) -> None:
+    """The grey box of a block or of the head; part: of its channels, within the outline of all."""
+    if part < 1:
+        _box(axes, middle, "", facecolor="none", edgecolor=_GHOST, linestyle=(0, (2, 2)))
     _box(
-        axes, middle, name, ink="white" if opacity > 0.5 else _INK,
+        axes, middle, name, ink="white" if opacity > 0.5 else _INK, height=_HEIGHT * max(part, 0.3),
         facecolor=_BLOCK, edgecolor=_INK, alpha=opacity, linewidth=0.8,
     )  # fmt: skip
 
@@ -227,7 +239,7 @@ def _box(
     name: str,
     *,
     y: float = 0.0,
-    height: float = 0.6,
+    height: float = _HEIGHT,
     lift: float = 0.0,
     ink: str = _INK,
     **look: Any,
@@ -239,58 +251,5 @@ def _box(
             boxstyle="round,pad=0.02,rounding_size=0.08", **look,
         )
     )  # fmt: skip
-    axes.text(middle, y + lift, name, ha="center", va="center", size=_SMALL, color=ink)
-
-
-@runtime_checkable
-class HasPaths(Protocol):
-    """A student, or one that shrinks."""
-
-    @property
-    def wiring(self) -> Wiring:
-        """Its paths."""
-
-    @property
-    def path_weights(self) -> Callable[[], Tensor]:
-        """() -> α (paths,)."""
-
-
-# (network, epoch) -> further curves by name
-Curves = Callable[[nn.Module, int], Mapping[str, float]]
-
-
-class StudentPictures:
-    """TensorBoard curves of a student after each epoch, and pictures after chosen ones.
-
-    Args:
-        stages: the backbone stage of each block, L entries.
-        drawn: the epochs to draw, 0 for the start; drawing takes most of a second.
-        curves: what is drawn beside the path weights, such as E[C].
-    """
-
-    def __init__(self, stages: Sequence[int], drawn: Container[int], curves: Curves) -> None:
-        self._stages, self._drawn, self._curves = stages, drawn, curves
-
-    def __call__(self, writer: SummaryWriter, epoch: int, network: nn.Module) -> None:
-        """Every α as a curve, the heat map and the drawing."""
-        assert isinstance(network, HasPaths)
-        wiring, alpha = network.wiring, network.path_weights().tolist()
-        for name, value in self._curves(network, epoch).items():
-            writer.add_scalar(name, value, epoch)
-        for path, weight in zip(wiring.paths, alpha, strict=True):
-            writer.add_scalar(f"path_weight/{tag_of(path, wiring.depth)}", weight, epoch)
-        if epoch not in self._drawn:
-            return
-        writer.add_figure("path_weights", heat_map(wiring, alpha), epoch)
-        title = f"epoch {epoch}: opacity is the path weight"
-        drawing = architecture(wiring, alpha, stages=self._stages, title=title)
-        writer.add_figure("architecture", drawing, epoch)
-
-
-def tag_of(path: Path, logits: int) -> str:
-    """Such as `x5/block`, `x5/from-x3` of a proxy, `logits/exit-x3`."""
-    node = "logits" if path.target == logits else f"x{path.target}"
-    name = {"proxy": f"from-x{path.source}", "exit": f"exit-x{path.source}"}.get(
-        path.kind, path.kind
-    )
-    return f"{node}/{name}"
+    if name:
+        axes.text(middle, y + lift, name, ha="center", va="center", size=_SMALL, color=ink)

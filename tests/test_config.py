@@ -71,7 +71,11 @@ def test_defaults_of_the_improved_method() -> None:
     student, prune, budget = RunConfig().student, RunConfig().prune, RunConfig().budget
     assert (student.skips, student.adapters) == (0, "auto")
     assert (student.identities, student.exits, student.batch_norm) == (True, True, "train")
-    assert (student.levers, student.cost, student.gamma) == (("blocks", "resolution"), "flops", 0.3)
+    assert (student.levers, student.cost, student.gamma) == (
+        ("blocks", "channels", "resolution"),
+        "flops",
+        0.3,
+    )
     assert (student.distill, budget.given, budget.batch) == (0.5, None, 1)
     assert (prune.by, prune.finetune) == ("route", "all")
 

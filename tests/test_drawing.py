@@ -14,7 +14,8 @@ from networks import student_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from nettailor.student.drawing import StudentPictures, architecture, heat_map
+from nettailor.student.drawing import architecture, heat_map
+from nettailor.student.pictures import StudentPictures
 from nettailor.student.wiring import Path, Wiring, full_wiring
 
 # sixteen blocks in seven stages, as in EfficientNet-Lite0
@@ -117,6 +118,19 @@ def test_opacity_is_the_weight():
     assert [line.get_alpha() for line in thin] == [0.3, 1.0]
     # over the block that is there, straight where it is gone
     assert [max(line.get_ydata()) > 0.3 for line in thin] == [True, False]
+
+
+def test_the_height_of_a_block_is_the_part_of_its_channels_that_is_left():
+    """Within the outline of all of them; never so low that its name has no room."""
+    wiring = Wiring(4, (*(Path(i, i + 1, "block") for i in range(3)), Path(3, 4, "head")))
+    figure = architecture(wiring, [1.0] * 4, stages=(0, 1, 1), channels={1: 0.5, 3: 0.1})
+    heights = {name: box.get_height() for name, box in boxes(figure).items()}
+    whole = heights["head"]
+    assert heights == pytest.approx(
+        {"G1": whole / 2, "G2": whole, "G3": 0.3 * whole, "head": whole}
+    )
+    drawn = [one for one in figure.axes[0].patches if isinstance(one, FancyBboxPatch)]
+    assert sorted(one.get_height() for one in drawn if one.get_facecolor()[3] == 0) == [whole] * 2
 
 
 def dict_order(wiring: Wiring, alpha: Sequence[float]) -> list[float]:

@@ -24,8 +24,9 @@ from nettailor.core.device import start_accelerator
 from nettailor.network import load_network
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.fewer_channels import deployed_cost, fewest_channels, with_fewer_channels
-from nettailor.prune.narrow import widths
+from nettailor.prune.narrow import channels_left, narrow, widths
 from nettailor.prune.plan import PrunePlan
+from nettailor.report.summary import read_summary
 from nettailor.student.costs import shares_of
 from nettailor.student.wiring import full_wiring
 
@@ -99,6 +100,19 @@ def test_what_the_fewest_channels_cost_is_the_end() -> None:
         image_size=32, unit="flops", most=0.5 * least * whole,
     )  # fmt: skip
     assert deployed_cost(left, 32, "flops") == pytest.approx(least * whole)
+
+
+def test_which_part_of_a_block_is_left() -> None:
+    """Half of the 48 between two layers: of the first and of its norm, out of six times 48."""
+    network = lively_chain("test_resnet").eval()
+    channels = trace_channels(network, 32)
+    everything = np.ones(channels.count, dtype=bool)
+    assert channels_left(narrow(network, channels, everything), network) == {}
+    inner = channels.places["blocks.1.conv1.weight", 0]
+    kept = everything.copy()
+    kept[inner[: len(inner) // 2]] = False
+    left = channels_left(narrow(network, channels, kept), network)
+    assert left == {2: pytest.approx(1 - 2 * 24 / (6 * 48))}
 
 
 def test_below_three_tenths_blocks_leave_room_for_channels() -> None:
@@ -216,6 +230,10 @@ def test_a_command_with_a_small_budget(runs: Runs) -> None:
     assert [spec.channels for spec in network.specs] == architecture["narrowed"]["nodes"]
     layers = {name: now for name, now in widths(network).items() if name.startswith("blocks")}
     assert layers.keys() & architecture["narrowed"]["layers"].keys()
+    parts = dict(summary["tailored"]["channels"])
+    assert parts == channels_left(network, create_backbone("test_resnet", 10))
+    assert all(0 < part < 1 for part in parts.values())
+    assert read_summary(folder).channels == parts
     points = read(folder / "front.json")["points"]
     (narrow,) = [one for one in points if one["wide"]]
     assert narrow["name"] == f"{narrow['wide']}-to-0.200"

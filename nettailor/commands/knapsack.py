@@ -37,7 +37,7 @@ from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.distillation import Distillation
 from nettailor.prune.fold import fold
-from nettailor.prune.narrow import narrow
+from nettailor.prune.narrow import channels_left, narrow
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
@@ -193,7 +193,7 @@ def _finetune(
         train_seconds=fitted.seconds,
         total_seconds=fitted.total_seconds + time.perf_counter() - started,
         teacher=teacher.measured(latency["teacher"], device),
-        knapsack=_how(session, network, whole, choice, straight_after),
+        knapsack=_how(session, network, whole, choice, straight_after, teacher),
     )
     session.finish(folder, result)
 
@@ -204,6 +204,7 @@ def _how(
     whole: Whole,
     choice: Choice,
     straight_after: Scores,
+    teacher: Teacher,
 ) -> dict[str, Any]:
     """For the summary; `straight_after`: on validation, after re-estimating and before training."""
     config, paths = session.config, None
@@ -222,6 +223,7 @@ def _how(
         "budget": budget_row(config.budget.or_half()),
         "round_to": config.knapsack.round_to,
         "image_size": session.preprocessing.image_size,
+        "channels": sorted(channels_left(network, teacher.network).items()),
         "cost": round(choice.cost, 6),
         "value_kept": round(choice.value, 6),
         "straight_after": {

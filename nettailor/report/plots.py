@@ -199,7 +199,7 @@ def drawing(run: Run) -> Figure:
     with matplotlib.rc_context({"axes.grid": False, "figure.constrained_layout.use": False}):
         return architecture(
             wiring, alpha, stages=stages, ghosts=True, replacement=fresh,
-            image_size=summary.input_size,
+            image_size=summary.input_size, channels=summary.channels,
         )  # fmt: skip
 
 

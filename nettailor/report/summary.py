@@ -19,6 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Value = TypeVar("Value")
+Channels = tuple[tuple[AtLeastOne, Annotated[float, Field(gt=0, le=1)]], ...]  # left, by block
 Paths = tuple[tuple[int, int, PathKind, Annotated[float, Field(ge=0, le=1.0001)]], ...]
 
 
@@ -116,6 +117,7 @@ class Tailored(_Read):
     budget: Budget | None
     depth: str
     image_size: AtLeastOne | None = None  # summaries of before lack it
+    channels: Channels = ()
     paths: Paths
 
     @property
@@ -141,6 +143,7 @@ class Knapsack(_Read):
     budget: Budget
     round_to: AtLeastOne
     image_size: AtLeastOne | None = None  # summaries of before lack it
+    channels: Channels = ()
     paths: Paths | None
 
     @property
@@ -272,6 +275,11 @@ class Summary(Figures):
         """The paths of a network that was tailored; None for others."""
         part = self.tailored or self.knapsack
         return part.paths if part else None
+
+    @property
+    def channels(self) -> dict[int, float]:
+        """By number of a block that lost channels, which part is left."""
+        return dict(part.channels) if (part := self.tailored or self.knapsack) else {}
 
     @property
     def device(self) -> str:
