@@ -36,11 +36,11 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
                 continue
             started, grown = time.process_time(), measured.grown()
             passed = shrink(grown, teacher, max_flops=blocks, side=side, **measured.how)
-            share, plan = budget / passed[-1].cost, passed[-1].plan.narrowed(budget)
-            narrow = nt.narrow(passed[-1].network, train, max_flops=share, seed=seed)
+            last = passed[-1]
+            narrow = nt.narrow(last.network, train, max_flops=budget / last.cost, seed=seed)
             seconds = time.process_time() - started
             name = f"fewer channels, {budget:g}, {side or given.size} px"
-            measured.finish(name, narrow, seconds, plan)
+            measured.finish(name, narrow, seconds)
     return measured.rows
 
 

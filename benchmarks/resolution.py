@@ -43,12 +43,12 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
             started, student = time.process_time(), measured.grown()
             passed = shrink(student, teacher, max_flops=budget, side=side, **measured.how)
             seconds, last = time.process_time() - started, passed[-1]
-            measured.finish(f"shrinks, {name}", last.network, seconds, last.plan)
+            measured.finish(f"shrinks, {name}", last.network, seconds)
             shares = cost(student)
             first = first_blocks(student.wiring, partial(shares.of, student.wiring), budget, side)
             assert first is not None, "the first block and an exit cost less than any budget here"
             start = remove(measured.grown(), first)
-            measured.finish(f"first blocks, {name}", start, 0, first)
+            measured.finish(f"first blocks, {name}", start, 0)
     return measured.rows
 
 

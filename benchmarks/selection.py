@@ -9,7 +9,6 @@ trained as `nt.tailor` trains:
 - shrinks: what `nt.shrink` ends with;
 - first blocks: as many as the budget allows, with the teacher's weights and an exit, fine-tuned as
   long as the others, and as long as all of a student's training takes;
-- tailored: the better of the two on validation after half of the fine-tuning, as `nt.tailor` keeps;
 - by chance: as the first, with what goes drawn by chance;
 - mixture: the best route of a student whose paths mixed, once for all budgets;
 - front: the dearest size within the budget that a student passed which shrank without one.
@@ -35,14 +34,13 @@ from small_images import loaders
 from torch import nn
 
 import nettailor as nt
-from nettailor.candidate import Candidate
 from nettailor.core.cost import module_flops
 from nettailor.core.judge import Judge
 from nettailor.core.scores import Scores, classify
 from nettailor.core.weights import load_pretrained
 from nettailor.fitting import accelerator_for, seeded
 from nettailor.prune.choice import least_lost
-from nettailor.prune.plan import PrunePlan
+from nettailor.prune.depths import half_of
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
 from nettailor.resolve import EPOCHS_TO_A_BUDGET
@@ -110,23 +108,16 @@ class Measured:
             return nt.Student(self.begins, shared=self.shared, adapters=self.shared)
 
     def finish(
-        self,
-        name: str,
-        start: nt.Student,
-        seconds: float,
-        plan: PrunePlan,
-        epochs: int = EPOCHS_TO_A_BUDGET[1],
-    ) -> Candidate:
-        """Fine-tune a copy of what a plan left; a row of it."""
+        self, name: str, start: nt.Student, seconds: float, epochs: int = EPOCHS_TO_A_BUDGET[1]
+    ) -> None:
+        """Fine-tune a copy of what a cut left; a row of it."""
         started, network = time.process_time(), deepcopy(start)
-        before = self.how["judge"].of(self.scores(network, "val"))
         loss = nt.TailorLoss(self.teacher).after_cut()
         fitted = nt.fit(network, loss, epochs=epochs, **self.how)
         self.add(name, network, seconds + time.process_time() - started)
-        found = Candidate(plan, network, before, fitted, epochs)
         # accuracy and loss on validation after half of the epochs, by which `nt.tailor` prefers one
-        self.rows[-1] |= {"half": [found.by_half[0], -found.by_half[1]]}
-        return found
+        half = fitted.history[half_of(epochs) - 1]
+        self.rows[-1] |= {"half": [half["val_judged"], half["val_loss"]]}
 
 
 def measure(given: argparse.Namespace, seed: int) -> Rows:
@@ -141,18 +132,15 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
             passed = shrink(student, teacher, max_flops=budget, choose=choose, **measured.how)
             seconds = time.process_time() - started
             last = passed[-1]
-            found = measured.finish(f"{name}, {budget:g}", last.network, seconds, last.plan)
+            measured.finish(f"{name}, {budget:g}", last.network, seconds)
             if choose is by_chance:
                 continue
             shares = shares_of(student, teacher, given.size, "flops")
             first = first_blocks(student.wiring, partial(shares.of, student.wiring), budget)
             assert first is not None, "the first block and an exit cost less than any budget here"
             start = remove(measured.grown(), first)
-            rival = measured.finish(f"first blocks, {budget:g}", start, 0, first)
-            kept = max((found, rival), key=lambda one: one.by_half)
-            row = measured.rows[-1 if kept is rival else -2]
-            measured.rows.append({**row, "network": f"tailored, {budget:g}"})
-            measured.finish(f"first blocks, longer, {budget:g}", start, 0, first, sum(epochs))
+            measured.finish(f"first blocks, {budget:g}", start, 0)
+            measured.finish(f"first blocks, longer, {budget:g}", start, 0, sum(epochs))
     if given.shared:
         return measured.rows
     started = time.process_time()
@@ -160,7 +148,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     seconds = time.process_time() - started
     for budget in given.budgets:
         size = next((one for one in passed if one.cost <= budget), passed[-1])
-        measured.finish(f"front, {budget:g}", size.network, seconds, size.plan)
+        measured.finish(f"front, {budget:g}", size.network, seconds)
     started, student = time.process_time(), measured.grown()
     train = measured.how["train_loader"]
     nt.fit(student, nt.TailorLoss(teacher), epochs=epochs[0], **measured.how)
@@ -168,7 +156,7 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     for budget in given.budgets:
         plan = nt.best_route(student, teacher, train, max_flops=budget, seed=seed)
         cut = nt.cut(student, plan, train, seed=seed)
-        measured.finish(f"mixture, {budget:g}", cut, seconds, plan)
+        measured.finish(f"mixture, {budget:g}", cut, seconds)
     return measured.rows
 
 
