@@ -9,7 +9,7 @@ from torch import nn
 
 from nettailor.budget import budget_share
 from nettailor.candidates import keep_better
-from nettailor.channel_lever import Size, before_channels, refusal, whole_cost, with_fewer
+from nettailor.channel_lever import before_channels, refusal, whole_cost
 from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
@@ -88,11 +88,11 @@ class ByShrinking(Tailoring):
             if self._budget is None and reached >= target:
                 break
         if self._budget is None:
-            sizes = [Size(one.plan(whole.wiring), one.cost, one.loss) for one in fronts[-1].points]
-            if self._narrows:
-                sizes = with_fewer(sizes, whole_cost(whole, at[fronts[-1].points[0].side]))
-            gamma = self.config.student.gamma
-            candidates = keep_without_budget(self, sizes, gamma=gamma, target=target)
+            own = fronts[-1].points
+            candidates = keep_without_budget(
+                self, [one.plan(whole.wiring) for one in own], [one.cost for one in own],
+                [one.loss for one in own], gamma=self.config.student.gamma, target=target,
+            )  # fmt: skip
         else:
             lasts = [front.points[0] for front in fronts]
             lasts = [one for one in lasts if one.side not in self._missed] or lasts
@@ -136,7 +136,7 @@ class ByShrinking(Tailoring):
     def _may_narrow(self) -> bool:
         """Whether channels go; where they cannot, a line says why."""
         config, settings = self.config, self.config.student
-        if config.prune.finetune == "task":  # shared blocks keep theirs
+        if self._budget is None or config.prune.finetune == "task":  # shared blocks keep theirs
             return False
         reason = refusal(self.teacher, config.image_size, settings.cost, settings.levers)
         if reason:
@@ -166,7 +166,7 @@ class ByShrinking(Tailoring):
         )  # fmt: skip
         self.reestimate(network)
         scores, shares = self.validate(network), {one: self._share(network, one) for one in UNITS}
-        if shares[unit] > plan.most and self._budget is not None:
+        if shares[unit] > plan.most:
             raise UserError(
                 f"the fewest channels of {plan.wide} cost {shares[unit]:.3g} of the backbone's: "
                 "give --levers blocks,resolution, or a larger budget"

@@ -1,28 +1,19 @@
-"""The channels as a lever: small networks are larger ones with fewer channels."""
+"""The channels as a lever: to a small budget blocks go most of the way, channels the rest."""
 
-from collections.abc import Collection, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Collection
+from typing import Literal
 
 from torch import nn
 
 from nettailor.core.errors import UserError
 from nettailor.core.sections import Lever
 from nettailor.prune.fewer_channels import fewest_channels
-from nettailor.prune.plan import PrunePlan
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
 
 _BELOW = 0.3  # of all blocks at the same resolution: what costs less has fewer channels as well
 _WIDER = 1.6  # its cost with all channels, over what is left of it
 _ROOM = 0.5  # of the whole network's cost, that its fewest channels cost at most
-
-
-class Size(NamedTuple):
-    """A size to fine-tune. cost: a share of the backbone's. loss: on validation, in nats."""
-
-    plan: PrunePlan
-    cost: float
-    loss: float
 
 
 def refusal(
@@ -54,20 +45,6 @@ def before_channels(most: float, whole: float) -> float:
     whole: what all blocks cost at the resolution of the images.
     """
     return most * _WIDER if most < _BELOW * whole else most
-
-
-def with_fewer(sizes: Sequence[Size], whole: float) -> list[Size]:
-    """The sizes that cost enough as they are, and all that cost too little with fewer channels.
-
-    What a size with fewer channels comes to is near to what it does with all of them: its loss is
-    taken to be that.
-    """
-    narrowed = [
-        Size(size.plan.narrowed(size.cost / _WIDER), size.cost / _WIDER, size.loss)
-        for size in sizes
-        if size.cost / _WIDER < _BELOW * whole
-    ]
-    return [*(size for size in sizes if size.cost >= _BELOW * whole), *narrowed]
 
 
 def whole_cost(student: Student, shares: PathShares) -> float:

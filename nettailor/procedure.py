@@ -9,7 +9,7 @@ from torch import nn
 
 from nettailor.candidate import Candidate
 from nettailor.candidates import keep_better, target_of
-from nettailor.channel_lever import Size, before_channels, refusal, whole_cost, with_fewer
+from nettailor.channel_lever import before_channels, refusal, whole_cost
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import checked
@@ -69,7 +69,7 @@ def tailor(
     With a budget that is the last size, at the resolution where it is best on validation after half
     of the fine-tuning. Without one it is the size of the least loss + γ cost as fine-tuning is
     thought to leave it, or a dearer one that is within tolerance of the teacher, all on validation
-    and chance allowed for (`core.judge.margin`). Small sizes are larger ones with fewer channels.
+    and chance allowed for (`core.judge.margin`).
 
     Args:
         network: a `Backbone`, or what one can be made of; it stays as it is.
@@ -78,7 +78,8 @@ def tailor(
         max_flops, max_params: the budget, one of them or none: a share of the network's.
         tolerance: points of validation accuracy that the teacher may be ahead.
         gamma: without a budget, the price of cost: nats for all of the network's multiply-adds.
-        levers: "blocks"; with "channels" these go as well; with "resolution" students shrink at
+        levers: "blocks"; with "channels" these go as well, to a budget that is small enough; with
+            "resolution" students shrink at
             half and at three quarters of the images' side, too, and what is kept resizes them
             itself; without a budget the lowest comes first, and a higher one where no size of it is
             within tolerance.
@@ -132,16 +133,16 @@ def tailor(
             with seeded(seed, "student"):
                 return Student(teacher)
 
-        reason = refusal(teacher, size, unit, levers)
-        narrows = reason is None
+        reason = refusal(teacher, size, unit, levers) if most < inf else ""
         if reason and verbose:
             print(f"channels stay: {reason}")
-        whole = {side: whole_cost(grown, shares) for side, shares in at.items()}
 
         def budget(side: int | None) -> float | None:
             if most == inf:
                 return None
-            return before_channels(most, whole[side]) if narrows else most
+            return (
+                most if reason is not None else before_channels(most, whole_cost(grown, at[side]))
+            )
 
         fronts = []
         for side in at:
@@ -168,10 +169,10 @@ def tailor(
                 [one.plan.narrowed(most) if one.cost > most else one.plan for one in lasts],
             )
         else:
-            sizes = [Size(one.plan, one.cost, one.scores.loss) for one in front]
-            if narrows:
-                sizes = with_fewer(sizes, whole[side])
-            kept, *_ = keep_without_budget(bench, sizes, gamma=gamma, target=target)
+            kept, *_ = keep_without_budget(
+                bench, [one.plan for one in front], [one.cost for one in front],
+                [one.scores.loss for one in front], gamma=gamma, target=target,
+            )  # fmt: skip
         return fold(kept.network)
 
 

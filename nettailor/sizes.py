@@ -6,24 +6,30 @@ from itertools import count, takewhile
 
 from nettailor.candidate import Candidate
 from nettailor.candidates import Bench, keep_first
-from nettailor.channel_lever import Size
+from nettailor.prune.plan import PrunePlan
 
 _SAVES = 0.98  # of the backbone's cost: from there on nothing is saved
 
 
 def keep_without_budget(
-    bench: Bench, sizes: Sequence[Size], *, gamma: float, target: float
+    bench: Bench,
+    sizes: Sequence[PrunePlan],
+    costs: Sequence[float],
+    losses: Sequence[float],
+    *,
+    gamma: float,
+    target: float,
 ) -> list[Candidate]:
     """Fine-tune the sizes of one resolution `in_order` until one reaches a target: `keep_first`.
 
     Args:
         bench: fine-tunes.
-        sizes: that students passed, or what channels have left of them.
+        sizes: that students passed. costs: of each, a share of the backbone's. losses: of each on
+            validation, in nats.
         gamma: the price of cost, in nats for all of the backbone's.
         target: in %.
     """
-    order = in_order([one.cost for one in sizes], [one.loss for one in sizes], gamma)
-    return keep_first(bench, [sizes[i].plan for i in order], target)
+    return keep_first(bench, [sizes[i] for i in in_order(costs, losses, gamma)], target)
 
 
 def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> list[int]:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import nettailor as nt
-from nettailor.channel_lever import Size, before_channels, refusal, whole_cost, with_fewer
+from nettailor.channel_lever import before_channels, refusal, whole_cost
 from nettailor.cli import tailor
 from nettailor.core.backbone import Backbone, create_backbone
 from nettailor.core.cost import module_cost
@@ -132,20 +132,12 @@ def test_what_all_blocks_cost() -> None:
     assert 0.25 < whole_cost(student, shares_of(student, chain, 32, "flops")) < 0.3
 
 
-def test_small_sizes_are_larger_ones_with_fewer_channels() -> None:
-    costs = [1.0, 0.8, 0.5, 0.4, 0.32, 0.2]
-    sizes = [Size(PLAN, cost, 2 - cost) for cost in costs]
-    found = with_fewer(sizes, 1.0)
-    assert [one.cost for one in found] == pytest.approx([1, 0.8, 0.5, 0.4, 0.32, 0.25, 0.2, 0.125])
-    assert [one.loss for one in found[5:]] == pytest.approx([1.6, 1.68, 1.8])
-    assert all(one.plan is PLAN for one in found[:5])
-    assert [one.plan.name for one in found[5:]] == [
-        "size-to-0.250", "size-to-0.200", "size-to-0.125",
-    ]  # fmt: skip
-    assert {(one.plan.wide, one.plan.kept) for one in found[5:]} == {("size", PLAN.kept)}
-    assert "with channels for 0.250 of the cost" in found[5].plan.describe()
-    # where all blocks cost half, at a lower resolution, half as much is little
-    assert [one.cost for one in with_fewer(sizes, 0.5)] == pytest.approx([*costs, 0.125])
+def test_a_cut_with_fewer_channels_says_so() -> None:
+    narrow = PLAN.narrowed(0.25)
+    assert (narrow.name, narrow.wide, narrow.most) == ("size-to-0.250", "size", 0.25)
+    assert narrow.kept == PLAN.kept
+    assert "with channels for 0.250 of the cost" in narrow.describe()
+    assert "channels" not in PLAN.describe()
 
 
 def test_who_has_no_channels_to_lose() -> None:
@@ -250,8 +242,13 @@ def test_a_command_with_a_small_budget(runs: Runs) -> None:
 
 
 @pytest.mark.usefixtures("_quickly")
-def test_shared_blocks_keep_their_channels(runs: Runs) -> None:
-    folder = runs.tailored("--max-params", "0.2", *LEVERS, "--prune.finetune", "task")
+@pytest.mark.parametrize(
+    "flags", [["--max-params", "0.2", "--prune.finetune", "task"], ["--prune.tolerance", "100"]]
+)
+def test_shared_blocks_and_runs_without_a_budget_keep_their_channels(
+    flags: list[str], runs: Runs
+) -> None:
+    folder = runs.tailored(*flags, *LEVERS)
     assert read(folder / "architecture.json")["narrowed"] is None
     assert not any(one["wide"] for one in read(folder / "front.json")["points"])
 

@@ -169,8 +169,7 @@ class StudentConfig(Section):
     )
     levers: Annotated[tuple[Lever, ...], AsTuple] = Field(
         ("blocks", "channels", "resolution"),
-        description="by route: what goes; resolution: students shrink at 1/2 and 3/4 of the image "
-        "size too",
+        description="by route: what goes; resolution: 1/2 and 3/4 of the size are tried too",
     )
     skips: Whole | Literal["dense"] = Field(
         0, description="by rank: proxies into each node, from so many nodes back"
