@@ -35,34 +35,34 @@ LEVERS = ["--levers", "[blocks, channels]"]
 PLAN = PrunePlan("size", full_wiring(2, 0), full_wiring(2, 0))
 
 
-def batches(count: int = 2, side: int = 32) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches(count: int = 2) -> list[tuple[torch.Tensor, torch.Tensor]]:
     draw = torch.Generator().manual_seed(0)
-    images = torch.randn(count, 16, 3, side, side, generator=draw)
+    images = torch.randn(count, 16, 3, 32, 32, generator=draw)
     return [(one, torch.arange(16) % 5) for one in images]
 
 
-@pytest.mark.parametrize("unit", ["flops", "params"])
 @pytest.mark.parametrize(
-    ("make", "side"),
+    ("make", "unit", "shares"),
     [
-        (lambda: lively_chain("test_resnet"), 32),
-        (lambda: lively_student("test_efficientnet", 0), 32),
-        (lambda: lively_chain("repvgg_a0"), 64),  # as deployed, its branches fused
-        (lambda: lively_chain("mobileone_s0"), 64),
+        (lambda: lively_chain("test_resnet"), "flops", (0.5, 0.8)),
+        (lambda: lively_chain("test_resnet"), "params", (0.5, 0.8)),
+        (lambda: lively_student("test_efficientnet", 0), "flops", (0.5, 0.8)),
+        # as deployed: before its branches are fused it costs 3.8 times as much
+        (lambda: lively_chain("mobileone_s0"), "flops", (0.5,)),
     ],
 )
-def test_a_cost_is_kept_and_not_missed_by_much(make: Any, side: int, unit: Any) -> None:
+def test_a_cost_is_kept_and_not_missed_by_much(
+    make: Any, unit: Any, shares: tuple[float, ...]
+) -> None:
     network = make().eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    whole = deployed_cost(network, side, unit)
-    least = fewest_channels(network, side, unit)
-    for share in (0.5, 0.8):
-        assert share > least
+    whole = deployed_cost(network, 32, unit)
+    for share in shares:
         left = with_fewer_channels(
-            network, batches(1, side), start_accelerator("cpu", "auto"),
-            image_size=side, unit=unit, most=share * whole,
+            network, batches(1), start_accelerator("cpu", "auto"),
+            image_size=32, unit=unit, most=share * whole,
         )  # fmt: skip
-        cost = module_cost(left, (3, side, side))
+        cost = module_cost(left, (3, 32, 32))
         found = (cost.flops if unit == "flops" else cost.parameters) / whole
         assert 0.8 * share < found <= share  # in multiples of 8 channels
         assert isinstance(left, type(network))
@@ -198,14 +198,14 @@ def test_narrow_in_a_program(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tailored_in_a_program_to_a_small_budget(capsys: pytest.CaptureFixture[str]) -> None:
     """Where channels may go, some do."""
     train, val = loaders()
-    network = create_backbone("tf_efficientnet_lite0", 10)
-    budget = {"max_params": 0.1, "teacher_epochs": 1, "student_epochs": 1, "finetune_epochs": 1}
+    network = create_backbone("test_resnet", 10)
+    budget = {"max_params": 0.2, "teacher_epochs": 1, "student_epochs": 1, "finetune_epochs": 1}
     for levers in (BOTH, ("blocks",)):
         small = nt.tailor(network, train, val, levers=levers, **budget)
         whole = sum(one.numel() for one in network.parameters())
-        assert sum(one.numel() for one in small.parameters()) <= 0.1 * whole
+        assert sum(one.numel() for one in small.parameters()) <= 0.2 * whole
         said = capsys.readouterr().out
-        assert ("with channels for 0.100 of the cost" in said) == (levers == BOTH)
+        assert ("with channels for 0.200 of the cost" in said) == (levers == BOTH)
 
 
 @pytest.mark.usefixtures("_quickly")
