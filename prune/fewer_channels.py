@@ -28,7 +28,6 @@ Network = TypeVar("Network", bound=nn.Module)
 Unit = Literal["flops", "params"]
 
 VALUE_BATCHES = 20  # of training images, that channels are weighed on
-_TRIES = 5  # where branches are fused, and the network costs something else than its layers
 
 
 def best_channels(
@@ -105,14 +104,14 @@ def with_fewer_channels(
     values = taylor_values(network, channels, batches, accelerator)
     least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
     aim = most / deployed_cost(network, image_size, unit) * whole
-    for _ in range(_TRIES):
+    while True:
         kept, _ = best_channels(channels, values, costs, ranges, max(aim, least))
         narrowed = place(narrow(network, channels, kept), accelerator.device)
         cost = deployed_cost(narrowed, image_size, unit)
         if cost <= most or aim <= least:
-            break
-        aim *= most / cost
-    return narrowed
+            return narrowed
+        # where branches are fused, the network costs something else than its layers
+        aim *= 0.99 * most / cost
 
 
 def _costs(channels: Channels, network: nn.Module, unit: Unit) -> Costs:
