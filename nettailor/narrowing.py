@@ -17,7 +17,12 @@ from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
 from nettailor.latency_budget import keep_by_the_clock
 from nettailor.prune.channels import trace_channels
-from nettailor.prune.fewer_channels import VALUE_BATCHES, best_channels
+from nettailor.prune.fewer_channels import (
+    VALUE_BATCHES,
+    Unit,
+    best_channels,
+    within_a_share,
+)
 from nettailor.prune.fold import fold
 from nettailor.prune.items import ATTENTION, FIXED, Channels
 from nettailor.prune.layer_times import measure_times
@@ -140,21 +145,23 @@ def choose(session: Session, network: Backbone | Student, budget: Budget, digest
     batches = islice(session.loaders.train.epoch(0), VALUE_BATCHES)
     watched = session.screen.each("weighing channels", batches, VALUE_BATCHES)
     values = taylor_values(network, channels, watched, session.accelerator)
-    whole = float(budget.costs.of(budget.ranges.most[None])[0])
-
-    def within(most: float) -> tuple[Kept, float]:
-        kept, cost = best_channels(channels, values, budget.costs, budget.ranges, most)
-        return kept, cost / whole
-
+    costs, ranges = budget.costs, budget.ranges
     if max_latency_ms is None:
-        kept, cost = within(budget.most)
-        if cost < (1 - WITHIN) * budget.most / whole:
+        share = budget.most / float(costs.of(ranges.most[None])[0])
+        unit: Unit = "flops" if session.config.budget.max_params is None else "params"
+        size = session.preprocessing.image_size
+        kept, cost = within_a_share(
+            network, channels, values, costs, ranges, share, image_size=size, unit=unit
+        )
+        if cost < (1 - WITHIN) * share:
             widths = f"multiples of {step}" if step > 1 else "whole channels"
-            session.screen.say(
-                f"{widths} leave {cost:.3f} of the cost, where {budget.most / whole:g} is allowed"
-            )
+            session.screen.say(f"{widths} leave {cost:.3f} of the cost, where {share:g} is allowed")
     else:
-        kept, cost = _by_the_clock(session, network, budget, lambda most: within(most)[0])
+
+        def within(most: float) -> Kept:
+            return best_channels(channels, values, costs, ranges, most)[0]
+
+        kept, cost = _by_the_clock(session, network, budget, within)
         if cost > budget.most:
             quickest = cost / budget.most * max_latency_ms
             raise UserError(

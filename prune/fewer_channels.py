@@ -102,16 +102,40 @@ def with_fewer_channels(
     channels = trace_channels(network, image_size)
     ranges, costs = allowed(channels.families, ROUND_TO), _costs(channels, network, unit)
     values = taylor_values(network, channels, batches, accelerator)
+    share = most / deployed_cost(network, image_size, unit)
+    kept, _ = within_a_share(
+        network, channels, values, costs, ranges, share, image_size=image_size, unit=unit
+    )
+    return place(narrow(network, channels, kept), accelerator.device)
+
+
+def within_a_share(
+    network: nn.Module,
+    channels: Channels,
+    values: NDArray[np.float64],
+    costs: Costs,
+    ranges: Ranges,
+    share: float,
+    *,
+    image_size: int,
+    unit: Unit,
+) -> tuple[Kept, float]:
+    """As `best_channels`, within a share of what the network costs as it is deployed.
+
+    Where branches are fused, that is something else than what its layers cost.
+
+    Returns:
+        Which items stay, (items,), and their share of the cost. Where the fewest channels cost
+        more than is asked, these.
+    """
     least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
-    aim = most / deployed_cost(network, image_size, unit) * whole
+    deployed, aim = deployed_cost(network, image_size, unit), share * whole
     while True:
         kept, _ = best_channels(channels, values, costs, ranges, max(aim, least))
-        narrowed = place(narrow(network, channels, kept), accelerator.device)
-        cost = deployed_cost(narrowed, image_size, unit)
-        if cost <= most or aim <= least:
-            return narrowed
-        # where branches are fused, the network costs something else than its layers
-        aim *= 0.99 * most / cost
+        left = deployed_cost(narrow(network, channels, kept), image_size, unit) / deployed
+        if left <= share or aim <= least:
+            return kept, left
+        aim *= 0.99 * share / left
 
 
 def _costs(channels: Channels, network: nn.Module, unit: Unit) -> Costs:

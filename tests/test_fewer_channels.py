@@ -23,9 +23,15 @@ from nettailor.core.cost import module_cost
 from nettailor.core.device import start_accelerator
 from nettailor.network import load_network
 from nettailor.prune.channels import trace_channels
-from nettailor.prune.fewer_channels import deployed_cost, fewest_channels, with_fewer_channels
+from nettailor.prune.fewer_channels import (
+    deployed_cost,
+    fewest_channels,
+    with_fewer_channels,
+    within_a_share,
+)
 from nettailor.prune.narrow import channels_left, narrow, widths
 from nettailor.prune.plan import PrunePlan
+from nettailor.prune.widths import allowed, count_flops
 from nettailor.report.summary import read_summary
 from nettailor.student.costs import shares_of
 from nettailor.student.wiring import full_wiring
@@ -67,6 +73,21 @@ def test_a_cost_is_kept_and_not_missed_by_much(
         assert 0.8 * share < found <= share  # in multiples of 8 channels
         assert isinstance(left, type(network))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0"])
+def test_a_share_is_that_of_the_network_with_its_branches_fused(name: str) -> None:
+    """Its layers, branches apart, say 0.50 to 0.52 where half is left, and less is allowed."""
+    network = lively_chain(name).eval()
+    channels = trace_channels(network, 32)
+    costs, ranges = count_flops(channels), allowed(channels.families, 8)
+    values = np.random.default_rng(0).random(channels.count)
+    kept, share = within_a_share(
+        network, channels, values, costs, ranges, 0.5, image_size=32, unit="flops"
+    )
+    left = module_cost(narrow(network, channels, kept), (3, 32, 32)).flops
+    assert share == left / module_cost(network, (3, 32, 32)).flops
+    assert 0.47 < share <= 0.5
 
 
 def test_what_says_nothing_goes_first() -> None:
