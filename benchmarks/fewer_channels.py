@@ -10,47 +10,36 @@ each side that `nt.tailor` tries, a student shrinks to what leaves room for chan
 
 import argparse
 import time
-from functools import partial
 
-from resolution import cost_of
-from seeds import Rows, each_set, of_each_seed, print_sets
-from selection import Measured, add_budgets, parser_of
+from resolution import each_side, print_all, shrunk
+from seeds import Rows
+from selection import Measured
 
 import nettailor as nt
 from nettailor.channel_lever import before_channels, whole_cost
-from nettailor.resolutions import sides, tried
-from nettailor.shrinking import shrink
 
 
 def measure(given: argparse.Namespace, seed: int) -> Rows:
     """A row for the teacher, and for each budget and side one where channels go."""
     measured = Measured(given, seed)
     measured.teach()
-    teacher, train = measured.teacher, measured.how["train_loader"]
-    at = sides(teacher, given.size, "flops", ("blocks", "resolution"))
-    for budget in given.budgets:
-        student = measured.grown()
-        for side, shares in tried(student, at, cost_of(teacher, given.size), budget).items():
-            blocks = before_channels(budget, whole_cost(student, shares))
-            if blocks == budget:
-                continue
-            started, grown = time.process_time(), measured.grown()
-            passed = shrink(grown, teacher, max_flops=blocks, side=side, **measured.how)
-            last = passed[-1]
-            narrow = nt.narrow(last.network, train, max_flops=budget / last.cost, seed=seed)
-            seconds = time.process_time() - started
-            name = f"fewer channels, {budget:g}, {side or given.size} px"
-            measured.finish(name, narrow, seconds)
+    student = measured.grown()
+    for budget, side, shares in each_side(given, measured):
+        blocks = before_channels(budget, whole_cost(student, shares))
+        if blocks == budget:
+            continue
+        last, seconds = shrunk(measured, blocks, side)
+        started, train = time.process_time(), measured.how["train_loader"]
+        narrow = nt.narrow(last.network, train, max_flops=budget / last.cost, seed=seed)
+        seconds += time.process_time() - started
+        name = f"fewer channels, {budget:g}, {side or given.size} px"
+        measured.finish(name, narrow, seconds)
     return measured.rows
 
 
 def main() -> None:
     """Measure every seed, print the table."""
-    parser, sets = parser_of(__doc__), {}
-    add_budgets(parser, "runs/channels")
-    for name, here in each_set(parser.parse_args()):
-        sets[name] = of_each_seed(here, name, partial(measure, here))
-    print_sets(sets)
+    print_all(__doc__, "runs/channels", measure)
 
 
 if __name__ == "__main__":

@@ -79,10 +79,9 @@ def tailor(
         tolerance: points of validation accuracy that the teacher may be ahead.
         gamma: without a budget, the price of cost: nats for all of the network's multiply-adds.
         levers: "blocks"; with "channels" these go as well, to a budget that is small enough; with
-            "resolution" students shrink at
-            half and at three quarters of the images' side, too, and what is kept resizes them
-            itself; without a budget the lowest comes first, and a higher one where no size of it is
-            within tolerance.
+            "resolution" students shrink at half and at three quarters of the images' side, too, and
+            what is kept resizes them itself; without a budget the lowest comes first, and a higher
+            one where no size of it is within tolerance.
         teacher_epochs: 0 where the network is fine-tuned already.
         student_epochs, finetune_epochs: of the student as it shrinks, and of what is left; None: 4
             and 10 to a budget, 8 and 6 without one.
@@ -140,9 +139,9 @@ def tailor(
         def budget(side: int | None) -> float | None:
             if most == inf:
                 return None
-            return (
-                most if reason is not None else before_channels(most, whole_cost(grown, at[side]))
-            )
+            if reason is not None:
+                return most
+            return before_channels(most, whole_cost(grown, at[side]))
 
         fronts = []
         for side in at:

@@ -4,19 +4,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
-from networks import refused
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import nettailor as nt
-from nettailor.prune.channels import trace_channels
-from nettailor.prune.narrow import narrow
 
 CLASSES, SIDE = 10, 32
 
@@ -94,32 +90,6 @@ def test_the_ten_lines(make: Any, loaders: Any, images: Tensor) -> None:
     assert logits.shape == (2, CLASSES)
     whole, left = (sum(p.numel() for p in one.parameters()) for one in (teacher, small))
     assert left < whole
-
-
-def test_a_student_without_some_channels(loaders: Any) -> None:
-    """It trains on what is left of the loss; terms of equal channels are refused, and nothing ran.
-
-    A third of the channels is gone, at random.
-    """
-    torch.manual_seed(0)
-    train, val = loaders
-    teacher = of_timm()
-    student = nt.Student(teacher)
-    channels = trace_channels(student, SIDE)
-    kept = np.random.default_rng(0).random(channels.count) < 2 / 3
-    small = narrow(student, channels, kept)
-    loss = nt.TailorLoss(teacher)
-    before = {name: value.clone() for name, value in small.state_dict().items()}
-    for which in (loss, nt.TailorLoss(teacher, gamma=0), nt.TailorLoss(teacher, mimic=0)):
-        with refused(r"nodes have \[.*channels and the teacher's \[32, .*give loss.after_cut"):
-            nt.fit(small, which, train, val, epochs=1, verbose=False)
-    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
-    batch, labels = next(iter(train))
-    with refused(r"a node of the student is \(32, .* the teacher's \(32, .*give loss.after_cut"):
-        nt.TailorLoss(teacher, gamma=0)(small, batch, labels)
-    fitted = nt.fit(small, loss.after_cut(), train, val, epochs=3, verbose=False)
-    terms = [row["cross_entropy"] + row["distillation"] for row in fitted.history]
-    assert terms[2] < terms[0]
 
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)

@@ -2,12 +2,18 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
-from networks import images, pair
+from networks import images, pair, refused
+from test_api import digits, of_timm
 from torch import nn
+from torch.utils.data import DataLoader
 
+import nettailor as nt
 from nettailor.core.backbone import Backbone
+from nettailor.prune.channels import trace_channels
+from nettailor.prune.narrow import narrow
 from nettailor.student.complexity import published
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -102,3 +108,29 @@ def test_cross_entropy_and_distillation_by_hand(logits):
     assert len(seen) == len(heads) == len(share), "the check needs heads that differ"
     assert entropy == pytest.approx(own, rel=1e-4)
     assert distance == pytest.approx(far, rel=1e-4)
+
+
+def test_a_student_without_some_channels() -> None:
+    """It trains on what is left of the loss; terms of equal channels are refused, and nothing ran.
+
+    A third of the channels is gone, at random.
+    """
+    torch.manual_seed(0)
+    train, val = (DataLoader(part, 32) for part in digits())
+    teacher = of_timm()
+    student = nt.Student(teacher)
+    channels = trace_channels(student, SIDE)
+    kept = np.random.default_rng(0).random(channels.count) < 2 / 3
+    small = narrow(student, channels, kept)
+    loss = nt.TailorLoss(teacher)
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    for which in (loss, nt.TailorLoss(teacher, gamma=0), nt.TailorLoss(teacher, mimic=0)):
+        with refused(r"nodes have \[.*channels and the teacher's \[32, .*give loss.after_cut"):
+            nt.fit(small, which, train, val, epochs=1, verbose=False)
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+    batch, labels = next(iter(train))
+    with refused(r"a node of the student is \(32, .* the teacher's \(32, .*give loss.after_cut"):
+        nt.TailorLoss(teacher, gamma=0)(small, batch, labels)
+    fitted = nt.fit(small, loss.after_cut(), train, val, epochs=3, verbose=False)
+    terms = [row["cross_entropy"] + row["distillation"] for row in fitted.history]
+    assert terms[2] < terms[0]
