@@ -5,6 +5,7 @@ from nettailor.core.config import RunConfig
 from nettailor.core.errors import UserError
 from nettailor.core.flags import CommandFlags
 from nettailor.share import read_share
+from nettailor.time_limit import read_time
 
 
 def _check(config: RunConfig, flags: CommandFlags) -> None:
@@ -13,6 +14,8 @@ def _check(config: RunConfig, flags: CommandFlags) -> None:
         raise UserError("--overwrite: a pick discards nothing; leave one of the two out")
     if flags.own["pick"] and flags.own["dry_run"]:
         raise UserError("--dry-run: says nothing of a pick; leave one of the two out")
+    if flags.own["time"] and config.prune.by == "rank":
+        raise UserError("settings: prune.by = 'rank': --time needs prune.by: route")
 
 
 main = Training(
@@ -21,6 +24,11 @@ main = Training(
     "and shrinks as it trains, fine-tune what is left, and keep the leanest network within "
     "tolerance of the teacher, or the best one within a budget.",
     own={
+        "--time": {
+            "metavar": "TIME",
+            "type": read_time,
+            "help": "end within so long, such as 30m: with fewer epochs, where need be",
+        },
         "--pick": {
             "metavar": "COST=SHARE",
             "type": read_share,

@@ -20,6 +20,7 @@ from nettailor.figures import candidates_table, side_by_side
 from nettailor.finetune import Teacher
 from nettailor.front import pick, read_front
 from nettailor.hand_over import CANDIDATES_FILE, hand_over
+from nettailor.in_time import as_begun, in_time
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
 from nettailor.resolutions import may_lower
@@ -27,15 +28,21 @@ from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 from nettailor.share import Share
 from nettailor.tailoring import Tailoring, wiring_of
+from nettailor.time_limit import TimeLimit
 
 LATENCY_FILE = "latency_table.json"
 TEACHER_FILE = "teacher.json"
 
 
-def tailor(session: Session, *, overwrite: bool) -> RunFolder:
-    """The whole procedure, or what is left of it; returns the finished run's folder."""
-    config, screen = session.config, session.screen
+def tailor(session: Session, *, overwrite: bool, limit: TimeLimit | None = None) -> RunFolder:
+    """The whole procedure, or what is left of it; returns the finished run's folder.
+
+    limit: for all of it; a run that was begun goes on with its own epochs.
+    """
     folder = tailored_folder(session)
+    if limit and not overwrite:
+        session = as_begun(session, folder, "student", "prune")
+    config, screen = session.config, session.screen
     settings = _settings(session)
     check_depths(config.prune.remove, len(session.stages))
     if not overwrite and folder.finished:
@@ -49,6 +56,9 @@ def tailor(session: Session, *, overwrite: bool) -> RunFolder:
     if overwrite or not folder.begun:
         check_routes(config, len(session.task.classes))
         check_budget(session, costs)
+        if limit:
+            session = in_time(session, limit, teacher_folder(session))
+            settings = _settings(session)
     teacher = ready_teacher(session)
     work = _way(session, folder, teacher, costs)
     if work.source.digest != teacher.architecture.weights_digest:
@@ -92,9 +102,12 @@ def say_stages_of(session: Session) -> None:
     )
 
 
-def outlook(session: Session, *, overwrite: bool) -> None:
+def outlook(session: Session, *, overwrite: bool, limit: TimeLimit | None = None) -> None:
     """Say what `tailor` would do; UserError where it would refuse, without measuring."""
-    config, folder = session.config, tailored_folder(session)
+    folder = tailored_folder(session)
+    if limit and not overwrite:
+        session = as_begun(session, folder, "student", "prune")
+    config = session.config
     check_depths(config.prune.remove, len(session.stages))
     if overwrite or not folder.finished:
         check_routes(config, len(session.task.classes))
@@ -104,6 +117,8 @@ def outlook(session: Session, *, overwrite: bool) -> None:
     say_task(session)
     say_teacher(session)
     say_stages_of(session)
+    if limit and (overwrite or not folder.begun):
+        session.screen.say(f"--time {limit.text}: fewer epochs than these where they take longer")
     say_folder(session, folder, overwrite=overwrite)
 
 
@@ -140,8 +155,10 @@ def _hold_to(folder: RunFolder, teacher: RunFolder, *, begins: bool = False) -> 
         )
 
 
-def pick_another(session: Session, share: Share) -> RunFolder:
+def pick_another(session: Session, share: Share, *, limit: TimeLimit | None) -> RunFolder:
     """Fine-tune another point of a finished run's front; returns the folder that holds it.
+
+    limit: that of the run, whose epochs count.
 
     Raises UserError when the run is not finished, has no front, or none of its points is asked for.
     """
@@ -151,6 +168,8 @@ def pick_another(session: Session, share: Share) -> RunFolder:
             f"--pick: {folder.path} holds no finished run; give the settings of one, or tailor "
             "first, without --pick"
         )
+    if limit:
+        session = as_begun(session, folder, "student", "prune")
     session.open(folder, _settings(session), ignored=TEACHER_KEYS, overwrite=False)
     wiring = wiring_of(session.config, len(session.task.classes))
     front = read_front(folder.path, wiring)
@@ -172,16 +191,17 @@ def pick_another(session: Session, share: Share) -> RunFolder:
 def execute(config: RunConfig, flags: CommandFlags) -> None:
     """Run the command with settings and flags that were found good."""
     share: Share | None = flags.own["pick"]
+    limit: TimeLimit | None = flags.own["time"]
     with Screen() as screen:
         if flags.own["dry_run"]:
-            outlook(start_dry(config, screen), overwrite=flags.overwrite)
+            outlook(start_dry(config, screen), overwrite=flags.overwrite, limit=limit)
             return
         session = start_session(config, screen)
         say_task(session)
         if share:
-            folder = pick_another(session, share)
+            folder = pick_another(session, share, limit=limit)
         else:
-            folder = tailor(session, overwrite=flags.overwrite)
+            folder = tailor(session, overwrite=flags.overwrite, limit=limit)
     result = folder.read_summary()
     teacher = result["teacher"]
     if share is None:

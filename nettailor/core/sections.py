@@ -172,7 +172,7 @@ class StudentConfig(Section):
         description="by route: what goes; resolution: 1/2 and 3/4 of the size are tried too",
     )
     skips: Whole | Literal["dense"] = Field(
-        0, description="by rank: proxies into each node, from so many nodes back"
+        0, description="by rank: proxies into each node, from so many back"
     )
     identities: bool = Field(True, description="an identity beside each block, at no cost")
     exits: bool = Field(True, description="a lean head at the end of each stage")
