@@ -16,6 +16,7 @@ from nettailor.core.console import Tell, untold
 from nettailor.core.device import place
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
+from nettailor.core.program import as_timed
 from nettailor.prune.attention import heads_of
 from nettailor.prune.fold import fold
 from nettailor.prune.items import FIXED, Channels, Ints, Layer
@@ -55,7 +56,7 @@ def measure_times(
     Returns:
         The costs, and the milliseconds of the whole network.
     """
-    modules: dict[str, nn.Module] = {"whole": fold(network)}
+    modules: dict[str, nn.Module] = {"whole": as_timed(fold(network), image_size, device)}
     inputs = {"whole": sample(batch, 3, image_size, device)}
     shared = cache(partial(_activations, device=device))
     grids: list[tuple[list[int], list[int]]] = []

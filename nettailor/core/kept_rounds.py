@@ -15,6 +15,8 @@ from nettailor.core.files import read_json, write_json
 
 _LEAST_SECONDS = 5.0  # between two writes
 
+_HOW = "the last of ten passes"  # rounds that were taken in another way do not count
+
 Times = dict[str, list[float]]
 
 
@@ -32,7 +34,7 @@ class KeptRounds:
     def file(self, parts: Mapping[str, str], device: torch.device) -> Path:
         """Where the rounds of these parts are kept; `parts` says what each of them is."""
         what = [platform.node(), processor_name(device), str(torch.get_num_threads())]
-        what += [torch.__version__, *(f"{name}: {part}" for name, part in parts.items())]
+        what += [torch.__version__, _HOW, *(f"{name}: {part}" for name, part in parts.items())]
         return self._folder / f"{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:16]}.json"
 
     def read(self, file: Path, names: list[str]) -> tuple[Times, float]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from nettailor.core.program import program_of
 from nettailor.deploy.written import Loaded
 
 METADATA = "metadata.json"
@@ -18,13 +19,9 @@ def to_pt2(network: nn.Module, image_size: int, about: Mapping[str, str]) -> byt
 
     `about` is its extra file `metadata.json`.
     """
-    images = torch.zeros(2, 3, image_size, image_size)
-    content = io.BytesIO()
+    content, program = io.BytesIO(), program_of(network, image_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(
-            network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)
-        )
         # the lines of the source that every node came from, paths of this machine included
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)
