@@ -9,7 +9,6 @@ from torch import nn
 
 from nettailor.budget import budget_share
 from nettailor.candidates import keep_better
-from nettailor.channel_lever import before_channels, refusal, whole_cost
 from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
@@ -22,15 +21,11 @@ from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores
 from nettailor.front import Front, Point, Seconds, size_name, write_front
 from nettailor.kept_sizes import KeptSizes
+from nettailor.narrowed_sizes import Narrowing
 from nettailor.network import narrowed_structure
 from nettailor.path_shares import PathCosts
 from nettailor.prune.depths import half_of
 from nettailor.prune.descent import TRIED_ON, Descent
-from nettailor.prune.fewer_channels import (
-    VALUE_BATCHES,
-    deployed_cost,
-    with_fewer_channels,
-)
 from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.shrink import WITHIN, Shrinking
@@ -38,7 +33,7 @@ from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.resolutions import may_lower, sides, tried
 from nettailor.resolve import GOES_ON, schedule_of
 from nettailor.session import Session
-from nettailor.share import UNITS, Unit
+from nettailor.share import UNITS
 from nettailor.shrinking import FLOOR, hopeless
 from nettailor.sizes import keep_without_budget
 from nettailor.student.costs import PathShares, shares_of
@@ -66,11 +61,13 @@ class ByShrinking(Tailoring):
     ) -> None:
         """of: the run whose sizes they are; None: the folder's own."""
         super().__init__(session, folder, teacher, costs)
-        wiring = grow_student(self.config, self.chain).wiring
-        self.sizes = KeptSizes(of or folder.path, wiring, self.device)
-        self._budget: float | None = None  # a share of the backbone's cost
-        self._narrows = False  # whether channels go
-        self._missed: set[int | None] = set()  # sides of which no network keeps the budget
+        self._wiring = grow_student(self.config, self.chain).wiring
+        self.sizes = KeptSizes(of or folder.path, self._wiring, self.device)
+        # shares of the backbone's cost: the budget, and down to where blocks go at the side at work
+        self._budget: float | None = None
+        self._aim: float | None = None
+        # sides at which channels take the rest of the way to it, and of which no network keeps it
+        self._wide, self._missed = set[int | None](), set[int | None]()
 
     def tailored(self, target: float) -> Tailored:
         """Shrink at each resolution; then fine-tune the last sizes, or what channels leave of them.
@@ -80,10 +77,11 @@ class ByShrinking(Tailoring):
         """
         whole = self.grown()
         self._budget = budget_share(self.config.budget, self.costs.shares(whole))
-        self._narrows = self._may_narrow()
+        narrowing = Narrowing(self.session, self.teacher, self._budget, self.costs.kept_times())
         at, fronts = self._tried(whole), list[Front]()
         for side, shares in at.items():
-            fronts.append(self.shrink(target, side, shares))
+            whole.side = side
+            fronts.append(self.shrink(target, side, shares, narrowing.down_to(whole, shares)))
             reached = max(point.accuracy for point in fronts[-1].points)
             if self._budget is None and reached >= target:
                 break
@@ -94,18 +92,9 @@ class ByShrinking(Tailoring):
                 [one.loss for one in own], gamma=self.config.student.gamma, target=target,
             )  # fmt: skip
         else:
-            lasts = [front.points[0] for front in fronts]
+            lasts = [self._within(front.points[0], narrowing) for front in fronts]
             lasts = [one for one in lasts if one.side not in self._missed] or lasts
-            plans = [one.plan(whole.wiring) for one in lasts]
-            candidates = keep_better(
-                self,
-                [
-                    plan.narrowed(self._budget)
-                    if self._narrows and one.cost > self._budget
-                    else plan
-                    for one, plan in zip(lasts, plans, strict=True)
-                ],
-            )
+            candidates = keep_better(self, [one.plan(whole.wiring) for one in lasts])
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
         seconds = Seconds(
             *(sum(each) for each in zip(*(one.seconds for one in fronts), strict=True))
@@ -124,8 +113,6 @@ class ByShrinking(Tailoring):
 
     def start(self, plan: PrunePlan) -> Student:
         """The size as the student passed it, or what is left of one when channels have gone."""
-        # whether it is there is asked by the one that writes: others may be late, and see it
-        from_main(lambda: None if plan.name in self.sizes else self._narrow(plan))
         return self.sizes.read(plan.name, plan.side)
 
     def architecture(self, plan: PrunePlan) -> Architecture:
@@ -133,51 +120,45 @@ class ByShrinking(Tailoring):
         narrowed = self.sizes.narrowed(plan.name)
         return super().architecture(plan).model_copy(update={"narrowed": narrowed})
 
-    def _may_narrow(self) -> bool:
-        """Whether channels go; where they cannot, a line says why."""
-        config, settings = self.config, self.config.student
-        if self._budget is None or config.prune.finetune == "task":  # shared blocks keep theirs
-            return False
-        reason = refusal(self.teacher, config.image_size, settings.cost, settings.levers)
-        if reason:
-            self.say(f"channels stay: {reason}")
-        return reason is None
+    def _within(self, point: Point, narrowing: Narrowing) -> Point:
+        """A size that keeps the budget: what is left of the last one, where blocks left room."""
+        assert self._budget is not None, "there is a budget"
+        timed = self.config.budget.max_latency_ms is not None  # by its paths, which add up roughly
+        if point.side not in self._wide or (point.cost <= self._budget and not timed):
+            return point
+        plan = point.plan(self._wiring).narrowed(self._budget)
+        # whether it is there is asked by the one that writes: others may be late, and see it
+        from_main(lambda: None if plan.name in self.sizes else self._narrow(plan, narrowing))
+        (narrow,) = (one for one in self.sizes.front.points if one.name == plan.name)
+        if narrow.cost > self._budget:
+            self._missed.add(point.side)
+        return narrow
 
-    @property
-    def _unit(self) -> Unit:
-        return "params" if self.config.student.cost == "params" else "flops"
-
-    def _share(self, network: nn.Module, unit: Unit) -> float:
-        """What a network costs over the backbone, at the resolution of its images."""
-        mine, whole = (
-            deployed_cost(one, self.config.image_size, unit) for one in (network, self.teacher)
-        )
-        return mine / whole
-
-    def _narrow(self, plan: PrunePlan) -> None:
+    def _narrow(self, plan: PrunePlan, narrowing: Narrowing) -> None:
         """Write down what is left of a size when as many channels have gone as a plan says."""
         assert plan.wide is not None, "what the student has passed is there"
-        wide, unit = self.sizes.read(plan.wide, plan.side), self._unit
-        size = self.config.image_size
-        network = with_fewer_channels(
-            wide, islice(self.session.loaders.train.epoch(0), VALUE_BATCHES),
-            self.session.accelerator, image_size=size, unit=unit,
-            most=plan.most * deployed_cost(self.teacher, size, unit),
-        )  # fmt: skip
-        self.reestimate(network)
-        scores, shares = self.validate(network), {one: self._share(network, one) for one in UNITS}
-        if shares[unit] > plan.most:
-            raise UserError(
-                f"the fewest channels of {plan.wide} cost {shares[unit]:.3g} of the backbone's: "
-                "give --levers blocks,resolution, or a larger budget"
-            )
+        wide = self.sizes.read(plan.wide, plan.side)
+        left = narrowing.narrowed(wide, plan.most)
+        if left.cost > plan.most:
+            self._over(plan, left.cost)
+        self.reestimate(left.network)
+        scores = self.validate(left.network)
         point = Point(
-            plan.name, plan.kept.paths, shares[unit], shares["flops"], shares["params"],
+            plan.name, plan.kept.paths, left.cost, left.shares["flops"], left.shares["params"],
             self.judge.value(scores), scores.loss, side=plan.side, wide=plan.wide,
         )  # fmt: skip
-        narrowed = narrowed_structure(wide, network)
+        narrowed = narrowed_structure(wide, left.network)
         architecture = super().architecture(plan).model_copy(update={"narrowed": narrowed})
-        self.sizes.write(point, network, architecture)
+        self.sizes.write(point, left.network, architecture)
+
+    def _over(self, plan: PrunePlan, cost: float) -> None:
+        """A warning where a budget of time is missed; one of anything else is a UserError."""
+        if self.config.budget.max_latency_ms is None:
+            raise UserError(
+                f"the fewest channels of {plan.wide} cost {cost:.3g} of the backbone's: give "
+                "--levers blocks,resolution, or a larger budget"
+            )
+        self._warn_of_time(plan.side, cost)
 
     def schedule(self) -> Schedule:
         """As set; at a lower learning rate where a size has a few epochs to find its way."""
@@ -186,12 +167,18 @@ class ByShrinking(Tailoring):
             return replace(schedule, lr=schedule.lr * GOES_ON)
         return schedule
 
-    def shrink(self, target: float, side: int | None, shares: PathShares) -> Front:
-        """Train a student at a side as it shrinks; returns what it passed, the leanest first."""
-        student, most = self.grown(), self._budget
+    def shrink(
+        self, target: float, side: int | None, shares: PathShares, most: float | None
+    ) -> Front:
+        """Train a student at a side as it shrinks to a cost, or as long as there is hope for it.
+
+        Returns what it passed, the leanest first.
+        """
+        student = self.grown()
         student.side = side
-        if most is not None and self._narrows:
-            most = before_channels(most, whole_cost(student, shares))
+        if most != self._budget:
+            self._wide.add(side)
+        self._aim, timed = most, self.config.budget.max_latency_ms is not None
         self._shares = [shares_of(student, self.teacher, self.config.image_size, u) for u in UNITS]
         self.costs.keep(student)
         network = Shrinking(student, shares, most or FLOOR)
@@ -217,7 +204,7 @@ class ByShrinking(Tailoring):
         def validate(module: nn.Module) -> Scores:
             scores = self.validate(module)
             self._pass(network, scores)
-            if self.config.budget.max_latency_ms and network.cost < 2 * float(network.least):
+            if timed and network.cost < 2 * float(network.least):
                 self._by_the_clock(network)
             return scores
 
@@ -240,7 +227,8 @@ class ByShrinking(Tailoring):
             at_side("student", side), network, schedule, loss, curves,
             validate=validate, stop=ends, before_step=descent.before_step,
         )  # fmt: skip
-        if self.config.budget.max_latency_ms and not self._keep_the_budget(network, descent):
+        # where channels follow, they keep it
+        if timed and side not in self._wide and not self._keep_the_budget(network, descent):
             self._missed.add(side)
         passed = [one for one in self.sizes.front.points if one.side == side and not one.wide]
         return Front(passed, Seconds(fitted.seconds, fitted.total_seconds))
@@ -268,13 +256,13 @@ class ByShrinking(Tailoring):
             )  # fmt: skip
 
     def _by_the_clock(self, network: Shrinking, margin: float = 0.0) -> float:
-        """Shrink on to what the paths add up to where the network itself takes the budget.
+        """Shrink on to what the paths add up to where the network itself takes what is aimed at.
 
         Returns its share of the time now.
         """
-        assert self._budget is not None, "there is a budget of time"
+        assert self._aim is not None, "there is a budget of time"
         share = self._share_of_time(network)
-        network.least.fill_((1 - margin) * self._budget * network.cost / share)
+        network.least.fill_((1 - margin) * self._aim * network.cost / share)
         return share
 
     def _keep_the_budget(self, network: Shrinking, descent: Descent) -> bool:
@@ -282,16 +270,23 @@ class ByShrinking(Tailoring):
         assert self._budget is not None, "there is a budget of time"
         for _ in range(_TRIES):
             share = self._by_the_clock(network, margin=WITHIN / 2)
-            in_ms = share / self._budget * (self.config.budget.max_latency_ms or 0)
-            self.say(f"what is left takes {in_ms:.4g} ms by the clock")
+            self.say(f"what is left takes {self._in_ms(share):.4g} ms by the clock")
             if share <= self._budget or not descent.reach(float(network.least)):
                 break
             self.reestimate(network)
             self._pass(network, self.validate(network))
         if share > self._budget:
-            of = f" of {network.student.side} px" if network.student.side else ""
-            self.say(
-                f"warning: no network{of} keeps {self.config.budget.max_latency_ms:g} ms by the "
-                f"clock; the one that is kept takes {in_ms:.4g} ms"
-            )
+            self._warn_of_time(network.student.side, share)
         return share <= self._budget
+
+    def _in_ms(self, share: float) -> float:
+        """A share of the backbone's time, in milliseconds."""
+        assert self._budget is not None, "there is a budget of time"
+        return share / self._budget * (self.config.budget.max_latency_ms or 0)
+
+    def _warn_of_time(self, side: int | None, share: float) -> None:
+        of = f" of {side} px" if side else ""
+        self.say(
+            f"warning: no network{of} keeps {self.config.budget.max_latency_ms:g} ms by the "
+            f"clock; the one that is kept takes {self._in_ms(share):.4g} ms"
+        )

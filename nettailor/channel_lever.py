@@ -27,15 +27,20 @@ def refusal(
     Args:
         network: the whole backbone.
         image_size: side of its images in pixels.
-        unit: of the cost. A time falls less than layers that are timed alone say.
+        unit: of the cost; a time is asked for where channels are about to go (`Narrowing.down_to`).
         levers: that are asked for.
     """
-    if "channels" not in levers or unit == "latency":
+    if "channels" not in levers:
         return ""
     try:
-        least = fewest_channels(network, image_size, unit)
+        least = fewest_channels(network, image_size, "flops" if unit == "latency" else unit)
     except UserError as error:
         return str(error)
+    return too_few(least)
+
+
+def too_few(least: float) -> str | None:
+    """Why no channels go where the fewest cost such a share of the whole network; None: they do."""
     return None if least <= _ROOM else f"at least {least:.2f} of the cost is left without any more"
 
 

@@ -177,7 +177,8 @@ def test_who_has_no_channels_to_lose() -> None:
     plain = nt.Backbone(Plain(), [Plain(), Plain()], head, example=example)
     assert refusal(create_backbone("test_resnet", 4), 32, "flops", BOTH) is None
     assert refusal(create_backbone("test_resnet", 4), 32, "flops", ("blocks",)) == ""
-    assert refusal(create_backbone("test_resnet", 4), 32, "latency", BOTH) == ""
+    assert refusal(create_backbone("test_resnet", 4), 32, "latency", BOTH) is None
+    assert refusal(plain, 32, "latency", BOTH) == refusal(plain, 32, "flops", BOTH)
     reason = refusal(plain, 32, "flops", BOTH)
     assert reason is not None
     assert "cannot be grouped" in reason

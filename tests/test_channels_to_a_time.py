@@ -1,0 +1,108 @@
+"""A small budget of milliseconds: blocks leave room for channels, and the clock says how many go.
+
+The clock is a made-up one: a millisecond for 100 000 parameters.
+"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tailor_runs import Runs, read, rows_of, summary_of
+from torch import nn
+
+from nettailor import by_shrinking, narrowed_sizes, path_shares
+from nettailor.core.cost import parameters
+from nettailor.network import load_network
+from nettailor.prune.items import Channels
+from nettailor.prune.widths import Costs, count_parameters
+from nettailor.student.costs import shares_of
+from nettailor.student.latency_table import LatencyTable
+
+pytestmark = pytest.mark.usefixtures("_quickly")
+
+WHOLE = 3.74  # milliseconds
+BUDGET = 0.2 * WHOLE
+FLAGS = ["--levers", "[blocks, channels]", "--max-latency-ms", f"{BUDGET:g}"]
+
+
+def table(student: Any, chain: Any, size: int, *_: object, **__: object) -> LatencyTable:
+    shares = shares_of(student, chain, size, "params")
+    paths = zip(student.wiring.paths, shares.paths, strict=True)
+    return LatencyTable({p.key: s * WHOLE for p, s in paths}, shares.fixed * WHOLE, WHOLE)
+
+
+def layers(network: nn.Module, channels: Channels, *_: object, **__: object) -> tuple[Costs, float]:
+    return count_parameters(channels, network), 1.0
+
+
+def clock(factor: float) -> Callable[..., float]:
+    def share_of_time(network: nn.Module, whole: nn.Module, *_: object, **__: object) -> float:
+        return factor * parameters(network) / parameters(whole)
+
+    return share_of_time
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the clock; by it networks take so many times what their paths and layers add up to."""
+    monkeypatch.setattr(path_shares, "measure_paths", table)
+    monkeypatch.setattr(narrowed_sizes, "measure_times", layers)
+
+    def by(factor: float) -> None:
+        for module in (by_shrinking, narrowed_sizes):
+            monkeypatch.setattr(module, "share_of_time", clock(factor))
+
+    return by
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.2])
+def test_channels_take_the_rest_of_the_way(
+    runs: Runs, made_up: Callable[[float], None], factor: float
+) -> None:
+    """Of a budget of 0.2, from 0.32 on, both by the clock."""
+    made_up(factor)
+    folder = runs.tailored(*FLAGS, "--student.epochs", "3")
+    points = read(folder / "front.json")["points"]
+    (narrow,) = [one for one in points if one["wide"]]
+    (wide,) = [one for one in points if one["name"] == narrow["wide"]]
+    assert narrow["name"] == f"{wide['name']}-to-0.200"
+    assert 0.2 < factor * wide["cost"] <= 0.33
+    whole, _ = load_network(runs.teacher)
+    share = summary_of(folder)["params"]["total"] / parameters(whole)
+    assert 0.9 * 0.2 < narrow["cost"] <= 0.2
+    assert factor * share == pytest.approx(narrow["cost"], rel=0.02)
+    assert read(folder / "architecture.json")["narrowed"]["layers"]
+    assert {row["stage"] for row in rows_of(folder)} == {"student", narrow["name"]}
+
+
+def test_time_that_no_choice_of_channels_keeps(
+    runs: Runs, made_up: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_up(30.0)
+    runs.tailored(*FLAGS)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"warning: no network keeps {BUDGET:g} ms by the clock; the one that is kept" in said
+
+
+def test_channels_stay_where_they_save_no_time(
+    runs: Runs,
+    made_up: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nine tenths of the time are no layer's: blocks go all of the way."""
+    made_up(1.0)
+
+    def hardly(network: nn.Module, channels: Channels, *_: object, **__: object) -> Any:
+        whole = parameters(network)
+        each = count_parameters(channels, network)
+        return SimpleNamespace(of=lambda counts: each.of(counts) + 9 * whole), 1.0
+
+    monkeypatch.setattr(narrowed_sizes, "measure_times", hardly)
+    folder = runs.tailored(*FLAGS)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "channels stay at 32 px: at least 0.9" in said
+    points = read(folder / "front.json")["points"]
+    assert not any(one["wide"] for one in points)
+    assert points[0]["cost"] <= 0.2
