@@ -224,7 +224,7 @@ class BudgetConfig(Section):
         None, description="parameters as a share of the uncut network's"
     )
     max_latency_ms: Positive | None = Field(
-        None, description="milliseconds of a forward pass on the device"
+        None, description="milliseconds of a forward pass on the device, as exported"
     )
     batch: Count = Field(1, description="images at a time for max_latency_ms")
 
