@@ -66,8 +66,8 @@ class ByShrinking(Tailoring):
         # shares of the backbone's cost: the budget, and down to where blocks go at the side at work
         self._budget: float | None = None
         self._aim: float | None = None
-        # sides at which channels take the rest of the way to it, and of which no network keeps it
-        self._wide, self._missed = set[int | None](), set[int | None]()
+        # by side: of what blocks and channels leave; sides of which no network keeps the budget
+        self._last, self._missed = dict[int | None, Point](), set[int | None]()
 
     def tailored(self, target: float) -> Tailored:
         """Shrink at each resolution; then fine-tune the last sizes, or what channels leave of them.
@@ -77,11 +77,12 @@ class ByShrinking(Tailoring):
         """
         whole = self.grown()
         self._budget = budget_share(self.config.budget, self.costs.shares(whole))
-        narrowing = Narrowing(self.session, self.teacher, self._budget, self.costs.kept_times())
+        narrowing = Narrowing(
+            self.session, self.teacher, self._budget, self.costs, self.folder.path
+        )
         at, fronts = self._tried(whole), list[Front]()
         for side, shares in at.items():
-            whole.side = side
-            fronts.append(self.shrink(target, side, shares, narrowing.down_to(whole, shares)))
+            fronts.append(self.shrink(target, side, shares, narrowing))
             reached = max(point.accuracy for point in fronts[-1].points)
             if self._budget is None and reached >= target:
                 break
@@ -92,8 +93,8 @@ class ByShrinking(Tailoring):
                 [one.loss for one in own], gamma=self.config.student.gamma, target=target,
             )  # fmt: skip
         else:
-            lasts = [self._within(front.points[0], narrowing) for front in fronts]
-            lasts = [one for one in lasts if one.side not in self._missed] or lasts
+            lasts = [one for side, one in self._last.items() if side not in self._missed]
+            lasts = lasts or [*self._last.values()]
             candidates = keep_better(self, [one.plan(whole.wiring) for one in lasts])
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
         seconds = Seconds(
@@ -120,18 +121,16 @@ class ByShrinking(Tailoring):
         narrowed = self.sizes.narrowed(plan.name)
         return super().architecture(plan).model_copy(update={"narrowed": narrowed})
 
-    def _within(self, point: Point, narrowing: Narrowing) -> Point:
-        """A size that keeps the budget: what is left of the last one, where blocks left room."""
+    def _narrowed(self, point: Point, narrowing: Narrowing) -> Point:
+        """What channels leave of the last size, where blocks left room for them."""
         assert self._budget is not None, "there is a budget"
         timed = self.config.budget.max_latency_ms is not None  # by its paths, which add up roughly
-        if point.side not in self._wide or (point.cost <= self._budget and not timed):
+        if point.cost <= self._budget and not timed:
             return point
         plan = point.plan(self._wiring).narrowed(self._budget)
         # whether it is there is asked by the one that writes: others may be late, and see it
         from_main(lambda: None if plan.name in self.sizes else self._narrow(plan, narrowing))
         (narrow,) = (one for one in self.sizes.front.points if one.name == plan.name)
-        if narrow.cost > self._budget:
-            self._missed.add(point.side)
         return narrow
 
     def _narrow(self, plan: PrunePlan, narrowing: Narrowing) -> None:
@@ -139,8 +138,11 @@ class ByShrinking(Tailoring):
         assert plan.wide is not None, "what the student has passed is there"
         wide = self.sizes.read(plan.wide, plan.side)
         left = narrowing.narrowed(wide, plan.most)
-        if left.cost > plan.most:
-            self._over(plan, left.cost)
+        if left.cost > plan.most and self.config.budget.max_latency_ms is None:
+            raise UserError(
+                f"the fewest channels of {plan.wide} cost {left.cost:.3g} of the backbone's: give "
+                "--levers blocks,resolution, or a larger budget"
+            )
         self.reestimate(left.network)
         scores = self.validate(left.network)
         point = Point(
@@ -151,15 +153,6 @@ class ByShrinking(Tailoring):
         architecture = super().architecture(plan).model_copy(update={"narrowed": narrowed})
         self.sizes.write(point, left.network, architecture)
 
-    def _over(self, plan: PrunePlan, cost: float) -> None:
-        """A warning where a budget of time is missed; one of anything else is a UserError."""
-        if self.config.budget.max_latency_ms is None:
-            raise UserError(
-                f"the fewest channels of {plan.wide} cost {cost:.3g} of the backbone's: give "
-                "--levers blocks,resolution, or a larger budget"
-            )
-        self._warn_of_time(plan.side, cost)
-
     def schedule(self) -> Schedule:
         """As set; at a lower learning rate where a size has a few epochs to find its way."""
         schedule, config = super().schedule(), self.config
@@ -168,17 +161,13 @@ class ByShrinking(Tailoring):
         return schedule
 
     def shrink(
-        self, target: float, side: int | None, shares: PathShares, most: float | None
+        self, target: float, side: int | None, shares: PathShares, narrowing: Narrowing
     ) -> Front:
-        """Train a student at a side as it shrinks to a cost, or as long as there is hope for it.
-
-        Returns what it passed, the leanest first.
-        """
+        """Train a student at a side as it shrinks; returns what it passed, the leanest first."""
         student = self.grown()
         student.side = side
-        if most != self._budget:
-            self._wide.add(side)
-        self._aim, timed = most, self.config.budget.max_latency_ms is not None
+        self._aim = most = narrowing.down_to(student, shares)
+        timed = self.config.budget.max_latency_ms is not None
         self._shares = [shares_of(student, self.teacher, self.config.image_size, u) for u in UNITS]
         self.costs.keep(student)
         network = Shrinking(student, shares, most or FLOOR)
@@ -227,11 +216,21 @@ class ByShrinking(Tailoring):
             at_side("student", side), network, schedule, loss, curves,
             validate=validate, stop=ends, before_step=descent.before_step,
         )  # fmt: skip
-        # where channels follow, they keep it
-        if timed and side not in self._wide and not self._keep_the_budget(network, descent):
-            self._missed.add(side)
-        passed = [one for one in self.sizes.front.points if one.side == side and not one.wide]
-        return Front(passed, Seconds(fitted.seconds, fitted.total_seconds))
+        last = self._passed(side)[0]
+        if most != self._budget:
+            last = self._narrowed(last, narrowing)
+        if timed and (most == self._budget or last.cost > (self._budget or 0.0)):
+            # blocks keep it, by the clock, also where channels do not
+            self._aim = self._budget
+            if not self._keep_the_budget(network, descent):
+                self._missed.add(side)
+            last = self._passed(side)[0]
+        self._last[side] = last
+        return Front(self._passed(side), Seconds(fitted.seconds, fitted.total_seconds))
+
+    def _passed(self, side: int | None) -> list[Point]:
+        """What the student passed at a side, the leanest first."""
+        return [one for one in self.sizes.front.points if one.side == side and not one.wide]
 
     def _pass(self, network: Shrinking, scores: Scores) -> None:
         """Write a size down, its network and how it stands."""
@@ -270,23 +269,16 @@ class ByShrinking(Tailoring):
         assert self._budget is not None, "there is a budget of time"
         for _ in range(_TRIES):
             share = self._by_the_clock(network, margin=WITHIN / 2)
-            self.say(f"what is left takes {self._in_ms(share):.4g} ms by the clock")
+            in_ms = share / self._budget * (self.config.budget.max_latency_ms or 0)
+            self.say(f"what is left takes {in_ms:.4g} ms by the clock")
             if share <= self._budget or not descent.reach(float(network.least)):
                 break
             self.reestimate(network)
             self._pass(network, self.validate(network))
         if share > self._budget:
-            self._warn_of_time(network.student.side, share)
+            of = f" of {network.student.side} px" if network.student.side else ""
+            self.say(
+                f"warning: no network{of} keeps {self.config.budget.max_latency_ms:g} ms by the "
+                f"clock; the one that is kept takes {in_ms:.4g} ms"
+            )
         return share <= self._budget
-
-    def _in_ms(self, share: float) -> float:
-        """A share of the backbone's time, in milliseconds."""
-        assert self._budget is not None, "there is a budget of time"
-        return share / self._budget * (self.config.budget.max_latency_ms or 0)
-
-    def _warn_of_time(self, side: int | None, share: float) -> None:
-        of = f" of {side} px" if side else ""
-        self.say(
-            f"warning: no network{of} keeps {self.config.budget.max_latency_ms:g} ms by the "
-            f"clock; the one that is kept takes {self._in_ms(share):.4g} ms"
-        )

@@ -1,6 +1,7 @@
 """The settings of a run that is to end within a given time: the epochs of its stages."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Literal
@@ -33,6 +34,8 @@ _CALLED = {"teacher": "teacher", "student": "student", "prune": "sizes"}
 _STUDENT, _AT_ALL = 1.1, 2.1
 # and one of the size, or of sizes that are fine-tuned: one to its end, others half of the way
 _SIZE, _SIZES = 1.0, 2.0
+# seconds of measuring for a budget of milliseconds, at each of the resolutions
+_TIMING, _RESOLUTIONS = 100.0, 3
 
 
 class _FewSteps:
@@ -57,7 +60,9 @@ def plain_epoch(session: Session) -> float:
     network, _ = load_pretrained(
         config.backbone, len(session.task.classes), config.weights, config.image_size
     )
-    schedule = replace(schedule_of(config, "teacher"), epochs=2, warmup_epochs=0)
+    schedule = schedule_of(config, "teacher")
+    # hardly a step: without a warm-up the usual one may lead anywhere
+    schedule = replace(schedule, epochs=2, warmup_epochs=0, lr=1e-3 * schedule.lr)
     steps = _FewSteps(loaders.train)
     timed = fit(
         place(network, session.accelerator.device),
@@ -95,8 +100,10 @@ def in_time(session: Session, limit: TimeLimit, teacher: RunFolder) -> Session:
         "student": _STUDENT * (_AT_ALL if several else 1),
         "prune": _SIZE if alone else _SIZES,
     }
-    plain = plain_epoch(session)
-    room = _PLANNED * limit.seconds / plain
+    plain, seconds = plain_epoch(session), _PLANNED * limit.seconds
+    if config.budget.max_latency_ms is not None:
+        seconds -= _TIMING * (_RESOLUTIONS if several else 1)
+    room = seconds / plain
     cut = {"student": schedule_of(config, "student"), "prune": schedule_of(config, "prune")}
     tries = [{stage: one.epochs for stage, one in cut.items()}]
     if not _settled(teacher):
@@ -134,8 +141,10 @@ def as_begun(session: Session, folder: RunFolder, *stages: str) -> Session:
     """The session with the epochs of a run that was begun, where there is one."""
     if not _settled(folder):
         return session
-    there = validate(read_config(folder.path / CONFIG_FILE))
-    return _with(session, {stage: getattr(there, stage).epochs for stage in stages})
+    with suppress(UserError):  # of another version, or damaged: whoever opens it says which
+        there = validate(read_config(folder.path / CONFIG_FILE))
+        session = _with(session, {stage: getattr(there, stage).epochs for stage in stages})
+    return session
 
 
 def _settled(folder: RunFolder) -> bool:

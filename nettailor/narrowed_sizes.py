@@ -1,8 +1,10 @@
 """The channels of one tailored run: where blocks leave room for them, and what is left of sizes."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from copy import deepcopy
 from itertools import islice
+from pathlib import Path as FilePath
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +14,13 @@ from nettailor.channel_lever import before_channels, refusal, too_few, whole_cos
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import Batch
-from nettailor.core.kept_rounds import KeptRounds
+from nettailor.core.errors import UserError
+from nettailor.core.files import read_json, write_json
 from nettailor.core.latency import share_of_time
+from nettailor.core.ranks import from_main
 from nettailor.core.side_sections import ROUND_TO
 from nettailor.latency_budget import keep_by_the_clock
+from nettailor.path_shares import PathCosts
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.fewer_channels import (
     VALUE_BATCHES,
@@ -34,6 +39,8 @@ from nettailor.share import UNITS, Unit
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
 
+FEWEST_FILE = "fewest_channels.json"
+
 
 class Narrow(NamedTuple):
     """What is left of a size.
@@ -50,7 +57,12 @@ class Narrowing:
     """Takes channels out of the sizes that a student passed, to the budget of a run."""
 
     def __init__(
-        self, session: Session, teacher: Backbone, budget: float | None, times: KeptRounds
+        self,
+        session: Session,
+        teacher: Backbone,
+        budget: float | None,
+        costs: PathCosts,
+        folder: FilePath,
     ) -> None:
         """Says in a line why channels stay, where they cannot go and nobody asked for that.
 
@@ -58,10 +70,11 @@ class Narrowing:
             session: of the run.
             teacher: on the device.
             budget: a share of the backbone's cost; None: there is none, and all channels stay.
-            times: where what is timed is kept.
+            costs: of paths; they know where what is timed is kept.
+            folder: the run's, for what a run that goes on must not measure anew.
         """
-        self._session, self._teacher, self._times = session, teacher, times
-        self._budget = budget
+        self._session, self._teacher, self._costs = session, teacher, costs
+        self._budget, self._file = budget, folder / FEWEST_FILE
         config, settings = session.config, session.config.student
         self._timed = settings.cost == "latency"
         self._unit: Unit = "params" if settings.cost == "params" else "flops"
@@ -79,13 +92,22 @@ class Narrowing:
         most = before_channels(self._budget, whole_cost(student, shares))
         if most > self._budget and self._timed:
             size = student.side or self._session.config.image_size
-            channels = trace_channels(self._teacher, size)
-            costs, ranges = self._times_of(self._teacher, channels, size)
-            least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
-            if reason := too_few(least / whole):
+            if reason := too_few(from_main(lambda: self._fewest(size))):
                 self._session.screen.say(f"channels stay at {size} px: {reason}")
                 return self._budget
         return most
+
+    def _fewest(self, size: int) -> float:
+        """The share of the backbone's time that its fewest channels take, measured once a run."""
+        known: dict[str, float] = {}
+        with suppress(UserError, TypeError, ValueError):
+            known = {side: float(share) for side, share in dict(read_json(self._file)).items()}
+        if str(size) not in known:
+            costs, ranges = self._times_of(self._teacher, trace_channels(self._teacher, size), size)
+            least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
+            write_json(self._file, known | {str(size): least / whole})
+            return float(least / whole)
+        return known[str(size)]
 
     def narrowed(self, wide: Student, most: float) -> Narrow:
         """As much of a size as a budget leaves; its running statistics stay.
@@ -126,24 +148,28 @@ class Narrowing:
         before = self._share_of_time(alone, size)
 
         def choose(share: float) -> Kept:
-            return best_channels(channels, values, costs, ranges, max(share * whole, least))[0]
+            return best_channels(
+                channels, values, costs, ranges, max(share / before * whole, least)
+            )[0]
 
         def network_of(kept: Kept) -> Student:
             return place(narrow(alone, channels, kept), session.accelerator.device)
 
-        kept, share = keep_by_the_clock(
-            most / before, choose, lambda kept: self._share_of_time(network_of(kept), size) / before
-        )
+        kept, share = np.ones(channels.count, dtype=bool), before
+        if before > most:
+            kept, share = keep_by_the_clock(
+                most, choose, lambda kept: self._share_of_time(network_of(kept), size)
+            )
         network = network_of(kept)
         network.side = side
-        return Narrow(network, self._shares(network), share * before)
+        return Narrow(network, self._shares(network), share)
 
     def _share_of_time(self, network: Student, size: int) -> float:
         config, device = self._session.config, self._session.accelerator.device
         with self._session.screen.counting("timing a choice of channels") as tell:
             return share_of_time(
                 fold(network), fold(self._teacher), config.image_size, device,
-                side=size, batch=config.budget.batch, keep=self._times, tell=tell,
+                side=size, batch=config.budget.batch, keep=self._costs.kept_times(), tell=tell,
             )  # fmt: skip
 
     def _times_of(
@@ -157,6 +183,12 @@ class Narrowing:
         )
         with session.screen.counting("timing layers") as tell:
             costs, _ = measure_times(
-                network, channels, size, device, batch=batch, keep=self._times, tell=tell
+                network,
+                channels,
+                size,
+                device,
+                batch=batch,
+                keep=self._costs.kept_times(),
+                tell=tell,
             )
         return costs, allowed(channels.families, ROUND_TO)

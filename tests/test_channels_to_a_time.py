@@ -8,10 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tailor_runs import Runs, read, rows_of, summary_of
+from tailor_runs import SMALL, Runs, no_training, read, rows_of, summary_of
+from test_gone_on_with import interrupt
 from torch import nn
 
 from nettailor import by_shrinking, narrowed_sizes, path_shares
+from nettailor.cli import tailor
 from nettailor.core.cost import parameters
 from nettailor.network import load_network
 from nettailor.prune.items import Channels
@@ -80,9 +82,42 @@ def test_time_that_no_choice_of_channels_keeps(
     runs: Runs, made_up: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made_up(30.0)
-    runs.tailored(*FLAGS)
+    folder = runs.tailored(*FLAGS)
+    # the leanest there is, of all channels
+    assert read(folder / "architecture.json")["narrowed"] is None
     said = " ".join(capsys.readouterr().out.split())
     assert f"warning: no network keeps {BUDGET:g} ms by the clock; the one that is kept" in said
+
+
+def test_blocks_keep_a_budget_that_channels_miss(
+    runs: Runs,
+    made_up: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the clock none of them saves a thing."""
+    made_up(1.0)
+    monkeypatch.setattr(narrowed_sizes, "share_of_time", lambda *_, **__: 0.3)
+    folder = runs.tailored(*FLAGS)
+    summary = summary_of(folder)
+    assert summary["params"]["total"] <= 0.2 * summary["teacher"]["params"]["total"]
+    assert read(folder / "architecture.json")["narrowed"] is None
+    assert "keeps" not in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_asks_no_clock_whether_channels_go(
+    runs: Runs, made_up: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped as what is left is trained; by another machine's layers channels would stay."""
+    made_up(1.0)
+    argv = [*SMALL, *FLAGS, "--prune.epochs", "3", "--out", str(runs.out)]
+    interrupt(argv, monkeypatch, 2, 2)
+    before = read(runs.only() / "fewest_channels.json")
+    assert before["32"] < 0.5
+    monkeypatch.setattr(narrowed_sizes, "measure_times", no_training)
+    tailor.main(argv)
+    assert read(runs.only() / "fewest_channels.json") == before
+    assert read(runs.only() / "architecture.json")["narrowed"]
 
 
 def test_channels_stay_where_they_save_no_time(

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 from shell import contents
-from tailor_runs import SMALL, Runs, no_training, session_of
+from tailor_runs import NAME, SMALL, Runs, no_training, session_of
+from test_gone_on_with import interrupt
 
 from nettailor import in_time, stage
 from nettailor.cli import tailor
@@ -103,6 +104,29 @@ def test_a_run_keeps_the_epochs_that_it_began_with(runs: Runs) -> None:
     assert "prune.epochs is 3 there and 6 here; student.epochs is 4 there and 8 here" in refusal
     runs.tailored(*LONG, "--time", "12s", "--pick", "flops=0.9")
     assert (made / "picked" / "flops0.9" / "summary.json").is_file()
+
+
+@pytest.mark.usefixtures("_a_second")
+def test_what_was_begun_is_gone_on_with_and_what_was_not_is_planned(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped as the teacher trains; then just after the run's settings were written."""
+    argv = [*SMALL, *LONG, "--time", "20s", "--teacher.epochs", "9", "--out", str(tmp_path)]
+    interrupt(argv, monkeypatch, 1, 2)
+    (teacher,) = (tmp_path / "digits" / "teacher").iterdir()
+    (taught,) = epochs_of(teacher, "teacher")
+    assert taught == 5
+    tailor.main([*argv, "--dry-run"])
+    assert "(begun, would go on)" in " ".join(capsys.readouterr().out.split())
+    tailor.main(argv)
+    assert epochs_of(teacher, "teacher") == [taught]
+    folder = runs.out / "digits" / "tailored" / f"{NAME}-all-blocks-gamma0.3-seed0"
+    folder.mkdir(parents=True)
+    (made,) = (tmp_path / "digits" / "tailored").iterdir()
+    settings = (made / "config.yaml").read_text(encoding="utf-8")
+    (folder / "config.yaml").write_text(settings, encoding="utf-8")
+    runs.tailored(*LONG, "--time", "12s")
+    assert epochs_of(folder, "student", "prune") == [4, 3]
 
 
 def test_time_enough_changes_nothing(runs: Runs) -> None:

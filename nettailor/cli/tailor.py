@@ -27,7 +27,7 @@ main = Training(
         "--time": {
             "metavar": "TIME",
             "type": read_time,
-            "help": "end within so long, such as 30m: with fewer epochs, where need be",
+            "help": "aim to end within so long, such as 30m: with fewer epochs",
         },
         "--pick": {
             "metavar": "COST=SHARE",

@@ -56,9 +56,9 @@ def tailor(session: Session, *, overwrite: bool, limit: TimeLimit | None = None)
     if overwrite or not folder.begun:
         check_routes(config, len(session.task.classes))
         check_budget(session, costs)
-        if limit:
-            session = in_time(session, limit, teacher_folder(session))
-            settings = _settings(session)
+    if limit and (overwrite or not folder.begun or folder.untrained):
+        session = in_time(session, limit, teacher_folder(session))
+        settings = _settings(session)
     teacher = ready_teacher(session)
     work = _way(session, folder, teacher, costs)
     if work.source.digest != teacher.architecture.weights_digest:
@@ -105,6 +105,8 @@ def say_stages_of(session: Session) -> None:
 def outlook(session: Session, *, overwrite: bool, limit: TimeLimit | None = None) -> None:
     """Say what `tailor` would do; UserError where it would refuse, without measuring."""
     folder = tailored_folder(session)
+    if limit:
+        session = as_begun(session, teacher_folder(session), "teacher")
     if limit and not overwrite:
         session = as_begun(session, folder, "student", "prune")
     config = session.config
