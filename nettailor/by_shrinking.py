@@ -216,7 +216,7 @@ class ByShrinking(Tailoring):
             at_side("student", side), network, schedule, loss, curves,
             validate=validate, stop=ends, before_step=descent.before_step,
         )  # fmt: skip
-        last = self._passed(side)[0]
+        last = self._point(network)
         if most != self._budget:
             last = self._narrowed(last, narrowing)
         if timed and (most == self._budget or last.cost > (self._budget or 0.0)):
@@ -224,13 +224,15 @@ class ByShrinking(Tailoring):
             self._aim = self._budget
             if not self._keep_the_budget(network, descent):
                 self._missed.add(side)
-            last = self._passed(side)[0]
+            last = self._point(network)
         self._last[side] = last
-        return Front(self._passed(side), Seconds(fitted.seconds, fitted.total_seconds))
+        passed = [one for one in self.sizes.front.points if one.side == side and not one.wide]
+        return Front(passed, Seconds(fitted.seconds, fitted.total_seconds))
 
-    def _passed(self, side: int | None) -> list[Point]:
-        """What the student passed at a side, the leanest first."""
-        return [one for one in self.sizes.front.points if one.side == side and not one.wide]
+    def _point(self, network: Shrinking) -> Point:
+        """Of what is left now; a run that goes on may have passed leaner sizes already."""
+        name = size_name(network.cost, network.student.side)
+        return next(one for one in self.sizes.front.points if one.name == name)
 
     def _pass(self, network: Shrinking, scores: Scores) -> None:
         """Write a size down, its network and how it stands."""
