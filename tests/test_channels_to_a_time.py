@@ -3,13 +3,14 @@
 The clock is a made-up one: a millisecond for 100 000 parameters.
 """
 
+import shutil
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tailor_runs import SMALL, Runs, no_training, read, rows_of, summary_of
-from test_gone_on_with import interrupt
+from test_gone_on_with import interrupt, same_bytes
 from torch import nn
 
 from nettailor import by_shrinking, narrowed_sizes, path_shares
@@ -103,6 +104,18 @@ def test_blocks_keep_a_budget_that_channels_miss(
     assert summary["params"]["total"] <= 0.2 * summary["teacher"]["params"]["total"]
     assert read(folder / "architecture.json")["narrowed"] is None
     assert "keeps" not in capsys.readouterr().out
+    # stopped as what is left is trained, it goes on with the same
+    argv = [*SMALL, *FLAGS, "--prune.epochs", "3"]
+    for out, stopped in (("stopped", True), ("whole", False)):
+        shutil.copytree(runs.out / "digits" / "teacher", runs.out / out / "digits" / "teacher")
+        there = [*argv, "--out", str(runs.out / out)]
+        if stopped:
+            interrupt(there, monkeypatch, 2, 2)
+        tailor.main(there)
+    one, other = (
+        next((runs.out / out / "digits" / "tailored").iterdir()) for out in ("stopped", "whole")
+    )
+    assert same_bytes(one, other)
 
 
 def test_a_run_that_goes_on_asks_no_clock_whether_channels_go(
