@@ -24,7 +24,7 @@ def sets_parser(text: str) -> argparse.ArgumentParser:
         "--counts", type=int, nargs=3, default=[900, 300, 1000],
         help="images to train on, to validate on, and at most to test on",
     )  # fmt: skip
-    parser.add_argument("--epochs", type=int, default=10, help="of the teacher")
+    parser.add_argument("--epochs", type=int, default=10, help="of a whole network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     return parser
 
