@@ -24,7 +24,7 @@ BATCHES = (1, 64)  # an image at a time, as on a device; many, as on a server
 _WARM_UP, _ROUNDS = 3, 5  # rounds that do not count, and the least that do
 _FEWER = "give the budget of milliseconds a --budget.batch of {fewer}"
 _REPLAYS = 10  # of a CUDA graph between two looks at the clock; on a CPU before the one that counts
-_WARM = 5.0  # milliseconds of passes after which the caches are a network's own
+_WARM = 2.0  # milliseconds of passes after which the caches are a network's own
 
 
 def measure_latency(
@@ -40,7 +40,7 @@ def measure_latency(
 
     image_size is the side of the input in pixels, of all networks or of each by its name.
     The networks, each on `device` and in channels-last layout, take turns, round after round, for
-    about `seconds` per batch size: ten passes each or those of 5 ms, of which the last counts, as
+    about `seconds` per batch size: ten passes each or those of 2 ms, of which the last counts, as
     where a network works alone; `iqr` is the range of the middle half.
     On a CPU in float32; on a GPU copies in half precision (`serving_dtype`), as CUDA graphs.
     Training modes are put back afterwards. `tell` as in `time_in_turn`, for each batch size anew.
