@@ -9,26 +9,14 @@ from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 import nettailor as nt
+from nettailor.core.program import Logits
 
 Loader = DataLoader[Any]
 Score = Callable[[nn.Module], float]
-
-
-class Logits(nn.Module):
-    """A chain that gives logits alone."""
-
-    def __init__(self, chain: nt.Backbone) -> None:
-        super().__init__()
-        self.chain = chain
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) -> (B, classes)."""
-        logits: Tensor = self.chain(images).logits
-        return logits
 
 
 def fastai(chain: nt.Backbone, train: Loader, val: Loader, epochs: int, lr: float) -> None:

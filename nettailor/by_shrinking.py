@@ -63,6 +63,7 @@ class ByShrinking(Tailoring):
         super().__init__(session, folder, teacher, costs)
         self._wiring = grow_student(self.config, self.chain).wiring
         self.sizes = KeptSizes(of or folder.path, self._wiring, self.device)
+        self._timed = self.config.budget.max_latency_ms is not None
         # shares of the backbone's cost: the budget, and down to where blocks go at the side at work
         self._budget: float | None = None
         self._aim: float | None = None
@@ -124,8 +125,7 @@ class ByShrinking(Tailoring):
     def _narrowed(self, point: Point, narrowing: Narrowing) -> Point:
         """What channels leave of the last size, where blocks left room for them."""
         assert self._budget is not None, "there is a budget"
-        timed = self.config.budget.max_latency_ms is not None  # by its paths, which add up roughly
-        if point.cost <= self._budget and not timed:
+        if point.cost <= self._budget and not self._timed:  # times of paths add up roughly
             return point
         plan = point.plan(self._wiring).narrowed(self._budget)
         # whether it is there is asked by the one that writes: others may be late, and see it
@@ -138,7 +138,7 @@ class ByShrinking(Tailoring):
         assert plan.wide is not None, "what the student has passed is there"
         wide = self.sizes.read(plan.wide, plan.side)
         left = narrowing.narrowed(wide, plan.most)
-        if left.cost > plan.most and self.config.budget.max_latency_ms is None:
+        if left.cost > plan.most and not self._timed:
             raise UserError(
                 f"the fewest channels of {plan.wide} cost {left.cost:.3g} of the backbone's: give "
                 "--levers blocks,resolution, or a larger budget"
@@ -167,7 +167,6 @@ class ByShrinking(Tailoring):
         student = self.grown()
         student.side = side
         self._aim = most = narrowing.down_to(student, shares)
-        timed = self.config.budget.max_latency_ms is not None
         self._shares = [shares_of(student, self.teacher, self.config.image_size, u) for u in UNITS]
         self.costs.keep(student)
         network = Shrinking(student, shares, most or FLOOR)
@@ -193,7 +192,7 @@ class ByShrinking(Tailoring):
         def validate(module: nn.Module) -> Scores:
             scores = self.validate(module)
             self._pass(network, scores)
-            if timed and network.cost < 2 * float(network.least):
+            if self._timed and network.cost < 2 * float(network.least):
                 self._by_the_clock(network)
             return scores
 
@@ -219,7 +218,7 @@ class ByShrinking(Tailoring):
         last = self._point(network)
         if most != self._budget:
             last = self._narrowed(last, narrowing)
-        if timed and (most == self._budget or last.cost > (self._budget or 0.0)):
+        if self._timed and (most == self._budget or last.cost > (self._budget or 0.0)):
             # blocks keep it, by the clock, also where channels do not
             self._aim = self._budget
             if not self._keep_the_budget(network, descent):

@@ -20,6 +20,7 @@ from nettailor.core.latency import share_of_time
 from nettailor.core.ranks import from_main
 from nettailor.core.side_sections import ROUND_TO
 from nettailor.latency_budget import keep_by_the_clock
+from nettailor.narrowing import timed_layers
 from nettailor.path_shares import PathCosts
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.fewer_channels import (
@@ -30,7 +31,6 @@ from nettailor.prune.fewer_channels import (
 )
 from nettailor.prune.fold import fold
 from nettailor.prune.items import Channels
-from nettailor.prune.layer_times import measure_times
 from nettailor.prune.narrow import Kept, narrow
 from nettailor.prune.taylor import taylor_values
 from nettailor.prune.widths import Costs, Ranges, allowed
@@ -176,19 +176,5 @@ class Narrowing:
         self, network: Backbone | Student, channels: Channels, size: int
     ) -> tuple[Costs, Ranges]:
         """What the widths of a network take of its time, measured, and those that are allowed."""
-        session = self._session
-        device, batch = session.accelerator.device, session.config.budget.batch
-        session.screen.say(
-            f"timing {len(channels.layers)} layers at some widths, {batch} images each of {size} px"
-        )
-        with session.screen.counting("timing layers") as tell:
-            costs, _ = measure_times(
-                network,
-                channels,
-                size,
-                device,
-                batch=batch,
-                keep=self._costs.kept_times(),
-                tell=tell,
-            )
+        costs, _ = timed_layers(self._session, network, channels, size, self._costs.kept_times())
         return costs, allowed(channels.families, ROUND_TO)

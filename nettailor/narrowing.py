@@ -94,19 +94,8 @@ def ready_budget(session: Session, network: Backbone | Student, *, fresh: bool =
     elif cost == "params":
         costs, name = count_parameters(channels, network), " of the parameters"
     else:
-        device, batch = session.accelerator.device, config.budget.batch
-        session.screen.say(f"timing {len(channels.layers)} layers at some widths, {batch} images")
-        with session.screen.counting("timing layers") as tell:
-            costs, unit = measure_times(
-                network,
-                channels,
-                session.preprocessing.image_size,
-                device,
-                batch=batch,
-                keep=times,
-                tell=tell,
-            )
-        name = " ms"
+        size, name = session.preprocessing.image_size, " ms"
+        costs, unit = timed_layers(session, network, channels, size, times)
     least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
     if not least <= most / unit * whole < whole:
         lowest = f"{least / whole * unit * 1.005:.3g}"  # rounded up, so that it can be given
@@ -116,6 +105,22 @@ def ready_budget(session: Session, network: Backbone | Student, *, fresh: bool =
             f"{unit:.4g}{name}{', or --round-to 1' if too_few else ''}"
         )
     return Budget(channels, costs, ranges, most / unit * whole, times)
+
+
+def timed_layers(
+    session: Session,
+    network: Backbone | Student,
+    channels: Channels,
+    image_size: int,
+    times: KeptRounds,
+) -> tuple[Costs, float]:
+    """See `measure_times`; says what is timed, and how far it is."""
+    device, batch = session.accelerator.device, session.config.budget.batch
+    session.screen.say(f"timing {len(channels.layers)} layers at some widths, {batch} images")
+    with session.screen.counting("timing layers") as tell:
+        return measure_times(
+            network, channels, image_size, device, batch=batch, keep=times, tell=tell
+        )
 
 
 def _staying(channels: Channels) -> str:

@@ -13,7 +13,7 @@ from nettailor.core.deployed import as_deployed
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import sample, time_in_turn
 from nettailor.core.layout import Brought
-from nettailor.core.program import as_timed
+from nettailor.core.program import Logits, as_timed
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path
 
@@ -39,18 +39,6 @@ class _Both(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.block(x) + self.adapter(x)
         return out
-
-
-class _Logits(nn.Module):
-    """A backbone that gives its logits alone."""
-
-    def __init__(self, chain: nn.Module) -> None:
-        super().__init__()
-        self.chain = chain
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.chain(images).logits
-        return logits
 
 
 def measure_paths(
@@ -95,7 +83,7 @@ def measure_paths(
             inputs[_bare(path.key)] = inputs[path.key]
     told = {name: None if name == "whole" else tuple(x.shape) for name, x in inputs.items()}
     parts = {name: as_deployed(part, told[name])[0] for name, part in parts.items()}
-    parts["whole"] = as_timed(_Logits(parts["whole"]), image_size, device)
+    parts["whole"] = as_timed(Logits(parts["whole"]), image_size, device)
     times = {
         name: median(measured)
         for name, measured in time_in_turn(

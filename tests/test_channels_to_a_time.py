@@ -13,7 +13,7 @@ from tailor_runs import SMALL, Runs, no_training, read, rows_of, summary_of
 from test_gone_on_with import interrupt, same_bytes
 from torch import nn
 
-from nettailor import by_shrinking, narrowed_sizes, path_shares
+from nettailor import by_shrinking, narrowed_sizes, narrowing, path_shares
 from nettailor.cli import tailor
 from nettailor.core.cost import parameters
 from nettailor.network import load_network
@@ -50,7 +50,7 @@ def clock(factor: float) -> Callable[..., float]:
 def made_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the clock; by it networks take so many times what their paths and layers add up to."""
     monkeypatch.setattr(path_shares, "measure_paths", table)
-    monkeypatch.setattr(narrowed_sizes, "measure_times", layers)
+    monkeypatch.setattr(narrowing, "measure_times", layers)
 
     def by(factor: float) -> None:
         for module in (by_shrinking, narrowed_sizes):
@@ -122,7 +122,7 @@ def test_a_run_that_goes_on_asks_no_clock_whether_channels_go(
     interrupt(argv, monkeypatch, 2, 2)
     before = read(runs.only() / "fewest_channels.json")
     assert before["32"] < 0.5
-    monkeypatch.setattr(narrowed_sizes, "measure_times", no_training)
+    monkeypatch.setattr(narrowing, "measure_times", no_training)
     tailor.main(argv)
     assert read(runs.only() / "fewest_channels.json") == before
     assert read(runs.only() / "architecture.json")["narrowed"]
@@ -142,7 +142,7 @@ def test_channels_stay_where_they_save_no_time(
         each = count_parameters(channels, network)
         return SimpleNamespace(of=lambda counts: each.of(counts) + 9 * whole), 1.0
 
-    monkeypatch.setattr(narrowed_sizes, "measure_times", hardly)
+    monkeypatch.setattr(narrowing, "measure_times", hardly)
     folder = runs.tailored(*FLAGS)
     said = " ".join(capsys.readouterr().out.split())
     assert "channels stay at 32 px: at least 0.9" in said

@@ -9,6 +9,20 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 
+class Logits(nn.Module):
+    """A chain of blocks that gives its logits alone."""
+
+    def __init__(self, chain: nn.Module) -> None:
+        """chain: a `Backbone`, or what computes the same."""
+        super().__init__()
+        self.chain = chain
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) -> (B, classes)."""
+        logits: Tensor = self.chain(images).logits
+        return logits
+
+
 def program_of(network: nn.Module, image_size: int) -> ExportedProgram:
     """What torch.export writes of a network on the CPU, for images (B, 3, S, S) of any B."""
     images = torch.zeros(2, 3, image_size, image_size)
