@@ -2,23 +2,35 @@
 
 import math
 
-from nettailor.core.backbone import create_backbone
+from nettailor.channel_lever import refusal, whole_cost
+from nettailor.core.backbone import Backbone, create_backbone
+from nettailor.core.config import RunConfig
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.sections import BudgetConfig
 from nettailor.path_shares import PathCosts
+from nettailor.prune.fewer_channels import fewest_channels
 from nettailor.prune.routes import Routes
 from nettailor.prune.shrink import WITHIN
-from nettailor.resolutions import sides
+from nettailor.resolutions import may_lower, sides
+from nettailor.resolve import has_student
 from nettailor.session import Session
 from nettailor.student.costs import PathShares
 from nettailor.tailoring import grow_student
 
 
 def check_budget(session: Session, costs: PathCosts) -> None:
-    """Raise UserError for a budget that no route keeps, or that the whole backbone is far below."""
+    """Raise UserError for a budget that no network keeps, or that the whole backbone is far below.
+
+    Also where one is wanted, and none is given.
+    """
     config = session.config
     if config.budget.given is None:
+        if not has_student(config) and not may_lower(config.student.levers, config.student.cost):
+            raise UserError(
+                "--levers channels: channels go to a budget, and none is given; give one, such as "
+                "--max-flops 0.5"
+            )
         return
     chain = create_backbone(config.backbone, len(session.task.classes), config.image_size)
     student = place(grow_student(config, chain), session.accelerator.device)
@@ -28,8 +40,13 @@ def check_budget(session: Session, costs: PathCosts) -> None:
         most = budget_share(config.budget, shares) or math.inf
         # worth what they cost: the best route is the dearest
         routes = Routes(student.wiring, shares.paths, shares.paths, fixed=shares.fixed)
-        found = found or routes.best(most) is not None
         least, all_of_it = routes.reach()
+        kept = routes.best(most) is not None
+        if not has_student(config):
+            all_of_it = whole_cost(student, shares)
+            least = all_of_it * _fewest(config, chain)
+            kept = least <= most
+        found = found or kept
         leanest, dearest = min(leanest, least), max(dearest, all_of_it)
     in_ms = config.budget.max_latency_ms is not None
     unit, name = (shares.whole, " ms") if in_ms else (1.0, " of the backbone's")
@@ -41,6 +58,17 @@ def check_budget(session: Session, costs: PathCosts) -> None:
             f"no network of this backbone costs {side} {most * unit:.4g}{name}: give a budget from "
             f"{lowest} to {highest}{name}"
         )
+
+
+def _fewest(config: RunConfig, chain: Backbone) -> float:
+    """The share of the whole network's cost below which channels alone bring none.
+
+    0 where it is measured later, 1 where channels stay.
+    """
+    size, unit, levers = config.image_size, config.student.cost, config.student.levers
+    if config.prune.finetune != "all" or refusal(chain, size, unit, levers) is not None:
+        return 1.0
+    return 0.0 if unit == "latency" else fewest_channels(chain, size, unit)
 
 
 def budget_share(budget: BudgetConfig, shares: PathShares) -> float | None:

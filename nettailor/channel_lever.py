@@ -36,7 +36,7 @@ def refusal(
         least = fewest_channels(network, image_size, "flops" if unit == "latency" else unit)
     except UserError as error:
         return str(error)
-    return too_few(least)
+    return too_few(least) if "blocks" in levers else None
 
 
 def too_few(least: float) -> str | None:

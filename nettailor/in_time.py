@@ -20,7 +20,7 @@ from nettailor.core.trainer import fit
 from nettailor.core.watch import Watcher
 from nettailor.core.weights import load_pretrained
 from nettailor.resolutions import may_lower
-from nettailor.resolve import schedule_of
+from nettailor.resolve import has_student, schedule_of
 from nettailor.session import Session
 from nettailor.teacher.objective import CrossEntropy
 from nettailor.time_limit import TimeLimit, fitting
@@ -104,8 +104,9 @@ def in_time(session: Session, limit: TimeLimit, teacher: RunFolder) -> Session:
     if config.budget.max_latency_ms is not None:
         seconds -= _TIMING * (_RESOLUTIONS if several else 1)
     room = seconds / plain
-    cut = {"student": schedule_of(config, "student"), "prune": schedule_of(config, "prune")}
-    tries = [{stage: one.epochs for stage, one in cut.items()}]
+    tries = [{"prune": schedule_of(config, "prune").epochs}]
+    if has_student(config):
+        tries = [{"student": schedule_of(config, "student").epochs, **tries[0]}]
     if not _settled(teacher):
         lengths = _AUTO if taught == "auto" else (taught,)
         tries = [{"teacher": one, **tries[0]} for one in lengths]

@@ -27,6 +27,7 @@ from nettailor.prune.fewer_channels import (
     VALUE_BATCHES,
     best_channels,
     deployed_cost,
+    fewest_channels,
     with_fewer_channels,
 )
 from nettailor.prune.fold import fold
@@ -83,21 +84,30 @@ class Narrowing:
             reason = refusal(teacher, config.image_size, settings.cost, settings.levers)
         if reason:
             session.screen.say(f"channels stay: {reason}")
-        self._goes = reason is None
+        self.goes = reason is None
 
     def down_to(self, student: Student, shares: PathShares) -> float | None:
         """The cost down to which blocks go at a student's side: the budget, or above it."""
-        if self._budget is None or not self._goes:
+        if self._budget is None or not self.goes:
             return self._budget
         most = before_channels(self._budget, whole_cost(student, shares))
         if most > self._budget and self._timed:
             size = student.side or self._session.config.image_size
-            if reason := too_few(from_main(lambda: self._fewest(size))):
+            if reason := too_few(self.fewest(student)):
                 self._session.screen.say(f"channels stay at {size} px: {reason}")
                 return self._budget
         return most
 
-    def _fewest(self, size: int) -> float:
+    def fewest(self, student: Student) -> float:
+        """What the fewest channels cost of the whole network at a student's side; 1: they stay."""
+        size = student.side or self._session.config.image_size
+        if not self.goes:
+            return 1.0
+        if self._timed:
+            return from_main(lambda: self._in_time(size))
+        return fewest_channels(self._teacher, size, self._unit)
+
+    def _in_time(self, size: int) -> float:
         """The share of the backbone's time that its fewest channels take, measured once a run."""
         known: dict[str, float] = {}
         with suppress(UserError, TypeError, ValueError):

@@ -8,11 +8,12 @@ from math import inf
 from torch import nn
 
 from nettailor.candidate import Candidate
-from nettailor.candidates import keep_better, target_of
+from nettailor.candidates import keep_better, keep_first, target_of
 from nettailor.channel_lever import before_channels, refusal, whole_cost
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
 from nettailor.core.epochs import checked
+from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
 from nettailor.core.resize import at_side
 from nettailor.core.scores import Scores, classify
@@ -31,15 +32,16 @@ from nettailor.fitting import (
     run_or_temporary,
     seeded,
 )
+from nettailor.prune.fewer_channels import fewest_channels
 from nettailor.prune.fold import fold
 from nettailor.prune.plan import PrunePlan
-from nettailor.prune.shrink import Shrinking
+from nettailor.prune.shrink import leanest_route
 from nettailor.resolutions import sides, tried
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT, GOES_ON
 from nettailor.share import Unit, budget_of
-from nettailor.shrinking import Snapshot, below_the_leanest, shrink
-from nettailor.sizes import keep_without_budget
-from nettailor.student.costs import shares_of
+from nettailor.shrinking import Snapshot, as_it_is, below_the_leanest, shrink
+from nettailor.sizes import keep_without_budget, saving
+from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
 from nettailor.teacher.objective import CrossEntropy
@@ -78,10 +80,10 @@ def tailor(
         max_flops, max_params: the budget, one of them or none: a share of the network's.
         tolerance: points of validation accuracy that the teacher may be ahead.
         gamma: without a budget, the price of cost: nats for all of the network's multiply-adds.
-        levers: "blocks"; with "channels" these go as well, to a budget that is small enough; with
-            "resolution" students shrink at half and at three quarters of the images' side, too, and
-            what is kept resizes them itself; without a budget the lowest comes first, and a higher
-            one where no size of it is within tolerance.
+        levers: one or more. "blocks"; "channels", which go to a budget, beside blocks to one that
+            is small enough; "resolution": half and three quarters of the images' side are tried
+            too, and what is kept resizes them itself; without a budget the lowest comes first, and
+            a higher one where no size of it is within tolerance.
         teacher_epochs: 0 where the network is fine-tuned already.
         student_epochs, finetune_epochs: of the student as it shrinks, and of what is left; None: 4
             and 10 to a budget, 8 and 6 without one.
@@ -99,19 +101,26 @@ def tailor(
     """
     teacher = deepcopy(network) if isinstance(network, Backbone) else Backbone(network)
     unit, most = budget_of(max_flops, max_params)
-    shrinks, finetunes = EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT
+    if most == inf and not {"blocks", "resolution"} & {*levers}:
+        raise UserError("channels go to a budget: give max_flops or max_params, or other levers")
+    epochs = EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT
     with seeded(seed, "shapes"):
         size = next(checked(val_loader))[0].shape[-1]
         grown = Student(teacher)
-    shown = sides(teacher, size, unit, levers)
+        shown, shrinks = sides(teacher, size, unit, levers), "blocks" in levers
+        reason = refusal(teacher, size, unit, levers) if most < inf else ""
+        fewest = fewest_channels(teacher, size, unit) if reason is None else 1.0
+
+    def narrowest(student: Student, shares: PathShares) -> float:
+        return fewest * whole_cost(student, shares)
+
+    leanest = leanest_route if shrinks else narrowest
     # a budget can be kept before anything is trained
-    at = tried(
-        grown, shown, lambda one: shares_of(one, teacher, size, unit), most if most < inf else None
-    )
+    cost = partial(shares_of, chain=teacher, image_size=size, unit=unit)
+    at = tried(grown, shown, cost, most if most < inf else None, leanest)
     if not at:
         grown.side = shown[0]
-        least = Shrinking(grown, shares_of(grown, teacher, size, unit), most).leanest
-        raise below_the_leanest(most, unit, least)
+        raise below_the_leanest(most, unit, leanest(grown, cost(grown)))
     with seeded(seed, "tailor"), run_or_temporary(run) as folder:
         train = partial(
             fit,
@@ -132,7 +141,6 @@ def tailor(
             with seeded(seed, "student"):
                 return Student(teacher)
 
-        reason = refusal(teacher, size, unit, levers) if most < inf else ""
         if reason and verbose:
             print(f"channels stay: {reason}")
 
@@ -145,11 +153,18 @@ def tailor(
 
         fronts = []
         for side in at:
+            if not shrinks:
+                whole = as_it_is(
+                    grow(), teacher, train_loader, val_loader, unit=unit, side=side, judge=judge,
+                    seed=seed, device=device,
+                )  # fmt: skip
+                fronts.append([whole])
+                continue
             front = shrink(
                 grow(), teacher, train_loader, val_loader,
                 max_flops=budget(side) if unit == "flops" else None,
                 max_params=budget(side) if unit == "params" else None,
-                side=side, epochs=student_epochs or shrinks, judge=judge,
+                side=side, epochs=student_epochs or epochs[0], judge=judge,
                 seed=seed, device=device, target=target if most == inf else None,
                 precision=precision, run=folder, name=at_side("student", side), verbose=verbose,
             )  # fmt: skip
@@ -158,7 +173,7 @@ def tailor(
                 break
         bench = _Bench(
             {one.plan.name: one for passed in fronts for one in passed}, unit,
-            TailorLoss(teacher).after_cut(), train, finetune_epochs or finetunes, judge,
+            TailorLoss(teacher).after_cut(), train, finetune_epochs or epochs[1], judge,
             lr=STUDENT_LR * (GOES_ON if most == inf else 1),
         )  # fmt: skip
         if most < inf:
@@ -167,6 +182,10 @@ def tailor(
                 bench,
                 [one.plan.narrowed(most) if one.cost > most else one.plan for one in lasts],
             )
+        elif not shrinks:
+            wholes = [one for passed in fronts for one in passed]
+            saved = saving([one.cost for one in wholes])
+            kept, *_ = keep_first(bench, [wholes[i].plan for i in saved], target)
         else:
             kept, *_ = keep_without_budget(
                 bench, [one.plan for one in front], [one.cost for one in front],

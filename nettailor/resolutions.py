@@ -7,7 +7,7 @@ from nettailor.core.backbone import Backbone
 from nettailor.core.cost import chain_costs
 from nettailor.core.errors import UserError
 from nettailor.core.sections import Lever
-from nettailor.prune.shrink import Shrinking
+from nettailor.prune.shrink import leanest_route
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
 
@@ -43,6 +43,7 @@ def tried(
     at: Sequence[int | None],
     cost: Callable[[Student], PathShares],
     most: float | None,
+    leanest: Callable[[Student, PathShares], float] = leanest_route,
 ) -> dict[int | None, PathShares]:
     """What paths cost, by each side at which it is worth while to shrink to a budget.
 
@@ -54,19 +55,17 @@ def tried(
         at: sides, as of `sides`.
         cost: of its paths, at its side.
         most: the budget; None: there is none, and all may be tried.
+        leanest: the least that a network may cost, of its paths' costs at its side.
     """
-    found: dict[int | None, PathShares] = {}
+    found, keep = dict[int | None, PathShares](), dict[int | None, PathShares]()
     for student.side in at:
         found[student.side] = cost(student)
+        if most is not None and leanest(student, found[student.side]) <= most:
+            keep[student.side] = found[student.side]
     student.side = None
     if most is None:
         return found
     whole = [*student.wiring.of_kind("block"), *student.wiring.of_kind("head")]
-    keep = {
-        side: shares
-        for side, shares in found.items()
-        if Shrinking(student, shares, most).leanest <= most
-    }
     roomy = {
         side: shares
         for side, shares in keep.items()

@@ -18,6 +18,11 @@ EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT = (4, 10), (8, 6)
 GOES_ON = 0.5
 
 
+def has_student(config: RunConfig) -> bool:
+    """Whether a student trains: not where all blocks stay."""
+    return config.prune.by == "rank" or "blocks" in config.student.levers
+
+
 def resolved(config: RunConfig) -> RunConfig:
     """The settings as a run goes by them and writes them down; once more changes nothing.
 

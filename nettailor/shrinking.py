@@ -22,7 +22,7 @@ from nettailor.core.judge import Judge
 from nettailor.core.resize import at_side
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, as_scores, classify
-from nettailor.fitting import Loader, Precision, Run, accelerator_for, seeded
+from nettailor.fitting import Device, Loader, Precision, Run, accelerator_for, seeded
 from nettailor.prune.choice import Choice, least_lost
 from nettailor.prune.depths import half_of
 from nettailor.prune.descent import TRIED_ON, Descent
@@ -30,8 +30,9 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT
-from nettailor.share import budget_of
+from nettailor.share import Unit, budget_of
 from nettailor.stage import train_stage
 from nettailor.student.costs import shares_of
 from nettailor.student.network import Student
@@ -199,6 +200,33 @@ def shrink(
         )  # fmt: skip
     epochs_done = range(1, len(fitted.history) + 1)
     return [snapshots.get(one) or _read(run, name, one, student) for one in epochs_done]
+
+
+def as_it_is(
+    student: Student,
+    teacher: Backbone,
+    train_loader: Loader,
+    val_loader: Loader,
+    *,
+    unit: Unit,
+    side: int | None = None,
+    judge: Judge | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+) -> Snapshot:
+    """The whole backbone as a size, of which nothing is taken out and nothing trained.
+
+    Its running statistics are averaged anew, on images of its side. Arguments as for `shrink`.
+    """
+    accelerator = accelerator_for(device, "auto")
+    size = next(checked(train_loader))[0].shape[-1]
+    student.side = side
+    whole = Shrinking(student, shares_of(student, teacher, size, unit), 1.0)
+    network = place(whole.cut("whole"), accelerator.device)
+    batches = islice(LoaderEpochs(train_loader, seed).epoch(0), STATISTICS_BATCHES)
+    reestimate(network, batches, accelerator)
+    scores = classify(network, checked(val_loader), accelerator).scores()
+    return Snapshot(0, whole.cost, network, (judge or Judge()).of(scores), student.wiring)
 
 
 def _write(run: Run, name: str, snapshot: Snapshot) -> None:

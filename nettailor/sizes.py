@@ -32,6 +32,11 @@ def keep_without_budget(
     return keep_first(bench, [sizes[i] for i in in_order(costs, losses, gamma)], target)
 
 
+def saving(costs: Sequence[float]) -> list[int]:
+    """Positions of the sizes that save 2 % of the backbone's cost; of all, where none does."""
+    return [i for i, cost in enumerate(costs) if cost <= _SAVES] or list(range(len(costs)))
+
+
 def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> list[int]:
     """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
 
@@ -46,7 +51,7 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
         losses: on validation, in nats.
         gamma: γ, nats for all of the backbone's cost.
     """
-    leaner = [i for i, cost in enumerate(costs) if cost <= _SAVES] or range(len(costs))
+    leaner = saving(costs)
     least = min(losses)
     first = min(leaner, key=lambda i: math.sqrt(losses[i] * least) + gamma * costs[i])
     dearer = sorted((i for i in leaner if costs[i] > costs[first]), key=costs.__getitem__)

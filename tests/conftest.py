@@ -52,6 +52,12 @@ def accelerator() -> Accelerator:
     return start_accelerator("cpu", "float32")
 
 
+@pytest.fixture(autouse=True)
+def _no_long_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency is measured but briefly, everywhere."""
+    quick_latency(monkeypatch)
+
+
 @pytest.fixture
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency is measured but briefly, and nothing is drawn."""

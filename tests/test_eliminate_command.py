@@ -125,7 +125,6 @@ def test_mistakes_are_the_most_confident_wrong_test_images(out: Path) -> None:
 def test_interrupted_and_gone_on_is_bit_identical(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick_latency(monkeypatch)
     shutil.copytree(out / "teacher", tmp_path / "digits" / "teacher")
     argv = [*SMALL, "--out", str(tmp_path), "--top", "[2]", "--references", "[head-only]"]
     for kind in ("eliminated", "head-only"):
@@ -166,7 +165,6 @@ def test_again_nothing_is_trained_and_other_settings_are_refused(
 def test_a_run_is_replayed_alone_by_its_own_settings(
     out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, name: str
 ) -> None:
-    quick_latency(monkeypatch)
     eliminate.main(["--config", str(out / kind / name / "config.yaml"), "--out", str(tmp_path)])
     replayed = {path.parent for path in (tmp_path / "digits").rglob("summary.json")}
     assert {path.relative_to(tmp_path / "digits") for path in replayed} == {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import no_training, quick_latency
+from conftest import no_training
 from torch import Tensor, nn
 
 from nettailor import narrowing
@@ -45,8 +45,7 @@ def in_milliseconds(session: Session, most: float) -> Session:
 
 
 @pytest.fixture(autouse=True)
-def _quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    quick_latency(monkeypatch)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # where times are kept
 
 

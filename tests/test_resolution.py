@@ -1,7 +1,6 @@
 """A lower resolution as a lever: what it costs, what computes with it, what a command ends with."""
 
 import re
-from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -24,7 +23,7 @@ from nettailor.network import load_network
 from nettailor.prune.remove import remove
 from nettailor.resolutions import sides, tried
 from nettailor.session import start_session
-from nettailor.student.costs import shares_of
+from nettailor.student.costs import PathShares, shares_of
 
 BOTH = ("blocks", "resolution")
 
@@ -52,8 +51,12 @@ def test_a_lower_side_is_tried_where_blocks_have_to_go_there_as_well() -> None:
     chain = create_backbone("tf_efficientnet_lite0", 10, 64)
     student = nt.Student(chain)
 
+    costs: dict[int | None, PathShares] = {}
+    for student.side in (32, 48, None):
+        costs[student.side] = shares_of(student, chain, 64, "flops")
+
     def at(most: float | None) -> list[int | None]:
-        cost = partial(shares_of, chain=chain, image_size=64, unit="flops")
+        cost = lambda student: costs[student.side]  # noqa: E731
         return list(tried(student, (32, 48, None), cost, most))
 
     whole = [module_flops(chain, (3, side, side)) for side in (64, 48, 32)]

@@ -75,17 +75,18 @@ def test_a_fork_does_not_hold_on(tmp_path):
         os.kill(worker, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
-def test_a_second_command_in_the_same_run_folder_ends(shell, flags):
+def test_a_second_command_in_the_same_run_folder_ends(shell):
     long = ["--teacher.epochs", "1000"]
     command = [sys.executable, "-m", "nettailor.teach", *DIGITS, *long, "--out", str(shell.out)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as first:
         assert any("epoch   1/1000" in line for line in first.stdout)
-        code, err = shell(*DIGITS, *long, *flags)
-        assert code == 2
-        assert re.fullmatch(r"error: \S+: another process is at work in this run folder; .*\n", err)
+        for flags in ([], ["--overwrite"]):
+            code, err = shell(*DIGITS, *long, *flags)
+            assert code == 2
+            said = r"error: \S+: another process is at work in this run folder; .*\n"
+            assert re.fullmatch(said, err)
         first.kill()
         first.wait()
     (folder,) = (path for path in (shell.out / "digits" / "teacher").iterdir() if path.is_dir())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from shell import contents
 from tailor_runs import NAME, SMALL, Runs, no_training, session_of
@@ -129,11 +130,18 @@ def test_what_was_begun_is_gone_on_with_and_what_was_not_is_planned(
     assert epochs_of(folder, "student", "prune") == [4, 3]
 
 
-def test_time_enough_changes_nothing(runs: Runs) -> None:
-    made = runs.tailored("--time", "9h")
-    weights = (made / "model.safetensors").read_bytes()
-    tailor.main([*SMALL, "--out", str(runs.out), "--overwrite"])
-    assert (made / "model.safetensors").read_bytes() == weights
+def test_time_enough_changes_nothing(tmp_path: Path) -> None:
+    """Neither settings nor, by the steps that are timed, what random numbers later stages draw."""
+    session = session_of(*LONG)
+
+    def drawn() -> torch.Tensor:
+        session.seed_stage("student")
+        return torch.rand(3)
+
+    before = drawn()
+    given = in_time.in_time(session, TimeLimit("9h", 32400), RunFolder(tmp_path))
+    assert given.config == session.config
+    assert torch.equal(drawn(), before)
 
 
 @pytest.mark.usefixtures("_a_second")

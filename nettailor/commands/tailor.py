@@ -2,9 +2,11 @@
 
 from typing import Any, get_args
 
+from nettailor.all_blocks import AllBlocks
 from nettailor.budget import check_budget
 from nettailor.by_rank import ByRank, check_depths, check_routes
 from nettailor.by_shrinking import ByShrinking
+from nettailor.by_sizes import BySizes
 from nettailor.candidates import target_of
 from nettailor.choice_warnings import warn_of_coarse_validation, warn_of_the_choice
 from nettailor.commands.teach import ready_teacher, say_teacher, teacher_folder
@@ -24,7 +26,7 @@ from nettailor.in_time import as_begun, in_time
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
 from nettailor.resolutions import may_lower
-from nettailor.resolve import schedule_of
+from nettailor.resolve import has_student, schedule_of
 from nettailor.session import Session, start_session
 from nettailor.share import Share
 from nettailor.tailoring import Tailoring, wiring_of
@@ -85,8 +87,9 @@ def tailor(session: Session, *, overwrite: bool, limit: TimeLimit | None = None)
 
 
 def _way(session: Session, folder: RunFolder, teacher: Teacher, costs: PathCosts) -> Tailoring:
-    """By rank as published, or by a student that shrinks."""
-    way = ByRank if session.config.prune.by == "rank" else ByShrinking
+    """By rank as published, by a student that shrinks, or with all blocks."""
+    shrinks: type[Tailoring] = ByShrinking if has_student(session.config) else AllBlocks
+    way = ByRank if session.config.prune.by == "rank" else shrinks
     return way(session, folder, teacher.network, costs)
 
 
@@ -97,9 +100,8 @@ def say_stages_of(session: Session) -> None:
     cut = "each size that is tried, at most" if free else "the size within the budget"
     several = config.prune.by == "route" and may_lower(config.student.levers, config.student.cost)
     student = "student, at each resolution that is tried" if several else "student"
-    say_stages(
-        session, {student: schedule_of(config, "student"), cut: schedule_of(config, "prune")}
-    )
+    stages = {student: schedule_of(config, "student")} if has_student(config) else {}
+    say_stages(session, stages | {cut: schedule_of(config, "prune")})
 
 
 def outlook(session: Session, *, overwrite: bool, limit: TimeLimit | None = None) -> None:
@@ -184,7 +186,7 @@ def pick_another(session: Session, share: Share, *, limit: TimeLimit | None) -> 
     teacher = ready_teacher(session)
     _hold_to(folder, teacher.folder)
     costs = PathCosts(session, folder.path / LATENCY_FILE, fresh=False)
-    work = ByShrinking(session, picked, teacher.network, costs, of=folder.path)
+    work = BySizes(session, picked, teacher.network, costs, of=folder.path)
     candidate = work.finetune(point.plan(wiring))
     hand_over(work, [candidate], teacher, front.seconds, kind="picked")
     return picked

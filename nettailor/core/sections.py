@@ -19,6 +19,10 @@ def _from_list(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _from_words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else _from_list(value)
+
+
 Metric = Literal["accuracy", "macro-f1", "worst-recall"]
 # a path, or a name in its place; unlike pathlib's, this leaves the ~name of nobody here as it is
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
@@ -167,7 +171,7 @@ class StudentConfig(Section):
         description="by rank: highest learning rate of the path weights; after the cut scaled by "
         "prune.lr / student.lr",
     )
-    levers: Annotated[tuple[Lever, ...], AsTuple] = Field(
+    levers: Annotated[tuple[Lever, ...], BeforeValidator(_from_words)] = Field(
         ("blocks", "channels", "resolution"),
         description="by route: what goes; resolution: 1/2 and 3/4 of the size are tried too",
     )
@@ -200,9 +204,9 @@ class StudentConfig(Section):
 
     @field_validator("levers")
     @classmethod
-    def _with_blocks(cls, value: tuple[Lever, ...]) -> tuple[Lever, ...]:
-        if "blocks" not in value:
-            raise ValueError("expected blocks among them")
+    def _some(cls, value: tuple[Lever, ...]) -> tuple[Lever, ...]:
+        if not value:
+            raise ValueError("expected one at least")
         return value
 
     batch_norm: Literal["train", "follow", "frozen"] = Field(
