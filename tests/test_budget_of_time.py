@@ -8,7 +8,7 @@ import pytest
 from conftest import front_in
 from tailor_runs import NAME, SMALL, Runs, read, routes_by, rows_of
 
-from nettailor import by_shrinking, path_shares, resolutions
+from nettailor import by_sizes, path_shares, resolutions
 from nettailor.cli import tailor
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops
@@ -64,7 +64,7 @@ def test_a_budget_of_time_is_kept_by_the_clock(
     """The whole takes 4.1 ms by the table; what paths add up to is not what a network takes."""
     asked: list[int] = []
     monkeypatch.setattr(path_shares, "measure_paths", by_flops(asked))
-    monkeypatch.setattr(by_shrinking, "share_of_time", clock(factor))
+    monkeypatch.setattr(by_sizes, "share_of_time", clock(factor))
     flags = ["--max-latency-ms", "2.46", "--batch", "3", "--student.epochs", "4"]
     folder = runs.tailored(*flags)
     assert asked == [3]
@@ -94,7 +94,7 @@ def test_of_each_resolution_that_is_tried_times_are_kept(
         share = module_flops(network, (3, at, at)) / module_flops(whole, shape)
         return share * (1 if at == 16 else 3)
 
-    monkeypatch.setattr(by_shrinking, "share_of_time", slow_unless_small)
+    monkeypatch.setattr(by_sizes, "share_of_time", slow_unless_small)
     folder = runs.tailored("--max-latency-ms", "2.46", "--levers", "[blocks, resolution]")
     assert asked == [1, 1, 1]
     whole = {name: read(folder / f"latency_table{name}.json")["whole"] for name in ("", "-16px")}
@@ -108,7 +108,7 @@ def test_a_budget_of_time_that_nothing_keeps_by_the_clock_is_told(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(path_shares, "measure_paths", by_flops([]))
-    monkeypatch.setattr(by_shrinking, "share_of_time", clock(3))
+    monkeypatch.setattr(by_sizes, "share_of_time", clock(3))
     folder = runs.tailored("--max-latency-ms", "2.46")
     network = runs.student(folder)
     share = runs.share_of(network, "flops")
@@ -132,7 +132,7 @@ def test_a_resumed_run_reads_the_same_table(
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(path_shares, "measure_paths", by_flops(asked))
-    monkeypatch.setattr(by_shrinking, "share_of_time", clock(1.0))
+    monkeypatch.setattr(by_sizes, "share_of_time", clock(1.0))
     argv = [*SMALL, *flags, "--out", str(runs.out)]
 
     def pressed(*_: object, **__: object) -> None:

@@ -13,7 +13,7 @@ from tailor_runs import SMALL, Runs, no_training, read, rows_of, summary_of
 from test_gone_on_with import interrupt, same_bytes
 from torch import nn
 
-from nettailor import by_shrinking, narrowed_sizes, narrowing, path_shares
+from nettailor import by_sizes, narrowed_sizes, narrowing, path_shares
 from nettailor.cli import tailor
 from nettailor.core.cost import parameters
 from nettailor.network import load_network
@@ -53,7 +53,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     monkeypatch.setattr(narrowing, "measure_times", layers)
 
     def by(factor: float) -> None:
-        for module in (by_shrinking, narrowed_sizes):
+        for module in (by_sizes, narrowed_sizes):
             monkeypatch.setattr(module, "share_of_time", clock(factor))
 
     return by

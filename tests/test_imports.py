@@ -70,8 +70,8 @@ def test_import_direction(path: Path) -> None:
 
 # what makes a tailored run, from the bottom up
 TAILORING = (
-    "front", "path_shares", "tailoring", "budget", "by_rank", "by_shrinking", "hand_over",
-    "commands.tailor", "commands.sweep",
+    "front", "path_shares", "tailoring", "budget", "by_rank", "by_sizes", "by_shrinking",
+    "all_blocks", "hand_over", "commands.tailor", "commands.sweep",
 )  # fmt: skip
 # task packs: on disk, and above that in memory, or made of runs
 PACKS = ("network", "packs", "library", "classifier", "commands.predict")

@@ -173,7 +173,7 @@ class StudentConfig(Section):
     )
     levers: Annotated[tuple[Lever, ...], BeforeValidator(_from_words)] = Field(
         ("blocks", "channels", "resolution"),
-        description="by route: what goes; resolution: 1/2 and 3/4 of the size are tried too",
+        description="by route: what may go; resolution: 1/2 and 3/4 of the size are tried too",
     )
     skips: Whole | Literal["dense"] = Field(
         0, description="by rank: proxies into each node, from so many back"
