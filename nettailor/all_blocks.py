@@ -1,13 +1,13 @@
 """Tailoring where all blocks stay: a lower resolution, and to a budget fewer channels."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nettailor.by_sizes import BySizes
 from nettailor.candidate import Candidate
 from nettailor.candidates import keep_first
 from nettailor.channel_lever import whole_cost
-from nettailor.front import Front, Seconds
+from nettailor.front import Front, Point, Seconds
 from nettailor.sizes import saving
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
@@ -21,25 +21,21 @@ class AllBlocks(BySizes):
         """See `BySizes`."""
         return whole_cost(student, shares) * self._narrowing.fewest(student)
 
-    def holds(self, front: Front, target: float) -> bool:
-        """Not before it is fine-tuned: at a lower resolution it has learnt nothing yet."""
-        return False
-
     def keep_without_budget(
-        self, fronts: Sequence[Front], whole: Wiring, target: float
+        self, points: Sequence[Point], whole: Wiring, target: float
     ) -> list[Candidate]:
         """The lowest resolution first; the images' own saves nothing, and is the last resort."""
-        points = [one for front in fronts for one in front.points]
         plans = [points[i].plan(whole) for i in saving([one.cost for one in points])]
         return keep_first(self, plans, target)
 
-    def sizes_at(self, target: float, side: int | None, shares: PathShares) -> Front:
+    def sizes_at(self, target: float, at: Mapping[int | None, PathShares]) -> Front:
         """The whole backbone, and to a budget what channels leave of it; see `BySizes`."""
         started, student = time.perf_counter(), self.grown()
-        student.side = side
-        network = self._whole(student, shares, 1.0)
+        (side,) = (student.side,) = at
+        network = self._whole(student, at, 1.0)
         self.reestimate(network)
-        self._pass(network, self.validate(network))
+        size = network.cut("whole")
+        self._pass(network, size, self.validate(size))
         last = self._point(network)
         if self._budget is not None:
             if self._narrowing.goes:

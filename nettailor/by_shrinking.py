@@ -1,8 +1,9 @@
 """Tailoring by a student that shrinks as it trains; every size that it passed is kept."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 from torch import nn
@@ -11,11 +12,11 @@ from nettailor.by_sizes import BySizes
 from nettailor.candidate import Candidate
 from nettailor.core.resize import at_side
 from nettailor.core.scores import Scores
-from nettailor.front import Front, Seconds
-from nettailor.prune.depths import half_of
+from nettailor.front import Front, Point, Seconds
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.shrink import WITHIN, Shrinking, leanest_route
 from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.prune.sides import cuts
 from nettailor.resolve import schedule_of
 from nettailor.shrinking import FLOOR, hopeless
 from nettailor.sizes import keep_without_budget
@@ -28,32 +29,29 @@ _TRIES = 5  # at most, at a network that keeps a latency budget by the clock
 
 
 class ByShrinking(BySizes):
-    """A student that shrinks to a budget, or until its accuracy ends it."""
+    """A student that shrinks to a budget, or at all resolutions until its accuracy ends it."""
+
+    together = True
 
     def leanest(self, student: Student, shares: PathShares) -> float:
         """See `BySizes`."""
         return leanest_route(student, shares)
 
-    def holds(self, front: Front, target: float) -> bool:
-        """Whether one of its sizes was within tolerance when the student passed it."""
-        return max(point.accuracy for point in front.points) >= target
-
     def keep_without_budget(
-        self, fronts: Sequence[Front], whole: Wiring, target: float
+        self, points: Sequence[Point], whole: Wiring, target: float
     ) -> list[Candidate]:
-        """Of the last resolution that was tried, `in_order`."""
-        own = fronts[-1].points
+        """Those that it passed, at all resolutions, `in_order`."""
         return keep_without_budget(
-            self, [one.plan(whole) for one in own], [one.cost for one in own],
-            [one.loss for one in own], gamma=self.config.student.gamma, target=target,
+            self, [one.plan(whole) for one in points], [one.cost for one in points],
+            [one.loss for one in points], gamma=self.config.student.gamma, target=target,
         )  # fmt: skip
 
-    def sizes_at(self, target: float, side: int | None, shares: PathShares) -> Front:
-        """Train a student as it shrinks; see `BySizes`."""
-        student = self.grown()
-        student.side = side
-        self._aim = most = self._narrowing.down_to(student, shares)
-        network = self._whole(student, shares, most or FLOOR)
+    def sizes_at(self, target: float, at: Mapping[int | None, PathShares]) -> Front:
+        """Train a student as it shrinks, at one side or at all at once; see `BySizes`."""
+        student, sides = self.grown(), [*at]
+        student.side = side = sides[-1]
+        self._aim = most = self._narrowing.down_to(student, at[side])
+        network = self._whole(student, at, most or FLOOR)
         settings, loaders = self.config.student, self.session.loaders
         loss = ShrinkLoss(
             self.teacher,
@@ -70,14 +68,18 @@ class ByShrinking(BySizes):
             epochs=schedule.epochs,
             steps_per_epoch=loaders.train.steps_per_epoch,
             far=most is not None,
+            sides=sides,
         )
 
-        def validate(module: nn.Module) -> Scores:
-            scores = self.validate(module)
-            self._pass(network, scores)
-            if self._timed and network.cost < 2 * float(network.least):
+        def validate(_: nn.Module) -> Scores:
+            found = []
+            batches = partial(loaders.train.epoch, 0)
+            for size in cuts(network, sides, batches, self.session.accelerator):
+                found.append(self.validate(size))
+                self._pass(network, size, found[-1])
+            if self._timed and most is not None and network.cost < 2 * float(network.least):
                 self._by_the_clock(network)
-            return scores
+            return max(found, key=self.judge.value)
 
         def curves(_: nn.Module, epoch: int) -> dict[str, float]:
             prices = ((one.path, network.price(one)) for one in network.removals())
@@ -90,25 +92,27 @@ class ByShrinking(BySizes):
 
         self.session.seed_stage("training the student")
 
-        def ends(epoch: int, last: Scores) -> bool:
-            half = epoch >= half_of(schedule.epochs)
-            return most is None and hopeless(network, self.judge, last, target, half=half)
+        def ends(_: int, last: Scores) -> bool:
+            return most is None and hopeless(network, self.judge, last, target)
 
         fitted = self.fit(
             at_side("student", side), network, schedule, loss, curves,
             validate=validate, stop=ends, before_step=descent.before_step,
         )  # fmt: skip
+        seconds = Seconds(fitted.seconds, fitted.total_seconds)
+        if self._budget is None:
+            return Front(self.sizes.front.points, seconds)
         last = self._point(network)
         if most != self._budget:
             last = self._narrowed(last)
-        if self._timed and (most == self._budget or last.cost > (self._budget or 0.0)):
+        if self._timed and (most == self._budget or last.cost > self._budget):
             # blocks keep it, by the clock, also where channels do not
             self._aim = self._budget
             self._note(side, self._keep_the_budget(network, descent))
             last = self._point(network)
         self._last[side] = last
         passed = [one for one in self.sizes.front.points if one.side == side and not one.wide]
-        return Front(passed, Seconds(fitted.seconds, fitted.total_seconds))
+        return Front(passed, seconds)
 
     def _by_the_clock(self, network: Shrinking, margin: float = 0.0) -> float:
         """Shrink on to what the paths add up to where the network itself takes what is aimed at.
@@ -129,5 +133,6 @@ class ByShrinking(BySizes):
             if share <= self._budget or not descent.reach(float(network.least)):
                 break
             self.reestimate(network)
-            self._pass(network, self.validate(network))
+            size = network.cut("left")
+            self._pass(network, size, self.validate(size))
         return share

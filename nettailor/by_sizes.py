@@ -1,6 +1,6 @@
 """Tailoring by networks of several sizes and resolutions, each of them kept on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +37,11 @@ from nettailor.tailoring import Tailored, Tailoring, grow_student
 class BySizes(Tailoring):
     """Sizes at each resolution that is tried; those that may be kept are fine-tuned.
 
-    sizes: the networks that there are, and those that lost channels.
+    sizes: the networks that there are, and those that lost channels. together: whether those of all
+    resolutions are made at once where there is no budget.
     """
+
+    together = False
 
     def __init__(
         self,
@@ -63,21 +66,22 @@ class BySizes(Tailoring):
     def tailored(self, target: float) -> Tailored:
         """Make sizes at each resolution; then fine-tune the last of each, or what channels leave.
 
-        Without a budget the lowest comes first, until one holds; of its sizes those are fine-tuned
-        that may be within tolerance.
+        Without a budget those are fine-tuned that may be within tolerance.
         """
         whole = self.grown()
         self._budget = budget_share(self.config.budget, self.costs.shares(whole))
         self._narrowing = Narrowing(
             self.session, self.teacher, self._budget, self.costs, self.folder.path
         )
-        fronts = list[Front]()
-        for side, shares in self._tried(whole).items():
-            fronts.append(self.sizes_at(target, side, shares))
-            if self._budget is None and self.holds(fronts[-1], target):
-                break
+        tried = self._tried(whole)
+        if self._budget is None and self.together:
+            fronts = [self.sizes_at(target, tried)]
+        else:
+            fronts = [self.sizes_at(target, {side: shares}) for side, shares in tried.items()]
         if self._budget is None:
-            candidates = self.keep_without_budget(fronts, whole.wiring, target)
+            candidates = self.keep_without_budget(
+                [one for front in fronts for one in front.points], whole.wiring, target
+            )
         else:
             lasts = [one for side, one in self._last.items() if side not in self._missed]
             lasts = lasts or [*self._last.values()]
@@ -90,24 +94,24 @@ class BySizes(Tailoring):
         write_front(self.folder.path, Front(points, seconds))
         return Tailored(candidates, seconds, {})
 
-    def sizes_at(self, target: float, side: int | None, shares: PathShares) -> Front:
-        """Make the sizes of one resolution; returns them, the leanest first.
+    def sizes_at(self, target: float, at: Mapping[int | None, PathShares]) -> Front:
+        """Make the sizes of some resolutions; returns them, the leanest first.
 
         Notes the one that is fine-tuned where there is a budget, and whether it misses that.
+
+        Args:
+            target: in %, that a size has to reach where there is no budget.
+            at: what paths cost by side: of one resolution, or of all of them that go together.
         """
         raise NotImplementedError
 
-    def holds(self, front: Front, target: float) -> bool:
-        """Whether higher resolutions need not be tried where there is no budget."""
-        raise NotImplementedError
-
     def keep_without_budget(
-        self, fronts: Sequence[Front], whole: Wiring, target: float
+        self, points: Sequence[Point], whole: Wiring, target: float
     ) -> list[Candidate]:
         """Fine-tune sizes until one reaches `target` per cent; the first is the one to keep.
 
         Args:
-            fronts: of the resolutions that were tried.
+            points: the sizes.
             whole: the paths of the student before any goes.
         """
         raise NotImplementedError
@@ -171,27 +175,42 @@ class BySizes(Tailoring):
             return replace(schedule, lr=schedule.lr * GOES_ON)
         return schedule
 
-    def _whole(self, student: Student, shares: PathShares, least: float) -> Shrinking:
-        """The route of the whole backbone at a student's side, of which no size is written yet."""
-        self._shares = [shares_of(student, self.teacher, self.config.image_size, u) for u in UNITS]
-        self.costs.keep(student)
-        return place(Shrinking(student, shares, least), self.device)
+    def _whole(
+        self, student: Student, at: Mapping[int | None, PathShares], least: float
+    ) -> Shrinking:
+        """The route of the whole backbone, of which no size is written yet.
+
+        Args:
+            student: at the side whose costs it goes by.
+            at: what paths cost, by all sides at which there are to be sizes.
+            least: a share of the backbone's cost.
+        """
+        own, self._at, self._shares = student.side, at, {}
+        for student.side in at:
+            self._shares[student.side] = [
+                shares_of(student, self.teacher, self.config.image_size, unit) for unit in UNITS
+            ]
+            self.costs.keep(student)
+        student.side = own
+        return place(Shrinking(student, at[own], least), self.device)
 
     def _point(self, network: Shrinking) -> Point:
         """Of what is left now; a run that goes on may have passed leaner sizes already."""
         name = size_name(network.cost, network.student.side)
         return next(one for one in self.sizes.front.points if one.name == name)
 
-    def _pass(self, network: Shrinking, scores: Scores) -> None:
-        """Write a size down, its network and how it stands."""
-        side = network.student.side
-        flops, params = (one.of(network.wiring, network.route) for one in self._shares)
+    def _pass(self, network: Shrinking, size: Student, scores: Scores) -> None:
+        """Write a size down, the network and how it stands."""
+        side, route = size.side, network.route
+        shares = self._at[side]
+        # its own sum is the one that budgets are held against
+        cost = network.cost if shares is network.shares else shares.of(network.wiring, route)
+        flops, params = (one.of(network.wiring, route) for one in self._shares[side])
         point = Point(
-            size_name(network.cost, side), network.route, network.cost, flops, params,
+            size_name(cost, side), route, cost, flops, params,
             self.judge.value(scores), scores.loss, side=side,
         )  # fmt: skip
-        plan = point.plan(network.wiring)
-        size, architecture = network.cut(plan.name), super().architecture(plan)
+        architecture = super().architecture(point.plan(network.wiring))
         from_main(lambda: self.sizes.write(point, size, architecture))
 
     def _in_ms(self, share: float) -> str:

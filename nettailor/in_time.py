@@ -30,8 +30,9 @@ _PLANNED = 0.9  # of the time: what comes between the stages is not counted, and
 # in place of `teacher.epochs: auto`: all that may follow, in which case it stays, or less at once
 _AUTO = (7 * AUTO_EPOCHS, 3 * AUTO_EPOCHS, AUTO_EPOCHS)
 _CALLED = {"teacher": "teacher", "student": "student", "prune": "sizes"}
-# epochs of the whole network that one of a student takes, at its own or at all resolutions
-_STUDENT, _AT_ALL = 1.1, 2.1
+# epochs of the whole network that one of a student takes: at its own resolution, at each in turn,
+# and at all of them at once
+_STUDENT, _IN_TURN, _AT_ONCE = 1.1, 2.3, 1.1
 # and one of the size, or of sizes that are fine-tuned: one to its end, others half of the way
 _SIZE, _SIZES = 1.0, 2.0
 # seconds of measuring for a budget of milliseconds, at each of the resolutions
@@ -94,11 +95,12 @@ def in_time(session: Session, limit: TimeLimit, teacher: RunFolder) -> Session:
     session = as_begun(session, teacher, "teacher")
     config, taught = session.config, session.config.teacher.epochs
     several = may_lower(config.student.levers, config.student.cost)
-    alone = config.budget.given is not None and not several
+    free = config.budget.given is None
+    several_takes = _AT_ONCE if free else _IN_TURN
     takes = {
         "teacher": 1.0,
-        "student": _STUDENT * (_AT_ALL if several else 1),
-        "prune": _SIZE if alone else _SIZES,
+        "student": several_takes if several else _STUDENT,
+        "prune": _SIZES if free or several else _SIZE,
     }
     plain, seconds = plain_epoch(session), _PLANNED * limit.seconds
     if config.budget.max_latency_ms is not None:

@@ -82,8 +82,8 @@ def tailor(
         gamma: without a budget, the price of cost: nats for all of the network's multiply-adds.
         levers: one or more. "blocks"; "channels", which go to a budget, beside blocks to one that
             is small enough; "resolution": half and three quarters of the images' side are tried
-            too, and what is kept resizes them itself; without a budget the lowest comes first, and
-            a higher one where no size of it is within tolerance.
+            too, and what is kept resizes them itself; without a budget one student shrinks at all
+            of them at once.
         teacher_epochs: 0 where the network is fine-tuned already.
         student_epochs, finetune_epochs: of the student as it shrinks, and of what is left; None: 4
             and 10 to a budget, 8 and 6 without one.
@@ -151,28 +151,30 @@ def tailor(
                 return most
             return before_channels(most, whole_cost(grown, at[side]))
 
-        fronts = []
-        for side in at:
-            if not shrinks:
-                whole = as_it_is(
-                    grow(), teacher, train_loader, val_loader, unit=unit, side=side, judge=judge,
-                    seed=seed, device=device,
-                )  # fmt: skip
-                fronts.append([whole])
-                continue
-            front = shrink(
+        def shrunk(side: int | None = None, sides: Sequence[int | None] = ()) -> list[Snapshot]:
+            return shrink(
                 grow(), teacher, train_loader, val_loader,
                 max_flops=budget(side) if unit == "flops" else None,
                 max_params=budget(side) if unit == "params" else None,
-                side=side, epochs=student_epochs or epochs[0], judge=judge,
+                side=side, sides=sides, epochs=student_epochs or epochs[0], judge=judge,
                 seed=seed, device=device, target=target if most == inf else None,
                 precision=precision, run=folder, name=at_side("student", side), verbose=verbose,
             )  # fmt: skip
-            fronts.append(front)
-            if most == inf and max(judge.value(one.scores) for one in front) >= target:
-                break
+
+        def whole(side: int | None) -> list[Snapshot]:
+            one = as_it_is(
+                grow(), teacher, train_loader, val_loader, unit=unit, side=side, judge=judge,
+                seed=seed, device=device,
+            )  # fmt: skip
+            return [one]
+
+        if most == inf and shrinks:
+            fronts = [shrunk(sides=[*at])]
+        else:
+            fronts = [shrunk(side) if shrinks else whole(side) for side in at]
+        sizes = [one for front in fronts for one in front]
         bench = _Bench(
-            {one.plan.name: one for passed in fronts for one in passed}, unit,
+            {one.plan.name: one for one in sizes}, unit,
             TailorLoss(teacher).after_cut(), train, finetune_epochs or epochs[1], judge,
             lr=STUDENT_LR * (GOES_ON if most == inf else 1),
         )  # fmt: skip
@@ -183,13 +185,12 @@ def tailor(
                 [one.plan.narrowed(most) if one.cost > most else one.plan for one in lasts],
             )
         elif not shrinks:
-            wholes = [one for passed in fronts for one in passed]
-            saved = saving([one.cost for one in wholes])
-            kept, *_ = keep_first(bench, [wholes[i].plan for i in saved], target)
+            saved = saving([one.cost for one in sizes])
+            kept, *_ = keep_first(bench, [sizes[i].plan for i in saved], target)
         else:
             kept, *_ = keep_without_budget(
-                bench, [one.plan for one in front], [one.cost for one in front],
-                [one.scores.loss for one in front], gamma=gamma, target=target,
+                bench, [one.plan for one in sizes], [one.cost for one in sizes],
+                [one.scores.loss for one in sizes], gamma=gamma, target=target,
             )  # fmt: skip
         return fold(kept.network)
 

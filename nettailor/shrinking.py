@@ -1,7 +1,9 @@
 """Shrink a student as it trains: every size that it passes is a trained network."""
 
+from collections.abc import Sequence
 from itertools import islice
 from math import inf
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
@@ -24,12 +26,12 @@ from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, as_scores, classify
 from nettailor.fitting import Device, Loader, Precision, Run, accelerator_for, seeded
 from nettailor.prune.choice import Choice, least_lost
-from nettailor.prune.depths import half_of
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.shrink import Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.prune.sides import cuts
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT
 from nettailor.share import Unit, budget_of
@@ -42,24 +44,19 @@ FLOOR = 0.1  # of the backbone's cost: where a student that shrinks without a bu
 _HOPELESS = 10.0  # points below what it has to reach at which a student is not shrunk further
 
 
-def hopeless(network: Shrinking, judge: Judge, last: Scores, target: float, *, half: bool) -> bool:
+def hopeless(network: Shrinking, judge: Judge, last: Scores, target: float) -> bool:
     """Whether a student has lost too much to be shrunk further.
 
     It is 10 points and the standard error of its accuracy below what it has to reach, or, where it
     never was that good, below the best that it was: at a learning rate that does not fall it is
-    behind a teacher that was trained to its end. At a lower resolution it also ends after half of
-    its epochs, where its best accuracy and the standard error together are below the target: higher
-    resolutions are left to try.
+    behind a teacher that was trained to its end.
 
     Args:
         last: on validation, now; the best is noted.
         target: in %, of the judge's metric.
-        half: whether half of the epochs are over.
     """
     now, before, error = judge.value(last), float(network.reached), last.accuracy_error or 0.0
     network.reached.fill_(max(now, before))
-    if half and network.student.side is not None and max(now, before) + error < target:
-        return True
     return now + error < min(target, before) - _HOPELESS
 
 
@@ -101,6 +98,7 @@ def shrink(
     max_flops: float | None = None,
     max_params: float | None = None,
     side: int | None = None,
+    sides: Sequence[int | None] = (),
     epochs: int | None = None,
     lr: float = 0.001,
     distill: float = 0.5,
@@ -131,19 +129,20 @@ def shrink(
             m is 0.1 of the multiply-adds.
         side: in pixels, that images are resized to: a lower resolution than the teacher's costs
             less, and leaves room for more blocks; None: as they come.
+        sides: several of these, None for the images' own among them, in the place of `side`: one is
+            drawn for each step, and each epoch passes a size at each. Costs are those of the
+            images' own side; the budget has to be None.
         epochs: of it all; None: 4 to a budget, 8 without one.
         lr: after an epoch of warm-up, of adamw; exits have three times as much.
         distill: λ, the weight of the distillation.
         target: ends where the student has fallen 10 points below it, in % of the judge's metric on
-            validation, or, where it was never that good, below its own best; with a side, also
-            after half of the epochs where its best and the standard error are below it; None:
-            never.
+            validation, or, where it was never that good, below its own best; None: never.
         judge, seed, device, precision, run, verbose: as for `fit`.
         name: of this call in the run.
         choose: where it goes.
 
     Returns:
-        A snapshot an epoch, the dearest first. With a budget the last one keeps it.
+        A snapshot an epoch and side, the dearest first. With a budget the last one keeps it.
 
     Raises:
         UserError: a budget that no route meets, or a student with proxies.
@@ -155,8 +154,13 @@ def shrink(
         raise UserError("the student has proxies: expected none, give it with skips=0")
     least = most if most < inf else FLOOR
     epochs = epochs or (EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT)[0]
+    if sides and (most < inf or None not in sides):
+        raise UserError("sides are for a student without a budget, the images' own among them")
+    sides, shares = sides or [side], {}
+    for student.side in sides:
+        shares[student.side] = shares_of(student, teacher, size, unit)
     student.side = side
-    shrinking = Shrinking(student, shares_of(student, teacher, size, unit), least)
+    shrinking = Shrinking(student, shares[side], least)
     if most < shrinking.leanest:
         raise below_the_leanest(most, unit, shrinking.leanest)
     place(shrinking, accelerator.device)
@@ -165,28 +169,34 @@ def shrink(
     descent = Descent(
         shrinking, loss, islice(batches.epoch(0), TRIED_ON), accelerator,
         epochs=epochs, steps_per_epoch=batches.steps_per_epoch, far=most < inf, choose=choose,
+        sides=sides,
     )  # fmt: skip
     screen = Screen()
     screen.console.quiet = not verbose
-    snapshots: dict[int, Snapshot] = {}
+    snapshots: dict[tuple[int, int | None], Snapshot] = {}
     finished, judging = 0, judge or Judge()
 
-    def validate(module: nn.Module) -> Scores:
-        scores = judging.of(classify(module, checked(val_loader), accelerator).scores())
-        passed = Snapshot(
-            finished + 1, shrinking.cost, shrinking.cut("passed"), scores, student.wiring
-        )
-        snapshots[passed.epoch] = passed
-        if run is not None:
-            _write(run, name, passed)
-        screen.say(f"{passed.plan.describe()}: {passed.cost:.3f} of the backbone's {unit}")
-        return scores
+    def stem(epoch: int, at: int | None) -> Path:
+        assert run is not None, "without a run every epoch is of this call"
+        file = at_side(f"{name}-{epoch}", at if len(sides) > 1 else None)
+        return run.folder.path / "sizes" / file
+
+    def validate(_: nn.Module) -> Scores:
+        found = []
+        for left in cuts(shrinking, sides, lambda: batches.epoch(0), accelerator):
+            found.append(judging.of(classify(left, checked(val_loader), accelerator).scores()))
+            cost = shares[left.side].of(student.wiring, shrinking.route)
+            passed = Snapshot(finished + 1, cost, left, found[-1], student.wiring)
+            snapshots[passed.epoch, left.side] = passed
+            if run is not None:
+                _write(stem(passed.epoch, left.side), passed)
+            screen.say(f"{passed.plan.describe()}: {passed.cost:.3f} of the backbone's {unit}")
+        return max(found, key=judging.value)
 
     def ends(epoch: int, scores: Scores) -> bool:
         nonlocal finished
         finished = epoch
-        half = epoch >= half_of(epochs)
-        return target is not None and hopeless(shrinking, judging, scores, target, half=half)
+        return target is not None and hopeless(shrinking, judging, scores, target)
 
     schedule = Schedule(
         epochs=epochs, optimizer="adamw", lr=lr, weight_decay=5e-4, shape="constant",
@@ -199,7 +209,11 @@ def shrink(
             validate=validate, stop=ends, before_step=descent.before_step,
         )  # fmt: skip
     epochs_done = range(1, len(fitted.history) + 1)
-    return [snapshots.get(one) or _read(run, name, one, student) for one in epochs_done]
+    return [
+        snapshots.get((one, at)) or _read(stem(one, at), one, student, at)
+        for one in epochs_done
+        for at in reversed(sides)
+    ]
 
 
 def as_it_is(
@@ -229,24 +243,21 @@ def as_it_is(
     return Snapshot(0, whole.cost, network, (judge or Judge()).of(scores), student.wiring)
 
 
-def _write(run: Run, name: str, snapshot: Snapshot) -> None:
+def _write(stem: Path, snapshot: Snapshot) -> None:
     """A snapshot of a run, for a call that goes on."""
-    folder = run.folder.path / "sizes"
     rows = snapshot.network.wiring.to_json()
     content = {"paths": rows, "cost": snapshot.cost, "scores": snapshot.scores.plain()}
-    write_weights(folder / f"{name}-{snapshot.epoch}.safetensors", snapshot.network)
-    write_json(folder / f"{name}-{snapshot.epoch}.json", content)
+    write_weights(stem.with_suffix(".safetensors"), snapshot.network)
+    write_json(stem.with_suffix(".json"), content)
 
 
-def _read(run: Run | None, name: str, epoch: int, student: Student) -> Snapshot:
+def _read(stem: Path, epoch: int, student: Student, side: int | None) -> Snapshot:
     """The inverse; UserError where it is gone or damaged."""
-    assert run is not None, "without a run every epoch is of this call"
-    stem = run.folder.path / "sizes" / f"{name}-{epoch}"
     file = stem.with_suffix(".json")
     content = read_json(file)
     try:
         wiring = Wiring.from_json(student.wiring.depth, content["paths"])
-        plan = PrunePlan(file.name, student.wiring, wiring, side=student.side)
+        plan = PrunePlan(file.name, student.wiring, wiring, side=side)
         network = remove(student, plan)
         cost, scores = float(content["cost"]), as_scores(content["scores"])
     except (KeyError, TypeError, ValueError) as error:

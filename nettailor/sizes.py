@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from itertools import count, takewhile
+from itertools import accumulate, count, takewhile
 
 from nettailor.candidate import Candidate
 from nettailor.candidates import Bench, keep_first
 from nettailor.prune.plan import PrunePlan
 
 _SAVES = 0.98  # of the backbone's cost: from there on nothing is saved
+_NEAR = 1.05  # of the least loss of all leaner sizes: what loses more is not worth its cost
 
 
 def keep_without_budget(
@@ -20,7 +21,7 @@ def keep_without_budget(
     gamma: float,
     target: float,
 ) -> list[Candidate]:
-    """Fine-tune the sizes of one resolution `in_order` until one reaches a target: `keep_first`.
+    """Fine-tune sizes `in_order` until one reaches a target: `keep_first`.
 
     Args:
         bench: fine-tunes.
@@ -41,10 +42,10 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
     """Positions of the sizes that a student passed, in the order in which they are fine-tuned.
 
     The first has the least loss + γ cost, as the paper's loss weighs them. Fine-tuning is taken to
-    bring a loss half of the way back, in its logarithm, to the least of all. Then come dearer ones,
-    by steps that double, and the dearest last: where validation is too coarse to tell, not each is
-    trained to its end. What saves less than 2 % is left out where others are left: the teacher is
-    such a network already.
+    bring a loss half of the way back, in its logarithm, to the least of all. Then come dearer ones
+    whose loss is at most 5 % above that of any leaner one, by steps that double, and the dearest
+    last: where validation is too coarse to tell, not each is trained to its end. What saves less
+    than 2 % is left out where others are left: the teacher is such a network already.
 
     Args:
         costs: shares of the backbone's.
@@ -55,5 +56,8 @@ def in_order(costs: Sequence[float], losses: Sequence[float], gamma: float) -> l
     least = min(losses)
     first = min(leaner, key=lambda i: math.sqrt(losses[i] * least) + gamma * costs[i])
     dearer = sorted((i for i in leaner if costs[i] > costs[first]), key=costs.__getitem__)
-    steps = takewhile(lambda step: step < len(dearer) - 1, (2**k - 1 for k in count()))
-    return [first, *(dearer[step] for step in steps), *dearer[-1:]]
+    lowest = accumulate((losses[i] for i in (first, *dearer)), min)
+    better = [i for i, least in zip(dearer, lowest, strict=False) if losses[i] <= _NEAR * least]
+    better = list(dict.fromkeys([*better, *dearer[-1:]]))
+    steps = takewhile(lambda step: step < len(better) - 1, (2**k - 1 for k in count()))
+    return [first, *(better[step] for step in steps), *better[-1:]]

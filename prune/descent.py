@@ -1,7 +1,7 @@
 """When a student shrinks: the course of its cost, and what it takes for a part to go."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from random import Random
 
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from nettailor.core.memory import room_for
 from nettailor.core.ranks import from_main
+from nettailor.core.resize import resized
 from nettailor.prune.choice import Choice, least_lost
 from nettailor.prune.shrink import Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.prune.sides import drawn
 from nettailor.student.wiring import Path
 
 TRIED_ON = 3  # batches that removals are tried on
@@ -51,6 +53,7 @@ class Descent:
         steps_per_epoch: int,
         far: bool = False,
         choose: Choice = least_lost,
+        sides: Sequence[int | None] = (),
     ) -> None:
         """
         Args:
@@ -61,16 +64,20 @@ class Descent:
             epochs, steps_per_epoch: of the training.
             far: aim at a route within the least cost from the beginning, since no other is wanted.
             choose: where it goes.
+            sides: in pixels, None for the images' own: one is drawn for each step, and each is
+                asked what can go; empty: the network's stays as it is.
         """
         self.network, self._loss, self._far, self._choose = network, loss, far, choose
         self._accelerator, self._whole = accelerator, network.cost
         self._steps, self._of_epoch = epochs * steps_per_epoch, steps_per_epoch
         self._shrinks: bool | None = None
-        self._batches = []
-        for images, labels in batches:
+        self._batches, self._sides = [], sides
+        for number, (images, labels) in enumerate(batches, 1):
             images = images.to(accelerator.device)
             with accelerator.autocast(), room_for(len(images), "a pass of the teacher"):
                 target = loss.teacher(images).logits
+            if sides:  # blocks alone are tried on the first batch: of three sides the middle one
+                images = resized(images, sides[number % len(sides)])
             self._batches.append((images, labels.to(accelerator.device), target))
 
     def target(self, done: float) -> float:
@@ -84,6 +91,9 @@ class Descent:
         step: how many were taken.
         """
         last, went = step + 1 == self._steps, bool(self.network.dropped)
+        student, side = self.network.student, self.network.student.side
+        if self._sides:
+            student.side = None  # batches on which removals are tried have their sides
         self.network.dropped = frozenset()
         half = self._of_epoch // 2
         if step % self._of_epoch == half or last:
@@ -96,7 +106,9 @@ class Descent:
             draw = Random(step)  # of ranks each draws the same, and whoever goes on from here
             nodes = (one for one in self.network.skippable if draw.random() < _DROPPED)
             self.network.dropped, went = frozenset(nodes), True
-        return self.network.settle() or went
+        if self._sides:
+            student.side = drawn(self._sides, step)
+        return self.network.settle() or went or student.side != side
 
     def reach(self, target: float) -> bool:
         """Take out parts until the network costs no more than a target; whether anything went."""

@@ -122,29 +122,24 @@ def test_a_budget_that_only_a_lower_resolution_keeps(capsys: pytest.CaptureFixtu
     assert "of images of 16 px" not in said, "whole it costs less than the budget there"
 
 
-@pytest.mark.parametrize(
-    ("tolerance", "levers", "tried_at"),
-    [
-        (100.0, BOTH, ["-16px"]),
-        (-100.0, BOTH, ["-16px", "-24px", ""]),
-        (-100.0, ("blocks",), [""]),
-    ],
-)
-def test_without_a_budget_resolutions_are_tried_from_the_lowest_up_until_one_holds(
-    tolerance: float,
+@pytest.mark.parametrize(("levers", "at"), [(BOTH, ["16", "24", ""]), (("blocks",), [""])])
+def test_without_a_budget_one_student_shrinks_at_all_resolutions(
     levers: tuple[Literal["blocks", "resolution"], ...],
-    tried_at: list[str],
+    at: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Every network is 100 points below its teacher at most, and none 100 above."""
+    """Every epoch passes a size at each, and what is kept is one of these."""
     train, val = digits()
     loaders = DataLoader(train, 32, shuffle=True), DataLoader(val, 80)
     network = create_backbone("test_resnet", 10)
-    epochs: dict[str, Any] = {"teacher_epochs": 1, "student_epochs": 1, "finetune_epochs": 1}
-    nt.tailor(network, *loaders, tolerance=tolerance, levers=levers, **epochs)
+    epochs: dict[str, Any] = {"teacher_epochs": 1, "student_epochs": 2, "finetune_epochs": 1}
+    small = nt.tailor(network, *loaders, tolerance=100.0, levers=levers, **epochs)
     said = capsys.readouterr().out
-    students = re.findall(r"^student(\S*) +epoch", said, re.MULTILINE)
-    assert students == tried_at
+    assert re.findall(r"^(student\S*) +epoch", said, re.MULTILINE) == ["student", "student"]
+    passed = re.findall(r"(\d+ px)?: (0\.\d+|1\.000) of the backbone's flops", said)
+    assert [side.removesuffix(" px") for side, _ in passed] == 2 * at
+    share = module_flops(small, (3, 32, 32)) / module_flops(network, (3, 32, 32))
+    assert f"{share:.3f}" in [cost for _, cost in passed]
 
 
 @pytest.mark.usefixtures("_quickly")
@@ -169,14 +164,21 @@ def test_a_command_ends_with_a_network_of_its_own_resolution(runs: Runs) -> None
 
 
 @pytest.mark.usefixtures("_quickly")
-def test_a_command_without_a_budget_keeps_the_lowest_resolution_that_holds(runs: Runs) -> None:
-    """Everything is within 100 points; another size is picked at the resolution of that one."""
+def test_a_command_without_a_budget_keeps_a_size_of_any_resolution(runs: Runs) -> None:
+    """Its front has those of one student at all of them."""
     flags = ["--levers", "[blocks, resolution]", "--prune.tolerance", "100"]
-    folder = runs.tailored(*flags, "--student.epochs", "4")
-    assert {row["stage"] for row in rows_of(folder)} >= {"student-16px"}
-    assert not {row["stage"] for row in rows_of(folder)} & {"student", "student-24px"}
-    assert read(folder / "architecture.json")["preprocessing"]["image_size"] == 16
-    assert {point["side"] for point in read(folder / "front.json")["points"]} == {16}
-    runs.tailored(*flags, "--student.epochs", "4", "--pick", "flops=0.9")
+    folder = runs.tailored(*flags, "--student.epochs", "4", "--gamma", "9")
+    stages = {row["stage"] for row in rows_of(folder)}
+    (finetuned,) = stages - {"student"}
+    points = read(folder / "front.json")["points"]
+    assert {point["side"] for point in points} == {16, 24, None}
+    (kept,) = [point for point in points if point["name"] == finetuned]
+    image_size = read(folder / "architecture.json")["preprocessing"]["image_size"]
+    assert image_size == (kept["side"] or 32) == summary_of(folder)["tailored"]["image_size"]
+    for point in points:
+        network, _ = load_network(folder / "sizes" / point["name"])
+        cost = module_flops(network, (3, point["side"] or 32, point["side"] or 32))
+        assert point["flops"] * summary_of(folder)["teacher"]["flops"] == pytest.approx(cost)
+    runs.tailored(*flags, "--student.epochs", "4", "--gamma", "9", "--pick", "flops=0.9")
     (picked,) = (folder / "picked").iterdir()
-    assert read(picked / "architecture.json")["preprocessing"]["image_size"] == 16
+    assert read(picked / "architecture.json")["preprocessing"]["image_size"] == image_size

@@ -5,9 +5,10 @@ from math import exp, log
 
 import pytest
 import torch
-from networks import grown, labelled, lively_chain
+from networks import grown, labelled, lively_chain, refused
 from torch.utils.data import DataLoader, TensorDataset
 
+from nettailor.core.cost import module_flops
 from nettailor.core.judge import Judge
 from nettailor.core.scores import Recall, Scores
 from nettailor.core.training_state import TrainingState
@@ -47,14 +48,15 @@ def test_follows_the_target(budget):
     assert first[-1].cost >= 0.9 * least
 
 
-def test_a_call_that_was_stopped_goes_on_where_it_stopped(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", [{"max_flops": 0.6}, {"sides": (16, None)}], ids=["one", "several"])
+def test_a_call_that_was_stopped_goes_on_where_it_stopped(how, tmp_path, monkeypatch):
     """In the third of four epochs of four steps; what was passed before is read again."""
 
     def passed(run: Run | None) -> list[Snapshot]:
         chain = lively_chain("test_resnet")
         torch.manual_seed(1)
-        settings = {"max_flops": 0.6, "epochs": 4, "run": run, "verbose": False}
-        return shrink(Student(chain), chain, *loaders(), **settings)
+        settings = {"epochs": 4, "run": run, "verbose": False}
+        return shrink(Student(chain), chain, *loaders(), **settings, **how)
 
     expected, run = passed(None), Run(tmp_path)
     with monkeypatch.context() as patch:
@@ -70,7 +72,9 @@ def test_a_call_that_was_stopped_goes_on_where_it_stopped(tmp_path, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             passed(run)
     found = passed(run)
-    assert [one.epoch for one in found] == [1, 2, 3, 4]
+    sides = how.get("sides", (None,))
+    assert [one.epoch for one in found] == [epoch for epoch in (1, 2, 3, 4) for _ in sides]
+    assert [one.network.side for one in found] == 4 * [*reversed(sides)]
     assert len({one.cost for one in found}) > 1
     for one, other in zip(found, expected, strict=True):
         assert (one.plan, one.cost) == (other.plan, other.cost)
@@ -101,6 +105,28 @@ def test_bad_budgets_and_students():
         shrink(Student(chain, skips=1), chain, *loaders(), max_flops=0.5)
 
 
+def test_a_student_of_several_sides() -> None:
+    """At each it has the same weights, running statistics of its own, and its own cost."""
+    chain = lively_chain("test_resnet")
+    student, size = Student(chain), labelled(1)[0].shape[-1]
+    first, second, *_ = shrink(
+        student, chain, *loaders(), sides=(16, None), epochs=2, verbose=False
+    )
+    assert (first.network.side, second.network.side) == (None, 16)
+    assert first.cost == pytest.approx(1)
+    flops = [module_flops(one.network, (3, size, size)) for one in (first, second)]
+    assert second.cost == pytest.approx(flops[1] / flops[0])
+    weights = second.network.state_dict()
+    for name, value in first.network.state_dict().items():
+        if "running" in name:
+            assert not torch.equal(value, weights[name])
+        elif "num_batches" not in name:
+            assert torch.equal(value, weights[name])
+    for wrong in ({"max_flops": 0.5, "sides": (16, None)}, {"sides": (16,)}):
+        with refused("sides are for a student without a budget, the images' own among them"):
+            shrink(Student(chain), chain, *loaders(), **wrong)
+
+
 @pytest.mark.parametrize(
     ("accuracies", "ends"),
     [
@@ -116,7 +142,7 @@ def test_ten_points_below_what_it_has_to_reach_or_ever_had_it_ends(
     network, found = grown(), []
     for accuracy in accuracies:
         last = Scores(accuracy, accuracy, 1.0, judged=accuracy - 40)
-        found.append(hopeless(network, Judge(), last, 90.0, half=False))
+        found.append(hopeless(network, Judge(), last, 90.0))
         again = grown()
         again.load_state_dict(network.state_dict())
         network = again
@@ -133,26 +159,5 @@ def test_what_may_be_chance_does_not_end_it() -> None:
 def hopeless_of(target: float, last: Scores) -> bool:
     """Of a student that was as good as it had to be."""
     network = grown()
-    assert not hopeless(network, Judge(), Scores(target, target, 1.0), target, half=False)
-    return hopeless(network, Judge(), last, target, half=True)
-
-
-@pytest.mark.parametrize(
-    ("side", "half", "best", "ends"),
-    [
-        (16, True, 85, True),
-        (16, True, 86, False),
-        (16, False, 80, False),
-        (None, True, 80, False),
-    ],
-)
-def test_a_lower_resolution_that_is_surely_not_enough_ends_by_half(
-    side: int | None, half: bool, best: int, ends: bool
-) -> None:
-    """Of 100 images 89 are asked for: 85 and a standard error of 3.6 are less, 86 and 3.5 more."""
-    network = grown()
-    network.student.side = side
-    good = Scores(float(best), 0.0, 1.0, recalls=(Recall(best, 100),))
-    assert not hopeless(network, Judge(), good, 89.0, half=False)
-    last = Scores(80.0, 0.0, 1.0, recalls=(Recall(best, 100),))
-    assert hopeless(network, Judge(), last, 89.0, half=half) == ends
+    assert not hopeless(network, Judge(), Scores(target, target, 1.0), target)
+    return hopeless(network, Judge(), last, target)

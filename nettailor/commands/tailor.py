@@ -99,7 +99,8 @@ def say_stages_of(session: Session) -> None:
     free = config.budget.given is None
     cut = "each size that is tried, at most" if free else "the size within the budget"
     several = config.prune.by == "route" and may_lower(config.student.levers, config.student.cost)
-    student = "student, at each resolution that is tried" if several else "student"
+    each = "at several resolutions at once" if free else "at each resolution that is tried"
+    student = f"student, {each}" if several else "student"
     stages = {student: schedule_of(config, "student")} if has_student(config) else {}
     say_stages(session, stages | {cut: schedule_of(config, "prune")})
 
