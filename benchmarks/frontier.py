@@ -169,16 +169,24 @@ class Rivals(Measured):
         return f"{what}, {side} px"
 
 
-def measure(given: argparse.Namespace, name: str, seed: int) -> Rows:
-    """A row for the teacher, each tailored network and each rival."""
+def tailored(given: argparse.Namespace, seed: int) -> Rows:
+    """A row for the teacher, and for each tailored network."""
+    one = Rivals(given, seed, {})
+    one.teach()
+    one.tailored()
+    one.timed()
+    return one.rows
+
+
+def rivals(given: argparse.Namespace, name: str, seed: int) -> Rows:
+    """A row for the teacher, and for each rival."""
     rates = dict[str, float]()
     if seed != given.seeds[0]:
         alone = argparse.Namespace(**{**vars(given), "seeds": given.seeds[:1]})
-        (rows,) = of_each_seed(alone, name, partial(measure, alone, name))
+        (rows,) = of_each_seed(alone, name, partial(rivals, alone, name))
         rates = {row["network"]: row["lr"] for row in rows if "lr" in row}
     one = Rivals(given, seed, rates)
     one.teach()
-    one.tailored()
     one.distilled()
     one.plain()
     one.timed()
@@ -227,7 +235,10 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.001, 0.002, 0.004])
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"))
     for name, given in each_set(parser.parse_args()):
-        sets[name] = of_each_seed(given, name, partial(measure, given, name))
+        ours = of_each_seed(given, f"{name}-tailored", partial(tailored, given))
+        file = f"{name}-rivals"
+        others = of_each_seed(given, file, partial(rivals, given, file))
+        sets[name] = [[*one, *rows[1:]] for one, rows in zip(ours, others, strict=True)]
         lines += ratios(name, sets[name])
     print_sets(sets)
     print(

@@ -1,5 +1,6 @@
 """When a student that shrinks loses a part: at which steps, down to what, and at which price."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from nettailor.core.schedule import parameter_groups
 from nettailor.core.trainer import fit
 from nettailor.core.training_state import TrainingState
-from nettailor.prune.choice import Choice, least_lost
+from nettailor.prune.choice import Batches, Choice, least_lost
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.shrink import Shrinking
 from nettailor.prune.shrink_loss import ShrinkLoss
+from nettailor.prune.sides import drawn
 from nettailor.student.wiring import Path as Way
 
 EPOCHS, STEPS = 4, 8  # a look before the fifth step of each
@@ -29,7 +31,7 @@ LEAST = 0.6
 def descent(
     accelerator: Accelerator, least: float = LEAST, *,
     adapters: bool = False, epochs: int = EPOCHS, steps: int = STEPS, far: bool = False,
-    choose: Choice = least_lost,
+    choose: Choice = least_lost, sides: Sequence[int | None] = (),
 ) -> Descent:  # fmt: skip
     """Of a student whose exits are known; dropout draws from torch's generator at each step."""
     teacher, chain = (lively_chain("test_resnet", CLASSES) for _ in range(2))
@@ -46,6 +48,7 @@ def descent(
         steps_per_epoch=steps,
         far=far,
         choose=choose,
+        sides=sides,
     )
 
 
@@ -261,3 +264,25 @@ def test_what_went_is_not_trained_any_more(straight: Any) -> None:
             elif path.kind == "block" and path in network.route:
                 assert not still, path.key
     assert gone
+
+
+def test_a_side_is_drawn_for_each_step(accelerator: Accelerator) -> None:
+    """Whoever goes on draws the same; the batches that removals are tried on have all sides."""
+    sides = (16, 24, None)
+    draws = [drawn(sides, step) for step in range(300)]
+    assert draws == [drawn(sides, step) for step in range(300)]
+    assert all(60 < draws.count(side) < 140 for side in sides)
+    seen: list[list[int]] = []
+
+    def choose(network: Shrinking, batches: Batches, *_: object) -> tuple[Way, ...]:
+        seen.append([images.shape[-1] for images, *_ in batches])
+        assert network.student.side is None
+        return network.route
+
+    one = descent(accelerator, sides=sides, choose=choose)
+    for step in range(EPOCHS * STEPS):
+        one.before_step(step)
+        assert one.network.student.side == draws[step]
+    assert seen
+    assert all(len(shapes) == TRIED_ON and len(set(shapes)) == 3 for shapes in seen)
+    assert {shapes[0] for shapes in seen} == {24}
