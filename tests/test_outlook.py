@@ -42,7 +42,7 @@ def test_before_anything_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert dry(tailor.main, out, *flags, capsys=capsys) == [
         *TASK,
         *taught,
-        "student, at each resolution that is tried: 1 epoch, 2 steps; each size that is tried, "
+        "student, at several resolutions at once: 1 epoch, 2 steps; each size that is tried, "
         "at most: 4 epochs, 8 steps",
         f"run folder: {task}/tailored/{NAME}-all-gamma0.3-seed0 (new)",
     ]
