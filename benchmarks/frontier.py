@@ -13,7 +13,7 @@ that `nt.tailor` tries:
   first seed;
 - the same, distilled: cut from the teacher, with what a tailored network is fine-tuned by, for the
   epochs that the teacher leaves of the whole way;
-- channels: the teacher with the fewest channels that cost a share of it, fine-tuned likewise.
+- channels: the teacher with as many channels as cost a share of it, fine-tuned likewise.
 
 "blocks alone" is `nt.tailor` without channels and resolution. Each training ends with its last
 epoch; the test is read once, at the end. Latency is ONNX Runtime's at batch 1, one thread, all

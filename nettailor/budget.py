@@ -34,19 +34,20 @@ def check_budget(session: Session, costs: PathCosts) -> None:
         return
     chain = create_backbone(config.backbone, len(session.task.classes), config.image_size)
     student = place(grow_student(config, chain), session.accelerator.device)
+    fewest = None if has_student(config) else _fewest(config, chain)
     leanest, dearest, found, most = math.inf, 0.0, False, math.inf
     for student.side in sides(chain, config.image_size, config.student.cost, config.student.levers):
         shares = costs.shares(student)
         most = budget_share(config.budget, shares) or math.inf
-        # worth what they cost: the best route is the dearest
-        routes = Routes(student.wiring, shares.paths, shares.paths, fixed=shares.fixed)
-        least, all_of_it = routes.reach()
-        kept = routes.best(most) is not None
-        if not has_student(config):
+        if fewest is None:
+            # worth what they cost: the best route is the dearest
+            routes = Routes(student.wiring, shares.paths, shares.paths, fixed=shares.fixed)
+            least, all_of_it = routes.reach()
+            found = found or routes.best(most) is not None
+        else:
             all_of_it = whole_cost(student, shares)
-            least = all_of_it * _fewest(config, chain)
-            kept = least <= most
-        found = found or kept
+            least = all_of_it * fewest
+            found = found or least <= most
         leanest, dearest = min(leanest, least), max(dearest, all_of_it)
     in_ms = config.budget.max_latency_ms is not None
     unit, name = (shares.whole, " ms") if in_ms else (1.0, " of the backbone's")
@@ -61,9 +62,9 @@ def check_budget(session: Session, costs: PathCosts) -> None:
 
 
 def _fewest(config: RunConfig, chain: Backbone) -> float:
-    """The share of the whole network's cost below which channels alone bring none.
+    """What the fewest channels leave of the whole network's cost.
 
-    0 where it is measured later, 1 where channels stay.
+    1 where channels stay; 0 for a time, which is measured later.
     """
     size, unit, levers = config.image_size, config.student.cost, config.student.levers
     if config.prune.finetune != "all" or refusal(chain, size, unit, levers) is not None:
