@@ -10,9 +10,8 @@ import argparse
 import time
 from typing import get_args
 
-from resolution import print_all
 from seeds import Rows
-from selection import Measured
+from selection import Measured, print_all
 
 import nettailor as nt
 from nettailor.core.errors import UserError

@@ -8,9 +8,8 @@ tolerance and to `--budgets` of its FLOPs. Rivals, each at `--size` pixels and a
 that `nt.tailor` tries:
 
 - first 5: fixed removal of the stages behind block 5, a fresh head; `whole`: nothing is removed, so
-  the resolution alone does it. From the ImageNet weights, for as many epochs as the tailored
-  network's whole way, teacher included, at the best of `--rates` on the validation images of the
-  first seed;
+  the resolution alone does it. From the ImageNet weights, for as many epochs as the whole way to a
+  budget, teacher included, at the best of `--rates` on the validation images of the first seed;
 - the same, distilled: cut from the teacher, with what a tailored network is fine-tuned by, for the
   epochs that the teacher leaves of the whole way;
 - channels: the teacher with as many channels as cost a share of it, fine-tuned likewise.
@@ -47,7 +46,7 @@ from nettailor.prune.plain import Resized
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.resolutions import sides
-from nettailor.resolve import EPOCHS_WITHOUT
+from nettailor.resolve import EPOCHS_TO_A_BUDGET
 from nettailor.student.wiring import Path as Way
 from nettailor.student.wiring import Wiring
 
@@ -71,7 +70,7 @@ class Rivals(Measured):
         self._given, self._rates = given, rates
         self._plain = list[tuple[nn.Module, int]]()
         self._begins = deepcopy(self.teacher)
-        self._whole_way = given.epochs + sum(EPOCHS_WITHOUT)
+        self._whole_way = given.epochs + sum(EPOCHS_TO_A_BUDGET)
         at = sides(self.teacher, self.size, "flops", ("blocks", "resolution"))
         self.sides = [one or self.size for one in reversed(at)]
         stages = self.teacher.stages
@@ -131,7 +130,7 @@ class Rivals(Measured):
         """The same networks cut from the teacher, and those that channels alone make small."""
         wiring = self.grown().wiring
         for side in self.sides:
-            at, epochs = (None if side == self.size else side), sum(EPOCHS_WITHOUT)
+            at, epochs = (None if side == self.size else side), sum(EPOCHS_TO_A_BUDGET)
             for kept in self.kept:
                 cut = remove(self.grown(), first(wiring, kept, at))
                 if (kept, at) != (self.kept[-1], None):
@@ -231,8 +230,8 @@ def main() -> None:
     """Measure every seed, print the tables."""
     parser, sets, lines = sets_parser(__doc__), dict[str, list[Rows]](), list[str]()
     parser.set_defaults(shared=False)
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.25, 0.15])
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.001, 0.002, 0.004])
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.25, 0.15, 0.08])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.004, 0.008])
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"))
     for name, given in each_set(parser.parse_args()):
         ours = of_each_seed(given, f"{name}-tailored", partial(tailored, given))

@@ -26,7 +26,7 @@ class AllBlocks(BySizes):
     ) -> list[Candidate]:
         """The lowest resolution first; the images' own saves nothing, and is the last resort."""
         plans = [points[i].plan(whole) for i in saving([one.cost for one in points])]
-        return keep_first(self, plans, target)
+        return keep_first(self, plans, target, self.judge.aim)
 
     def sizes_at(self, target: float, at: Mapping[int | None, PathShares]) -> Front:
         """The whole backbone, and to a budget what channels leave of it; see `BySizes`."""

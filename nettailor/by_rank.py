@@ -46,7 +46,7 @@ class ByRank(Tailoring):
         depths = prune.remove or (*default_depths(len(self.session.stages)), 0)
         plans = by_rank(student, depths, prune.threshold, self.say)
         spent = Seconds(fitted.seconds, fitted.total_seconds)
-        candidates = keep_first(self, plans, target)
+        candidates = keep_first(self, plans, target, self.judge.aim)
         return Tailored(candidates, spent, {"the student before the cut": before})
 
     def start(self, plan: PrunePlan) -> Student:

@@ -44,6 +44,7 @@ class ByShrinking(BySizes):
         return keep_without_budget(
             self, [one.plan(whole) for one in points], [one.cost for one in points],
             [one.loss for one in points], gamma=self.config.student.gamma, target=target,
+            aim=self.judge.aim,
         )  # fmt: skip
 
     def sizes_at(self, target: float, at: Mapping[int | None, PathShares]) -> Front:

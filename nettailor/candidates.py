@@ -63,18 +63,22 @@ def by_rank(
     return list(plans.values())
 
 
-def keep_first(bench: Bench, plans: Sequence[PrunePlan], target: float) -> list[Candidate]:
+def keep_first(
+    bench: Bench, plans: Sequence[PrunePlan], target: float, aim: float
+) -> list[Candidate]:
     """Fine-tune cuts in their order until one reaches `target` per cent.
 
     Each goes to its end, where it has to stand at the target, or until it is ruled out. No more are
-    tried where one is no better after half of the epochs than an earlier one which only its margin
-    of error keeps from the target: validation has too few images to tell. The one that is kept, the
+    tried where validation has too few images to tell: after one that is as good as the teacher
+    there, and only its margin of error keeps from the target; and where one is no better after half
+    of the epochs than an earlier one that only its margin keeps from it. The one that is kept, the
     first of the best where none reaches the target, is then fine-tuned to its end.
 
     Args:
         bench: fine-tunes.
         plans: the cuts.
         target: in %.
+        aim: what the teacher stands at, in %.
 
     Returns those that were tried, the one that is kept first.
     """
@@ -92,9 +96,13 @@ def keep_first(bench: Bench, plans: Sequence[PrunePlan], target: float) -> list[
         told[plan.name] = found.told(target, bench.epochs, unsure)
         by_half, *_ = found.by_half
         standing, _, error = found.after(told[plan.name])
-        if told[plan.name] == bench.epochs and standing >= target:
-            chosen = found
         verdict = found.verdict(target)
+        if told[plan.name] == bench.epochs and (
+            standing >= target or standing + error >= aim - _ROUNDING
+        ):
+            chosen = found
+            if standing < target:
+                verdict = f"as good as the teacher, {verdict}: no more are tried"
         if by_half <= unsure:
             verdict = "no better than a leaner one that may be within tolerance: no more are tried"
         _tell(bench, found, verdict)

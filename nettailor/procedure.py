@@ -86,7 +86,7 @@ def tailor(
             of them at once.
         teacher_epochs: 0 where the network is fine-tuned already.
         student_epochs, finetune_epochs: of the student as it shrinks, and of what is left; None: 4
-            and 10 to a budget, 8 and 6 without one.
+            and 20 to a budget, 8 and 6 without one.
         seed: of everything random.
         device, precision: see `fit`.
         run: where to keep what is trained and to go on from; None: nowhere.
@@ -186,11 +186,11 @@ def tailor(
             )
         elif not shrinks:
             saved = saving([one.cost for one in sizes])
-            kept, *_ = keep_first(bench, [sizes[i].plan for i in saved], target)
+            kept, *_ = keep_first(bench, [sizes[i].plan for i in saved], target, judge.aim)
         else:
             kept, *_ = keep_without_budget(
                 bench, [one.plan for one in sizes], [one.cost for one in sizes],
-                [one.scores.loss for one in sizes], gamma=gamma, target=target,
+                [one.scores.loss for one in sizes], gamma=gamma, target=target, aim=judge.aim,
             )  # fmt: skip
         return fold(kept.network)
 

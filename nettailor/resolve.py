@@ -12,7 +12,7 @@ from nettailor.student.mimicry import DEFAULT_MIMIC, form_for
 Stage = Literal["teacher", "student", "prune", "eliminate", "scale"]
 _RESTARTS = 2
 # of a student as it shrinks, and of what is left
-EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT = (4, 10), (8, 6)
+EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT = (4, 20), (8, 6)
 # of prune.lr, without a budget: a size that was thrown back by the whole of it is not there by half
 # of so few epochs, when it may be ruled out
 GOES_ON = 0.5

@@ -20,6 +20,7 @@ def keep_without_budget(
     *,
     gamma: float,
     target: float,
+    aim: float,
 ) -> list[Candidate]:
     """Fine-tune sizes `in_order` until one reaches a target: `keep_first`.
 
@@ -28,9 +29,10 @@ def keep_without_budget(
         sizes: that students passed. costs: of each, a share of the backbone's. losses: of each on
             validation, in nats.
         gamma: the price of cost, in nats for all of the backbone's.
-        target: in %.
+        target, aim: what is to be reached, and what the teacher stands at, in %.
     """
-    return keep_first(bench, [sizes[i] for i in in_order(costs, losses, gamma)], target)
+    plans = [sizes[i] for i in in_order(costs, losses, gamma)]
+    return keep_first(bench, plans, target, aim)
 
 
 def saving(costs: Sequence[float]) -> list[int]:

@@ -39,6 +39,7 @@ _FAR = ["--gamma", "100", "--prune.tolerance", "0"]
 COMMANDS: dict[str, tuple[str, list[str]]] = {
     "teach": ("teach", _TASK),
     "tailor, all": ("tailor", [*_TASK, *_FAR, "--levers", "[blocks, resolution]"]),
+    "tailor, channels": ("tailor", [*_TASK, "--max-params", "0.1"]),
     "tailor, task": ("tailor", [*_TASK, *_FAR, "--prune.finetune", "task"]),
     "tailor, rank": ("tailor", [*_TASK, *_RANK, "--prune.tolerance", "0"]),
     "eliminate": ("eliminate", [*_TASK, *_ELIMINATE]),

@@ -135,3 +135,4 @@ def test_a_class_that_is_lost_counts_more_than_the_error():
     without = scores((187, 187), (0, 8))._replace(right=bytes([1] * 187 + [0] * 8))
     plain, sure = Judge("accuracy", teacher), Judge("accuracy", teacher, sure=True)
     assert sure.of(without).standing == plain.of(without).standing < teacher.accuracy - 60
+    assert sure.of(without).error == 0  # no luck would bring the class back

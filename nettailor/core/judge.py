@@ -31,14 +31,14 @@ class Judge:
 
     def of(self, scores: Scores) -> Scores:
         """The scores with `judged` and `error` filled in."""
-        error = 0.0
-        if self.sure and self.teacher is not None:
-            error = margin(self.teacher.right, scores.right)
-        value = self.value(scores) - error
-        beyond = max(self._beyond(scores), default=0.0)
-        if self.teacher is not None and beyond > 0:
-            value = min(value, self.value(self.teacher) - beyond)
-        return scores._replace(judged=value, error=error)
+        looks = judged = self.value(scores)
+        if self.teacher is not None:
+            if self.sure:
+                judged -= margin(self.teacher.right, scores.right)
+            if (beyond := max(self._beyond(scores), default=0.0)) > 0:
+                most = self.aim - beyond
+                looks, judged = min(looks, most), min(judged, most)
+        return scores._replace(judged=judged, error=looks - judged)
 
     @property
     def aim(self) -> float:

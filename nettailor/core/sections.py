@@ -267,7 +267,7 @@ class PruneConfig(Section):
     Optimizer and schedule are the student's.
     """
 
-    epochs: Epochs | None = Field(None, description="null: 10 to a budget, 6 without one")
+    epochs: Epochs | None = Field(None, description="null: 20 to a budget, 6 without one")
     lr: LearningRate = Field(0.003, description="half of it where a size goes on without a budget")
     by: Literal["route", "rank"] = Field(
         "route",
