@@ -10,6 +10,8 @@ from nettailor.prune.depths import half_of, ruled_out
 from nettailor.prune.plan import PrunePlan
 from nettailor.student.network import Student
 
+ROUNDING = 1e-6  # per cent, of sums and differences
+
 
 @dataclass
 class Candidate:
@@ -46,6 +48,10 @@ class Candidate:
     def reaches(self, target: float) -> bool:
         """Whether it stands at `target` per cent at least on validation."""
         return self.scores.standing >= target
+
+    def as_good_as(self, aim: float) -> bool:
+        """Whether it stands at `aim` per cent on validation where chance is not allowed for."""
+        return self.scores.standing + self.scores.error >= aim - ROUNDING
 
     def told(self, target: float, most: int, unsure: float = -math.inf) -> int:
         """After which of its first epochs it was ruled out, or else the last of them.

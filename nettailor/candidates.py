@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from nettailor.candidate import Candidate
+from nettailor.candidate import ROUNDING, Candidate
 from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
 from nettailor.core.printable import counted
@@ -13,8 +13,6 @@ from nettailor.core.trainer import Stop
 from nettailor.prune.depths import half_of, ruled_out
 from nettailor.prune.plan import PrunePlan, decide
 from nettailor.student.network import Student
-
-_ROUNDING = 1e-6  # per cent, of sums and differences
 
 
 class Bench(Protocol):
@@ -34,7 +32,7 @@ class Bench(Protocol):
 
 def target_of(judge: Judge, tolerance: float) -> float:
     """What a cut has to reach, in %, to be within a tolerance of the teacher, in points."""
-    return judge.aim - tolerance - _ROUNDING
+    return judge.aim - tolerance - ROUNDING
 
 
 def by_rank(
@@ -96,12 +94,10 @@ def keep_first(
         told[plan.name] = found.told(target, bench.epochs, unsure)
         by_half, *_ = found.by_half
         standing, _, error = found.after(told[plan.name])
-        verdict = found.verdict(target)
-        if told[plan.name] == bench.epochs and (
-            standing >= target or standing + error >= aim - _ROUNDING
-        ):
+        verdict, ended = found.verdict(target), told[plan.name] == bench.epochs
+        if ended and (found.reaches(target) or found.as_good_as(aim)):
             chosen = found
-            if standing < target:
+            if not found.reaches(target):
                 verdict = f"as good as the teacher, {verdict}: no more are tried"
         if by_half <= unsure:
             verdict = "no better than a leaner one that may be within tolerance: no more are tried"

@@ -17,9 +17,9 @@ def warn_of_coarse_validation(session: Session, right: bytes) -> None:
     if tolerance < least and session.config.budget.given is None:
         session.screen.say(
             f"warning: {images} validation images do not resolve a tolerance of {tolerance:g} "
-            f"points: where no image differs, {least:.2f} may be chance. A cut counts as within "
-            "tolerance only where it is ahead of the teacher; more validation images or a "
-            "larger --tolerance let leaner ones count"
+            f"points: where no image differs, {least:.2f} may be chance. A cut is surely within "
+            "it only where it is ahead of the teacher; more validation images or a larger "
+            "--tolerance let others count"
         )
 
 
@@ -37,7 +37,13 @@ def warn_of_the_choice(
     kept, *_ = found.candidates
     if aim is not None:
         warn_of_a_lucky_choice(work.session, kept.name, teacher, work.folder)
-    if aim is not None and not kept.reaches(aim):
+    if aim is not None and not kept.reaches(aim) and kept.as_good_as(work.judge.aim):
+        work.say(
+            f"warning: {kept.name} is as good as the teacher on validation, and not surely within "
+            f"{work.config.prune.tolerance:g} points of it: {len(work.session.task.val)} images "
+            "are few. Give more validation images, or a larger --tolerance"
+        )
+    elif aim is not None and not kept.reaches(aim):
         work.say(
             f"warning: no cut came within {work.config.prune.tolerance:g} points of the teacher, "
             f"chance allowed for; kept the best, {kept.name}. Try more --prune.epochs, a smaller "

@@ -1,5 +1,6 @@
 """What several test files share: one small real network, one accelerator and one shell."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -44,6 +45,12 @@ from nettailor.front import SIZES_FOLDER, Front, read_front
 from nettailor.network import load_network
 from nettailor.student.network import Student
 from nettailor.student.wiring import Wiring, full_wiring
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: each training collects garbage, and would look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
