@@ -225,7 +225,8 @@ class _Bench:
             network, self._loss, epochs=self.epochs, name=plan.name, judge=self._judge, stop=stop,
             lr=self._lr,
         )  # fmt: skip
-        return Candidate(plan, network, scores, fitted, self.epochs)
+        lost = tuple(map(str, self._judge.lost(fitted.scores)))
+        return Candidate(plan, network, scores, fitted, self.epochs, lost)
 
     def _start(self, plan: PrunePlan) -> tuple[Student, Scores]:
         if plan.wide is None:
