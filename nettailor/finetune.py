@@ -34,13 +34,13 @@ from nettailor.figures import summary
 from nettailor.loaders import Loaders
 from nettailor.network import save_network
 from nettailor.prune.fold import fold
+from nettailor.resolve import MANY_STEPS
 from nettailor.session import Session
 from nettailor.stage import train_stage
 from nettailor.teacher.objective import CrossEntropy
 
 _SHOWN = 16  # training images, in TensorBoard
-# below both, in steps and in % of the training images, more epochs are called for
-_FEW_STEPS, _LEARNT = 2000, 90.0
+_LEARNT = 90.0  # % of the training images; below it, and many steps, more epochs are called for
 
 
 class Teacher(NamedTuple):
@@ -174,7 +174,7 @@ def finetune(
     with session.screen.counting("timing") as tell:
         latency = measure_latency(in_turn, sides, device, tell=tell)
     evidence = from_main(lambda: gather(session.loaders, folder.path, chain, latency[kind]))
-    if kind == "teacher" and not run.schedule.restarts:
+    if kind == "teacher" and not run.schedule.again:
         _warn_of_few_steps(session, evidence, len(fitted.history))
     result = summary(
         kind,
@@ -194,41 +194,36 @@ def finetune(
 
 
 def _train_until_learnt(session: Session, chain: Backbone, run: ChainRun) -> Fitted:
-    """Train as scheduled, and again where that is allowed and was not enough.
+    """Train as scheduled, and again for twice as many epochs where that may be and was not enough.
 
-    A restart follows while there were few steps and the network does not know its own training
-    images, by the run's metric, nor as many of validation's; after the first one only where
-    validation has gained more than the standard error of its accuracy.
+    That is where there were few steps, and the network does not know its own training images, by
+    the run's metric, nor as many of validation's.
     """
     loaders, schedule = session.loaders, run.schedule
     objective = CrossEntropy(session.config.label_smoothing, loaders.class_weights)
     fitted = train(session, chain, objective, run.kind, run.folder, schedule)
-    gained, history, judge = True, [*fitted.history], Judge(session.config.metric)
-    for number in range(2, schedule.restarts + 2):
-        steps, before = len(history) * loaders.train.steps_per_epoch, fitted.scores
-        if not gained or steps >= _FEW_STEPS or before.standing >= _LEARNT:
-            break
-        learnt = judge.value(loaders.classify(chain, session.task.train).scores())
-        if learnt >= _LEARNT:
-            break
-        schedule = replace(schedule, epochs=2 * schedule.epochs)
-        session.screen.say(
-            f"{run.kind}: {learnt:.0f} % ({judge.metric}) on its own training images after {steps} "
-            f"steps: {schedule.epochs} epochs more"
-        )
-        stage = f"{run.kind}-{number}"
-        session.seed_stage(stage)
-        fitted = train(session, chain, objective, stage, run.folder, schedule, after=len(history))
-        gained = fitted.scores.standing - before.standing > (before.accuracy_error or 0.0)
-        history += fitted.history
-    return Fitted(history, fitted.last)
+    steps, judge = schedule.epochs * loaders.train.steps_per_epoch, Judge(session.config.metric)
+    if not schedule.again or steps >= MANY_STEPS or fitted.scores.standing >= _LEARNT:
+        return fitted
+    learnt = judge.value(loaders.classify(chain, session.task.train).scores())
+    if learnt >= _LEARNT:
+        return fitted
+    more = replace(schedule, epochs=2 * schedule.epochs)
+    session.screen.say(
+        f"{run.kind}: {learnt:.0f} % ({judge.metric}) on its own training images after {steps} "
+        f"steps: {more.epochs} epochs more"
+    )
+    stage = f"{run.kind}-2"
+    session.seed_stage(stage)
+    later = train(session, chain, objective, stage, run.folder, more, after=schedule.epochs)
+    return Fitted(fitted.history + later.history, later.last)
 
 
 def _warn_of_few_steps(session: Session, evidence: Evidence, epochs: int) -> None:
     """Say where a teacher has not even learnt its own training images, and had few steps for it."""
     steps, learnt = epochs * session.loaders.train.steps_per_epoch, evidence.scores["train"]
     assert learnt is not None, "the training images were read"
-    if steps < _FEW_STEPS and learnt.accuracy < _LEARNT:
+    if steps < MANY_STEPS and learnt.accuracy < _LEARNT:
         session.screen.say(
             f"warning: the teacher is not trained to its end: after {steps} steps it takes "
             f"{learnt.accuracy:.0f} % of its own training images for what they are. Give it more "

@@ -14,21 +14,18 @@ from nettailor.core.printable import counted
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.run_settings import CONFIG_FILE, read_config
 from nettailor.core.schedule import parameter_groups
-from nettailor.core.sections import AUTO_EPOCHS
 from nettailor.core.settings import validate
 from nettailor.core.trainer import fit
 from nettailor.core.watch import Watcher
 from nettailor.core.weights import load_pretrained
 from nettailor.resolutions import may_lower
-from nettailor.resolve import has_student, schedule_of
+from nettailor.resolve import auto_epochs, has_student, schedule_of
 from nettailor.session import Session
 from nettailor.teacher.objective import CrossEntropy
 from nettailor.time_limit import TimeLimit, fitting
 
 _STEPS = 5  # that are timed, after as many that are slower
 _PLANNED = 0.9  # of the time: what comes between the stages is not counted, and machines are shared
-# in place of `teacher.epochs: auto`: all that may follow, in which case it stays, or less at once
-_AUTO = (7 * AUTO_EPOCHS, 3 * AUTO_EPOCHS, AUTO_EPOCHS)
 _CALLED = {"teacher": "teacher", "student": "student", "prune": "sizes"}
 # epochs of the whole network that one of a student takes: at its own resolution, at each in turn,
 # and at all of them at once
@@ -105,15 +102,16 @@ def in_time(session: Session, limit: TimeLimit, teacher: RunFolder) -> Session:
     plain, seconds = plain_epoch(session), _PLANNED * limit.seconds
     if config.budget.max_latency_ms is not None:
         seconds -= _TIMING * (_RESOLUTIONS if several else 1)
-    room = seconds / plain
+    room, auto = seconds / plain, auto_epochs(session.loaders.train.steps_per_epoch)
     tries = [{"prune": schedule_of(config, "prune").epochs}]
     if has_student(config):
         tries = [{"student": schedule_of(config, "student").epochs, **tries[0]}]
     if not _settled(teacher):
-        lengths = _AUTO if taught == "auto" else (taught,)
+        # all that may follow, in which case it stays open, or the first epochs alone
+        lengths = (3 * auto, auto) if taught == "auto" else (taught,)
         tries = [{"teacher": one, **tries[0]} for one in lengths]
     elif not teacher.finished:
-        room -= schedule_of(config, "teacher").epochs
+        room -= auto if taught == "auto" else taught
     wanted = next((one for one in tries if fitting(room, one, takes) == one), tries[-1])
     epochs = fitting(room, wanted, takes)
     if epochs is None:
@@ -129,7 +127,7 @@ def in_time(session: Session, limit: TimeLimit, teacher: RunFolder) -> Session:
         if number < wanted[stage]
     ]
     if taught == "auto" and "teacher" in epochs:
-        if wanted["teacher"] == _AUTO[0]:
+        if wanted["teacher"] == 3 * auto:
             del epochs["teacher"]  # it stays as it is
         else:
             given_up.append("longer training of a teacher that is not there yet")

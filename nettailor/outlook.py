@@ -52,7 +52,7 @@ def say_stages(session: Session, schedules: Mapping[str, Schedule]) -> None:
     steps = session.loaders.train.steps_per_epoch
     session.screen.say(
         "; ".join(
-            f"{name}: {'at least ' * (one.restarts > 0)}{counted(one.epochs, 'epoch')}, "
+            f"{name}: {'at least ' * one.again}{counted(one.epochs, 'epoch')}, "
             f"{counted(one.epochs * steps, 'step')}"
             for name, one in schedules.items()
         )

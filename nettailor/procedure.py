@@ -57,7 +57,7 @@ def tailor(
     tolerance: float = 0.5,
     gamma: float = 0.3,
     levers: Sequence[Lever] = ("blocks", "channels", "resolution"),
-    teacher_epochs: int = 10,
+    teacher_epochs: int = 20,
     student_epochs: int | None = None,
     finetune_epochs: int | None = None,
     seed: int = 0,

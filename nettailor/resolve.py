@@ -10,7 +10,7 @@ from nettailor.core.sections import AUTO_EPOCHS
 from nettailor.student.mimicry import DEFAULT_MIMIC, form_for
 
 Stage = Literal["teacher", "student", "prune", "eliminate", "scale"]
-_RESTARTS = 2
+MANY_STEPS = 2000  # of a whole network
 # of a student as it shrinks, and of what is left
 EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT = (4, 20), (8, 6)
 # of prune.lr, without a budget: a size that was thrown back by the whole of it is not there by half
@@ -61,17 +61,25 @@ def resolved(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data": absolute(config.data), **sections})
 
 
-def schedule_of(config: RunConfig, stage: Stage) -> Schedule:
+def auto_epochs(steps_per_epoch: int) -> int:
+    """What `epochs: auto` begins with: half as many where those are many steps already."""
+    return AUTO_EPOCHS // (2 if AUTO_EPOCHS // 2 * steps_per_epoch >= MANY_STEPS else 1)
+
+
+def schedule_of(config: RunConfig, stage: Stage, steps_per_epoch: int = 1) -> Schedule:
     """How a stage trains: after a cut as the student, beside the teacher as the teacher.
 
-    config: resolved.
+    Args:
+        config: resolved.
+        stage: of a run.
+        steps_per_epoch: by which `epochs: auto` goes.
     """
     own = getattr(config, stage)
     cut = stage in ("student", "prune")
     warmup = config.teacher.warmup_epochs
     assert warmup is not None, "the settings are resolved"
     auto = own.epochs == "auto"
-    epochs = AUTO_EPOCHS if auto else own.epochs
+    epochs = auto_epochs(steps_per_epoch) if auto else own.epochs
     return Schedule(
         epochs=epochs,
         optimizer=(config.student if cut else config.teacher).optimizer,
@@ -79,5 +87,5 @@ def schedule_of(config: RunConfig, stage: Stage) -> Schedule:
         weight_decay=config.weight_decay,
         shape=config.schedule,
         warmup_epochs=0 if cut else min(warmup, epochs - 1),
-        restarts=_RESTARTS if auto else 0,
+        again=auto,
     )

@@ -144,8 +144,8 @@ def test_resolved_settings() -> None:
 
 def test_epochs_that_are_found_in_training() -> None:
     config = resolved(validate({"eliminate": {"epochs": 3}}))
-    assert schedule_of(config, "teacher") == Schedule(10, "adamw", 0.002, 5e-4, "cosine", 1, 2)
-    assert schedule_of(config, "scale").restarts == 2
+    assert schedule_of(config, "teacher") == Schedule(20, "adamw", 0.002, 5e-4, "cosine", 1, True)
+    assert schedule_of(config, "scale").again
     assert schedule_of(config, "eliminate") == Schedule(3, "adamw", 0.002, 5e-4, "cosine", 1)
 
 

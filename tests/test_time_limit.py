@@ -68,10 +68,10 @@ def test_epochs_that_fit(room: float, epochs: tuple[int, ...] | None) -> None:
     ("asked", "seconds", "epochs", "said"),
     [
         # 0.9 of the time; a student's epoch is 1.1 and one of the sizes 2: 20.8 after the teacher
-        ("auto", 101, "auto", "given up: nothing"),
-        ("auto", 100, 30, "given up: longer training of a teacher that is not there yet"),
-        ("auto", 56, 10, "given up: longer training of a teacher that is not there yet"),
-        ("auto", 18, 5, "given up: 5 of 10 epochs of the teacher, 4 of 8 epochs of the student, 3"),
+        ("auto", 90, "auto", "given up: nothing"),
+        ("auto", 89, 20, "given up: longer training of a teacher that is not there yet"),
+        ("auto", 46, 20, "given up: longer training of a teacher that is not there yet"),
+        ("auto", 23, 10, "given up: 10 of 20 epochs of the teacher, 4 of 8 epochs of the student"),
         ("40", 68, 40, "given up: nothing"),
         ("40", 5, 1, "given up: 39 of 40 epochs of the teacher, 7 of 8 epochs of the student"),
     ],

@@ -109,7 +109,7 @@ def _run(
     else:
         settings["eliminate"] |= {"top": [eliminated["top"]], "references": []}
     folder = RunFolder(session.places.run(kind, *details), PROG)
-    schedule = schedule_of(config, "eliminate")
+    schedule = schedule_of(config, "eliminate", session.loaders.train.steps_per_epoch)
     return ChainRun(kind, folder, settings, ignored, schedule, make, eliminated)
 
 

@@ -64,7 +64,7 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
         alone,
         # where there are no weights to start from, nothing was left out
         [*TEACHERS_OWN_KEYS, *["scale.pretrained"] * (weights is None)],
-        schedule_of(config, "scale"),
+        schedule_of(config, "scale", session.loaders.train.steps_per_epoch),
         make,
         scaled={
             "phi": phi,

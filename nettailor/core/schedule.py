@@ -32,8 +32,8 @@ class Schedule:
         shape: of the learning rate over the steps: cosine, constant, or `step-20` for a tenth of it
             after each 20 epochs.
         warmup_epochs: of linear warm-up.
-        restarts: how often the same may follow for twice as many epochs as before (warm restarts:
-            Loshchilov and Hutter, 2017), where the network has not learnt its training images.
+        again: whether the same may follow for twice as many epochs (a warm restart: Loshchilov and
+            Hutter, 2017), where the network has not learnt its training images.
     """
 
     epochs: int
@@ -42,7 +42,7 @@ class Schedule:
     weight_decay: float
     shape: str
     warmup_epochs: int
-    restarts: int = 0
+    again: bool = False
 
 
 def require_optimizers(config: RunConfig) -> None:

@@ -39,7 +39,7 @@ StepSchedule = Annotated[str, Field(pattern=r"^step-[1-9][0-9]{0,5}$", examples=
 
 # keys of several stages, whose defaults differ
 Epochs = Annotated[int, Field(ge=1, description="passes over the training images")]
-AUTO_EPOCHS = 10
+AUTO_EPOCHS = 20
 LikeTeacher = Annotated[
     Count | Literal["auto"] | None,
     Field(description="passes over the training images; null: as `teacher.epochs` says"),
@@ -137,8 +137,8 @@ class TeacherConfig(Section):
 
     epochs: Count | Literal["auto"] = Field(
         "auto",
-        description=f"passes over the training images; auto: {AUTO_EPOCHS}, then twice as many and "
-        "twice as many again while it stands below 90 % on these images",
+        description=f"passes over the training images; auto: {AUTO_EPOCHS}, or half of them where "
+        "those are 2,000 steps; then twice as many where it stands below 90 % on these images",
     )
     optimizer: Optimizer = "adamw"
     lr: LearningRate = 0.002
@@ -148,7 +148,7 @@ class TeacherConfig(Section):
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
-        epochs = AUTO_EPOCHS if self.epochs == "auto" else self.epochs
+        epochs = AUTO_EPOCHS // 2 if self.epochs == "auto" else self.epochs
         if self.warmup_epochs is not None and self.warmup_epochs >= epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must be below epochs")
         return self
