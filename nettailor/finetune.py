@@ -40,6 +40,7 @@ from nettailor.stage import train_stage
 from nettailor.teacher.objective import CrossEntropy
 
 _SHOWN = 16  # training images, in TensorBoard
+_GAP = 25.0  # points, from training images to those of validation
 _LEARNT = 90.0  # % of the training images; below it, and many steps, more epochs are called for
 
 
@@ -174,8 +175,10 @@ def finetune(
     with session.screen.counting("timing") as tell:
         latency = measure_latency(in_turn, sides, device, tell=tell)
     evidence = from_main(lambda: gather(session.loaders, folder.path, chain, latency[kind]))
-    if kind == "teacher" and not run.schedule.again:
-        _warn_of_few_steps(session, evidence, len(fitted.history))
+    if kind == "teacher":
+        _warn_of_unseen_images(session, evidence)
+        if not run.schedule.again:
+            _warn_of_few_steps(session, evidence, len(fitted.history))
     result = summary(
         kind,
         session,
@@ -217,6 +220,20 @@ def _train_until_learnt(session: Session, chain: Backbone, run: ChainRun) -> Fit
     session.seed_stage(stage)
     later = train(session, chain, objective, stage, run.folder, more, after=schedule.epochs)
     return Fitted(fitted.history + later.history, later.last)
+
+
+def _warn_of_unseen_images(session: Session, evidence: Evidence) -> None:
+    """Say where a teacher knows its own images, and far fewer of those that it has not seen."""
+    known, unseen = (evidence.scores[split] for split in ("train", "val"))
+    assert known is not None, "the training images were read"
+    assert unseen is not None, "so were those of validation"
+    if known.accuracy - unseen.accuracy > _GAP:
+        session.screen.say(
+            f"warning: the teacher takes {known.accuracy:.0f} % of its own training images for "
+            f"what they are, and {unseen.accuracy:.0f} % of those of validation: it is not trained "
+            "for images that it has not seen. More images to train on help most, then --augment.* "
+            "that suits them, or more --teacher.epochs"
+        )
 
 
 def _warn_of_few_steps(session: Session, evidence: Evidence, epochs: int) -> None:

@@ -63,6 +63,18 @@ def test_it_goes_on_for_twice_as_many_epochs_where_it_has_not_learnt(
     assert epochs(trained(shell, *AUTO)) == {"teacher": 20}
 
 
+def test_a_teacher_that_knows_its_own_images_alone_is_told(
+    shell: Shell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for gap, told in ((-100.0, True), (100.0, False)):
+        monkeypatch.setattr(finetune, "_GAP", gap)
+        folder = trained(shell, *DIGITS)
+        percent = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["accuracy"]
+        said = f"{percent['train']:.0f} % of its own training images for what they are, and "
+        said += f"{percent['val']:.0f} % of those of validation: it is not trained for images"
+        assert (said in " ".join(capsys.readouterr().out.split())) == told
+
+
 def test_large_sets_begin_with_half_of_the_epochs() -> None:
     """2 000 steps are many: of 199 an epoch there are 1 990 in ten."""
     assert [auto_epochs(steps) for steps in (1, 199, 200, 10_000)] == [20, 20, 10, 10]
