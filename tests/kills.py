@@ -174,6 +174,8 @@ def _content(runs: Path) -> dict[str, Any]:
             found[name] = curves(path)
         elif not path.is_file() or path.parent.parent.name == "events":
             continue
+        elif path.suffix == ".lock":  # left by a kill after the run's last file; nobody holds it
+            continue
         elif path.parent.name == "comparison":
             found[name] = "there"  # tables of latencies
         elif path.suffix == ".json":
