@@ -172,10 +172,8 @@ def _content(runs: Path) -> dict[str, Any]:
         name = str(path.relative_to(runs))
         if path.parent.name == "events":
             found[name] = curves(path)
-        elif not path.is_file() or path.parent.parent.name == "events":
-            continue
-        elif path.suffix == ".lock":  # left by a kill after the run's last file; nobody holds it
-            continue
+        elif path.suffix == ".lock" or not path.is_file() or path.parent.parent.name == "events":
+            continue  # a kill after a run's last file leaves a lock's, which nobody holds
         elif path.parent.name == "comparison":
             found[name] = "there"  # tables of latencies
         elif path.suffix == ".json":
