@@ -26,29 +26,31 @@ def warn_of_coarse_validation(session: Session, right: bytes) -> None:
 def warn_of_the_choice(
     work: Tailoring,
     found: Tailored,
-    aim: float | None,
+    target: float | None,
     *,
     teacher: RunFolder,
 ) -> None:
     """Say what is doubtful of the first candidate, which was kept and written.
 
-    aim: what a cut had to reach on validation, in %; None: tolerance had no say.
+    target: what a cut had to reach on validation, in %; None: tolerance had no say.
     """
     kept, *_ = found.candidates
-    if aim is not None:
+    if target is not None:
         warn_of_a_lucky_choice(work.session, kept.name, teacher, work.folder)
-    if aim is not None and not kept.reaches(aim) and kept.as_good_as(work.judge.aim):
-        work.say(
-            f"warning: {kept.name} is as good as the teacher on validation, and not surely within "
-            f"{work.config.prune.tolerance:g} points of it: {len(work.session.task.val)} images "
-            "are few. Give more validation images, or a larger --tolerance"
-        )
-    elif aim is not None and not kept.reaches(aim):
-        work.say(
-            f"warning: no cut came within {work.config.prune.tolerance:g} points of the teacher, "
-            f"chance allowed for; kept the best, {kept.name}. Try more --prune.epochs, a smaller "
-            "--gamma or more validation images"
-        )
+    if target is not None and not kept.reaches(target):
+        tolerance = f"{work.config.prune.tolerance:g} points"
+        if kept.as_good_as(work.judge.aim):
+            work.say(
+                f"warning: {kept.name} is as good as the teacher on validation, and not surely "
+                f"within {tolerance} of it: {len(work.session.task.val)} images are few. Give more "
+                "validation images, or a larger --tolerance"
+            )
+        else:
+            work.say(
+                f"warning: no cut came within {tolerance} of the teacher, chance allowed for; kept "
+                f"the best, {kept.name}. Try more --prune.epochs, a smaller --gamma or more "
+                "validation images"
+            )
     ended = {one.name: one.scores for one in found.candidates if one.ended}
     scores = {**found.before, **ended}
     name, best = max(scores.items(), key=lambda item: item[1].accuracy)

@@ -30,7 +30,7 @@ def hand_over(
     spent: Seconds,
     *,
     kind: Literal["tailored", "picked"],
-    aim: float | None = None,
+    target: float | None = None,
 ) -> None:
     """Measure candidates beside their teacher and write them, the first, which is kept, last.
 
@@ -39,7 +39,7 @@ def hand_over(
 
     Args:
         spent: before the candidates were fine-tuned.
-        aim: what a cut has to reach on validation, in %; None where it is the best of some.
+        target: what a cut has to reach on validation, in %; None where it is the best of some.
     """
     started, own = time.perf_counter(), work.config.image_size
     networks = {"teacher": fold(work.teacher)}
@@ -73,7 +73,7 @@ def hand_over(
         rows.append(
             {
                 "name": candidate.name,
-                "verdict": "kept" if alone else _verdict(candidate, aim),
+                "verdict": "kept" if alone else _verdict(candidate, target),
                 "blocks": figures["blocks"],
                 "flops": figures["flops"],
                 "params": figures["params"]["total"],
@@ -89,8 +89,8 @@ def hand_over(
         session.finish(place, figures)
 
 
-def _verdict(candidate: Candidate, aim: float | None) -> str:
-    return "behind after half of its epochs" if aim is None else candidate.verdict(aim)
+def _verdict(candidate: Candidate, target: float | None) -> str:
+    return "behind after half of its epochs" if target is None else candidate.verdict(target)
 
 
 def _how(work: Tailoring, name: str, network: Student) -> dict[str, Any]:

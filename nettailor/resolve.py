@@ -63,7 +63,8 @@ def resolved(config: RunConfig) -> RunConfig:
 
 def auto_epochs(steps_per_epoch: int) -> int:
     """What `epochs: auto` begins with: half as many where those are many steps already."""
-    return AUTO_EPOCHS // (2 if AUTO_EPOCHS // 2 * steps_per_epoch >= MANY_STEPS else 1)
+    half = AUTO_EPOCHS // 2
+    return half if half * steps_per_epoch >= MANY_STEPS else AUTO_EPOCHS
 
 
 def schedule_of(config: RunConfig, stage: Stage, steps_per_epoch: int = 1) -> Schedule:

@@ -80,9 +80,9 @@ def tailor(session: Session, *, overwrite: bool, limit: TimeLimit | None = None)
     target = target_of(work.judge, config.prune.tolerance)
     found = work.tailored(target)
     # where there is a budget, tolerance has no say
-    aim = target if config.budget.given is None else None
-    hand_over(work, found.candidates, teacher, found.seconds, kind="tailored", aim=aim)
-    warn_of_the_choice(work, found, aim, teacher=teacher.folder)
+    wanted = target if config.budget.given is None else None
+    hand_over(work, found.candidates, teacher, found.seconds, kind="tailored", target=wanted)
+    warn_of_the_choice(work, found, wanted, teacher=teacher.folder)
     return folder
 
 
