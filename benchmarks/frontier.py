@@ -177,16 +177,24 @@ def tailored(given: argparse.Namespace, seed: int) -> Rows:
     return one.rows
 
 
-def rivals(given: argparse.Namespace, name: str, seed: int) -> Rows:
-    """A row for the teacher, and for each rival."""
+def distilled(given: argparse.Namespace, seed: int) -> Rows:
+    """A row for the teacher, and for each rival that is cut from it."""
+    one = Rivals(given, seed, {})
+    one.teach()
+    one.distilled()
+    one.timed()
+    return one.rows
+
+
+def plain(given: argparse.Namespace, name: str, seed: int) -> Rows:
+    """A row for the teacher, and for each rival that is trained without it."""
     rates = dict[str, float]()
     if seed != given.seeds[0]:
         alone = argparse.Namespace(**{**vars(given), "seeds": given.seeds[:1]})
-        (rows,) = of_each_seed(alone, name, partial(rivals, alone, name))
+        (rows,) = of_each_seed(alone, name, partial(plain, alone, name))
         rates = {row["network"]: row["lr"] for row in rows if "lr" in row}
     one = Rivals(given, seed, rates)
     one.teach()
-    one.distilled()
     one.plain()
     one.timed()
     return one.rows
@@ -229,15 +237,20 @@ def ratios(name: str, seeds: Sequence[Rows]) -> Iterator[str]:
 def main() -> None:
     """Measure every seed, print the tables."""
     parser, sets, lines = sets_parser(__doc__), dict[str, list[Rows]](), list[str]()
-    parser.set_defaults(shared=False)
+    parser.set_defaults(shared=False, epochs=20)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.25, 0.15, 0.08])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.004, 0.008])
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"))
     for name, given in each_set(parser.parse_args()):
-        ours = of_each_seed(given, f"{name}-tailored", partial(tailored, given))
-        file = f"{name}-rivals"
-        others = of_each_seed(given, file, partial(rivals, given, file))
-        sets[name] = [[*one, *rows[1:]] for one, rows in zip(ours, others, strict=True)]
+        file = f"{name}-plain"
+        kinds = [
+            of_each_seed(given, f"{name}-tailored", partial(tailored, given)),
+            of_each_seed(given, f"{name}-distilled", partial(distilled, given)),
+            of_each_seed(given, file, partial(plain, given, file)),
+        ]
+        sets[name] = [
+            [*ours, *cut[1:], *others[1:]] for ours, cut, others in zip(*kinds, strict=True)
+        ]
         lines += ratios(name, sets[name])
     print_sets(sets)
     print(
