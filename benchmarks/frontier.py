@@ -29,6 +29,7 @@ from statistics import mean, median
 
 import torch
 from first_blocks import shorter
+from front_picture import draw
 from seeds import Rows, each_set, of_each_seed, print_sets, sets_parser
 from selection import Measured
 from small_images import loaders
@@ -241,7 +242,11 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.25, 0.15, 0.08])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.004, 0.008])
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"))
-    for name, given in each_set(parser.parse_args()):
+    parser.add_argument("--picture", type=Path, help="an SVG file to draw the fronts into")
+    asked = parser.parse_args()
+    picture = asked.picture
+    del asked.picture  # rows are the same with it and without
+    for name, given in each_set(asked):
         file = f"{name}-plain"
         kinds = [
             of_each_seed(given, f"{name}-tailored", partial(tailored, given)),
@@ -253,6 +258,8 @@ def main() -> None:
         ]
         lines += ratios(name, sets[name])
     print_sets(sets)
+    if picture:
+        draw(sets, picture)
     print(
         "\n| set, network | points below its teacher | over fixed removal at full size "
         "| over fixed removal at any | over any one lever |\n|---|---|---|---|---|"

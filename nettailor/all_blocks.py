@@ -4,14 +4,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 from nettailor.by_sizes import BySizes
-from nettailor.candidate import Candidate
-from nettailor.candidates import keep_first
 from nettailor.channel_lever import whole_cost
-from nettailor.front import Front, Point, Seconds
+from nettailor.front import Point, Seconds
 from nettailor.sizes import saving
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
-from nettailor.student.wiring import Wiring
 
 
 class AllBlocks(BySizes):
@@ -21,14 +18,11 @@ class AllBlocks(BySizes):
         """See `BySizes`."""
         return whole_cost(student, shares) * self._narrowing.fewest(student)
 
-    def keep_without_budget(
-        self, points: Sequence[Point], whole: Wiring, target: float
-    ) -> list[Candidate]:
+    def order(self, points: Sequence[Point]) -> list[int]:
         """The lowest resolution first; the images' own saves nothing, and is the last resort."""
-        plans = [points[i].plan(whole) for i in saving([one.cost for one in points])]
-        return keep_first(self, plans, target, self.judge.aim)
+        return saving([one.cost for one in points])
 
-    def sizes_at(self, target: float, at: Mapping[int | None, PathShares]) -> Front:
+    def make_sizes(self, target: float, at: Mapping[int | None, PathShares]) -> Seconds:
         """The whole backbone, and to a budget what channels leave of it; see `BySizes`."""
         started, student = time.perf_counter(), self.grown()
         (side,) = (student.side,) = at
@@ -40,7 +34,7 @@ class AllBlocks(BySizes):
         if self._budget is not None:
             if self._narrowing.goes:
                 last = self._narrowed(last)
-            share = last.cost if last.wide or not self._timed else self._share_of_time(network)
-            self._note(side, share)
+            if self._timed:
+                self._note(side, last.cost if last.wide else self._share_of_time(network))
         self._last[side] = last
-        return Front([last], Seconds(0.0, time.perf_counter() - started))
+        return Seconds(0.0, time.perf_counter() - started)

@@ -3,14 +3,14 @@
 import math
 
 from nettailor.channel_lever import refusal, whole_cost
-from nettailor.core.backbone import Backbone, create_backbone
+from nettailor.core.backbone import Backbone
 from nettailor.core.config import RunConfig
 from nettailor.core.device import place
 from nettailor.core.errors import UserError
 from nettailor.core.sections import BudgetConfig
 from nettailor.path_shares import PathCosts
 from nettailor.prune.fewer_channels import fewest_channels
-from nettailor.prune.routes import Routes
+from nettailor.prune.routes import ROUNDING, Routes
 from nettailor.prune.shrink import WITHIN
 from nettailor.resolutions import may_lower, sides
 from nettailor.resolve import has_student
@@ -32,22 +32,21 @@ def check_budget(session: Session, costs: PathCosts) -> None:
                 "--max-flops 0.5"
             )
         return
-    chain = create_backbone(config.backbone, len(session.task.classes), config.image_size)
+    chain, shrinks = costs.chain, has_student(config)
     student = place(grow_student(config, chain), session.accelerator.device)
-    fewest = None if has_student(config) else _fewest(config, chain)
     leanest, dearest, found, most = math.inf, 0.0, False, math.inf
     for student.side in sides(chain, config.image_size, config.student.cost, config.student.levers):
         shares = costs.shares(student)
         most = budget_share(config.budget, shares) or math.inf
-        if fewest is None:
+        if shrinks:
             # worth what they cost: the best route is the dearest
             routes = Routes(student.wiring, shares.paths, shares.paths, fixed=shares.fixed)
             least, all_of_it = routes.reach()
             found = found or routes.best(most) is not None
         else:
             all_of_it = whole_cost(student, shares)
-            least = all_of_it * fewest
-            found = found or least <= most
+            least = all_of_it * _fewest(config, chain, student.side or config.image_size)
+            found = found or least <= most + ROUNDING
         leanest, dearest = min(leanest, least), max(dearest, all_of_it)
     in_ms = config.budget.max_latency_ms is not None
     unit, name = (shares.whole, " ms") if in_ms else (1.0, " of the backbone's")
@@ -61,15 +60,16 @@ def check_budget(session: Session, costs: PathCosts) -> None:
         )
 
 
-def _fewest(config: RunConfig, chain: Backbone) -> float:
-    """What the fewest channels leave of the whole network's cost.
+def _fewest(config: RunConfig, chain: Backbone, side: int) -> float:
+    """What the fewest channels leave of the whole network's cost at a side of its images.
 
     1 where channels stay; 0 for a time, which is measured later.
     """
-    size, unit, levers = config.image_size, config.student.cost, config.student.levers
-    if config.prune.finetune != "all" or refusal(chain, size, unit, levers) is not None:
+    unit, levers = config.student.cost, config.student.levers
+    reason = refusal(chain, config.image_size, unit, levers)
+    if config.prune.finetune != "all" or reason is not None:
         return 1.0
-    return 0.0 if unit == "latency" else fewest_channels(chain, size, unit)
+    return 0.0 if unit == "latency" else fewest_channels(chain, side, unit)
 
 
 def budget_share(budget: BudgetConfig, shares: PathShares) -> float | None:

@@ -9,21 +9,19 @@ from itertools import islice
 from torch import nn
 
 from nettailor.by_sizes import BySizes
-from nettailor.candidate import Candidate
 from nettailor.core.resize import at_side
 from nettailor.core.scores import Scores
-from nettailor.front import Front, Point, Seconds
+from nettailor.front import Point, Seconds
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.shrink import WITHIN, Shrinking, leanest_route
 from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.prune.sides import cuts
 from nettailor.resolve import schedule_of
 from nettailor.shrinking import FLOOR, hopeless
-from nettailor.sizes import keep_without_budget
+from nettailor.sizes import in_order
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
 from nettailor.student.pictures import tag_of
-from nettailor.student.wiring import Wiring
 
 _TRIES = 5  # at most, at a network that keeps a latency budget by the clock
 
@@ -37,21 +35,16 @@ class ByShrinking(BySizes):
         """See `BySizes`."""
         return leanest_route(student, shares)
 
-    def keep_without_budget(
-        self, points: Sequence[Point], whole: Wiring, target: float
-    ) -> list[Candidate]:
-        """Those that it passed, at all resolutions, `in_order`."""
-        return keep_without_budget(
-            self, [one.plan(whole) for one in points], [one.cost for one in points],
-            [one.loss for one in points], gamma=self.config.student.gamma, target=target,
-            aim=self.judge.aim,
-        )  # fmt: skip
+    def order(self, points: Sequence[Point]) -> list[int]:
+        """See `BySizes`."""
+        costs, losses = [one.cost for one in points], [one.loss for one in points]
+        return in_order(costs, losses, self.config.student.gamma)
 
-    def sizes_at(self, target: float, at: Mapping[int | None, PathShares]) -> Front:
+    def make_sizes(self, target: float, at: Mapping[int | None, PathShares]) -> Seconds:
         """Train a student as it shrinks, at one side or at all at once; see `BySizes`."""
         student, sides = self.grown(), [*at]
         student.side = side = sides[-1]
-        self._aim = most = self._narrowing.down_to(student, at[side])
+        most = self._narrowing.down_to(student, at[side])
         network = self._whole(student, at, most or FLOOR)
         settings, loaders = self.config.student, self.session.loaders
         loss = ShrinkLoss(
@@ -79,7 +72,7 @@ class ByShrinking(BySizes):
                 found.append(self.validate(size))
                 self._pass(network, size, found[-1])
             if self._timed and most is not None and network.cost < 2 * float(network.least):
-                self._by_the_clock(network)
+                self._by_the_clock(network, most)
             return max(found, key=self.judge.value)
 
         def curves(_: nn.Module, epoch: int) -> dict[str, float]:
@@ -102,38 +95,35 @@ class ByShrinking(BySizes):
         )  # fmt: skip
         seconds = Seconds(fitted.seconds, fitted.total_seconds)
         if self._budget is None:
-            return Front(self.sizes.front.points, seconds)
+            return seconds
         last = self._point(network)
         if most != self._budget:
             last = self._narrowed(last)
         if self._timed and (most == self._budget or last.cost > self._budget):
             # blocks keep it, by the clock, also where channels do not
-            self._aim = self._budget
             self._note(side, self._keep_the_budget(network, descent))
             last = self._point(network)
         self._last[side] = last
-        passed = [one for one in self.sizes.front.points if one.side == side and not one.wide]
-        return Front(passed, seconds)
+        return seconds
 
-    def _by_the_clock(self, network: Shrinking, margin: float = 0.0) -> float:
-        """Shrink on to what the paths add up to where the network itself takes what is aimed at.
+    def _by_the_clock(self, network: Shrinking, aim: float) -> float:
+        """Shrink on to what the paths add up to where the network itself takes `aim` of the time.
 
         Returns its share of the time now.
         """
-        assert self._aim is not None, "there is a budget of time"
         share = self._share_of_time(network)
-        network.least.fill_((1 - margin) * self._aim * network.cost / share)
+        network.least.fill_(aim * network.cost / share)
         return share
 
     def _keep_the_budget(self, network: Shrinking, descent: Descent) -> float:
         """Take more out where the last size takes longer than the budget; what it takes then."""
         assert self._budget is not None, "there is a budget of time"
         for _ in range(_TRIES):
-            share = self._by_the_clock(network, margin=WITHIN / 2)
+            share = self._by_the_clock(network, (1 - WITHIN / 2) * self._budget)
             self.say(f"what is left takes {self._in_ms(share)} by the clock")
             if share <= self._budget or not descent.reach(float(network.least)):
-                break
+                return share
             self.reestimate(network)
             size = network.cut("left")
             self._pass(network, size, self.validate(size))
-        return share
+        return self._share_of_time(network)

@@ -1,12 +1,12 @@
 """Tailoring by networks of several sizes and resolutions, each of them kept on disk."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nettailor.budget import budget_share
-from nettailor.candidate import Candidate
-from nettailor.candidates import keep_better
+from nettailor.candidates import keep_better, keep_first
 from nettailor.core.architecture import Architecture
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
@@ -30,7 +30,6 @@ from nettailor.session import Session
 from nettailor.share import UNITS
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.network import Student
-from nettailor.student.wiring import Wiring
 from nettailor.tailoring import Tailored, Tailoring, grow_student
 
 
@@ -57,9 +56,7 @@ class BySizes(Tailoring):
         self._wiring = grow_student(self.config, self.chain).wiring
         self.sizes = KeptSizes(of or folder.path, self._wiring, self.device)
         self._timed = self.config.budget.max_latency_ms is not None
-        # shares of the backbone's cost: the budget, and down to where blocks go at the side at work
-        self._budget: float | None = None
-        self._aim: float | None = None
+        self._budget: float | None = None  # a share of the backbone's cost
         # by side: of what blocks and channels leave; sides of which no network keeps the budget
         self._last, self._missed = dict[int | None, Point](), set[int | None]()
 
@@ -75,27 +72,25 @@ class BySizes(Tailoring):
         )
         tried = self._tried(whole)
         if self._budget is None and self.together:
-            fronts = [self.sizes_at(target, tried)]
+            took = [self.make_sizes(target, tried)]
         else:
-            fronts = [self.sizes_at(target, {side: shares}) for side, shares in tried.items()]
+            took = [self.make_sizes(target, {side: shares}) for side, shares in tried.items()]
         if self._budget is None:
-            candidates = self.keep_without_budget(
-                [one for front in fronts for one in front.points], whole.wiring, target
-            )
+            points = self.sizes.front.points
+            plans = [points[i].plan(self._wiring) for i in self.order(points)]
+            candidates = keep_first(self, plans, target, self.judge.aim)
         else:
             lasts = [one for side, one in self._last.items() if side not in self._missed]
             lasts = lasts or [*self._last.values()]
-            candidates = keep_better(self, [one.plan(whole.wiring) for one in lasts])
+            candidates = keep_better(self, [one.plan(self._wiring) for one in lasts])
         ends = {one.name: one.scores.accuracy for one in candidates if one.ended}
-        seconds = Seconds(
-            *(sum(each) for each in zip(*(one.seconds for one in fronts), strict=True))
-        )
+        seconds = Seconds(*map(sum, zip(*took, strict=True)))
         points = [one._replace(finetuned=ends.get(one.name)) for one in self.sizes.front.points]
         write_front(self.folder.path, Front(points, seconds))
         return Tailored(candidates, seconds, {})
 
-    def sizes_at(self, target: float, at: Mapping[int | None, PathShares]) -> Front:
-        """Make the sizes of some resolutions; returns them, the leanest first.
+    def make_sizes(self, target: float, at: Mapping[int | None, PathShares]) -> Seconds:
+        """Make the sizes of some resolutions; returns what that took.
 
         Notes the one that is fine-tuned where there is a budget, and whether it misses that.
 
@@ -105,15 +100,8 @@ class BySizes(Tailoring):
         """
         raise NotImplementedError
 
-    def keep_without_budget(
-        self, points: Sequence[Point], whole: Wiring, target: float
-    ) -> list[Candidate]:
-        """Fine-tune sizes until one reaches `target` per cent; the first is the one to keep.
-
-        Args:
-            points: the sizes.
-            whole: the paths of the student before any goes.
-        """
+    def order(self, points: Sequence[Point]) -> list[int]:
+        """Positions of the sizes in the order in which they are fine-tuned without a budget."""
         raise NotImplementedError
 
     def leanest(self, student: Student, shares: PathShares) -> float:
@@ -126,7 +114,17 @@ class BySizes(Tailoring):
         at = sides(self.teacher, config.image_size, settings.cost, settings.levers)
         if len(at) == 1 and may_lower(settings.levers, settings.cost):
             self.say(f"images stay at {config.image_size} px: the backbone takes no smaller ones")
-        return tried(student, at, self.costs.shares, self._budget, self.leanest)
+        found = tried(student, at, self.costs.shares, self._budget, self.leanest)
+        if not found:  # of a time: what the fewest channels take was measured just now
+            least = math.inf
+            for student.side in at:
+                least = min(least, self.leanest(student, self.costs.shares(student)))
+            raise UserError(
+                f"no network of this backbone takes no more than "
+                f"{config.budget.max_latency_ms:g} ms: give a budget from "
+                f"{self._in_ms(1.005 * least)}"
+            )
+        return found
 
     def start(self, plan: PrunePlan) -> Student:
         """The size as the student passed it, or what is left of one when channels have gone."""
@@ -202,9 +200,7 @@ class BySizes(Tailoring):
     def _pass(self, network: Shrinking, size: Student, scores: Scores) -> None:
         """Write a size down, the network and how it stands."""
         side, route = size.side, network.route
-        shares = self._at[side]
-        # its own sum is the one that budgets are held against
-        cost = network.cost if shares is network.shares else shares.of(network.wiring, route)
+        cost = self._at[side].of(network.wiring, route)
         flops, params = (one.of(network.wiring, route) for one in self._shares[side])
         point = Point(
             size_name(cost, side), route, cost, flops, params,

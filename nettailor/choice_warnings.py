@@ -82,6 +82,6 @@ def warn_of_a_lucky_choice(
         session.screen.say(
             f"warning: on the test {name} is {behind:.2f} points below its teacher (standard "
             f"error {error_of_difference(before, after):.2f}), and not within {tolerance:g} as on "
-            f"{len(session.task.val)} validation images: a choice among many cuts and epochs can "
+            f"{len(session.task.val)} validation images: a choice among many cuts can "
             "be lucky. Validate on more images (--split.val), or keep more (--max-flops)"
         )

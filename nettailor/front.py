@@ -124,7 +124,7 @@ def _read_point(row: Mapping[str, Any], student: Wiring) -> Point:
         raise ValueError(f"{rows!r} is no route through the student")
     name, finetuned, side, wide = row["name"], row["finetuned"], row.get("side"), row.get("wide")
     for one in (name, wide or name):
-        if not isinstance(one, str) or Path(one).name != one:
+        if not isinstance(one, str) or one in ("", "..") or Path(one).name != one:
             raise ValueError(f"{one!r} is no folder's name")
     return Point(
         name,

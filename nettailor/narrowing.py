@@ -85,8 +85,8 @@ def ready_budget(session: Session, network: Backbone | Student, *, fresh: bool =
     if channels.stays:
         session.screen.say(_staying(channels))
     ranges = allowed(channels.families, round_to)
-    given = config.budget.or_half().given
-    assert given is not None, "half, where there was none"
+    given = config.budget.given
+    assert given is not None, "the command takes half where there is none"
     cost, most = given
     unit, times = 1.0, KeptRounds(session.places.times, fresh=fresh)
     if cost == "flops":

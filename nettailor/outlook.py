@@ -42,7 +42,7 @@ def say_task(session: Session) -> None:
     )
     if session.config.balance != "none" and session.config.metric == "accuracy":
         session.screen.say(
-            "warning: classes are balanced in training, and epochs and networks are chosen by "
+            "warning: classes are balanced in training, and networks are chosen by "
             "accuracy, in which rare classes hardly count: give --metric macro-f1"
         )
 

@@ -19,6 +19,8 @@ class PathCosts:
 
     Times are measured once and kept in a file of the run: one that goes on must not see others.
     Until there is a run, and for those of other budgets, they are kept beside all runs of the task.
+
+    chain: the whole backbone, on the device, without its weights.
     """
 
     def __init__(self, session: Session, table: FilePath, *, fresh: bool) -> None:
@@ -32,7 +34,7 @@ class PathCosts:
         config = session.config
         self._session, self._file, self._fresh = session, table, fresh
         self._unit = config.student.cost
-        self._chain = place(
+        self.chain = place(
             create_backbone(config.backbone, len(session.task.classes), config.image_size),
             session.accelerator.device,
         )
@@ -45,7 +47,7 @@ class PathCosts:
     def shares(self, student: Student) -> PathShares:
         """Of a student's paths at its side; of a whole one where times are still to be measured."""
         if self._unit != "latency":
-            return shares_of(student, self._chain, self._session.config.image_size, self._unit)
+            return shares_of(student, self.chain, self._session.config.image_size, self._unit)
         times, whole = self._timed(student, student.side), self._timed(student, None).whole
         try:
             paths = [times.paths[path.key] / whole for path in student.wiring.paths]
@@ -67,7 +69,7 @@ class PathCosts:
             screen.say(f"timing {paths}" + ("" if side is None else f" of {side} px"))
             with screen.counting("timing paths") as tell:
                 self._times[side] = measure_paths(
-                    student, self._chain, size, self._session.accelerator.device, batch=batch,
+                    student, self.chain, size, self._session.accelerator.device, batch=batch,
                     keep=self.kept_times(), tell=tell,
                 )  # fmt: skip
         return self._times[side]

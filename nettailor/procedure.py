@@ -40,7 +40,7 @@ from nettailor.resolutions import sides, tried
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT, GOES_ON
 from nettailor.share import Unit, budget_of
 from nettailor.shrinking import Snapshot, as_it_is, below_the_leanest, shrink
-from nettailor.sizes import keep_without_budget, saving
+from nettailor.sizes import in_order, saving
 from nettailor.student.costs import PathShares, shares_of
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -109,18 +109,20 @@ def tailor(
         grown = Student(teacher)
         shown, shrinks = sides(teacher, size, unit, levers), "blocks" in levers
         reason = refusal(teacher, size, unit, levers) if most < inf else ""
-        fewest = fewest_channels(teacher, size, unit) if reason is None else 1.0
 
-    def narrowest(student: Student, shares: PathShares) -> float:
-        return fewest * whole_cost(student, shares)
+        def narrowest(student: Student, shares: PathShares) -> float:
+            whole = whole_cost(student, shares)
+            if reason is not None:
+                return whole
+            return whole * fewest_channels(teacher, student.side or size, unit)
 
-    leanest = leanest_route if shrinks else narrowest
-    # a budget can be kept before anything is trained
-    cost = partial(shares_of, chain=teacher, image_size=size, unit=unit)
-    at = tried(grown, shown, cost, most if most < inf else None, leanest)
-    if not at:
-        grown.side = shown[0]
-        raise below_the_leanest(most, unit, leanest(grown, cost(grown)))
+        # a budget can be kept before anything is trained
+        leanest = leanest_route if shrinks else narrowest
+        cost = partial(shares_of, chain=teacher, image_size=size, unit=unit)
+        at = tried(grown, shown, cost, most if most < inf else None, leanest)
+        if not at:
+            grown.side = shown[0]
+            raise below_the_leanest(most, unit, leanest(grown, cost(grown)))
     with seeded(seed, "tailor"), run_or_temporary(run) as folder:
         train = partial(
             fit,
@@ -184,14 +186,10 @@ def tailor(
                 bench,
                 [one.plan.narrowed(most) if one.cost > most else one.plan for one in lasts],
             )
-        elif not shrinks:
-            saved = saving([one.cost for one in sizes])
-            kept, *_ = keep_first(bench, [sizes[i].plan for i in saved], target, judge.aim)
         else:
-            kept, *_ = keep_without_budget(
-                bench, [one.plan for one in sizes], [one.cost for one in sizes],
-                [one.scores.loss for one in sizes], gamma=gamma, target=target, aim=judge.aim,
-            )  # fmt: skip
+            costs, losses = [one.cost for one in sizes], [one.scores.loss for one in sizes]
+            order = in_order(costs, losses, gamma) if shrinks else saving(costs)
+            kept, *_ = keep_first(bench, [sizes[i].plan for i in order], target, judge.aim)
         return fold(kept.network)
 
 
@@ -235,9 +233,16 @@ class _Bench:
         if plan.name not in self._narrowed:
             wide, how = self._sizes[plan.wide], self._train.keywords
             budget = {f"max_{self._unit}": plan.most / wide.cost}
-            network = narrow(
-                wide.network, how["train_loader"], **budget, seed=how["seed"], device=how["device"]
-            )
+            try:
+                network = narrow(
+                    wide.network, how["train_loader"], **budget, seed=how["seed"],
+                    device=how["device"],
+                )  # fmt: skip
+            except UserError as error:
+                raise UserError(
+                    f"{plan.wide} keeps more than {plan.most:g} with its fewest channels: give a "
+                    "larger budget, or other levers"
+                ) from error
             scores = self._judge.of(_scores(network, how["val_loader"], how["device"]))
             self._narrowed[plan.name] = network, scores
         return self._narrowed[plan.name]

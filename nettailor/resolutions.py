@@ -3,10 +3,12 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
+from nettailor.channel_lever import whole_cost
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import chain_costs
 from nettailor.core.errors import UserError
 from nettailor.core.sections import Lever
+from nettailor.prune.routes import ROUNDING
 from nettailor.prune.shrink import leanest_route
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
@@ -60,16 +62,15 @@ def tried(
     found, keep = dict[int | None, PathShares](), dict[int | None, PathShares]()
     for student.side in at:
         found[student.side] = cost(student)
-        if most is not None and leanest(student, found[student.side]) <= most:
+        if most is not None and leanest(student, found[student.side]) <= most + ROUNDING:
             keep[student.side] = found[student.side]
     student.side = None
     if most is None:
         return found
-    whole = [*student.wiring.of_kind("block"), *student.wiring.of_kind("head")]
     roomy = {
         side: shares
         for side, shares in keep.items()
-        if side is None or shares.of(student.wiring, whole) >= _ROOM * most
+        if side is None or whole_cost(student, shares) >= _ROOM * most
     }
     return roomy or dict([*keep.items()][-1:])
 

@@ -64,7 +64,7 @@ def below_the_leanest(most: float, unit: str, leanest: float) -> UserError:
     """What is said of a budget that no network keeps."""
     return UserError(
         f"no network costs {most:g} of the backbone's {unit} or less: give a budget from "
-        f"{leanest:.3g} to 1"
+        f"{min(1.005 * leanest, 1):.3g} to 1"  # rounded up, so that it can be given
     )
 
 

@@ -4,35 +4,8 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate, count, takewhile
 
-from nettailor.candidate import Candidate
-from nettailor.candidates import Bench, keep_first
-from nettailor.prune.plan import PrunePlan
-
 _SAVES = 0.98  # of the backbone's cost: from there on nothing is saved
 _WORTH = 0.95  # of the least loss of all leaner sizes: what loses more is not worth its cost
-
-
-def keep_without_budget(
-    bench: Bench,
-    sizes: Sequence[PrunePlan],
-    costs: Sequence[float],
-    losses: Sequence[float],
-    *,
-    gamma: float,
-    target: float,
-    aim: float,
-) -> list[Candidate]:
-    """Fine-tune sizes `in_order` until one reaches a target: `keep_first`.
-
-    Args:
-        bench: fine-tunes.
-        sizes: that students passed. costs: of each, a share of the backbone's. losses: of each on
-            validation, in nats.
-        gamma: the price of cost, in nats for all of the backbone's.
-        target, aim: what is to be reached, and what the teacher stands at, in %.
-    """
-    plans = [sizes[i] for i in in_order(costs, losses, gamma)]
-    return keep_first(bench, plans, target, aim)
 
 
 def saving(costs: Sequence[float]) -> list[int]:

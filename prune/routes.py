@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nettailor.student.wiring import Path, Wiring
 
 _STEPS = 200_000  # of a budget of 1; a path's cost is rounded to one of them
-_DUST = 1e-9  # what the last digits of sums of costs may differ by
+ROUNDING = 1e-9  # what the last digits of sums of costs may differ by
 
 
 class Route(NamedTuple):
@@ -80,7 +80,7 @@ class Routes:
             if not np.isfinite(within[step]):
                 break
             route = self._trace(int(step))
-            if route.cost <= most + _DUST:
+            if route.cost <= most + ROUNDING:
                 return route
         return None
 

@@ -1,5 +1,6 @@
 """What each path of a student costs, and its share of the whole backbone's cost."""
 
+import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -69,7 +70,7 @@ class PathShares(NamedTuple):
     def of(self, wiring: Wiring, route: Iterable[Path]) -> float:
         """The share of a network that keeps only these paths of a student."""
         share = dict(zip(wiring.paths, self.paths, strict=True))
-        return self.fixed + sum(share[path] for path in route)
+        return self.fixed + math.fsum(share[path] for path in route)
 
 
 def shares_of(

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
 from conftest import front_in
 from tailor_runs import NAME, SMALL, Runs, read, routes_by, rows_of
 
-from nettailor import by_sizes, path_shares, resolutions
+from nettailor import by_shrinking, by_sizes, path_shares, resolutions
 from nettailor.cli import tailor
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import module_flops
@@ -118,6 +119,25 @@ def test_a_budget_of_time_that_nothing_keeps_by_the_clock_is_told(
         "warning: no network keeps 2.46 ms by the clock; the one that is kept takes "
         f"{3 * share * 4.099008:.4g} ms"
     ) in said
+
+
+def test_what_the_last_try_leaves_is_timed_as_well(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once the student has trained, four times by the clock, the next time is longer."""
+    monkeypatch.setattr(path_shares, "measure_paths", by_flops([]))
+    monkeypatch.setattr(by_shrinking, "_TRIES", 1)
+    calls = count(1)
+
+    def once_slow(*arguments: Any, **settings: Any) -> float:
+        return clock(2.0 if next(calls) == 5 else 1.0)(*arguments, **settings)
+
+    monkeypatch.setattr(by_sizes, "share_of_time", once_slow)
+    runs.tailored("--max-latency-ms", "2.46", "--student.epochs", "4", "--levers", "blocks")
+    assert next(calls) == 7
+    said = capsys.readouterr().out
+    assert "what is left takes" in said
+    assert "no network keeps" not in said
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,15 @@ def test_time_that_no_choice_of_channels_keeps(
     assert f"warning: no network keeps {BUDGET:g} ms by the clock; the one that is kept" in said
 
 
+def test_channels_alone_cannot_keep_it(runs: Runs, made_up: Callable[[float], None]) -> None:
+    """What the fewest take is only known once layers were timed; what is told can be given."""
+    made_up(1.0)
+    alone = ["--levers", "channels", "--max-latency-ms"]
+    err = runs.refusal(*SMALL, *alone, f"{0.01 * WHOLE:g}", main=tailor.main)
+    assert "no network of this backbone takes no more than 0.0374 ms: give a budget from" in err
+    tailor.main([*SMALL, *alone, err.split()[-2], "--out", str(runs.out)])
+
+
 def test_blocks_keep_a_budget_that_channels_miss(
     runs: Runs,
     made_up: Callable[[float], None],

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("_quickly")
 
 
 def test_cuts_of_a_run_have_names_of_their_own(tmp_path: Path) -> None:
-    session = session_of("--out", str(tmp_path))
+    session = session_of("--out", str(tmp_path), "--max-flops", "0.5")
 
     def name(of: Path) -> str:
         settings = session.config.knapsack.model_copy(update={"of": str(of)})

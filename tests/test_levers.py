@@ -13,6 +13,7 @@ import nettailor as nt
 from nettailor.core.backbone import create_backbone
 from nettailor.core.cost import module_flops
 from nettailor.core.sections import Lever
+from nettailor.prune.fewer_channels import fewest_channels
 
 EPOCHS: dict[str, Any] = {"teacher_epochs": 1, "finetune_epochs": 2}
 
@@ -56,6 +57,21 @@ def test_both_keep_a_budget_that_neither_keeps_alone() -> None:
     for alone in ("channels", "resolution"):
         with refused("no network costs 0.1 of the backbone's flops or less: give a budget from"):
             tailored(alone, max_flops=most)
+
+
+@pytest.mark.usefixtures("_quickly")
+def test_the_fewest_channels_are_those_of_each_resolution(runs: Runs) -> None:
+    """A larger part of a network can go where images are smaller: less of it is the same there."""
+    chain = create_backbone("test_resnet", 10)
+    at = {side: module_flops(chain, (3, side, side)) for side in (16, 32)}
+    fewest = {side: fewest_channels(chain, side, "flops") for side in at}
+    assert fewest[16] < 0.95 * fewest[32]
+    most = 0.95 * fewest[32] * at[16] / at[32]
+    share, _ = tailored("channels", "resolution", max_flops=most)
+    assert share <= most
+    folder = runs.tailored("--levers", "channels,resolution", "--max-flops", f"{most:.4f}")
+    summary = summary_of(folder)
+    assert summary["flops"] <= most * summary["teacher"]["flops"]
 
 
 @pytest.mark.parametrize(("tolerance", "sides"), [(100.0, ["16"]), (-100.0, ["16", "24"])])

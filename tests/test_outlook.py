@@ -55,10 +55,10 @@ def test_before_anything_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
         f"run folder: {task}/eliminated/{NAME}-stages2-seed0 (new)",
         f"run folder: {task}/scratch/{NAME}-seed0 (new)",
     ]
-    assert dry(knapsack.main, out, *three, "--prune.epochs", "5", capsys=capsys) == [
+    assert dry(knapsack.main, out, *three, "--prune.epochs", "null", capsys=capsys) == [
         *TASK,
         *taught,
-        "fine-tuning after the cut: 5 epochs, 10 steps",
+        "fine-tuning after the cut: 20 epochs, 40 steps",  # half is a budget as well
         f"run folder: {task}/knapsack/{NAME}-flops0.5-seed0 (new)",
     ]
     # a budget of time is not measured for it

@@ -1,4 +1,4 @@
-"""`python -m nettailor.tailor`: grow a student, train it, cut it, keep the leanest that holds."""
+"""`python -m nettailor.tailor`: grow a student, train it, cut it, keep a lean one that holds."""
 
 from nettailor.cli.door import COMMON, DRY_RUN, Training, require_a_way_to_cut
 from nettailor.core.config import RunConfig
@@ -21,7 +21,7 @@ def _check(config: RunConfig, flags: CommandFlags) -> None:
 main = Training(
     "tailor",
     "Tailor a pretrained network to a task: train a student that is made of its blocks "
-    "and shrinks as it trains, fine-tune what is left, and keep the leanest network within "
+    "and shrinks as it trains, fine-tune what is left, and keep a lean network within "
     "tolerance of the teacher, or the best one within a budget.",
     own={
         "--time": {

@@ -138,9 +138,8 @@ def _require_same_network(folder: RunFolder, choice: Choice, digest: str) -> Non
 
 
 def _settings(session: Session) -> dict[str, Any]:
-    """What is recorded; the budget by default as if it had been given."""
+    """What is recorded."""
     config = session.config
-    config = config.model_copy(update={"budget": config.budget.or_half()})
     cut = ("student.optimizer", "prune.epochs", "prune.lr")
     return recorded(config, "teacher", *cut, "budget", "knapsack")
 
@@ -148,7 +147,7 @@ def _settings(session: Session) -> dict[str, Any]:
 def knapsack_folder(session: Session) -> RunFolder:
     """Where the run of a session's settings lives."""
     settings = session.config.knapsack
-    details = [session.places.limit(session.config.budget.or_half())]
+    details = [session.places.limit(session.config.budget)]
     if settings.of != "teacher":
         details.append(f"of-{short_name(session, Path(settings.of))}")
     details += [f"by{settings.round_to}"] * (settings.round_to != ROUND_TO)
@@ -220,7 +219,7 @@ def _how(
             "name": whole.name,
             "train_seconds": whole.train_seconds,
         },
-        "budget": budget_row(config.budget.or_half()),
+        "budget": budget_row(config.budget),
         "round_to": config.knapsack.round_to,
         "image_size": session.preprocessing.image_size,
         "channels": sorted(channels_left(network, teacher.network).items()),
@@ -236,6 +235,7 @@ def _how(
 
 def execute(config: RunConfig, flags: CommandFlags) -> None:
     """Run the command with settings and flags that were found good."""
+    config = config.model_copy(update={"budget": config.budget.or_half()})
     with Screen() as screen:
         if flags.own["dry_run"]:
             outlook(start_dry(config, screen), overwrite=flags.overwrite)

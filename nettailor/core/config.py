@@ -70,7 +70,7 @@ class RunConfig(Section):
     )
     metric: Metric = Field(
         "accuracy",
-        description="of validation, by which epochs and networks are chosen; whatever it is, a "
+        description="of validation, by which networks are judged and chosen; whatever it is, a "
         "tailored network must not lose a class",
     )
     balance: Literal["none", "loss", "sampling"] = Field(

@@ -138,7 +138,7 @@ class TeacherConfig(Section):
     epochs: Count | Literal["auto"] = Field(
         "auto",
         description=f"passes over the training images; auto: {AUTO_EPOCHS}, or half of them where "
-        "those are 2,000 steps; then twice as many where it stands below 90 % on these images",
+        "the half is 2,000 steps; twice as many more where that is not enough",
     )
     optimizer: Optimizer = "adamw"
     lr: LearningRate = 0.002

@@ -1,0 +1,145 @@
+"""Studies of the paper (NetTailor, CVPR 2019) by the commands themselves: teacher, skips, depth.
+
+    python benchmarks/paper.py --study skips --images TRASHNET FLOWERS --size 64 --out runs/paper
+
+Each network of a study is one call of `nettailor tailor`, with the settings in `STUDIES`; all of a
+seed go on from one teacher of each backbone. Images are folders a class, or `digits`, and are split
+by the command. What is "published" is the method as published: blocks stay frozen, their place is
+taken by proxies, blocks go by the rank of their path weights once the student has trained, for six
+numbers of blocks, each fine-tuned, and the leanest within tolerance is kept. "Ours" is the
+command's default, without a budget likewise. Further settings, such as `--backbone resnet18
+--weights FOLDER`, are handed to every call. Finished seeds are read from `--out`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from scipy.stats import spearmanr
+from seeds import Rows, of_each_seed, print_sets
+
+PUBLISHED = {
+    "prune.by": "rank", "prune.finetune": "task", "prune.epochs": 10,
+    "student.skips": 3, "student.epochs": 12, "student.lr": 0.003, "student.distill": 0,
+    "student.identities": False, "student.exits": False, "student.adapters": False,
+    "student.batch_norm": "follow",
+}  # fmt: skip
+STUDIES: dict[str, dict[str, dict[str, Any]]] = {
+    "difficulty": {"ours": {}},
+    "teacher": {
+        "published, activations and logits": PUBLISHED | {"student.distill": 0.5},
+        "published, activations alone": PUBLISHED,
+        "published, logits alone": PUBLISHED | {"student.distill": 0.5, "student.mimic": 0},
+        "published, none": PUBLISHED | {"student.mimic": 0},
+        "ours, logits": {},
+        "ours, none": {"student.distill": 0},
+    },
+    "skips": {
+        **{f"published, skips {k}": PUBLISHED | {"student.skips": k} for k in (1, 3, 5, "dense")},
+        "ours": {},
+    },
+    "depth": {
+        f"{how}, {name}": settings | {"backbone": name}
+        for name in ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+        for how, settings in (("published", PUBLISHED), ("ours", {}))
+    },
+}
+
+
+def flags(settings: dict[str, Any]) -> list[str]:
+    """Settings as a command is given them."""
+    return [f"--{key}={json.dumps(value).strip(chr(34))}" for key, value in settings.items()]
+
+
+def row(name: str, summary: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    """What is printed of a network, and its costs over those of the whole one."""
+    return {
+        "network": name,
+        **{split: summary["accuracy"][split] for split in ("val", "test")},
+        "error": summary["accuracy_error"]["test"],
+        "mflops": summary["flops"] / 1e6,
+        "flops": summary["flops"] / whole["flops"],
+        "params": summary["params"]["total"] / whole["params"]["total"],
+        "blocks": summary["blocks"]["universal"],
+        "seconds": summary["seconds"]["train"],
+    }
+
+
+def measure(given: argparse.Namespace, seed: int) -> Rows:
+    """A row for each network of the study, and before it one for each teacher."""
+    rows, taught = Rows(), set[str]()
+    out = given.out / "runs" / f"{given.images.name}-{seed}"
+    common = {"data": str(given.images), "image_size": given.size, "seed": seed, "out": str(out)}
+    for name, settings in STUDIES[given.study].items():
+        called = [sys.executable, "-m", "nettailor.tailor", *flags(common | settings)]
+        done = subprocess.run([*called, *given.settings], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(called)}\n{done.stdout}{done.stderr}")
+        folder = Path(done.stdout.rpartition("run folder: ")[2].strip())
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        teacher = summary["teacher"]
+        whole = f"teacher, {teacher['backbone']}"
+        if whole not in taught:
+            taught.add(whole)
+            rows.append(row(whole, teacher, teacher))
+        rows.append(row(name, summary, teacher))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure every seed of every set, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", choices=STUDIES, required=True)
+    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/paper"))
+    given, settings = parser.parse_known_args()
+    sets = {}
+    for images in given.images:
+        here = argparse.Namespace(**{**vars(given), "images": images, "settings": settings})
+        sets[images.name] = of_each_seed(
+            here, f"{given.study}-{images.name}", partial(measure, here)
+        )
+    print_sets(sets)
+    for key in ("params", "blocks", "mflops", "seconds"):
+        print(f"\n| {key} | {' | '.join(sets)} |\n|---|{'---|' * len(sets)}")
+        for of_sets in zip(*(zip(*seeds, strict=True) for seeds in sets.values()), strict=True):
+            cells = [f"{mean(one[key] for one in rows):.4g}" for rows in of_sets]
+            print(f"| {' | '.join([of_sets[0][0]['network'], *cells])} |")
+    if len(sets) > 2:
+        print_ranks(sets)
+
+
+def print_ranks(sets: dict[str, list[Rows]]) -> None:
+    """How sizes go with the difficulty of a task: Spearman's ρ of the means of sets.
+
+    Difficulty is the teacher's error on the test.
+    """
+    means = [
+        {key: [mean(one[key] for one in rows) for rows in zip(*seeds, strict=True)]
+         for key in ("test", "flops", "params", "blocks")}
+        for seeds in sets.values()
+    ]  # fmt: skip
+    hard = [100 - one["test"][0] for one in means]
+    first = next(iter(sets.values()))[0]
+    print("\n| rank correlation with the teacher's error | FLOPs | parameters | blocks |")
+    print("|---|---|---|---|")
+    for number, network in enumerate(first):
+        if network["network"].startswith("teacher"):
+            continue
+        found = [
+            f"{spearmanr(hard, [one[key][number] for one in means]).statistic:.2f}"
+            for key in ("flops", "params", "blocks")
+        ]
+        print(f"| {network['network']} | {' | '.join(found)} |")
+
+
+if __name__ == "__main__":
+    main()
