@@ -13,7 +13,6 @@ from nettailor.prune.depths import default_depths
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.remove import remove
 from nettailor.prune.routes import most_valuable
-from nettailor.resolve import schedule_of
 from nettailor.student.network import Student
 from nettailor.tailoring import Tailored, Tailoring, expected_cost, wiring_of
 
@@ -35,7 +34,7 @@ class ByRank(Tailoring):
         self.student = student = self.grown()
         self.costs.keep(student)
         self.session.seed_stage("training the student")
-        schedule = schedule_of(self.config, "student")
+        schedule = self.session.schedule("student")
         curves = partial(expected_cost, self.loss, self.config.image_size)
         fitted = self.fit("student", student, schedule, self.loss, curves)
         self.reestimate(student)

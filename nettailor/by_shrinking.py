@@ -16,7 +16,6 @@ from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.shrink import WITHIN, Shrinking, leanest_route
 from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.prune.sides import cuts
-from nettailor.resolve import schedule_of
 from nettailor.shrinking import FLOOR, hopeless
 from nettailor.sizes import in_order
 from nettailor.student.costs import PathShares
@@ -53,7 +52,7 @@ class ByShrinking(BySizes):
             label_smoothing=self.config.label_smoothing,
             class_weights=loaders.class_weights,
         )
-        schedule = replace(schedule_of(self.config, "student"), shape="constant", warmup_epochs=1)
+        schedule = replace(self.session.schedule("student"), shape="constant", warmup_epochs=1)
         descent = Descent(
             network,
             loss,

@@ -1,12 +1,11 @@
 """The channels as a lever: to a small budget blocks go most of the way, channels the rest."""
 
 from collections.abc import Collection
-from typing import Literal
 
 from torch import nn
 
 from nettailor.core.errors import UserError
-from nettailor.core.sections import Lever
+from nettailor.core.sections import CostUnit, Lever
 from nettailor.prune.fewer_channels import fewest_channels
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
@@ -19,7 +18,7 @@ _ROOM = 0.5  # of the whole network's cost, that its fewest channels cost at mos
 def refusal(
     network: nn.Module,
     image_size: int,
-    unit: Literal["flops", "params", "latency"],
+    unit: CostUnit,
     levers: Collection[Lever],
 ) -> str | None:
     """Why no channels go, in words; empty where nobody asks for it, None where they go.

@@ -19,7 +19,7 @@ from nettailor.core.trainer import fit
 from nettailor.core.watch import Watcher
 from nettailor.core.weights import load_pretrained
 from nettailor.resolutions import may_lower
-from nettailor.resolve import auto_epochs, has_student, schedule_of
+from nettailor.resolve import auto_epochs, has_student
 from nettailor.session import Session
 from nettailor.teacher.objective import CrossEntropy
 from nettailor.time_limit import TimeLimit, fitting
@@ -58,7 +58,7 @@ def plain_epoch(session: Session) -> float:
     network, _ = load_pretrained(
         config.backbone, len(session.task.classes), config.weights, config.image_size
     )
-    schedule = schedule_of(config, "teacher")
+    schedule = session.schedule("teacher")
     # hardly a step: without a warm-up the usual one may lead anywhere
     schedule = replace(schedule, epochs=2, warmup_epochs=0, lr=1e-3 * schedule.lr)
     steps = _FewSteps(loaders.train)
@@ -103,9 +103,9 @@ def in_time(session: Session, limit: TimeLimit, teacher: RunFolder) -> Session:
     if config.budget.max_latency_ms is not None:
         seconds -= _TIMING * (_RESOLUTIONS if several else 1)
     room, auto = seconds / plain, auto_epochs(session.loaders.train.steps_per_epoch)
-    tries = [{"prune": schedule_of(config, "prune").epochs}]
+    tries = [{"prune": session.schedule("prune").epochs}]
     if has_student(config):
-        tries = [{"student": schedule_of(config, "student").epochs, **tries[0]}]
+        tries = [{"student": session.schedule("student").epochs, **tries[0]}]
     if not _settled(teacher):
         # all that may follow, in which case it stays open, or the first epochs alone
         lengths = (3 * auto, auto) if taught == "auto" else (taught,)

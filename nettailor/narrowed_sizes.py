@@ -18,6 +18,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.latency import share_of_time
 from nettailor.core.ranks import from_main
+from nettailor.core.sections import Unit
 from nettailor.core.side_sections import ROUND_TO
 from nettailor.latency_budget import keep_by_the_clock
 from nettailor.narrowing import timed_layers
@@ -36,7 +37,7 @@ from nettailor.prune.narrow import Kept, narrow
 from nettailor.prune.taylor import taylor_values
 from nettailor.prune.widths import Costs, Ranges, allowed
 from nettailor.session import Session
-from nettailor.share import UNITS, Unit
+from nettailor.share import UNITS
 from nettailor.student.costs import PathShares
 from nettailor.student.network import Student
 
@@ -153,14 +154,12 @@ class Narrowing:
         size = side or session.config.image_size
         channels = trace_channels(alone, size)
         costs, ranges = self._times_of(alone, channels, size)
-        least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
+        whole = float(costs.of(ranges.most[None])[0])
         values = taylor_values(wide, channels, batches, session.accelerator)
         before = self._share_of_time(alone, size)
 
         def choose(share: float) -> Kept:
-            return best_channels(
-                channels, values, costs, ranges, max(share / before * whole, least)
-            )[0]
+            return best_channels(channels, values, costs, ranges, share / before * whole)
 
         def network_of(kept: Kept) -> Student:
             return place(narrow(alone, channels, kept), session.accelerator.device)

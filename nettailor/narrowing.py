@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,6 @@ from nettailor.latency_budget import keep_by_the_clock
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.fewer_channels import (
     VALUE_BATCHES,
-    Unit,
     best_channels,
     within_a_share,
 )
@@ -162,10 +162,7 @@ def choose(session: Session, network: Backbone | Student, budget: Budget, digest
             widths = f"multiples of {step}" if step > 1 else "whole channels"
             session.screen.say(f"{widths} leave {cost:.3f} of the cost, where {share:g} is allowed")
     else:
-
-        def within(most: float) -> Kept:
-            return best_channels(channels, values, costs, ranges, most)[0]
-
+        within = partial(best_channels, channels, values, costs, ranges)
         kept, cost = _by_the_clock(session, network, budget, within)
         if cost > budget.most:
             quickest = cost / budget.most * max_latency_ms
@@ -188,7 +185,7 @@ def _by_the_clock(
     """The choice that keeps a latency budget when the narrow network itself is timed."""
     size, device = session.preprocessing.image_size, session.accelerator.device
     batch = session.config.budget.batch
-    least, whole = float(budget.costs.of(budget.ranges.least[None])[0]), fold(network)
+    whole = fold(network)
 
     def share(kept: Kept) -> float:
         narrowed = place(narrow(network, budget.channels, kept), device)
@@ -200,7 +197,7 @@ def _by_the_clock(
         session.screen.say(f"{int(kept.sum())} groups of channels take {took:.4g} ms by the clock")
         return found
 
-    return keep_by_the_clock(budget.most, lambda most: within(max(most, least)), share)
+    return keep_by_the_clock(budget.most, within, share)
 
 
 def _places(channels: Channels, kept: Kept) -> dict[str, tuple[int, ...]]:

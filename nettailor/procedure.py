@@ -17,7 +17,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
 from nettailor.core.resize import at_side
 from nettailor.core.scores import Scores, classify
-from nettailor.core.sections import Lever
+from nettailor.core.sections import Lever, Unit
 from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
 from nettailor.cutting import narrow
@@ -38,7 +38,7 @@ from nettailor.prune.plan import PrunePlan
 from nettailor.prune.shrink import leanest_route
 from nettailor.resolutions import sides, tried
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT, GOES_ON
-from nettailor.share import Unit, budget_of
+from nettailor.share import budget_of
 from nettailor.shrinking import Snapshot, as_it_is, below_the_leanest, shrink
 from nettailor.sizes import in_order, saving
 from nettailor.student.costs import PathShares, shares_of

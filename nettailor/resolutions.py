@@ -1,13 +1,12 @@
 """The resolution as a lever: lower ones cost less everywhere, the stem included."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
 
 from nettailor.channel_lever import whole_cost
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import chain_costs
 from nettailor.core.errors import UserError
-from nettailor.core.sections import Lever
+from nettailor.core.sections import CostUnit, Lever
 from nettailor.prune.routes import ROUNDING
 from nettailor.prune.shrink import leanest_route
 from nettailor.student.costs import PathShares
@@ -18,7 +17,7 @@ _STEP = 8  # sides are its multiples
 _ROOM = 2  # budgets that the whole network costs at a lower side
 
 
-def may_lower(levers: Collection[Lever], unit: Literal["flops", "params", "latency"]) -> bool:
+def may_lower(levers: Collection[Lever], unit: CostUnit) -> bool:
     """Whether lower resolutions are tried: not where parameters count, which they do not save."""
     return "resolution" in levers and unit != "params"
 
@@ -26,7 +25,7 @@ def may_lower(levers: Collection[Lever], unit: Literal["flops", "params", "laten
 def sides(
     chain: Backbone,
     image_size: int,
-    unit: Literal["flops", "params", "latency"],
+    unit: CostUnit,
     levers: Collection[Lever],
 ) -> tuple[int | None, ...]:
     """At which sides in pixels students shrink, the lowest first, None for that of the images.

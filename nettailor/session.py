@@ -22,11 +22,12 @@ from nettailor.core.listing import note_images, require_same_images
 from nettailor.core.preprocessing import Preprocessing
 from nettailor.core.random_state import seed_stage
 from nettailor.core.run_folder import RunFolder
+from nettailor.core.schedule import Schedule
 from nettailor.core.watch import told
 from nettailor.core.weights import WeightsSource
 from nettailor.loaders import Loaders
 from nettailor.places import Places
-from nettailor.resolve import resolved
+from nettailor.resolve import Stage, resolved, schedule_of
 from nettailor.task_images import read_whole, ready_task
 
 # The keys that make the task, beside its images: a teacher serves every run that agrees on them.
@@ -123,6 +124,10 @@ class Session:
     def seed_stage(self, stage: str) -> None:
         """Seed torch for a stage, the same whether the stages before ran in this session or not."""
         seed_stage(self.config.seed, stage)
+
+    def schedule(self, stage: Stage) -> Schedule:
+        """How a stage of this task trains."""
+        return schedule_of(self.config, stage, self.loaders.train.steps_per_epoch)
 
     def architecture(self, source: WeightsSource, **structure: Any) -> Architecture:
         """What a network of this task is, made from the weights of `source`.

@@ -1,11 +1,11 @@
 """What a user asks of the front of a tailored run: at most a share of the backbone's cost."""
 
 from math import inf
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from nettailor.core.errors import UserError
+from nettailor.core.sections import Unit
 
-Unit = Literal["flops", "params"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 

@@ -24,6 +24,7 @@ from nettailor.core.judge import Judge
 from nettailor.core.resize import at_side
 from nettailor.core.schedule import Schedule
 from nettailor.core.scores import Scores, as_scores, classify
+from nettailor.core.sections import Unit
 from nettailor.fitting import Device, Loader, Precision, Run, accelerator_for, seeded
 from nettailor.prune.choice import Choice, least_lost
 from nettailor.prune.descent import TRIED_ON, Descent
@@ -34,7 +35,7 @@ from nettailor.prune.shrink_loss import ShrinkLoss
 from nettailor.prune.sides import cuts
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
 from nettailor.resolve import EPOCHS_TO_A_BUDGET, EPOCHS_WITHOUT
-from nettailor.share import Unit, budget_of
+from nettailor.share import budget_of
 from nettailor.stage import train_stage
 from nettailor.student.costs import shares_of
 from nettailor.student.network import Student

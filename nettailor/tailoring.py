@@ -25,7 +25,6 @@ from nettailor.front import Seconds
 from nettailor.path_shares import PathCosts
 from nettailor.prune.plan import PrunePlan
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
-from nettailor.resolve import schedule_of
 from nettailor.session import Session
 from nettailor.student.loss import TailorLoss
 from nettailor.student.network import Student
@@ -79,7 +78,7 @@ class Tailoring:
         self.device = session.accelerator.device
         self.teacher = place(teacher, self.device)
         self.taught = session.loaders.validate(self.teacher)
-        self.epochs, self.say = schedule_of(config, "prune").epochs, session.screen.say
+        self.epochs, self.say = session.schedule("prune").epochs, session.screen.say
         self.judge = Judge(config.metric, self.taught, sure=config.budget.given is None)
         # the teacher's own draw: with --weights none both begin with the same network
         session.seed_stage("teacher")
@@ -114,7 +113,7 @@ class Tailoring:
 
     def schedule(self) -> Schedule:
         """How what a plan leaves is fine-tuned."""
-        return schedule_of(self.config, "prune")
+        return self.session.schedule("prune")
 
     def architecture(self, plan: PrunePlan) -> Architecture:
         """Of what a plan leaves, as files tell it."""

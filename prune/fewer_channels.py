@@ -1,7 +1,7 @@
 """As many channels as a budget allows: those that the loss would miss most."""
 
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from accelerate import Accelerator
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nettailor.core.cost import module_cost
 from nettailor.core.device import place
+from nettailor.core.sections import Unit
 from nettailor.core.side_sections import ROUND_TO
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.items import Channels
@@ -25,8 +26,6 @@ from nettailor.prune.widths import (
 )
 
 Network = TypeVar("Network", bound=nn.Module)
-Unit = Literal["flops", "params"]
-
 VALUE_BATCHES = 20  # of training images, that channels are weighed on
 
 
@@ -36,27 +35,28 @@ def best_channels(
     costs: Costs,
     ranges: Ranges,
     most: float,
-) -> tuple[Kept, float]:
-    """The set of most value within a cost, see `widths.best_widths`, and what it costs.
+) -> Kept:
+    """The set of most value within a cost, see `widths.best_widths`.
 
     Args:
         channels: of a network.
         values: of each item, see `taylor.taylor_values`.
         costs: of the network. ranges: what may be kept.
-        most: in the unit of the costs, at least the cost of `ranges.least`.
+        most: in the unit of the costs.
 
     Returns:
-        Which items stay, (items,), and their cost.
+        Which items stay, (items,); where the fewest cost more than `most`, these.
     """
     ranked = [
         family.items[np.argsort(-values[family.items], kind="stable")]
         for family in channels.families
     ]
+    most = max(most, float(costs.of(ranges.least[None])[0]))
     counts = best_widths([values[items] for items in ranked], costs, ranges, most)
     kept = np.zeros(channels.count, dtype=bool)
     for items, count in zip(ranked, counts, strict=True):
         kept[items[:count]] = True
-    return kept, float(costs.of(counts[None])[0])
+    return kept
 
 
 def deployed_cost(network: nn.Module, image_size: int, unit: Unit) -> int:
@@ -131,7 +131,7 @@ def within_a_share(
     least, whole = costs.of(np.stack([ranges.least, ranges.most])).tolist()
     deployed, aim = deployed_cost(network, image_size, unit), share * whole
     while True:
-        kept, _ = best_channels(channels, values, costs, ranges, max(aim, least))
+        kept = best_channels(channels, values, costs, ranges, aim)
         left = deployed_cost(narrow(network, channels, kept), image_size, unit) / deployed
         if left <= share or aim <= least:
             return kept, left

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
 from nettailor.core.backbone import Backbone
 from nettailor.core.cost import Cost, chain_costs, module_cost
 from nettailor.core.layout import bring
+from nettailor.core.sections import Unit
 from nettailor.student.network import Student
 from nettailor.student.wiring import Path, Wiring
 
@@ -73,9 +74,7 @@ class PathShares(NamedTuple):
         return self.fixed + math.fsum(share[path] for path in route)
 
 
-def shares_of(
-    student: Student, chain: Backbone, image_size: int, unit: Literal["flops", "params"]
-) -> PathShares:
+def shares_of(student: Student, chain: Backbone, image_size: int, unit: Unit) -> PathShares:
     """Shares of the multiply-adds or of the parameters, counted.
 
     image_size: side in pixels of the backbone's images; the student's have its own `side`.

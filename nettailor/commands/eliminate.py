@@ -16,7 +16,6 @@ from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, finetune
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.prune.eliminate import eliminate, kept_blocks, units
-from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 
 PROG = "python -m nettailor.eliminate"
@@ -109,7 +108,7 @@ def _run(
     else:
         settings["eliminate"] |= {"top": [eliminated["top"]], "references": []}
     folder = RunFolder(session.places.run(kind, *details), PROG)
-    schedule = schedule_of(config, "eliminate", session.loaders.train.steps_per_epoch)
+    schedule = session.schedule("eliminate")
     return ChainRun(kind, folder, settings, ignored, schedule, make, eliminated)
 
 

@@ -39,7 +39,6 @@ from nettailor.prune.distillation import Distillation
 from nettailor.prune.fold import fold
 from nettailor.prune.narrow import channels_left, narrow
 from nettailor.prune.statistics import STATISTICS_BATCHES, reestimate
-from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 from nettailor.student.network import Student
 from nettailor.teacher.target import as_target
@@ -106,7 +105,7 @@ def outlook(session: Session, *, overwrite: bool) -> None:
         _ready_budget(_at_its_own(session, tailored), tailored, fresh=False)
     say_task(session)
     say_teacher(session)
-    say_stages(session, {"fine-tuning after the cut": schedule_of(config, "prune")})
+    say_stages(session, {"fine-tuning after the cut": session.schedule("prune")})
     say_folder(session, folder, overwrite=overwrite)
 
 
@@ -173,7 +172,7 @@ def _finetune(
     session.seed_stage("fine-tuning after the knapsack")
     target = as_target(whole.network)
     objective = Distillation(target, config.label_smoothing, session.loaders.class_weights)
-    fitted = train(session, network, objective, "knapsack", folder, schedule_of(config, "prune"))
+    fitted = train(session, network, objective, "knapsack", folder, session.schedule("prune"))
     started = time.perf_counter()
     narrowed = narrowed_structure(whole.network, network)
     architecture = whole.architecture.model_copy(update={"narrowed": narrowed})

@@ -25,7 +25,6 @@ from nettailor.core.weights import (
 )
 from nettailor.figures import networks_table
 from nettailor.finetune import ChainRun, finetune
-from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 
 PROG = "python -m nettailor.scale"
@@ -64,7 +63,7 @@ def scaled_run(session: Session, phi: float) -> tuple[Session, ChainRun]:
         alone,
         # where there are no weights to start from, nothing was left out
         [*TEACHERS_OWN_KEYS, *["scale.pretrained"] * (weights is None)],
-        schedule_of(config, "scale", session.loaders.train.steps_per_epoch),
+        session.schedule("scale"),
         make,
         scaled={
             "phi": phi,

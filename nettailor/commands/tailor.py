@@ -26,7 +26,7 @@ from nettailor.in_time import as_begun, in_time
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
 from nettailor.path_shares import PathCosts
 from nettailor.resolutions import may_lower
-from nettailor.resolve import has_student, schedule_of
+from nettailor.resolve import has_student
 from nettailor.session import Session, start_session
 from nettailor.share import Share
 from nettailor.tailoring import Tailoring, wiring_of
@@ -101,8 +101,8 @@ def say_stages_of(session: Session) -> None:
     several = config.prune.by == "route" and may_lower(config.student.levers, config.student.cost)
     each = "at several resolutions at once" if free else "at each resolution that is tried"
     student = f"student, {each}" if several else "student"
-    stages = {student: schedule_of(config, "student")} if has_student(config) else {}
-    say_stages(session, stages | {cut: schedule_of(config, "prune")})
+    stages = {student: session.schedule("student")} if has_student(config) else {}
+    say_stages(session, stages | {cut: session.schedule("prune")})
 
 
 def outlook(session: Session, *, overwrite: bool, limit: TimeLimit | None = None) -> None:

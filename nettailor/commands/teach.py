@@ -8,13 +8,11 @@ from nettailor.core.console import Screen
 from nettailor.core.errors import UserError
 from nettailor.core.flags import CommandFlags
 from nettailor.core.run_folder import RunFolder
-from nettailor.core.schedule import Schedule
 from nettailor.core.weights import WeightsSource, load_pretrained
 from nettailor.figures import side_by_side
 from nettailor.finetune import ChainRun, Teacher, finetune
 from nettailor.network import load_network
 from nettailor.outlook import say_folder, say_stages, say_task, start_dry
-from nettailor.resolve import schedule_of
 from nettailor.session import Session, start_session
 
 PROG = "python -m nettailor.teach"
@@ -59,14 +57,10 @@ def say_teacher(session: Session, *, overwrite: bool = False) -> None:
     folder = teacher_folder(session)
     if overwrite or not folder.finished:
         folder.check(None if overwrite else recorded(session.config, "teacher"))
-        say_stages(session, {"teacher": _schedule(session)})
+        say_stages(session, {"teacher": session.schedule("teacher")})
     else:
         load_teacher(folder, session)
     say_folder(session, folder, overwrite=overwrite)
-
-
-def _schedule(session: Session) -> Schedule:
-    return schedule_of(session.config, "teacher", session.loaders.train.steps_per_epoch)
 
 
 def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
@@ -83,7 +77,7 @@ def train_teacher(session: Session, *, overwrite: bool) -> dict[str, Any]:
         teacher_folder(session),
         recorded(config, "teacher"),
         ignored=(),
-        schedule=_schedule(session),
+        schedule=session.schedule("teacher"),
         make=make,
     )
     return finetune(session, run, beside=None, overwrite=overwrite)

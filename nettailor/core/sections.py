@@ -37,6 +37,8 @@ Budget = tuple[Literal["flops", "params", "latency_ms"], float]
 Range = Annotated[tuple[Positive, Positive], AsTuple]
 StepSchedule = Annotated[str, Field(pattern=r"^step-[1-9][0-9]{0,5}$", examples=["step-20"])]
 
+Unit = Literal["flops", "params"]
+CostUnit = Literal[Unit, "latency"]  # of a path
 # keys of several stages, whose defaults differ
 Epochs = Annotated[int, Field(ge=1, description="passes over the training images")]
 AUTO_EPOCHS = 20
@@ -188,9 +190,7 @@ class StudentConfig(Section):
         description="price of cost, in nats for all of the backbone's: the weight γ1 of the "
         "expected complexity; by route, what a size's loss on validation is weighed against",
     )
-    cost: Literal["flops", "params", "latency"] = Field(
-        "flops", description="cost of a path; a budget's unit takes its place"
-    )
+    cost: CostUnit = Field("flops", description="cost of a path; a budget's unit takes its place")
     distill: NonNegative = Field(0.5, description="weight of distillation from teacher's logits")
     mimic: NonNegative | None = Field(
         None,
