@@ -16,6 +16,7 @@ from nettailor.core.errors import UserError
 from nettailor.core.files import write_json
 from nettailor.core.kept_rounds import KeptRounds
 from nettailor.core.latency import share_of_time
+from nettailor.core.sections import Unit
 from nettailor.latency_budget import keep_by_the_clock
 from nettailor.prune.channels import trace_channels
 from nettailor.prune.fewer_channels import (
