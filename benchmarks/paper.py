@@ -21,7 +21,7 @@ from statistics import mean
 from typing import Any
 
 from scipy.stats import spearmanr
-from seeds import Rows, of_each_seed, print_sets
+from seeds import Rows, of_each_seed, print_table
 
 PUBLISHED = {
     "prune.by": "rank", "prune.finetune": "task", "prune.epochs": 10,
@@ -49,11 +49,18 @@ STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         for how, settings in (("published", PUBLISHED), ("ours", {}))
     },
 }
+COLUMNS = {
+    "test %": ("test", 1), "FLOPs": ("flops", 3), "M": ("mflops", 1), "parameters": ("params", 3),
+    "blocks": ("blocks", 1), "seconds": ("seconds", 0),
+}  # fmt: skip
 
 
 def flags(settings: dict[str, Any]) -> list[str]:
     """Settings as a command is given them."""
-    return [f"--{key}={json.dumps(value).strip(chr(34))}" for key, value in settings.items()]
+    return [
+        f"--{key.replace('_', '-')}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in settings.items()
+    ]
 
 
 def row(name: str, summary: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +83,13 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
     out = given.out / "runs" / f"{given.images.name}-{seed}"
     common = {"data": str(given.images), "image_size": given.size, "seed": seed, "out": str(out)}
     for name, settings in STUDIES[given.study].items():
-        called = [sys.executable, "-m", "nettailor.tailor", *flags(common | settings)]
+        called = [
+            sys.executable,
+            "-m",
+            "nettailor.tailor",
+            "--overwrite",
+            *flags(common | settings),
+        ]
         done = subprocess.run([*called, *given.settings], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(called)}\n{done.stdout}{done.stderr}")
@@ -107,12 +120,13 @@ def main() -> None:
         sets[images.name] = of_each_seed(
             here, f"{given.study}-{images.name}", partial(measure, here)
         )
-    print_sets(sets)
-    for key in ("params", "blocks", "mflops", "seconds"):
-        print(f"\n| {key} | {' | '.join(sets)} |\n|---|{'---|' * len(sets)}")
-        for of_sets in zip(*(zip(*seeds, strict=True) for seeds in sets.values()), strict=True):
-            cells = [f"{mean(one[key] for one in rows):.4g}" for rows in of_sets]
-            print(f"| {' | '.join([of_sets[0][0]['network'], *cells])} |")
+    named = [
+        [{**row, "network": f"{name}, {row['network']}"} for row in rows]
+        for name, seeds in sets.items()
+        for rows in seeds
+    ]
+    every = [sum(named[number :: len(given.seeds)], Rows()) for number in range(len(given.seeds))]
+    print_table(every, COLUMNS)
     if len(sets) > 2:
         print_ranks(sets)
 
