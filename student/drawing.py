@@ -15,6 +15,7 @@ from nettailor.student.wiring import Kind, Path, Wiring
 
 _BLOCK, _IDENTITY, _PROXY, _EXIT = "#555555", "#222222", "#1f77b4", "#e69f00"
 _GHOST, _INK = "#8a8a8a", "#222222"
+_DASHED = (0, (2, 2))  # the outline of what is gone
 _SMALL = 7
 _HEIGHT = 0.6  # of a box with all of its channels
 _FAINT = 0.04  # least opacity, so that a closed path is still seen
@@ -112,13 +113,15 @@ def architecture(
     weights = {path: max(_FAINT, weight) for path, weight in zip(wiring.paths, alpha, strict=True)}
     kinds = [kind for kind in _LEGEND if wiring.of_kind(kind)]
     named = any(kind != "block" for kind in kinds)  # blocks alone explain themselves
+    gone = (ghosts and len(wiring.of_kind("block")) < len(stages)) or bool(channels)
+    entries = len(kinds) + gone
     reach = max((path.target - path.source for path in wiring.of_kind("proxy")), default=0)
     arcs = 0.5 + 0.16 * reach if reach else 0.4 + 0.1 * ("identity" in kinds)
     inches = 1.1 if reach else 0.6  # of a unit upwards; without arcs the boxes need less
     exit_height = 0.34 / inches
     top = arcs + (0.32 / inches if named else 0)  # room for the legend
     bottom = -arcs - (exit_height + 0.15 if "exit" in kinds else 0)
-    right = max(x[-1] if ghosts else x[last] + replacement, 5.0, 2.4 * len(kinds)) + 1.1
+    right = max(x[-1] if ghosts else x[last] + replacement, 5.0, 2.4 * entries) + 1.1
     figure = Figure(figsize=(0.6 + 0.46 * (right + 1.1), 0.3 + inches * (top - bottom)), dpi=110)
     axes = figure.add_subplot()
     _draw_blocks(axes, wiring, weights, x, channels or {}, ghosts=len(stages) if ghosts else 0)
@@ -152,7 +155,9 @@ def architecture(
     if named:
         for colour, width, words in (_LEGEND[kind] for kind in kinds):
             axes.plot([], [], color=colour, linewidth=width, label=words)
-        axes.legend(loc="upper right", ncols=len(kinds), frameon=False, fontsize=8, borderpad=0)
+        if gone:
+            axes.plot([], [], color=_GHOST, linestyle=_DASHED, label="taken out")
+        axes.legend(loc="upper right", ncols=entries, frameon=False, fontsize=8, borderpad=0)
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_xlim(-1.1, right)
     axes.set_ylim(bottom, top)
@@ -190,7 +195,7 @@ def _draw_blocks(
         _box(
             axes, x[block] - 0.5, f"G{block}", ink=_GHOST,
             lift=0.16 if block in bare else 0.0,  # above the line of an identity
-            facecolor="none", edgecolor=_GHOST, linestyle=(0, (2, 2)),
+            facecolor="none", edgecolor=_GHOST, linestyle=_DASHED,
         )  # fmt: skip
 
 
@@ -199,7 +204,7 @@ def _draw_pretrained(
 ) -> None:
     """The grey box of a block or of the head; part: of its channels, within the outline of all."""
     if part < 1:
-        _box(axes, middle, "", facecolor="none", edgecolor=_GHOST, linestyle=(0, (2, 2)))
+        _box(axes, middle, "", facecolor="none", edgecolor=_GHOST, linestyle=_DASHED)
     _box(
         axes, middle, name, ink="white" if opacity > 0.5 else _INK, height=_HEIGHT * max(part, 0.3),
         facecolor=_BLOCK, edgecolor=_INK, alpha=opacity, linewidth=0.8,

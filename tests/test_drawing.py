@@ -147,6 +147,8 @@ def test_what_lies_behind_an_exit_is_gone_or_a_ghost():
     figure = drawn(ROUTE, ghosts=True)
     assert ghosts(figure) == {f"G{n}" for n in range(1, 17) if n not in (1, 2, 4, 6)}
     assert set(boxes(figure)) - ghosts(figure) == {"G1", "G2", "G4", "G6", "exit x8"}
+    entries = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert entries == ["pretrained block", "identity", "exit", "taken out"]
     assert to_hex(boxes(figure)["exit x8"].get_facecolor()) == "#e69f00"
     nodes = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert len(nodes) == 9
