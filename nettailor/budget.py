@@ -1,6 +1,7 @@
 """A budget of FLOPs, parameters or milliseconds: whether a route keeps it."""
 
 import math
+from collections.abc import Mapping
 
 from nettailor.channel_lever import refusal, whole_cost
 from nettailor.core.backbone import Backbone
@@ -16,6 +17,7 @@ from nettailor.resolutions import may_lower, sides
 from nettailor.resolve import has_student
 from nettailor.session import Session
 from nettailor.student.costs import PathShares
+from nettailor.student.network import Student
 from nettailor.tailoring import grow_student
 
 
@@ -35,12 +37,12 @@ def check_budget(session: Session, costs: PathCosts) -> None:
     chain, shrinks = costs.chain, has_student(config)
     student = place(grow_student(config, chain), session.accelerator.device)
     leanest, dearest, found, most = math.inf, 0.0, False, math.inf
+    at = dict[int | None, PathShares]()
     for student.side in sides(chain, config.image_size, config.student.cost, config.student.levers):
-        shares = costs.shares(student)
+        shares = at[student.side] = costs.shares(student)
         most = budget_share(config.budget, shares) or math.inf
         if shrinks:
-            # worth what they cost: the best route is the dearest
-            routes = Routes(student.wiring, shares.paths, shares.paths, fixed=shares.fixed)
+            routes = _routes(student, shares)
             least, all_of_it = routes.reach()
             found = found or routes.best(most) is not None
         else:
@@ -54,10 +56,43 @@ def check_budget(session: Session, costs: PathCosts) -> None:
         # a budget may be up to 2 % above what is there: three digits, rounded up
         lowest, highest = (f"{cost * unit * 1.005:.3g}" for cost in (leanest, dearest))
         side = "as much as" if found else "no more than"
+        alone = "" if found else _alone(config, student, at, chain, unit)
         raise UserError(
             f"no network of this backbone costs {side} {most * unit:.4g}{name}: give a budget from "
-            f"{lowest} to {highest}{name}"
+            f"{lowest} to {highest}{name}{alone}"
         )
+
+
+def _routes(student: Student, shares: PathShares) -> Routes:
+    """Worth what they cost: the best route is the dearest."""
+    return Routes(student.wiring, shares.paths, shares.paths, fixed=shares.fixed)
+
+
+def _alone(
+    config: RunConfig,
+    student: Student,
+    at: Mapping[int | None, PathShares],
+    chain: Backbone,
+    unit: float,
+) -> str:
+    """How far each of several levers goes by itself, in words.
+
+    Args:
+        config: names the levers.
+        student: not cut.
+        at: what its paths cost by side.
+        chain: the whole backbone.
+        unit: what the whole backbone costs.
+    """
+    own, levers = at[None], config.student.levers
+    whole = whole_cost(student, own)
+    reach = {"blocks": _routes(student, own).reach()[0]}
+    if config.student.cost != "latency":  # that of channels is not known yet
+        reach["channels"] = whole * _fewest(config, chain, config.image_size)
+    if len(at) > 1:
+        reach["resolution"] = min(whole_cost(student, one) for one in at.values())
+    told = [f"{one} {reach[one] * unit * 1.005:.3g}" for one in reach if one in levers]
+    return f"; alone they reach: {', '.join(told)}" if len(told) > 1 else ""
 
 
 def _fewest(config: RunConfig, chain: Backbone, side: int) -> float:

@@ -123,6 +123,10 @@ def test_a_command_with_the_resolution_alone(runs: Runs) -> None:
         (["channels"], "channels go to a budget, and none is given"),
         (["channels", "--max-flops", "0.01"], "no network of this backbone costs no more than"),
         (["resolution", "--max-flops", "0.2"], "give a budget from 0.3"),
+        (
+            ["channels,resolution", "--max-flops", "0.01"],
+            r"alone they reach: channels 0.11, resolution 0.301",
+        ),
         (["resolution", "--max-params", "0.2"], "give a budget from 1"),
         (["nothing"], "student.levers"),
         (["[]"], "expected one at least"),
