@@ -35,7 +35,7 @@ def kind_of(network: str) -> str:
 def draw(sets: Mapping[str, Sequence[Rows]], file: Path) -> None:
     """Write means over seeds as an SVG; bars are standard errors of tailored accuracies.
 
-    The line is what fixed removal and channels come to: nothing of theirs is leaner and as
+    The line is the front of fixed removal and channels: nothing of theirs is leaner and as
     accurate.
 
     Args:
@@ -43,7 +43,7 @@ def draw(sets: Mapping[str, Sequence[Rows]], file: Path) -> None:
         file: is overwritten.
     """
     with plot_style():
-        figure = Figure(figsize=(0.6 + 5.2 * len(sets), 4.4))
+        figure = Figure(figsize=(1.0 + 5.2 * len(sets), 4.4))
         panels = figure.subplots(1, len(sets), squeeze=False)[0]
         for axes, (name, seeds) in zip(panels, sets.items(), strict=True):
             frame = pd.DataFrame(
@@ -57,7 +57,10 @@ def draw(sets: Mapping[str, Sequence[Rows]], file: Path) -> None:
             images = sum(rows[0]["tested"] for rows in seeds)
             rivals = frame[frame["kind"].str.startswith(("fixed", "channels"))]
             front = pareto_front(rivals)
-            axes.step(front["cost"], front["accuracy"], where="post", color="#57606a", ls="--")
+            axes.step(
+                front["cost"], front["accuracy"], where="post", color="#57606a", ls="--",
+                label="front of the rivals",
+            )  # fmt: skip
             for kind, look in LOOKS.items():
                 these = frame[frame["kind"] == kind]
                 share = these["accuracy"] / 100
@@ -74,5 +77,5 @@ def draw(sets: Mapping[str, Sequence[Rows]], file: Path) -> None:
             axes.set_xlabel("FLOPs, over the teacher's")
         panels[0].set_ylabel("test accuracy, %")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
         figure.savefig(file, metadata={"Date": None, "Creator": None})
