@@ -12,14 +12,12 @@ command's default, without a budget likewise. Further settings, such as `--backb
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from called import folder_of, of_sets, row, summary_in
 from scipy.stats import spearmanr
 from seeds import Rows, of_each_seed, print_table
 
@@ -55,46 +53,13 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def flags(settings: dict[str, Any]) -> list[str]:
-    """Settings as a command is given them."""
-    return [
-        f"--{key.replace('_', '-')}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in settings.items()
-    ]
-
-
-def row(name: str, summary: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
-    """What is printed of a network, and its costs over those of the whole one."""
-    return {
-        "network": name,
-        **{split: summary["accuracy"][split] for split in ("val", "test")},
-        "error": summary["accuracy_error"]["test"],
-        "mflops": summary["flops"] / 1e6,
-        "flops": summary["flops"] / whole["flops"],
-        "params": summary["params"]["total"] / whole["params"]["total"],
-        "blocks": summary["blocks"]["universal"],
-        "seconds": summary["seconds"]["train"],
-    }
-
-
 def measure(given: argparse.Namespace, seed: int) -> Rows:
     """A row for each network of the study, and before it one for each teacher."""
     rows, taught = Rows(), set[str]()
     out = given.out / "runs" / f"{given.images.name}-{seed}"
     common = {"data": str(given.images), "image_size": given.size, "seed": seed, "out": str(out)}
     for name, settings in STUDIES[given.study].items():
-        called = [
-            sys.executable,
-            "-m",
-            "nettailor.tailor",
-            "--overwrite",
-            *flags(common | settings),
-        ]
-        done = subprocess.run([*called, *given.settings], capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(called)}\n{done.stdout}{done.stderr}")
-        folder = Path(done.stdout.rpartition("run folder: ")[2].strip())
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = summary_in(folder_of("tailor", common | settings, "--overwrite", *given.settings))
         teacher = summary["teacher"]
         whole = f"teacher, {teacher['backbone']}"
         if whole not in taught:
@@ -120,13 +85,7 @@ def main() -> None:
         sets[images.name] = of_each_seed(
             here, f"{given.study}-{images.name}", partial(measure, here)
         )
-    named = [
-        [{**row, "network": f"{name}, {row['network']}"} for row in rows]
-        for name, seeds in sets.items()
-        for rows in seeds
-    ]
-    every = [sum(named[number :: len(given.seeds)], Rows()) for number in range(len(given.seeds))]
-    print_table(every, COLUMNS)
+    print_table(of_sets(sets), COLUMNS)
     if len(sets) > 2:
         print_ranks(sets)
 
