@@ -1,12 +1,16 @@
 """Commands as a user calls them, and what their runs come to."""
 
+import argparse
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from seeds import Rows, of_each_seed
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
@@ -43,7 +47,6 @@ def row(name: str, summary: Mapping[str, Any], whole: Mapping[str, Any]) -> dict
     return {
         "network": name,
         **{split: summary["accuracy"][split] for split in ("val", "test")},
-        "error": summary["accuracy_error"]["test"],
         "mflops": summary["flops"] / 1e6,
         "flops": summary["flops"] / whole["flops"],
         "params": summary["params"]["total"] / whole["params"]["total"],
@@ -53,7 +56,24 @@ def row(name: str, summary: Mapping[str, Any], whole: Mapping[str, Any]) -> dict
     }
 
 
-def of_sets(sets: Mapping[str, Sequence[list[dict[str, Any]]]]) -> list[list[dict[str, Any]]]:
+def of_each_task(
+    parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, int], Rows]
+) -> dict[str, list[Rows]]:
+    """The rows of each seed by task, measured or read; other flags are settings of the commands.
+
+    Args:
+        parser: of `seeds.images_parser`, with `--out`.
+        measure: what was given, with `images` of one task and `settings`; a seed -> rows.
+    """
+    given, settings = parser.parse_known_args()
+    found = {}
+    for images in given.images:
+        here = argparse.Namespace(**{**vars(given), "images": images, "settings": settings})
+        found[images.name] = of_each_seed(here, images.name, partial(measure, here))
+    return found
+
+
+def of_sets(sets: Mapping[str, Sequence[Rows]]) -> list[Rows]:
     """The rows of each seed, all sets one after the other, named by them as well."""
     return [
         [

@@ -21,7 +21,7 @@ networks of a seed in turn. Finished seeds are read from `--out`.
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -169,36 +169,31 @@ class Rivals(Measured):
         return f"{what}, {side} px"
 
 
-def tailored(given: argparse.Namespace, seed: int) -> Rows:
-    """A row for the teacher, and for each tailored network."""
-    one = Rivals(given, seed, {})
-    one.teach()
-    one.tailored()
-    one.timed()
-    return one.rows
+def rows_of(
+    train: Callable[[Rivals], None],
+    given: argparse.Namespace,
+    rates: Mapping[str, float],
+    seed: int,
+) -> Rows:
+    """A row for the teacher, and for each network that is trained beside it.
 
-
-def distilled(given: argparse.Namespace, seed: int) -> Rows:
-    """A row for the teacher, and for each rival that is cut from it."""
-    one = Rivals(given, seed, {})
+    train: a method of `Rivals`. rates: known learning rates by name.
+    """
+    one = Rivals(given, seed, rates)
     one.teach()
-    one.distilled()
+    train(one)
     one.timed()
     return one.rows
 
 
 def plain(given: argparse.Namespace, name: str, seed: int) -> Rows:
-    """A row for the teacher, and for each rival that is trained without it."""
+    """Of rivals without the teacher; the learning rates are those of the first seed."""
     rates = dict[str, float]()
     if seed != given.seeds[0]:
         alone = argparse.Namespace(**{**vars(given), "seeds": given.seeds[:1]})
         (rows,) = of_each_seed(alone, name, partial(plain, alone, name))
         rates = {row["network"]: row["lr"] for row in rows if "lr" in row}
-    one = Rivals(given, seed, rates)
-    one.teach()
-    one.plain()
-    one.timed()
-    return one.rows
+    return rows_of(Rivals.plain, given, rates, seed)
 
 
 KEYS = ("flops", "params")  # rows have latencies too, which count where the machine was idle
@@ -249,8 +244,8 @@ def main() -> None:
     for name, given in each_set(asked):
         file = f"{name}-plain"
         kinds = [
-            of_each_seed(given, f"{name}-tailored", partial(tailored, given)),
-            of_each_seed(given, f"{name}-distilled", partial(distilled, given)),
+            of_each_seed(given, f"{name}-tailored", partial(rows_of, Rivals.tailored, given, {})),
+            of_each_seed(given, f"{name}-distilled", partial(rows_of, Rivals.distilled, given, {})),
             of_each_seed(given, file, partial(plain, given, file)),
         ]
         sets[name] = [

@@ -12,14 +12,13 @@ command's default, without a budget likewise. Further settings, such as `--backb
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from called import folder_of, of_sets, row, summary_in
+from called import folder_of, of_each_task, of_sets, row, summary_in
 from scipy.stats import spearmanr
-from seeds import Rows, of_each_seed, print_table
+from seeds import Rows, images_parser, print_table
 
 PUBLISHED = {
     "prune.by": "rank", "prune.finetune": "task", "prune.epochs": 10,
@@ -72,19 +71,10 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
 
 def main() -> None:
     """Measure every seed of every set, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = images_parser(__doc__)
     parser.add_argument("--study", choices=STUDIES, required=True)
-    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/paper"))
-    given, settings = parser.parse_known_args()
-    sets = {}
-    for images in given.images:
-        here = argparse.Namespace(**{**vars(given), "images": images, "settings": settings})
-        sets[images.name] = of_each_seed(
-            here, f"{given.study}-{images.name}", partial(measure, here)
-        )
+    sets = of_each_task(parser, measure)
     print_table(of_sets(sets), COLUMNS)
     if len(sets) > 2:
         print_ranks(sets)

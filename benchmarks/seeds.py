@@ -15,17 +15,23 @@ import torch
 Rows = list[dict[str, Any]]
 
 
-def sets_parser(text: str) -> argparse.ArgumentParser:
+def images_parser(text: str) -> argparse.ArgumentParser:
     """What every measurement on sets of images takes; the first line of a text says what it is."""
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
     parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser
+
+
+def sets_parser(text: str) -> argparse.ArgumentParser:
+    """The same, for images that are drawn of each set."""
+    parser = images_parser(text)
     parser.add_argument(
         "--counts", type=int, nargs=3, default=[900, 300, 1000],
         help="images to train on, to validate on, and at most to test on",
     )  # fmt: skip
     parser.add_argument("--epochs", type=int, default=10, help="of a whole network")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     return parser
 
 

@@ -14,12 +14,11 @@ network, which so has 250. Further settings are handed to every call. Finished s
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 from statistics import mean
 
-from called import folder_of, of_sets, row, summary_in
-from seeds import Rows, of_each_seed, print_table
+from called import folder_of, of_each_task, of_sets, row, summary_in
+from seeds import Rows, images_parser, print_table
 
 COLUMNS = {
     "test %": ("test", 1), "own parameters": ("own", 3), "FLOPs": ("flops", 3),
@@ -42,23 +41,16 @@ def measure(given: argparse.Namespace, seed: int) -> Rows:
 
 
 def score(error: float, own: float) -> float:
-    """Points of a task of at most 1000; error, own: in %, of the network and of its rival."""
+    """Points of a task of at most 1000; error, own: in %, of the network and of the task's own."""
     most = 2 * max(own, 0.1)  # a task that is solved has no errors to halve
     return 1000 * max(0.0, 1 - error / most) ** 2
 
 
 def main() -> None:
     """Measure every task and seed, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, nargs="+", default=[Path("digits")])
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = images_parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/tasks"))
-    given, settings = parser.parse_known_args()
-    tasks = {}
-    for images in given.images:
-        here = argparse.Namespace(**{**vars(given), "images": images, "settings": settings})
-        tasks[images.name] = of_each_seed(here, images.name, partial(measure, here))
+    tasks = of_each_task(parser, measure)
     print_table(of_sets(tasks), COLUMNS)
     print("\n| all tasks | score | parameters in all | mean FLOPs |\n|---|---|---|---|")
     for number, way in enumerate(("own network", "shared blocks", "head only")):

@@ -82,13 +82,12 @@ def _alone(
         student: not cut.
         at: what its paths cost by side.
         chain: the whole backbone.
-        unit: what the whole backbone costs.
+        unit: what the whole backbone costs in milliseconds; 1 for shares.
     """
     own, levers = at[None], config.student.levers
-    whole = whole_cost(student, own)
     reach = {"blocks": _routes(student, own).reach()[0]}
-    if config.student.cost != "latency":  # that of channels is not known yet
-        reach["channels"] = whole * _fewest(config, chain, config.image_size)
+    if 0 < (fewest := _fewest(config, chain, config.image_size)) < 1:
+        reach["channels"] = whole_cost(student, own) * fewest
     if len(at) > 1:
         reach["resolution"] = min(whole_cost(student, one) for one in at.values())
     told = [f"{one} {reach[one] * unit * 1.005:.3g}" for one in reach if one in levers]
