@@ -53,7 +53,7 @@ class Candidate:
         """Whether it stands at `aim` per cent on validation where chance is not allowed for."""
         return self.scores.standing + self.scores.error >= aim - ROUNDING
 
-    def told(self, target: float, most: int, unsure: float = -math.inf) -> int:
+    def told(self, target: float, unsure: float = -math.inf) -> int:
         """After which of its first epochs it was ruled out, or else the last of them.
 
         A search that goes on in another session has to take the turns that it took before, whatever
@@ -61,9 +61,8 @@ class Candidate:
 
         Args:
             target, unsure: see `ruled_out`.
-            most: how many epochs count.
         """
-        last = min(most, len(self.fitted.history))
+        last = len(self.fitted.history)
         for epoch in range(1, last):
             standing, _, error = self.after(epoch)
             if ruled_out(epoch, self.epochs, standing, target, error, unsure):

@@ -91,7 +91,7 @@ def keep_first(
     for plan in plans:
         bench.say(f"{plan.name}: {plan.describe()}")
         found = tried[plan.name] = bench.finetune(plan, stop)
-        told[plan.name] = found.told(target, bench.epochs, unsure)
+        told[plan.name] = found.told(target, unsure)
         by_half, *_ = found.by_half
         standing, _, error = found.after(told[plan.name])
         verdict, ended = found.verdict(target), told[plan.name] == bench.epochs

@@ -31,29 +31,28 @@ def candidate(*accuracies: float, epochs: int = 6, error: float = 0.0) -> Candid
 def test_what_was_ruled_out_stays_so() -> None:
     """Kept all the same and fine-tuned to its end, it came to 93 %."""
     for accuracies in ((50, 60, 80), (50, 60, 80, 85, 92, 93), (50, 60, 84.9, 90, 90, 90)):
-        assert candidate(*accuracies).told(90.0, 6) == 3
+        assert candidate(*accuracies).told(90.0) == 3
     late = candidate(50, 60, 80, 85, 92, 93)
     assert late.reaches(90.0)
     assert late.ended
     # later than half of the epochs, or not at all
-    assert candidate(50, 85, 85, 84, 99, 99).told(90.0, 6) == 4
-    assert candidate(50, 60, 85, 85, 85, 99).told(90.0, 6) == 6
-    assert candidate(50, 60, 86, 99, epochs=4).told(99.5, 4) == 2
+    assert candidate(50, 85, 85, 84, 99, 99).told(90.0) == 4
+    assert candidate(50, 60, 85, 85, 85, 99).told(90.0) == 6
+    assert candidate(50, 60, 86, 99, epochs=4).told(99.5) == 2
 
 
-def test_no_more_is_told_than_was_asked_for() -> None:
-    """Half of the epochs, after which it is beside others; later ones count for nothing there."""
+def test_by_half_of_its_epochs_it_is_beside_others() -> None:
+    """Later ones count for nothing there."""
     found = candidate(50, 60, 88, 99, 99, 99)
-    assert found.told(90.0, 3) == 3
-    assert found.told(90.0, 6, unsure=88.0) == 3
-    assert found.told(90.0, 6, unsure=87.9) == 6
+    assert found.told(90.0, unsure=88.0) == 3
+    assert found.told(90.0, unsure=87.9) == 6
     assert found.by_half[0] == 88
 
 
 def test_chance_rules_nobody_out() -> None:
     """85 % of which 2 points may be chance: judged by 83, and 4 short all the same."""
-    assert candidate(50, 60, 83, 83, 83, 90, error=2.0).told(89.0, 6) == 6
-    assert candidate(50, 60, 83, 83, 83, 90).told(89.0, 6) == 3
+    assert candidate(50, 60, 83, 83, 83, 90, error=2.0).told(89.0) == 6
+    assert candidate(50, 60, 83, 83, 83, 90).told(89.0) == 3
 
 
 def test_as_it_was_before_fine_tuning_does_not_count() -> None:
@@ -67,9 +66,9 @@ def test_as_it_was_before_fine_tuning_does_not_count() -> None:
 def test_what_was_told_is_not_changed_by_later_epochs(
     accuracies: list[float], target: float
 ) -> None:
-    stops = candidate(*accuracies, epochs=8).told(target, 8)
+    stops = candidate(*accuracies, epochs=8).told(target)
     for epochs in range(stops, 9):
-        assert candidate(*accuracies[:epochs], epochs=8).told(target, 8) == stops
+        assert candidate(*accuracies[:epochs], epochs=8).told(target) == stops
 
 
 def test_a_candidate_that_loses_a_class_says_which() -> None:
