@@ -43,6 +43,7 @@ def test_what_was_ruled_out_stays_so() -> None:
 
 def test_by_half_of_its_epochs_it_is_beside_others() -> None:
     """Later ones count for nothing there."""
+    assert candidate(50, 60, 88).told(90.0) == 3
     found = candidate(50, 60, 88, 99, 99, 99)
     assert found.told(90.0, unsure=88.0) == 3
     assert found.told(90.0, unsure=87.9) == 6
