@@ -16,7 +16,8 @@ that `nt.tailor` tries:
 
 "blocks alone" is `nt.tailor` without channels and resolution. Each training ends with its last
 epoch; the test is read once, at the end. Latency is ONNX Runtime's at batch 1, one thread, all
-networks of a seed in turn. Finished seeds are read from `--out`.
+networks of a seed in turn. Finished seeds are read from `--out`. `--distilled-alone` leaves out the
+rivals from the ImageNet weights, which take most of the hours.
 """
 
 import argparse
@@ -122,7 +123,7 @@ class Rivals(Measured):
                     if scores.accuracy > best:
                         best, found = scores.accuracy, (one, lr, seconds)
                 network, lr, seconds = found
-                tested = classify(network, test, accelerator_for("auto", "auto")).scores()
+                tested = classify(network, test, accelerator_for("auto")).scores()
                 reached = {"val": best, "test": tested.accuracy}
                 self._add(name, reached, seconds, fold(network), side)
                 self.rows[-1]["lr"] = lr
@@ -238,18 +239,21 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.004, 0.008])
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"))
     parser.add_argument("--picture", type=Path, help="an SVG file to draw the fronts into")
+    parser.add_argument("--distilled-alone", action="store_true")
     asked = parser.parse_args()
-    picture = asked.picture
-    del asked.picture  # rows are the same with it and without
+    picture, distilled_alone = asked.picture, asked.distilled_alone
+    del asked.picture, asked.distilled_alone  # rows are the same with them and without
     for name, given in each_set(asked):
         file = f"{name}-plain"
         kinds = [
             of_each_seed(given, f"{name}-tailored", partial(rows_of, Rivals.tailored, given, {})),
             of_each_seed(given, f"{name}-distilled", partial(rows_of, Rivals.distilled, given, {})),
-            of_each_seed(given, file, partial(plain, given, file)),
         ]
+        if not distilled_alone:
+            kinds.append(of_each_seed(given, file, partial(plain, given, file)))
         sets[name] = [
-            [*ours, *cut[1:], *others[1:]] for ours, cut, others in zip(*kinds, strict=True)
+            [*ours, *(row for rows in others for row in rows[1:])]
+            for ours, *others in zip(*kinds, strict=True)
         ]
         lines += ratios(name, sets[name])
     print_sets(sets)

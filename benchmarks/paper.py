@@ -6,8 +6,8 @@ Each network of a study is one call of `nettailor tailor`, with the settings in 
 seed go on from one teacher of each backbone. Images are folders a class, or `digits`, and are split
 by the command. What is "published" is the method as published: blocks stay frozen, their place is
 taken by proxies, blocks go by the rank of their path weights once the student has trained, for six
-numbers of blocks, each fine-tuned, and the leanest within tolerance is kept. "Ours" is the
-command's default, without a budget likewise. Further settings, such as `--backbone resnet18
+numbers of blocks and for none, each fine-tuned, and the leanest within tolerance is kept. "Ours" is
+the command's default, without a budget likewise. Further settings, such as `--backbone resnet18
 --weights FOLDER`, are handed to every call. Finished seeds are read from `--out`.
 """
 

@@ -35,7 +35,7 @@ def measure(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     (train, val, test), classes = loaders(
         given.images, given.counts, size=given.size, batch=64, seed=seed
     )
-    accelerator = accelerator_for("auto", "auto")
+    accelerator = accelerator_for("auto")
 
     def accuracy(loader: DataLoader[Any], network: nn.Module) -> float:
         return classify(network, loader, accelerator).scores().accuracy

@@ -45,7 +45,7 @@ def table(name: str, given: argparse.Namespace, seed: int) -> list[str]:
     """The rows of one set and seed."""
     measured = Measured(given, seed)
     measured.teach()
-    accelerator, rows = accelerator_for("auto", "auto"), []
+    accelerator, rows = accelerator_for("auto"), []
 
     def accuracy(network: Shrinking) -> float:
         left = network.cut("now")

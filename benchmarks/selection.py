@@ -86,7 +86,7 @@ class Measured:
 
     def scores(self, network: nn.Module, split: str) -> Scores:
         """On the images of a split."""
-        return classify(network, self.splits[split], accelerator_for("auto", "auto")).scores()
+        return classify(network, self.splits[split], accelerator_for("auto")).scores()
 
     def flops(self, network: nn.Module) -> int:
         """Multiply-adds of an image."""

@@ -87,7 +87,7 @@ def compare(
         makes = partial(shorter, start, blocks, seed)
         rival = best(makes, partial(usual, epochs=sum(EPOCHS)), RATES)
         found.append((f"first blocks {most:g}", *shares_kept, blocks, rival))
-    cpu = accelerator_for("auto", "auto")
+    cpu = accelerator_for("auto")
     score = [
         [classify(one[-1], loader, cpu).scores().accuracy for loader in (val, test)]
         for one in found

@@ -19,7 +19,7 @@ class AllBlocks(BySizes):
         return whole_cost(student, shares) * self._narrowing.fewest(student)
 
     def order(self, points: Sequence[Point]) -> list[int]:
-        """The lowest resolution first; the images' own saves nothing, and is the last resort."""
+        """The lowest resolution first; without the images' own, which saves nothing."""
         return saving([one.cost for one in points])
 
     def make_sizes(self, target: float, at: Mapping[int | None, PathShares]) -> Seconds:

@@ -8,9 +8,9 @@ from torch import nn
 
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
-from nettailor.core.epochs import LoaderEpochs, checked
+from nettailor.core.epochs import LoaderEpochs
 from nettailor.core.errors import UserError
-from nettailor.fitting import Device, Loader, accelerator_for
+from nettailor.fitting import Device, Loader, accelerator_for, seeded, side_of
 from nettailor.network import find_run, load_network
 from nettailor.prune.fewer_channels import (
     VALUE_BATCHES,
@@ -56,11 +56,12 @@ def best_route(
         device: "auto" takes a GPU where there is one.
 
     Raises:
-        UserError: no route is within the budget; the text says what can be reached.
+        UserError: no route is within the budget; the text says what can be reached. Or no batches.
     """
     unit, most = budget_of(max_flops, max_params)
-    size = next(checked(train_loader))[0].shape[-1]
-    shares = shares_of(student, teacher, size, unit)
+    if batches < 1:
+        raise UserError(f"batches is {batches}: expected at least 1")
+    shares = shares_of(student, teacher, side_of(train_loader), unit)
     values = weigh(student, train_loader, batches=batches, seed=seed, device=device)
     route = _best(Routes(student.wiring, values, shares.paths, fixed=shares.fixed), most)
     return PrunePlan.keeping(route.name, student.wiring, route.paths)
@@ -75,10 +76,11 @@ def weigh(
     device: Device = "auto",
 ) -> list[float]:
     """What each path is worth, in the wiring's order; arguments as for `best_route`."""
-    accelerator = accelerator_for(device, "auto")
+    accelerator = accelerator_for(device)
     place(student, accelerator.device)
-    looked_at = list(islice(LoaderEpochs(train_loader, seed).epoch(0), batches))
-    return measured_on(student, looked_at, accelerator)
+    with seeded(seed, "weighing"):
+        looked_at = list(islice(LoaderEpochs(train_loader, seed).epoch(0), batches))
+        return measured_on(student, looked_at, accelerator)
 
 
 def cut(
@@ -96,8 +98,9 @@ def cut(
     smaller = remove(student, plan)
     if train_loader is not None:
         device = next(student.parameters()).device
-        batches = islice(LoaderEpochs(train_loader, seed).epoch(0), STATISTICS_BATCHES)
-        reestimate(smaller, batches, accelerator_for(device.type, "auto"))
+        with seeded(seed, "statistics"):
+            batches = islice(LoaderEpochs(train_loader, seed).epoch(0), STATISTICS_BATCHES)
+            reestimate(smaller, batches, accelerator_for(device.type))
     return smaller
 
 
@@ -134,20 +137,21 @@ def narrow(
         raise UserError("the student's blocks are shared: expected one that stands alone")
     if most == inf:
         raise UserError("no budget is given: expected max_flops or max_params")
-    accelerator, batches = accelerator_for(device, "auto"), LoaderEpochs(train_loader, seed)
+    accelerator, batches = accelerator_for(device), LoaderEpochs(train_loader, seed)
     place(network, accelerator.device)
-    size = next(checked(train_loader))[0].shape[-1]
+    size = side_of(train_loader)
     least = fewest_channels(network, size, unit)
     if not least <= most < 1:
         raise UserError(
             f"no choice of channels costs {most:g} of the network's {unit}: give a share from "
             f"{least * 1.005:.3g} to below 1"
         )
-    narrowed = with_fewer_channels(
-        network, islice(batches.epoch(0), VALUE_BATCHES), accelerator,
-        image_size=size, unit=unit, most=most * deployed_cost(network, size, unit),
-    )  # fmt: skip
-    reestimate(narrowed, islice(batches.epoch(0), STATISTICS_BATCHES), accelerator)
+    with seeded(seed, "channels"):
+        narrowed = with_fewer_channels(
+            network, islice(batches.epoch(0), VALUE_BATCHES), accelerator,
+            image_size=size, unit=unit, most=most * deployed_cost(network, size, unit),
+        )  # fmt: skip
+        reestimate(narrowed, islice(batches.epoch(0), STATISTICS_BATCHES), accelerator)
     return narrowed
 
 
@@ -172,7 +176,7 @@ def _best(routes: Routes, most: float) -> Route:
     if route is None:
         leanest, dearest = routes.reach()
         raise UserError(
-            f"no route costs {most:g} of the backbone's or less: give a budget from {leanest:.3g} "
-            f"to {dearest:.3g}"
+            f"no route costs {most:g} of the backbone's or less: give a budget from "
+            f"{1.005 * leanest:.3g} to {dearest:.3g}"
         )
     return route

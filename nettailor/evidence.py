@@ -101,7 +101,7 @@ def right_on(folder: Path, split: str) -> bytes:
     path = folder / PREDICTIONS_FILE
     if not path.is_file():
         return b""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     return bytes(row["label"] == row["predicted"] for row in rows)
 

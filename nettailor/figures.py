@@ -83,7 +83,7 @@ def summary(
             scaled or searched.
         network: what the figures are of.
         size: bytes of `model.safetensors`.
-        train_seconds: spent in training steps; for a tailored run, of every depth tried.
+        train_seconds: spent in training steps; for a tailored run, of all that was tried.
         total_seconds: with validation and measuring.
         teacher: the teacher's own summary, its latency measured in turn with this network's;
             None for the teacher itself.

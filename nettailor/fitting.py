@@ -3,25 +3,29 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 from torch.utils.data import DataLoader
 
 from nettailor.core.console import Screen
 from nettailor.core.device import chosen_precision, place
-from nettailor.core.epochs import LoaderEpochs, checked
+from nettailor.core.epochs import LoaderEpochs, checked, seed_loader
 from nettailor.core.errors import UserError
+from nettailor.core.files import read_json, write_json
 from nettailor.core.judge import Judge
 from nettailor.core.objective import Objective
 from nettailor.core.random_state import random_state, seed_stage, set_random_state
 from nettailor.core.run_folder import RunFolder
 from nettailor.core.run_lock import hold, let_go
-from nettailor.core.schedule import Schedule
+from nettailor.core.run_settings import unlike
+from nettailor.core.schedule import Schedule, known_optimizers
 from nettailor.core.scores import Scores, classify
 from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
@@ -40,7 +44,8 @@ class Run:
     """A folder that keeps what is trained: states to go on from, metrics.csv, TensorBoard's events.
 
     A script that was stopped is started again as it was: each `fit` goes on from its last state,
-    and one that is finished is not trained again. The calls are told apart by their names.
+    and one that is finished is not trained again. The calls are told apart by their names; what
+    each was called with is in calls.json.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -58,6 +63,20 @@ class Run:
         """`fit-1`, `fit-2` … for calls that were given no name, in their order."""
         self._calls += 1
         return f"fit-{self._calls}"
+
+    def begin(self, name: str, **settings: Any) -> None:
+        """Note what a call is made with; UserError where one of that name was begun otherwise."""
+        file = self.folder.path / "calls.json"
+        calls = read_json(file) if file.is_file() else {}
+        if not isinstance(calls, dict) or not isinstance(calls.get(name, {}), dict):
+            raise UserError(f"{file}: is damaged; begin anew in another folder")
+        if name not in calls:
+            write_json(file, calls | {name: settings})
+        elif differs := unlike(calls[name], settings):
+            raise UserError(
+                f"{name} was begun in {self.folder.path} with other settings: {differs}. Give the "
+                "same to go on, or another run"
+            )
 
 
 @contextmanager
@@ -100,7 +119,7 @@ def fit(
             `TailorLoss` or your own.
         train_loader: (images, labels) in batches; images are float, normalised as the network
             wants them, labels (B,) are int64.
-        val_loader: the same, each image once; all choices are made on it.
+        val_loader: the same, each image once, in any order; all choices are made on it.
         epochs: passes over the training images.
         optimizer: a name of timm's.
         lr: highest learning rate; None: 0.003 for a `Student`, else 0.002.
@@ -112,7 +131,8 @@ def fit(
         judge: says what each epoch's scores are worth; None: their accuracy.
         stop: asked after each epoch with (epoch, its scores); True ends this call.
         device: "auto" takes a GPU where there is one.
-        precision: of the steps; "auto": bf16 on GPUs that are made for it, else float32.
+        precision: of the steps; "auto": bf16 on GPUs that are made for it, else float32. A process
+            computes in one precision: "auto" is the one that it has begun with.
         seed: of everything random here; torch's generators are left as they were found.
         run: where to keep states, metrics and events; None: nowhere.
         name: of this call in the run.
@@ -122,14 +142,20 @@ def fit(
         A row of metrics an epoch, and the validation scores after the last one.
 
     Raises:
-        UserError: the loaders give something else, no GPU is there that was asked for, or a state
-            of the run is of another network.
+        UserError: the loaders give something else, no GPU is there that was asked for, the process
+            has begun in another precision, the run has begun with other settings, or a state of it
+            is of another network.
         NotFiniteError: a term of the loss became NaN or infinite.
     """
     if epochs < 1:
         raise UserError(f"epochs is {epochs}: expected at least 1")
     if not re.fullmatch(r"cosine|constant|step-[1-9]\d*", schedule):
         raise UserError(f"schedule is {schedule!r}: expected cosine, constant or such as step-20")
+    if optimizer not in known_optimizers():
+        raise UserError(
+            f"optimizer is {optimizer!r}: no optimizer of timm's that can train here, such as "
+            "adamw or sgd"
+        )
     if warmup_epochs is None:
         warmup_epochs = int(epochs > 1 and not isinstance(network, Student))
     plan = Schedule(
@@ -144,12 +170,13 @@ def fit(
     place(network, accelerator.device)
     batches = LoaderEpochs(train_loader, seed)
     stage = name or ("training" if run is None else run.next_name())
+    if run is not None:
+        run.begin(stage, **asdict(plan), path_lr=path_lr, seed=seed)
     screen = Screen()
     screen.console.quiet = not verbose
 
     def validate(network: nn.Module) -> Scores:
-        scores = classify(network, checked(val_loader), accelerator).scores()
-        return (judge or Judge()).of(scores)
+        return (judge or Judge()).of(scores_on(val_loader, network, accelerator))
 
     with seeded(seed, stage):
         if isinstance(loss, TailorLoss) and isinstance(network, Student):
@@ -169,15 +196,46 @@ def fit(
         )
 
 
-def accelerator_for(device: str, precision: str) -> Accelerator:
-    """accelerate's handle; UserError for a device that is not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device is {device!r}: expected auto, cpu or cuda")
+def accelerator_for(device: str, precision: str = "auto") -> Accelerator:
+    """accelerate's handle; "auto" precision is that of the process, where it has one already.
+
+    UserError for a device that is not there, and for what the process has not begun with:
+    accelerate holds it to one precision, and to the CPU where it began there.
+    """
+    for name, given, known in (("device", device, Device), ("precision", precision, Precision)):
+        if given not in get_args(known):
+            raise UserError(f"{name} is {given!r}: expected one of {', '.join(get_args(known))}")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, and no CUDA device was found: give cpu or auto")
     on_cpu = device == "cpu" or not torch.cuda.is_available()
-    chosen = chosen_precision(precision, on_cpu=on_cpu)
-    return Accelerator(cpu=on_cpu, mixed_precision="no" if chosen == "float32" else chosen)
+    if precision == "fp16" and on_cpu:
+        raise UserError("precision is fp16, which needs a CUDA device: give bf16 or float32")
+    if precision == "auto" and is_initialized():
+        chosen = AcceleratorState().mixed_precision
+    else:
+        chosen = chosen_precision(precision, on_cpu=on_cpu).replace("float32", "no")
+    try:
+        accelerator = Accelerator(cpu=on_cpu, mixed_precision=chosen)
+    except ValueError:
+        accelerator = None
+    if accelerator is None or (device == "cuda" and accelerator.device.type == "cpu"):
+        begun = AcceleratorState()
+        numbers = begun.mixed_precision.replace("no", "float32")
+        raise UserError(
+            f"device is {device!r} and precision {precision!r}, and this process has begun on "
+            f"{begun.device.type} in {numbers}: give the same, or begin another process"
+        )
+    return accelerator
+
+
+def scores_on(loader: Loader, network: nn.Module, accelerator: Accelerator) -> Scores:
+    """Of each image once, at every call in the same order, also where the loader shuffles.
+
+    Which images two networks take right is compared image by image.
+    """
+    with seeded(0, "validation"):
+        seed_loader(loader, 0)
+        return classify(network, checked(loader), accelerator).scores()
 
 
 def _prepare(
@@ -192,6 +250,12 @@ def _prepare(
         with accelerator.autocast():
             loss.calibrate(one.to(accelerator.device) for one in images)
     loss.expected_cost(student, images[0].shape[-1])
+
+
+def side_of(loader: Loader) -> int:
+    """The side of a loader's images in pixels; all generators are put back afterwards."""
+    with seeded(0, "shapes"):
+        return next(checked(loader))[0].shape[-1]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,7 +84,7 @@ def pick(front: Front, share: Share, side: int | None = None) -> Point:
     if not within:
         raise UserError(
             f"--pick {share.unit}={share.most:g}: the front of this run goes from "
-            f"{min(costs):.3f} to {max(costs):.3f}; give a share in that range"
+            f"{ceil(1000 * min(costs)) / 1000:.3f} to {max(costs):.3f}; give a share in that range"
         )
     return points[max(within, key=lambda i: costs[i])]
 

@@ -53,6 +53,7 @@ def plain_epoch(session: Session) -> float:
 
     Of several ranks the slowest counts.
     """
+    session = replace(session)  # dropped here, with the processes that load its images
     config, loaders = session.config, session.loaders
     session.seed_stage("timing")
     network, _ = load_pretrained(

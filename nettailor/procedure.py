@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from math import inf
+from typing import get_args
 
 from torch import nn
 
@@ -12,11 +13,10 @@ from nettailor.candidates import keep_better, keep_first, target_of
 from nettailor.channel_lever import before_channels, refusal, whole_cost
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import place
-from nettailor.core.epochs import checked
 from nettailor.core.errors import UserError
 from nettailor.core.judge import Judge
 from nettailor.core.resize import at_side
-from nettailor.core.scores import Scores, classify
+from nettailor.core.scores import Scores
 from nettailor.core.sections import Lever, Unit
 from nettailor.core.trainer import Stop
 from nettailor.core.training_state import Fitted
@@ -30,7 +30,9 @@ from nettailor.fitting import (
     accelerator_for,
     fit,
     run_or_temporary,
+    scores_on,
     seeded,
+    side_of,
 )
 from nettailor.prune.fewer_channels import fewest_channels
 from nettailor.prune.fold import fold
@@ -101,11 +103,19 @@ def tailor(
     """
     teacher = deepcopy(network) if isinstance(network, Backbone) else Backbone(network)
     unit, most = budget_of(max_flops, max_params)
+    epochs = EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT
+    for name, given in (("student", student_epochs), ("finetune", finetune_epochs)):
+        if given is not None and given < 1:
+            raise UserError(f"{name}_epochs is {given}: expected at least 1")
+    if not levers or {*levers} - {*get_args(Lever)}:
+        raise UserError(
+            f"levers are {', '.join(map(repr, levers)) or 'none'}: expected one or more of "
+            f"{', '.join(get_args(Lever))}"
+        )
     if most == inf and not {"blocks", "resolution"} & {*levers}:
         raise UserError("channels go to a budget: give max_flops or max_params, or other levers")
-    epochs = EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT
+    size = side_of(val_loader)
     with seeded(seed, "shapes"):
-        size = next(checked(val_loader))[0].shape[-1]
         grown = Student(teacher)
         shown, shrinks = sides(teacher, size, unit, levers), "blocks" in levers
         reason = refusal(teacher, size, unit, levers) if most < inf else ""
@@ -254,6 +264,5 @@ class _Bench:
 
 
 def _scores(network: nn.Module, val_loader: Loader, device: Device) -> Scores:
-    accelerator = accelerator_for(device, "auto")
-    place(network, accelerator.device)
-    return classify(network, checked(val_loader), accelerator).scores()
+    accelerator = accelerator_for(device)
+    return scores_on(val_loader, place(network, accelerator.device), accelerator)

@@ -11,7 +11,7 @@ from torch import nn
 from nettailor.core.backbone import Backbone
 from nettailor.core.console import Screen
 from nettailor.core.device import place
-from nettailor.core.epochs import LoaderEpochs, checked
+from nettailor.core.epochs import LoaderEpochs
 from nettailor.core.errors import UserError
 from nettailor.core.files import (
     load_exactly,
@@ -23,9 +23,18 @@ from nettailor.core.files import (
 from nettailor.core.judge import Judge
 from nettailor.core.resize import at_side
 from nettailor.core.schedule import Schedule
-from nettailor.core.scores import Scores, as_scores, classify
+from nettailor.core.scores import Scores, as_scores
 from nettailor.core.sections import Unit
-from nettailor.fitting import Device, Loader, Precision, Run, accelerator_for, seeded
+from nettailor.fitting import (
+    Device,
+    Loader,
+    Precision,
+    Run,
+    accelerator_for,
+    scores_on,
+    seeded,
+    side_of,
+)
 from nettailor.prune.choice import Choice, least_lost
 from nettailor.prune.descent import TRIED_ON, Descent
 from nettailor.prune.plan import PrunePlan
@@ -146,15 +155,19 @@ def shrink(
         A snapshot an epoch and side, the dearest first. With a budget the last one keeps it.
 
     Raises:
-        UserError: a budget that no route meets, or a student with proxies.
+        UserError: a budget that no route meets, a student with proxies, or a run in which a call of
+            this name has begun with other settings.
     """
     unit, most = budget_of(max_flops, max_params)
     accelerator = accelerator_for(device, precision)
-    size = next(checked(train_loader))[0].shape[-1]
+    size = side_of(train_loader)
     if student.wiring.of_kind("proxy"):
         raise UserError("the student has proxies: expected none, give it with skips=0")
     least = most if most < inf else FLOOR
-    epochs = epochs or (EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT)[0]
+    if epochs is None:
+        epochs = (EPOCHS_TO_A_BUDGET if most < inf else EPOCHS_WITHOUT)[0]
+    if epochs < 1:
+        raise UserError(f"epochs is {epochs}: expected at least 1")
     if sides and (most < inf or None not in sides):
         raise UserError("sides are for a student without a budget, the images' own among them")
     sides, shares = sides or [side], {}
@@ -166,12 +179,18 @@ def shrink(
         raise below_the_leanest(most, unit, shrinking.leanest)
     place(shrinking, accelerator.device)
     place(teacher, accelerator.device)
+    if run is not None:
+        run.begin(
+            name, unit=unit, least=least, sides=[*sides], epochs=epochs, lr=lr, distill=distill,
+            seed=seed,
+        )  # fmt: skip
     loss, batches = ShrinkLoss(teacher, distill), LoaderEpochs(train_loader, seed)
-    descent = Descent(
-        shrinking, loss, islice(batches.epoch(0), TRIED_ON), accelerator,
-        epochs=epochs, steps_per_epoch=batches.steps_per_epoch, far=most < inf, choose=choose,
-        sides=sides,
-    )  # fmt: skip
+    with seeded(seed, "removals"):
+        descent = Descent(
+            shrinking, loss, islice(batches.epoch(0), TRIED_ON), accelerator,
+            epochs=epochs, steps_per_epoch=batches.steps_per_epoch, far=most < inf,
+            choose=choose, sides=sides,
+        )  # fmt: skip
     screen = Screen()
     screen.console.quiet = not verbose
     snapshots: dict[tuple[int, int | None], Snapshot] = {}
@@ -185,7 +204,7 @@ def shrink(
     def validate(_: nn.Module) -> Scores:
         found = []
         for left in cuts(shrinking, sides, lambda: batches.epoch(0), accelerator):
-            found.append(judging.of(classify(left, checked(val_loader), accelerator).scores()))
+            found.append(judging.of(scores_on(val_loader, left, accelerator)))
             cost = shares[left.side].of(student.wiring, shrinking.route)
             passed = Snapshot(finished + 1, cost, left, found[-1], student.wiring)
             snapshots[passed.epoch, left.side] = passed
@@ -209,6 +228,7 @@ def shrink(
             folder=None if run is None else run.folder, accelerator=accelerator,
             validate=validate, stop=ends, before_step=descent.before_step,
         )  # fmt: skip
+    shrinking.end()
     epochs_done = range(1, len(fitted.history) + 1)
     return [
         snapshots.get((one, at)) or _read(stem(one, at), one, student, at)
@@ -224,24 +244,25 @@ def as_it_is(
     val_loader: Loader,
     *,
     unit: Unit,
-    side: int | None = None,
-    judge: Judge | None = None,
-    seed: int = 0,
-    device: Device = "auto",
+    side: int | None,
+    judge: Judge,
+    seed: int,
+    device: Device,
 ) -> Snapshot:
     """The whole backbone as a size, of which nothing is taken out and nothing trained.
 
     Its running statistics are averaged anew, on images of its side. Arguments as for `shrink`.
     """
-    accelerator = accelerator_for(device, "auto")
-    size = next(checked(train_loader))[0].shape[-1]
+    accelerator = accelerator_for(device)
     student.side = side
-    whole = Shrinking(student, shares_of(student, teacher, size, unit), 1.0)
+    shares = shares_of(student, teacher, side_of(train_loader), unit)
+    whole = Shrinking(student, shares, 1.0)
     network = place(whole.cut("whole"), accelerator.device)
-    batches = islice(LoaderEpochs(train_loader, seed).epoch(0), STATISTICS_BATCHES)
-    reestimate(network, batches, accelerator)
-    scores = classify(network, checked(val_loader), accelerator).scores()
-    return Snapshot(0, whole.cost, network, (judge or Judge()).of(scores), student.wiring)
+    with seeded(seed, "statistics"):
+        batches = islice(LoaderEpochs(train_loader, seed).epoch(0), STATISTICS_BATCHES)
+        reestimate(network, batches, accelerator)
+    scores = scores_on(val_loader, network, accelerator)
+    return Snapshot(0, whole.cost, network, judge.of(scores), student.wiring)
 
 
 def _write(stem: Path, snapshot: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""What both ways of tailoring have in common: the teacher, the judge, fine-tuning after a cut."""
+"""What all ways of tailoring have in common: the teacher, the judge, fine-tuning after a cut."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -51,9 +51,9 @@ class Descent:
         *,
         epochs: int,
         steps_per_epoch: int,
-        far: bool = False,
+        far: bool,
+        sides: Sequence[int | None],
         choose: Choice = least_lost,
-        sides: Sequence[int | None] = (),
     ) -> None:
         """
         Args:
@@ -63,9 +63,9 @@ class Descent:
             accelerator: says where, and in which precision.
             epochs, steps_per_epoch: of the training.
             far: aim at a route within the least cost from the beginning, since no other is wanted.
+            sides: in pixels, None for the images' own, one at least: one is drawn for each step,
+                and each is asked what can go.
             choose: where it goes.
-            sides: in pixels, None for the images' own: one is drawn for each step, and each is
-                asked what can go; empty: the network's stays as it is.
         """
         self.network, self._loss, self._far, self._choose = network, loss, far, choose
         self._accelerator, self._whole = accelerator, network.cost
@@ -76,8 +76,8 @@ class Descent:
             images = images.to(accelerator.device)
             with accelerator.autocast(), room_for(len(images), "a pass of the teacher"):
                 target = loss.teacher(images).logits
-            if sides:  # blocks alone are tried on the first batch: of three sides the middle one
-                images = resized(images, sides[number % len(sides)])
+            # blocks alone are tried on the first batch: of three sides the middle one
+            images = resized(images, sides[number % len(sides)])
             self._batches.append((images, labels.to(accelerator.device), target))
 
     def target(self, done: float) -> float:
@@ -92,8 +92,7 @@ class Descent:
         """
         last, went = step + 1 == self._steps, bool(self.network.dropped)
         student, side = self.network.student, self.network.student.side
-        if self._sides:
-            student.side = None  # batches on which removals are tried have their sides
+        student.side = None  # batches on which removals are tried have their sides
         self.network.dropped = frozenset()
         half = self._of_epoch // 2
         if step % self._of_epoch == half or last:
@@ -106,8 +105,7 @@ class Descent:
             draw = Random(step)  # of ranks each draws the same, and whoever goes on from here
             nodes = (one for one in self.network.skippable if draw.random() < _DROPPED)
             self.network.dropped, went = frozenset(nodes), True
-        if self._sides:
-            student.side = drawn(self._sides, step)
+        student.side = drawn(self._sides, step)
         return self.network.settle() or went or student.side != side
 
     def reach(self, target: float) -> bool:

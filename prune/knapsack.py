@@ -18,14 +18,14 @@ Ints = NDArray[np.int64]
 class Options(NamedTuple):
     """What one family offers: values and costs, shape (options,) each; neither falls.
 
-    The first option is the least that has to be kept.
+    The first option is the least that has to be kept, and costs nothing.
     """
 
     values: Floats
     costs: Ints
 
 
-# the option of each family that a budget affords; the budget is at least that of the first options
+# the option of each family that a budget of 0 or more affords
 Solution = Callable[[int], list[int]]
 
 
@@ -34,13 +34,13 @@ def exact(families: Sequence[Options]) -> Solution:
 
     best_f(c) = max over the options of f of best_{f-1}(c - C) + V.
     """
-    least, most = _ends(families)
-    best = np.zeros(most - least + 1)
+    most = sum(int(costs[-1]) for _, costs in families)
+    best = np.zeros(most + 1)
     taken: list[Ints] = []
     for values, costs in families:
         reached = np.full(len(best), -np.inf)
         option = np.zeros(len(best), dtype=np.int64)
-        for position, (value, cost) in enumerate(zip(values, costs - costs[0], strict=True)):
+        for position, (value, cost) in enumerate(zip(values, costs, strict=True)):
             candidate = best[: len(best) - cost] + value
             better = candidate > reached[cost:]
             reached[cost:][better] = candidate[better]
@@ -49,25 +49,11 @@ def exact(families: Sequence[Options]) -> Solution:
         taken.append(option)
 
     def solution(budget: int) -> list[int]:
-        _require(budget, least)
-        left = min(budget, most) - least
+        left = min(budget, most)
         chosen = []
         for (_, costs), option in zip(reversed(families), reversed(taken), strict=True):
             chosen.append(int(option[left]))
-            left -= int(costs[chosen[-1]] - costs[0])
+            left -= int(costs[chosen[-1]])
         return chosen[::-1]
 
     return solution
-
-
-def _ends(families: Sequence[Options]) -> tuple[int, int]:
-    """The costs of the least and of the greatest choice."""
-    return (
-        sum(int(costs[0]) for _, costs in families),
-        sum(int(costs[-1]) for _, costs in families),
-    )
-
-
-def _require(budget: int, least: int) -> None:
-    if budget < least:
-        raise ValueError(f"a budget of {budget} is below the least cost, {least}")

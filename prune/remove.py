@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from nettailor.core.errors import UserError
 from nettailor.prune.plan import PrunePlan
 from nettailor.student.network import Student
 from nettailor.student.path_weights import PathWeights
@@ -14,8 +15,14 @@ def remove(student: Student, plan: PrunePlan) -> Student:
 
     Kept weights, path logits, frozen flags and statistics are the original's. The softmax runs
     over the paths that are left, so their weights grow.
+
+    Raises UserError for a plan that was made for a student with other paths.
     """
-    assert student.wiring == plan.before, "the plan was made for another student"
+    if student.wiring != plan.before:
+        raise UserError(
+            f"the plan {plan.name} is of a student with other paths: give one that was made for "
+            "this student"
+        )
     smaller = copy.deepcopy(student)
     kept = {path.key for path in plan.kept.paths} | {str(path.target) for path in plan.kept.paths}
     parts = (smaller.blocks, smaller.adapters, smaller.proxies, smaller.heads, smaller.activations)

@@ -138,6 +138,10 @@ class Shrinking(nn.Module):
         self._momenta.put_back(smaller)
         return smaller
 
+    def end(self) -> None:
+        """After the last step: the student's norms follow each batch as they did at first."""
+        self._momenta.put_back(self.student)
+
     @property
     def cost(self) -> float:
         """Of the route, a share of the backbone's."""

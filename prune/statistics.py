@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 
 import torch
 from accelerate import Accelerator
@@ -60,7 +59,7 @@ class Momenta:
         return before != [norm.momentum for _, norm in self._norms]
 
     def put_back(self, part: nn.Module) -> None:
-        """Their own, in a copy of a part of the network with the same names."""
+        """Their own, in the network or in a copy of a part of it with the same names."""
         for name, norm in _norms(part):
             norm.momentum = self._own[name]
 
@@ -68,15 +67,14 @@ class Momenta:
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
     """Inside, batch norms normalise by the batch and their running statistics stay."""
-    norms = [norm for _, norm in _norms(network)]
-    kept = [(norm.momentum, deepcopy(norm.num_batches_tracked)) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
+    norms = [norm for _, norm in _norms(network) if norm.track_running_stats]
+    for norm in norms:  # a momentum of 0 would let one batch with an infinity into them
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for norm, (momentum, seen) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, seen
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def _norms(network: nn.Module) -> list[tuple[str, _BatchNorm]]:

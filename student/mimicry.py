@@ -41,11 +41,18 @@ def node_scales(form: MimicryForm, output: NetOutput) -> list[float]:
         L + 1 factors: nodes x_1 … x_L, then the logits. Nothing before x_0 is the student's to
         train, so it has no part in Ω.
     """
-    tensors = [*(node for node in output.nodes[1:] if node is not None), output.logits]
+    tensors = [*_whole(output)[1:], output.logits]
     if form == "mean-square":
         return [1 / len(tensors)] * len(tensors)
     floor = 1e-6  # a dead activation has no variance
     return [1 / (max(float(tensor.float().var()), floor) * len(tensors)) for tensor in tensors]
+
+
+def _whole(output: NetOutput) -> list[Tensor]:
+    """The nodes of a network that was not cut."""
+    nodes = [node for node in output.nodes if node is not None]
+    assert len(nodes) == len(output.nodes), "a teacher has every node"
+    return nodes
 
 
 def mean_scales(form: MimicryForm, outputs: Iterable[NetOutput]) -> list[float]:
@@ -59,23 +66,23 @@ def mimicry(student: NetOutput, teacher: NetOutput, scales: Tensor) -> Tensor:
 
     Args:
         student: its nodes may be None where the network was cut.
-        teacher: nodes of the same shapes, without gradients.
+        teacher: every node, of the same shapes, without gradients.
         scales: factors from `node_scales`, shape (L + 1,), on the device.
 
     Raises:
         UserError: a node has other channels than the teacher's.
     """
-    nodes = zip(student.nodes[1:], teacher.nodes[1:], strict=True)
+    nodes = zip(student.nodes[1:], _whole(teacher)[1:], strict=True)
     pairs = [*nodes, (student.logits, teacher.logits)]
     for mine, theirs in pairs:
-        if mine is not None and theirs is not None and mine.shape != theirs.shape:
+        if mine is not None and mine.shape != theirs.shape:
             raise UserError(
                 f"a node of the student is {tuple(mine.shape)} and the teacher's "
                 f"{tuple(theirs.shape)}: expected equal ones for Ω; give loss.after_cut()"
             )
     nothing = scales.new_zeros(())
     parts = [
-        nothing if mine is None or theirs is None else F.mse_loss(mine.float(), theirs.float())
+        nothing if mine is None else F.mse_loss(mine.float(), theirs.float())
         for mine, theirs in pairs
     ]
     return (torch.stack(parts) * scales).sum()

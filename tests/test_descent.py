@@ -31,7 +31,7 @@ LEAST = 0.6
 def descent(
     accelerator: Accelerator, least: float = LEAST, *,
     adapters: bool = False, epochs: int = EPOCHS, steps: int = STEPS, far: bool = False,
-    choose: Choice = least_lost, sides: Sequence[int | None] = (),
+    choose: Choice = least_lost, sides: Sequence[int | None] = (None,),
 ) -> Descent:  # fmt: skip
     """Of a student whose exits are known; dropout draws from torch's generator at each step."""
     teacher, chain = (lively_chain("test_resnet", CLASSES) for _ in range(2))

@@ -1,5 +1,6 @@
 """What TensorBoard shows: the table of runs, their images, and the course of a student."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,13 @@ def curve(events: EventAccumulator, name: str) -> dict[int, float]:
 
 def test_a_row_holds_settings_and_figures(tmp_path: Path) -> None:
     """Written twice, as by --overwrite: the last one counts."""
-    settings = {"data": "digits", "student.lr": 0.001, "augment.scale": [0.8, 1.0], "crop": None}
+    settings = {
+        "data": "digits",
+        "out": os.fsdecode(b"caf\xe9"),
+        "student.lr": 0.001,
+        "augment.scale": [0.8, 1.0],
+        "crop": None,
+    }
     for accuracy in (50.0, 98.5):
         figures = {"val accuracy": accuracy, "test accuracy": None, "parameters": 1000.0}
         note_figures(tmp_path / "events" / "hparams", settings, figures)
@@ -36,9 +43,10 @@ def test_a_row_holds_settings_and_figures(tmp_path: Path) -> None:
         events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     ).session_start_info.hparams
     assert told["data"].string_value == "digits"
+    assert told["out"].string_value == "caf\\udce9"
     assert told["student.lr"].number_value == pytest.approx(0.001)
     assert told["augment.scale"].string_value == "[0.8, 1.0]"
-    assert set(told) == {"data", "student.lr", "augment.scale"}
+    assert set(told) == {"data", "out", "student.lr", "augment.scale"}
     assert set(events.Tags()["scalars"]) == {"result/val accuracy", "result/parameters"}
     assert [one.value for one in events.Scalars("result/val accuracy")] == [98.5]
 

@@ -205,6 +205,16 @@ def test_bad_targets(bare, tmp_path, to, words):
     assert contents(tmp_path) == before
 
 
+def test_a_run_is_no_target(run, tmp_path):
+    """Not even with --overwrite: what was trained beside it goes by its weights."""
+    other = copy(run, tmp_path / "other")
+    before = contents(tmp_path)
+    with refused("holds a run, whose files stay as they are; choose another"):
+        export.main(["--run", str(run), "--to", str(other), "--format", "safetensors",
+                     "--overwrite"])  # fmt: skip
+    assert contents(tmp_path) == before
+
+
 def test_overwrite_replaces_what_is_written_anew(bare, tmp_path):
     for name, content in (("notes.txt", "mine"), ("model.safetensors", "old")):
         (tmp_path / name).write_text(content)

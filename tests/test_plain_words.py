@@ -25,6 +25,12 @@ def predictions(folder: Path, right: int, of: int = 100) -> RunFolder:
     return RunFolder(folder)
 
 
+def test_names_of_images_may_hold_any_bytes(tmp_path: Path) -> None:
+    rows = b"split,file,label,predicted\ntest,caf\xe9.png,1,1\ntest,th\xe9.png,1,0\n"
+    (tmp_path / "predictions.csv").write_bytes(rows)
+    assert right_on(tmp_path, "test") == b"\1\0"
+
+
 @pytest.mark.parametrize(
     ("teacher", "kept", "said"),
     [

@@ -117,7 +117,7 @@ def test_what_is_removed_is_gone_and_the_rest_is_the_original(backbone, by):
 def test_a_plan_of_another_student_is_refused():
     student = trained("test_resnet")
     plan = plan_of(student, 1)
-    with pytest.raises(AssertionError, match="another student"):
+    with pytest.raises(UserError, match="of a student with other paths"):
         remove(remove(student, plan), plan)
 
 

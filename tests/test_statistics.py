@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nettailor.prune.plan import decide
 from nettailor.prune.remove import remove
-from nettailor.prune.statistics import reestimate
+from nettailor.prune.statistics import reestimate, statistics_kept
 from nettailor.student.network import BatchNormPolicy, Student
 from nettailor.student.proxy import ScaledBatchNorm2d
 
@@ -108,3 +108,21 @@ def test_momentum_and_modes_are_put_back(batch_norm, training, accelerator):
     assert {name: module.training for name, module in student.named_modules()} == modes
     for number, norm in enumerate(norms(student).values()):
         assert norm.momentum == 0.01 * (number + 1)
+
+
+@pytest.mark.parametrize("value", [float("inf"), 7.0])
+def test_what_is_only_tried_leaves_no_trace(value):
+    """Not even a batch that is not finite; and each batch is normalised by its own statistics."""
+    student = student_of("test_resnet", 0).train()
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    (images, _), *_ = batches()
+    shifted = images.clone()
+    shifted[0] = value
+    with statistics_kept(student):
+        student(shifted)
+        tried = student(images).logits
+    for name, tensor in student.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    torch.testing.assert_close(student(images).logits, tried)
+    name = next(name for name in before if name.endswith("running_mean"))
+    assert not torch.equal(student.state_dict()[name], before[name])

@@ -50,7 +50,8 @@ main = Training(
             "nargs": "+",
             "type": float,
             "metavar": "GAMMA",
-            "help": "weights of the expected complexity to train for (default: student.gamma)",
+            "help": "prices of cost, a tailored network for each; by route they differ only "
+            "without a budget (default: student.gamma)",
         },
         "--modes": {
             "nargs": "+",

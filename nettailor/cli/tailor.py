@@ -1,4 +1,4 @@
-"""`python -m nettailor.tailor`: grow a student, train it, cut it, keep a lean one that holds."""
+"""`python -m nettailor.tailor`: grow a student, shrink it, keep the leanest that holds."""
 
 from nettailor.cli.door import COMMON, DRY_RUN, Training, require_a_way_to_cut
 from nettailor.core.config import RunConfig

@@ -25,6 +25,7 @@ from nettailor.core.cost import parameters
 from nettailor.core.errors import UserError
 from nettailor.core.files import write_bytes, write_json, write_tensors, write_text
 from nettailor.core.latency import measure_latency
+from nettailor.core.run_settings import CONFIG_FILE, is_run
 from nettailor.core.timm_names import to_timm
 from nettailor.deploy.about import describe, read_figures, without_places
 from nettailor.deploy.check_images import check_images
@@ -147,6 +148,8 @@ def _check_target(to: Path, overwrite: bool) -> None:
             f"--to {to}: holds files already; give --overwrite to replace those that are written "
             "anew, or another folder"
         )
+    if is_run(to / CONFIG_FILE):
+        raise UserError(f"--to {to}: holds a run, whose files stay as they are; choose another")
     folder = next(parent for parent in (to.absolute(), *to.absolute().parents) if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"--to {to}: nothing can be written in {folder}; choose another folder")

@@ -130,7 +130,7 @@ def run_sweep(
         config: the settings of all jobs but for seed, gamma and mode.
         screen: told of every job.
         seeds: each with its own teacher.
-        gammas: weights γ1 of the expected complexity, for the tailored networks.
+        gammas: prices of cost, for the tailored networks.
         modes: what their fine-tuning trains.
 
     Raises:

@@ -1,5 +1,6 @@
 """`python -m nettailor.tailor`: grow a student, shrink it, keep the leanest that holds."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 from nettailor.all_blocks import AllBlocks
@@ -153,11 +154,19 @@ def _hold_to(folder: RunFolder, teacher: RunFolder, *, begins: bool = False) -> 
     note, weights = folder.path / TEACHER_FILE, teacher.path / WEIGHTS_FILE
     if begins and not note.exists():
         write_json(note, {"folder": str(teacher.path), "sha256": sha256_of(weights)})
-    elif note.exists() and teacher.finished and read_json(note).get("sha256") != sha256_of(weights):
+    elif note.exists() and teacher.finished and _noted(note) != sha256_of(weights):
         raise UserError(
             f"{folder.path} was begun with another teacher than {teacher.path} holds now; "
             "give --overwrite to tailor again"
         )
+
+
+def _noted(note: Path) -> str:
+    """The SHA-256 of the teacher's weights that a run began with."""
+    content = read_json(note)
+    if not isinstance(content, dict):
+        raise UserError(f"{note}: is damaged; delete it, or give --overwrite to tailor again")
+    return str(content.get("sha256"))
 
 
 def pick_another(session: Session, share: Share, *, limit: TimeLimit | None) -> RunFolder:
@@ -178,8 +187,10 @@ def pick_another(session: Session, share: Share, *, limit: TimeLimit | None) -> 
     session.open(folder, _settings(session), ignored=TEACHER_KEYS, overwrite=False)
     wiring = wiring_of(session.config, len(session.task.classes))
     front = read_front(folder.path, wiring)
-    size = folder.read_summary()["tailored"]["image_size"]
-    point = pick(front, share, None if size == session.config.image_size else size)
+    own = session.config.image_size
+    # summaries of before lack it: all networks had images of their own size then
+    size = folder.read_summary()["tailored"].get("image_size", own)
+    point = pick(front, share, None if size == own else size)
     picked = RunFolder(folder.path / "picked" / share.name)
     if picked.finished:
         return picked

@@ -47,8 +47,8 @@ class LaterEpochs:
 class LoaderEpochs:
     """The epochs of anybody's DataLoader of (images, labels).
 
-    Before each epoch torch's generator is seeded by (seed, epoch): shuffling, and augmentation that
-    draws from it, are the same again in a run that goes on.
+    Before each epoch torch's generator, and the loader's own, are seeded by (seed, epoch):
+    shuffling, and augmentation that draws from them, are the same again in a run that goes on.
     """
 
     def __init__(self, loader: DataLoader[Any], seed: int) -> None:
@@ -68,7 +68,7 @@ class LoaderEpochs:
     def epoch(self, number: int, start: int = 0, part: slice = _WHOLE) -> Iterator[Batch]:
         """The batches before `start` are read and dropped."""
         state = random_state()
-        torch.manual_seed(self._seed * 1_000_003 + number)
+        seed_loader(self._loader, self._seed * 1_000_003 + number)
         batches = checked(self._loader)
         for _ in islice(batches, start):
             pass
@@ -78,9 +78,22 @@ class LoaderEpochs:
             yield images[part], labels[part]
 
 
+def seed_loader(loader: DataLoader[Any], seed: int) -> None:
+    """Seed what a loader draws from: torch's generator, and those of its own."""
+    torch.manual_seed(seed)
+    for owner in (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+        if isinstance(own := getattr(owner, "generator", None), torch.Generator):
+            own.manual_seed(seed)
+
+
 def checked(loader: DataLoader[Any]) -> Iterator[Batch]:
-    """The batches of a loader; UserError for one that is not (images (B, C, H, W), labels (B,))."""
+    """The batches of a loader, one at least.
+
+    UserError for one that is not (images (B, C, H, W), labels (B,)), and where there is none.
+    """
+    empty = True
     for batch in loader:
+        empty = False
         if not isinstance(batch, list | tuple) or len(batch) != 2:
             raise UserError(
                 f"the loader gives {_described(batch)}, expected (images, labels): give a "
@@ -93,6 +106,8 @@ def checked(loader: DataLoader[Any]) -> Iterator[Batch]:
                 "(B, C, H, W) of a floating type and labels (B,)"
             )
         yield images, labels
+    if empty:
+        raise UserError("the loader is empty: expected a batch at least")
 
 
 def _is_tensor(value: object, dims: int) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from nettailor.core.printable import printable
+
 
 def note_figures(
     events: Path, settings: Mapping[str, Any], figures: Mapping[str, float | None]
@@ -22,7 +24,7 @@ def note_figures(
     for old in events.glob("events.*"):
         old.unlink()
     told = {
-        key: value if isinstance(value, bool | int | float | str) else str(value)
+        key: value if isinstance(value, bool | int | float) else printable(str(value))
         for key, value in settings.items()
         if value is not None
     }

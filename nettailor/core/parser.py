@@ -18,10 +18,10 @@ from nettailor.core.faults import choices
 _WIDEST = 100  # columns
 _NOTES = """\
 A key whose default is not shown is null. A section's name may be left out where one section alone
-has the key: --gamma for --student.gamma. Lists are written as in YAML: '[4, 8]'; a value that
-begins with a minus sign needs an equals sign: --gamma=-1e-3. Exit codes: 0 done, 2 bad input, 3
-training met a number that is not finite, 4 some runs of a sweep failed, 5 another process of the
-run ended, 130 or 143 interrupted or terminated: the same command goes on from what is saved."""
+has the key, split and limit aside: --gamma for --student.gamma. Lists are written as in YAML:
+'[4, 8]'; a value that begins with a minus sign needs an equals sign: --gamma=-1e-3. Exit codes:
+0 done, 2 bad input, 3 training met a number that is not finite, 4 some runs of a sweep failed,
+5 another process of the run ended, 130 or 143 stopped: the same command goes on."""
 
 
 class _OneName(argparse.HelpFormatter):

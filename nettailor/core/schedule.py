@@ -45,9 +45,15 @@ class Schedule:
     again: bool = False
 
 
+def known_optimizers() -> list[str]:
+    """Those of timm's that can train here, by name."""
+    names: list[str] = list_optimizers(exclude_filters=list(_UNUSABLE_OPTIMIZERS))
+    return names
+
+
 def require_optimizers(config: RunConfig) -> None:
     """Raise UserError, a line a stage, where an optimizer is none of timm's that can train here."""
-    known = list_optimizers(exclude_filters=list(_UNUSABLE_OPTIMIZERS))
+    known = known_optimizers()
     asked = {
         "teacher.optimizer": config.teacher.optimizer,
         "student.optimizer": config.student.optimizer,

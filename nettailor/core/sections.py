@@ -188,7 +188,7 @@ class StudentConfig(Section):
     gamma: NonNegative = Field(
         0.3,
         description="price of cost, in nats for all of the backbone's: the weight γ1 of the "
-        "expected complexity; by route, what a size's loss on validation is weighed against",
+        "expected complexity; by route, without a budget, what a size's loss is weighed against",
     )
     cost: CostUnit = Field("flops", description="cost of a path; a budget's unit takes its place")
     distill: NonNegative = Field(0.5, description="weight of distillation from teacher's logits")
@@ -268,7 +268,7 @@ class PruneConfig(Section):
     """
 
     epochs: Epochs | None = Field(None, description="null: 20 to a budget, 6 without one")
-    lr: LearningRate = Field(0.003, description="half of it where a size goes on without a budget")
+    lr: LearningRate = Field(0.003, description="half of it by route in mode all without a budget")
     by: Literal["route", "rank"] = Field(
         "route",
         description="route: what the loss misses least goes as the student trains; rank, as "
@@ -276,7 +276,7 @@ class PruneConfig(Section):
     )
     threshold: float = Field(0.05, ge=0, lt=1, description="by rank: proxies below this weight go")
     remove: Annotated[tuple[Whole, ...] | None, AsTuple] = Field(
-        None, description="by rank: numbers of blocks to remove; null: about six depths"
+        None, description="by rank: numbers of blocks to remove; null: about six, and none"
     )
     tolerance: float = Field(
         0.5,
