@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/deploy"))
     arguments = parser.parse_args()
     if torch.cuda.is_available():
-        torch.cuda.init()  # to read a run's images takes a session on the CPU, which hides GPUs
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # to read a run's images takes a session on the CPU, which hides GPUs
     torch.set_num_threads(arguments.threads)
     folders = [find_run(run) for run in arguments.runs]
     runs = {
@@ -126,7 +126,7 @@ def deployed(folder: Path, threads: int) -> Deployed:
     }
     with Screen() as screen:
         images = check_images(folder, architecture, screen)
-    if images.session is not None:
+    if images.loaders is not None:
         in_int8 = to_int8(content, images.calibration(), {})
         forms["onnx int8"] = load_onnx(in_int8, threads=threads)
     return Deployed(plain, content, forms, module_flops(plain, (3, side, side)), side)
@@ -134,26 +134,42 @@ def deployed(folder: Path, threads: int) -> Deployed:
 
 def measured(runs: dict[str, Deployed], batch: int, seconds: float) -> Iterator[Row]:
     """Every form of every run at one batch size, in turn; on the GPU after the CPU."""
-    side = next(iter(runs.values())).side
     on_cpu = {
         Form(name, form): module for name, run in runs.items() for form, module in run.forms.items()
     }
-    images = sample(batch, 3, side, CPU)
-    times = time_in_turn(on_cpu, dict.fromkeys(on_cpu, images), CPU, seconds=seconds)
+    times = in_turn(on_cpu, runs, batch, CPU, seconds)
     if torch.cuda.is_available():
         device = torch.device("cuda")
-        images = sample(batch, 3, side, device)
         on_gpu = {
             Form(name, "folded, cuda graph"): place(copy.deepcopy(run.plain), device)
             for name, run in runs.items()
         }
-        times |= time_in_turn(on_gpu, dict.fromkeys(on_gpu, images), device, seconds=seconds)
+        times |= in_turn(on_gpu, runs, batch, device, seconds)
     first, *_ = runs
     for key, passes in times.items():
         low, median, high = np.percentile(passes, [25, 50, 75]).tolist()
-        ratio = median / float(np.median(times[Form(first, key.form)]))
+        ratio = median / float(np.median(np.array(times[Form(first, key.form)])))
         flops = runs[key.run].flops / runs[first].flops
         yield Row(key.run, key.form, batch, flops, median, high - low, ratio)
+
+
+def in_turn(
+    modules: dict[Form, nn.Module],
+    runs: dict[str, Deployed],
+    batch: int,
+    device: torch.device,
+    seconds: float,
+) -> dict[Form, list[float]]:
+    """Milliseconds of each pass, on images of each run's own side."""
+    images = {name: sample(batch, 3, run.side, device) for name, run in runs.items()}
+    names = {" ".join(form): form for form in modules}
+    times = time_in_turn(
+        {name: modules[form] for name, form in names.items()},
+        {name: images[form.run] for name, form in names.items()},
+        device,
+        seconds=seconds,
+    )
+    return {form: times[name] for name, form in names.items()}
 
 
 def profile(runs: dict[str, Deployed], batch: int, threads: int) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -13,6 +13,8 @@ from nettailor.fitting import seeded
 from nettailor.prune.eliminate import eliminate
 from nettailor.prune.plan import PrunePlan
 from nettailor.student.wiring import Path, Wiring
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def shorter(start: nt.Backbone, blocks: int, seed: int) -> nt.Backbone:
@@ -34,8 +36,8 @@ def longest(
 
 
 def best(
-    makes: Callable[[], nn.Module], train: Callable[..., Any], rates: tuple[float, ...]
-) -> nn.Module:
+    makes: Callable[[], Network], train: Callable[..., Any], rates: tuple[float, ...]
+) -> Network:
     """The network that is best on validation of one trained at each learning rate."""
     trained = [(train(one := makes(), lr=rate).scores.accuracy, one) for rate in rates]
     return max(trained, key=lambda pair: pair[0])[1]

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from gpu_rows import SMALL, arguments, nettailor, row
 from steps import CLASSES, Steps, stepper, student_steps
 from torch import Tensor, nn
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from nettailor.core.backbone import create_backbone
 from nettailor.core.device import place
@@ -44,7 +45,7 @@ def taken(
     steps.network.zero_grad()
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         terms = torch.stack(list(steps.objective(steps.network, images, labels).values()))
-    terms.sum().backward()
+    terms.sum().backward()  # type: ignore[no-untyped-call]
     return terms.detach()
 
 
@@ -164,9 +165,7 @@ def kernels(given: argparse.Namespace) -> None:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
             step()
             torch.cuda.synchronize()
-        started = sum(
-            event.device_type == torch.autograd.DeviceType.CUDA for event in seen.events()
-        )
+        started = sum(event.device_type == DeviceType.CUDA for event in seen.events())
         row(f"{name}: kernels and copies (predicted: operators)", started, predicted=operations)
 
 

@@ -26,7 +26,7 @@ def fastai(chain: nt.Backbone, train: Loader, val: Loader, epochs: int, lr: floa
     from fastai.losses import CrossEntropyLossFlat
 
     def groups(network: Logits) -> list[list[nn.Parameter]]:
-        head = list(network.chain.classifier.parameters())
+        head = list(chain.classifier.parameters())
         ids = set(map(id, head))
         return [[one for one in network.parameters() if id(one) not in ids], head]
 

@@ -70,7 +70,12 @@ class Measured:
         (train, val, test), classes = loaders(
             given.images, given.counts, size=given.size, batch=64, seed=seed
         )
-        self.how = {"train_loader": train, "val_loader": val, "seed": seed, "verbose": False}
+        self.how: dict[str, Any] = {
+            "train_loader": train,
+            "val_loader": val,
+            "seed": seed,
+            "verbose": False,
+        }
         self.splits = {"val": val, "test": test}
         with seeded(seed, "classifier"):
             self.teacher, _ = load_pretrained("tf_efficientnet_lite0", classes, "auto", given.size)

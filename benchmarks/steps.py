@@ -24,11 +24,11 @@ from nettailor.student.network import Student
 CLASSES = 10
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operators; views and bare allocations, which compute nothing, are left out."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counted: Counter[str] = Counter()
 
     def __torch_dispatch__(
@@ -54,14 +54,14 @@ class Steps(NamedTuple):
     def backward(self, images: Tensor, labels: Tensor) -> None:
         """The gradients of a step."""
         terms = self.objective(self.network, images, labels)
-        torch.stack(list(terms.values())).sum().backward()
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
 
     def operations(self, images: Tensor, labels: Tensor) -> int:
         """Forward and backward of one step, views, allocations and the optimizer left out."""
         self.network.zero_grad()
         with Operations() as seen:
             self.backward(images, labels)
-        return seen.counted.total()
+        return int(seen.counted.total())
 
 
 def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -21,11 +21,12 @@ from safetensors.torch import load_file, save_file
 from seeds import of_each_seed, print_table
 from small_images import loaders
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 import nettailor as nt
 from nettailor.core.scores import classify
 from nettailor.fitting import accelerator_for, seeded
+from nettailor.share import UNITS
 from nettailor.student.costs import shares_of
 
 SIZE, EPOCHS, RATES, BUDGETS = 32, (20, 8, 6), (3e-4, 1e-3, 3e-3), (0.6, 0.4)
@@ -46,8 +47,10 @@ def pretrained(folder: Path, out: Path, epochs: int) -> dict[str, Tensor]:
         with seeded(0, "network"):
             vit = network(classes)
         run = nt.Run(out / "pretraining")
-        how = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "keep": "last", "run": run}
-        done = nt.fit(vit, nt.CrossEntropy(), train, val, epochs=epochs, warmup_epochs=1, **how)
+        done = nt.fit(
+            vit, nt.CrossEntropy(), train, val,
+            epochs=epochs, lr=1e-3, weight_decay=0.05, warmup_epochs=1, run=run,
+        )  # fmt: skip
         print(f"pretrained: {done.scores.accuracy:.2f} % of 5 % that were held out")
         state = {name: value.contiguous() for name, value in vit.state_dict().items()}
         save_file(state, file)
@@ -69,6 +72,7 @@ def compare(
     usual = partial(fit, loss=nt.CrossEntropy(), optimizer="adamw", weight_decay=0.05)
     teacher = best(lambda: deepcopy(start), partial(usual, epochs=EPOCHS[0]), RATES)
     loss = nt.TailorLoss(teacher).after_cut()
+    found: list[tuple[str, float, float, int, nn.Module]]
     found = [("teacher", 1.0, 1.0, len(start.blocks), teacher)]
     for most in BUDGETS:
         with seeded(seed, "student"):
@@ -80,9 +84,12 @@ def compare(
         small = best(
             partial(deepcopy, passed[-1].network), partial(fit, loss=loss, epochs=EPOCHS[2]), RATES
         )
-        shares = [shares_of(small, teacher, SIZE, unit) for unit in ("flops", "params")]
-        kept = [one.of(small.wiring, small.wiring.paths) for one in shares]
-        found.append((f"tailored {most:g}", *kept, len(small.wiring.of_kind("block")), small))
+        flops, params = (
+            shares_of(small, teacher, SIZE, unit).of(small.wiring, small.wiring.paths)
+            for unit in UNITS
+        )
+        blocks = len(small.wiring.of_kind("block"))
+        found.append((f"tailored {most:g}", flops, params, blocks, small))
         blocks, shares_kept = longest(start, most, SIZE, seed)
         makes = partial(shorter, start, blocks, seed)
         rival = best(makes, partial(usual, epochs=sum(EPOCHS)), RATES)

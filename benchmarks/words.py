@@ -35,8 +35,8 @@ def picture(font: Path, draw: np.random.Generator) -> Image.Image:
     ImageDraw.Draw(image).text(where, word, fill=ink, font=face)
     angle, shift = draw.uniform(-10, 10), draw.integers(-6, 7, 2)
     image = image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=paper)
-    corner = [_SIDE // 2 + int(one) for one in shift]
-    image = image.crop((*corner, corner[0] + _SIDE, corner[1] + _SIDE))
+    left, top = (_SIDE // 2 + int(one) for one in shift)
+    image = image.crop((left, top, left + _SIDE, top + _SIDE))
     image = image.filter(ImageFilter.GaussianBlur(draw.uniform(0, 0.7)))
     noisy = np.asarray(image) + draw.normal(0, 8, (_SIDE, _SIDE))
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
