@@ -3,11 +3,11 @@
     python benchmarks/deploy.py TEACHER_RUN RUN… --out DIR
 
 Times every run's network as trained, folded, as .pt2, and as ONNX in float32 and int8 in ONNX
-Runtime, at batch 1 and 64, with `--threads` threads. All of them take turns, pass by pass; the
-table gives medians, the range of the middle half, and the ratio to the first run in the same form
-beside the ratio of FLOPs. `--profile` adds where ONNX Runtime spends its time. On a GPU the folded
-networks run there too, in half precision and channels last, as a CUDA graph.
-Writes `deploy.md` and `deploy.csv`.
+Runtime, at batch 1 and 64, with `--threads` threads. All of them take turns, pass by pass. The
+table gives medians: milliseconds of the first run, and of others the ratio to the first in the same
+form, in brackets over the ratio of FLOPs. `--profile` adds where ONNX Runtime spends its time. On a
+GPU the folded networks run there too, in half precision and channels last, as a CUDA graph.
+Writes `deploy.md`, and `deploy.csv` with the range of the middle half.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from os.path import commonprefix
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +40,6 @@ from nettailor.network import find_run, load_network
 from nettailor.prune.fold import fold
 
 BATCHES = (1, 64)
-LIMIT = 1.15  # latency's ratio over that of FLOPs; rows beyond are marked "above"
 CPU = torch.device("cpu")
 
 
@@ -86,20 +86,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     folders = [find_run(run) for run in arguments.runs]
     runs = {
-        "/".join(folder.absolute().parts[-3:]): deployed(folder, arguments.threads)
-        for folder in folders
+        name: deployed(folder, arguments.threads)
+        for name, folder in zip(short_names(folders), folders, strict=True)
     }
     rows = [row for batch in BATCHES for row in measured(runs, batch, arguments.seconds)]
-    lines = [
-        "| run | form | batch | FLOPs | latency, ms | over the first | over its FLOPs |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row.run} | {row.form} | {row.batch} | {row.flops:.3f} | {row.median_ms:.3f} "
-            f"± {row.middle_half_ms / 2:.3f} | {row.ratio:.3f} | "
-            f"{row.ratio / row.flops:.2f}{' (above)' if row.ratio > LIMIT * row.flops else ''} |"
-        )
+    lines = [*table_of(rows)]
     if arguments.profile:
         for batch in BATCHES:
             lines += ["", *profile(runs, batch, arguments.threads)]
@@ -110,6 +101,34 @@ def main() -> None:
     write_text(arguments.out / "deploy.csv", table.getvalue())
     write_text(arguments.out / "deploy.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
+
+
+def short_names(folders: list[Path]) -> list[str]:
+    """The kind of each run, and what tells its name from the others'."""
+    names = [folder.absolute().name for folder in folders]
+    first = len(commonprefix(names))  # noqa: RUF071  # of names, not of paths
+    last = len(commonprefix([name[first:][::-1] for name in names]))  # noqa: RUF071
+    own = [name[first : len(name) - last].strip("-") for name in names]
+    kinds = [folder.absolute().parent.name for folder in folders]
+    return [f"{kind} {name}".strip() for kind, name in zip(kinds, own, strict=True)]
+
+
+def table_of(rows: list[Row]) -> Iterator[str]:
+    """A row a run, a column for each form and batch size."""
+    columns = sorted({(row.form, row.batch) for row in rows}, key=lambda one: (one[0], one[1]))
+    yield (
+        " | ".join(["| run | FLOPs", *(f"{form}, batch {batch}" for form, batch in columns)]) + " |"
+    )
+    yield "|---" * (2 + len(columns)) + "|"
+    first = rows[0].run
+    for run in dict.fromkeys(row.run for row in rows):
+        own = {(row.form, row.batch): row for row in rows if row.run == run}
+        cells = [
+            f"{own[one].median_ms:#.3g} ms" if run == first
+            else f"{own[one].ratio:.2f} ({own[one].ratio / own[one].flops:.2f})"
+            for one in columns if one in own
+        ]  # fmt: skip
+        yield " | ".join([f"| {run} | {own[columns[0]].flops:.3f}", *cells]) + " |"
 
 
 def deployed(folder: Path, threads: int) -> Deployed:
