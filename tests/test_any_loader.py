@@ -39,6 +39,12 @@ def test_a_network_is_no_other_than_itself_where_validation_is_shuffled() -> Non
     assert 0 < sum(one) < len(one), "in another order it would show"
 
 
+def test_batches_in_a_list_are_validated_on_as_well() -> None:
+    network, accelerator = lively_chain("test_resnet"), accelerator_for("cpu")
+    loader = loaders()[1]
+    assert scores_on(list(loader), network, accelerator) == scores_on(loader, network, accelerator)
+
+
 @pytest.mark.parametrize("owner", ["loader", "sampler", "batch sampler"])
 def test_a_generator_of_its_own_is_seeded_as_well(owner: str) -> None:
     dataset, own = data(), torch.Generator().manual_seed(1)

@@ -81,7 +81,8 @@ class LoaderEpochs:
 def seed_loader(loader: DataLoader[Any], seed: int) -> None:
     """Seed what a loader draws from: torch's generator, and those of its own."""
     torch.manual_seed(seed)
-    for owner in (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+    sampler, batches = (getattr(loader, name, None) for name in ("sampler", "batch_sampler"))
+    for owner in (loader, sampler, getattr(batches, "sampler", None)):
         if isinstance(own := getattr(owner, "generator", None), torch.Generator):
             own.manual_seed(seed)
 
