@@ -127,6 +127,14 @@ def test_a_finished_run_of_a_teacher_that_was_trained_anew_is_refused(shell: She
     assert re.search(r"was begun with another teacher than .* --overwrite to tailor", message)
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"kind": "teacher"}', "2"])
+def test_a_summary_that_is_none(taught: Shell, content: str) -> None:
+    """Of a run that is told of again, and of the teacher before a student is trained beside it."""
+    (run_of(taught, "digits") / "summary.json").write_text(content, encoding="utf-8")
+    for main in (teach.main, tailor.main, eliminate.main):
+        assert "summary.json: holds no summary; restore" in taught.refusal(*DIGITS, main=main)
+
+
 def test_a_run_that_lost_its_weights(taught: Shell) -> None:
     """Nobody takes it for a finished run: neither its command, nor who needs it, nor `compare`."""
     folder = run_of(taught, "digits")

@@ -175,9 +175,11 @@ def test_a_run_that_lost_its_network_is_not_finished(tmp_path, damage, found):
     run = RunFolder(tmp_path / "run", "nettailor teach")
     run.open(settings_with(), overwrite=False)
     keep_a_network(run.path)
-    run.finish({"accuracy": 97.5})
+    names = "kind accuracy params flops blocks latency_ms seconds teacher"
+    figures = dict.fromkeys(names.split(), 97.5)
+    run.finish(figures)
     assert run.finished
-    assert run.read_summary() == {"accuracy": 97.5}
+    assert run.read_summary() == figures
     damage(run.path)
     advice = "restore the file, or give `nettailor teach --overwrite` to make the run again"
     shown = refusal(run, settings_with())
@@ -192,8 +194,8 @@ def test_a_run_that_lost_its_network_is_not_finished(tmp_path, damage, found):
     assert set(contents(run.path)) == {"config.yaml"}
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", "", "3"])
+@pytest.mark.parametrize("text", ["[1]", "{", "", "3", "{}", '{"accuracy": 97.5}'])
 def test_damaged_summary(run, text):
     (run.path / "summary.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"summary\.json: .*(delete it|--overwrite)"):
+    with pytest.raises(UserError, match=r"summary\.json: .*(delete it|restore the file)"):
         run.read_summary()

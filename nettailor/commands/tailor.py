@@ -221,7 +221,11 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
     result = folder.read_summary()
     teacher = result["teacher"]
     if share is None:
-        screen.console.print(candidates_table(read_json(folder.path / CANDIDATES_FILE), teacher))
+        file = folder.path / CANDIDATES_FILE
+        try:
+            screen.console.print(candidates_table(read_json(file), teacher))
+        except (KeyError, TypeError, IndexError) as error:
+            raise UserError(f"{file}: is damaged; restore it, or give --overwrite") from error
     title = f"{session.task.name}, tailored ({config.prune.finetune} mode) beside its teacher"
     screen.console.print(side_by_side({"teacher": teacher, "tailored": result}, title))
     screen.say(f"run folder: {folder.path}")

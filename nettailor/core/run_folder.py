@@ -34,6 +34,8 @@ SUMMARY_FILE = "summary.json"
 LISTING_FILE = "images.csv"
 STUDY_FILE = "study.journal"  # in a folder whose runs are the trials of a search
 _STATE_FOLDER = "state"
+# that the summary of every run has, and its readers ask for
+_FIGURES = {"kind", "accuracy", "params", "flops", "blocks", "latency_ms", "seconds", "teacher"}
 
 
 class RunFolder:
@@ -235,8 +237,11 @@ class RunFolder:
                 path.unlink()
 
     def read_summary(self) -> dict[str, Any]:
-        """The figures of a finished run."""
+        """The figures of a finished run; UserError for a file that holds something else."""
         content = read_json(self.path / SUMMARY_FILE)
-        if not isinstance(content, dict):
-            raise UserError(f"{self.path / SUMMARY_FILE}: holds no summary; give {self._overwrite}")
+        if not isinstance(content, dict) or not content.keys() >= _FIGURES:
+            raise UserError(
+                f"{self.path / SUMMARY_FILE}: holds no summary; restore the file, or {self._again} "
+                "to make the run again"
+            )
         return content
