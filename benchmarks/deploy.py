@@ -110,7 +110,10 @@ def short_names(folders: list[Path]) -> list[str]:
     last = len(commonprefix([name[first:][::-1] for name in names]))  # noqa: RUF071
     own = [name[first : len(name) - last].strip("-") for name in names]
     kinds = [folder.absolute().parent.name for folder in folders]
-    return [f"{kind} {name}".strip() for kind, name in zip(kinds, own, strict=True)]
+    short = [f"{kind} {name}".strip() for kind, name in zip(kinds, own, strict=True)]
+    if len({*short}) < len(short):
+        return [str(folder) for folder in folders]
+    return short
 
 
 def table_of(rows: list[Row]) -> Iterator[str]:
@@ -124,9 +127,10 @@ def table_of(rows: list[Row]) -> Iterator[str]:
     for run in dict.fromkeys(row.run for row in rows):
         own = {(row.form, row.batch): row for row in rows if row.run == run}
         cells = [
-            f"{own[one].median_ms:#.3g} ms" if run == first
+            "–" if one not in own
+            else f"{own[one].median_ms:.3g} ms" if run == first
             else f"{own[one].ratio:.2f} ({own[one].ratio / own[one].flops:.2f})"
-            for one in columns if one in own
+            for one in columns
         ]  # fmt: skip
         yield " | ".join([f"| {run} | {own[columns[0]].flops:.3f}", *cells]) + " |"
 

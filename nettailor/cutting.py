@@ -61,7 +61,7 @@ def best_route(
     unit, most = budget_of(max_flops, max_params)
     if batches < 1:
         raise UserError(f"batches is {batches}: expected at least 1")
-    shares = shares_of(student, teacher, side_of(train_loader), unit)
+    shares = shares_of(student, teacher, side_of(train_loader, seed), unit)
     values = weigh(student, train_loader, batches=batches, seed=seed, device=device)
     route = _best(Routes(student.wiring, values, shares.paths, fixed=shares.fixed), most)
     return PrunePlan.keeping(route.name, student.wiring, route.paths)
@@ -139,7 +139,7 @@ def narrow(
         raise UserError("no budget is given: expected max_flops or max_params")
     accelerator, batches = accelerator_for(device), LoaderEpochs(train_loader, seed)
     place(network, accelerator.device)
-    size = side_of(train_loader)
+    size = side_of(train_loader, seed)
     least = fewest_channels(network, size, unit)
     if not least <= most < 1:
         raise UserError(
@@ -177,6 +177,6 @@ def _best(routes: Routes, most: float) -> Route:
         leanest, dearest = routes.reach()
         raise UserError(
             f"no route costs {most:g} of the backbone's or less: give a budget from "
-            f"{1.005 * leanest:.3g} to {dearest:.3g}"
+            f"{min(1.005 * leanest, dearest):.3g} to {dearest:.3g}"
         )
     return route

@@ -1,9 +1,9 @@
 """`fit`: train any network of the library on anybody's DataLoader."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from nettailor.core.console import Screen
 from nettailor.core.device import chosen_precision, place
-from nettailor.core.epochs import LoaderEpochs, checked, seed_loader
+from nettailor.core.epochs import LoaderEpochs, checked, own_kept, seed_loader
 from nettailor.core.errors import UserError
 from nettailor.core.files import read_json, write_json
 from nettailor.core.judge import Judge
@@ -65,18 +65,22 @@ class Run:
         return f"fit-{self._calls}"
 
     def begin(self, name: str, **settings: Any) -> None:
-        """Note what a call is made with; UserError where one of that name was begun otherwise."""
+        """Note what a call is made with.
+
+        UserError where one of that name has trained with other settings: its state binds it.
+        """
+        settings = json.loads(json.dumps(settings, default=float))  # NumPy's numbers as Python's
         file = self.folder.path / "calls.json"
         calls = read_json(file) if file.is_file() else {}
         if not isinstance(calls, dict) or not isinstance(calls.get(name, {}), dict):
             raise UserError(f"{file}: is damaged; begin anew in another folder")
-        if name not in calls:
-            write_json(file, calls | {name: settings})
-        elif differs := unlike(calls[name], settings):
+        trained = name in calls and self.folder.state_path(name).exists()
+        if trained and (differs := unlike(calls[name], settings)):
             raise UserError(
                 f"{name} was begun in {self.folder.path} with other settings: {differs}. Give the "
-                "same to go on, or another run"
+                "same to go on, another name, or another run"
             )
+        write_json(file, calls | {name: settings})
 
 
 @contextmanager
@@ -133,7 +137,8 @@ def fit(
         device: "auto" takes a GPU where there is one.
         precision: of the steps; "auto": bf16 on GPUs that are made for it, else float32. A process
             computes in one precision: "auto" is the one that it has begun with.
-        seed: of everything random here; torch's generators are left as they were found.
+        seed: of everything random here; torch's generators are left as they were found, those of
+            the training loader's own are seeded anew before each epoch.
         run: where to keep states, metrics and events; None: nowhere.
         name: of this call in the run.
         verbose: print a line an epoch.
@@ -151,6 +156,7 @@ def fit(
         raise UserError(f"epochs is {epochs}: expected at least 1")
     if not re.fullmatch(r"cosine|constant|step-[1-9]\d*", schedule):
         raise UserError(f"schedule is {schedule!r}: expected cosine, constant or such as step-20")
+    optimizer = optimizer.lower()  # as timm takes it
     if optimizer not in known_optimizers():
         raise UserError(
             f"optimizer is {optimizer!r}: no optimizer of timm's that can train here, such as "
@@ -158,11 +164,11 @@ def fit(
         )
     if warmup_epochs is None:
         warmup_epochs = int(epochs > 1 and not isinstance(network, Student))
-    plan = Schedule(
-        epochs=epochs,
+    plan = Schedule(  # NumPy's numbers as Python's: states hold no others
+        epochs=int(epochs),
         optimizer=optimizer,
-        lr=lr or (STUDENT_LR if isinstance(network, Student) else 0.002),
-        weight_decay=weight_decay,
+        lr=float(lr or (STUDENT_LR if isinstance(network, Student) else 0.002)),
+        weight_decay=float(weight_decay),
         shape=schedule,
         warmup_epochs=warmup_epochs,
     )
@@ -171,7 +177,10 @@ def fit(
     batches = LoaderEpochs(train_loader, seed)
     stage = name or ("training" if run is None else run.next_name())
     if run is not None:
-        run.begin(stage, **asdict(plan), path_lr=path_lr, seed=seed)
+        run.begin(
+            stage, epochs=epochs, optimizer=optimizer, lr=plan.lr, path_lr=path_lr, seed=seed,
+            weight_decay=weight_decay, schedule=schedule, warmup_epochs=warmup_epochs,
+        )  # fmt: skip
     screen = Screen()
     screen.console.quiet = not verbose
 
@@ -191,7 +200,7 @@ def fit(
             validate=validate,
             folder=None if run is None else run.folder,
             screen=screen,
-            path_lr=path_lr,
+            path_lr=float(path_lr),
             stop=stop,
         )
 
@@ -233,7 +242,7 @@ def scores_on(loader: Loader, network: nn.Module, accelerator: Accelerator) -> S
 
     Which images two networks take right is compared image by image.
     """
-    with seeded(0, "validation"):
+    with seeded(0, "validation"), own_kept(loader):
         seed_loader(loader, 0)
         return classify(network, checked(loader), accelerator).scores()
 
@@ -252,9 +261,12 @@ def _prepare(
     loss.expected_cost(student, images[0].shape[-1])
 
 
-def side_of(loader: Loader) -> int:
-    """The side of a loader's images in pixels; all generators are put back afterwards."""
-    with seeded(0, "shapes"):
+def side_of(loader: Loader, seed: int) -> int:
+    """The side of a loader's images in pixels; all generators are put back afterwards.
+
+    seed: of the first look, from which workers that stay draw later on.
+    """
+    with seeded(seed, "shapes"), own_kept(loader):
         return next(checked(loader))[0].shape[-1]
 
 

@@ -82,9 +82,10 @@ def pick(front: Front, share: Share, side: int | None = None) -> Point:
     costs = [float(getattr(point, share.unit)) for point in points]
     within = [i for i, cost in enumerate(costs) if cost <= share.most]
     if not within:
+        least = ceil(1000 * min(costs)) / 1000
         raise UserError(
-            f"--pick {share.unit}={share.most:g}: the front of this run goes from "
-            f"{ceil(1000 * min(costs)) / 1000:.3f} to {max(costs):.3f}; give a share in that range"
+            f"--pick {share.unit}={share.most:g}: the front of this run goes from {least:.3f} to "
+            f"{max(least, *costs):.3f}; give a share in that range"
         )
     return points[max(within, key=lambda i: costs[i])]
 

@@ -98,8 +98,8 @@ def tailor(
         A plain module in eval mode: images (B, C, S, S) -> logits (B, classes).
 
     Raises:
-        UserError: the network cannot be taken apart, no route meets the budget, or a loader gives
-            something else than it should.
+        UserError: the network cannot be taken apart, no route meets the budget, a loader gives
+            something else than it should, or the run was begun with other settings.
     """
     teacher = deepcopy(network) if isinstance(network, Backbone) else Backbone(network)
     unit, most = budget_of(max_flops, max_params)
@@ -114,7 +114,8 @@ def tailor(
         )
     if most == inf and not {"blocks", "resolution"} & {*levers}:
         raise UserError("channels go to a budget: give max_flops or max_params, or other levers")
-    size = side_of(val_loader)
+    accelerator_for(device, precision)  # what comes between the stages keeps to it
+    size = side_of(val_loader, seed)
     with seeded(seed, "shapes"):
         grown = Student(teacher)
         shown, shrinks = sides(teacher, size, unit, levers), "blocks" in levers

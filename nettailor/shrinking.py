@@ -160,7 +160,7 @@ def shrink(
     """
     unit, most = budget_of(max_flops, max_params)
     accelerator = accelerator_for(device, precision)
-    size = side_of(train_loader)
+    size = side_of(train_loader, seed)
     if student.wiring.of_kind("proxy"):
         raise UserError("the student has proxies: expected none, give it with skips=0")
     least = most if most < inf else FLOOR
@@ -181,8 +181,8 @@ def shrink(
     place(teacher, accelerator.device)
     if run is not None:
         run.begin(
-            name, unit=unit, least=least, sides=[*sides], epochs=epochs, lr=lr, distill=distill,
-            seed=seed,
+            name, max_flops=max_flops, max_params=max_params, side=side, sides=[*sides],
+            epochs=epochs, lr=lr, distill=distill, seed=seed,
         )  # fmt: skip
     loss, batches = ShrinkLoss(teacher, distill), LoaderEpochs(train_loader, seed)
     with seeded(seed, "removals"):
@@ -219,7 +219,7 @@ def shrink(
         return target is not None and hopeless(shrinking, judging, scores, target)
 
     schedule = Schedule(
-        epochs=epochs, optimizer="adamw", lr=lr, weight_decay=5e-4, shape="constant",
+        epochs=int(epochs), optimizer="adamw", lr=float(lr), weight_decay=5e-4, shape="constant",
         warmup_epochs=1,
     )  # fmt: skip
     with seeded(seed, "shrinking"):
@@ -255,7 +255,7 @@ def as_it_is(
     """
     accelerator = accelerator_for(device)
     student.side = side
-    shares = shares_of(student, teacher, side_of(train_loader), unit)
+    shares = shares_of(student, teacher, side_of(train_loader, seed), unit)
     whole = Shrinking(student, shares, 1.0)
     network = place(whole.cut("whole"), accelerator.device)
     with seeded(seed, "statistics"):

@@ -23,9 +23,9 @@ class ScaledBatchNorm2d(nn.BatchNorm2d):
         if affine is None:
             return super().forward(x)
         assert self.momentum is not None
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, *affine, self.training, self.momentum, self.eps
-        )
+        tracks = self.track_running_stats or not self.training
+        mean, var = (self.running_mean, self.running_var) if tracks else (None, None)
+        return F.batch_norm(x, mean, var, *affine, self.training, self.momentum, self.eps)
 
 
 @cache

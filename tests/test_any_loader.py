@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -15,8 +16,10 @@ import nettailor as nt
 from nettailor.core.backbone import Backbone
 from nettailor.core.device import start_accelerator
 from nettailor.core.epochs import LoaderEpochs
+from nettailor.core.errors import NotFiniteError
 from nettailor.core.judge import error_of_difference
-from nettailor.fitting import accelerator_for, scores_on
+from nettailor.fitting import accelerator_for, scores_on, side_of
+from nettailor.prune.plan import PrunePlan
 
 QUIET: dict[str, Any] = {"verbose": False}
 
@@ -63,37 +66,42 @@ def test_a_generator_of_its_own_is_seeded_as_well(owner: str) -> None:
     assert not torch.equal(first, second)
 
 
-def shrunk(teacher: Backbone) -> nt.Student:
-    student = nt.Student(teacher)
+def shrunk(student: nt.Student, teacher: Backbone) -> None:
     nt.shrink(student, teacher, *loaders(), max_flops=0.6, epochs=1, **QUIET)
-    return student
 
 
-CALLS: dict[str, Callable[[Backbone], object]] = {
+CALLS: dict[str, Callable[[nt.Student, Backbone], object]] = {
     "shrink": shrunk,
-    "best_route": lambda one: nt.best_route(nt.Student(one), one, loaders()[0], max_flops=0.6),
-    "cut": lambda one: nt.cut(
-        student := nt.Student(one),
-        nt.best_route(student, one, loaders()[0], max_flops=0.6),
-        loaders()[0],
-    ),
-    "narrow": lambda one: nt.narrow(one, loaders()[0], max_flops=0.6),
+    "best_route": lambda one, whole: nt.best_route(one, whole, loaders()[0], max_flops=0.6),
+    "cut": lambda one, _: nt.cut(one, PrunePlan("all", one.wiring, one.wiring), loaders()[0]),
+    "narrow": lambda _, whole: nt.narrow(whole, loaders()[0], max_flops=0.6),
+    "validation": lambda _, whole: scores_on(loaders()[0], whole, accelerator_for("cpu")),
 }
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_generators_are_left_as_they_were_found(call: Callable[[Backbone], object]) -> None:
-    """What a student is made of is drawn by its caller; nothing after it is."""
-    drawn = []
-    for seed in (5, 6):
-        torch.manual_seed(seed)
-        call(lively_chain("test_resnet"))
-        drawn.append(float(torch.rand(())))
-    assert drawn[0] != drawn[1]
+def test_generators_are_left_as_they_were_found(
+    call: Callable[[nt.Student, Backbone], object],
+) -> None:
+    teacher = lively_chain("test_resnet")
+    student = nt.Student(teacher)
+    before = torch.get_rng_state()
+    call(student, teacher)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_look_leaves_a_generator_of_the_loader_where_it_was() -> None:
+    own = torch.Generator().manual_seed(1)
+    loader = DataLoader(data(), 16, shuffle=True, generator=own)
+    before = own.get_state()
+    side_of(loader, 0)
+    scores_on(loader, lively_chain("test_resnet"), accelerator_for("cpu"))
+    assert torch.equal(own.get_state(), before)
 
 
 def test_a_shrunk_student_has_the_momenta_that_it_had() -> None:
-    student = shrunk(lively_chain("test_resnet"))
+    teacher = lively_chain("test_resnet")
+    shrunk(student := nt.Student(teacher), teacher)
     norms = [one for one in student.modules() if isinstance(one, _BatchNorm)]
     assert {norm.momentum for norm in norms} == {0.1}
 
@@ -119,6 +127,23 @@ def test_a_run_holds_one_call_of_a_name(tmp_path: Path, other: dict[str, Any]) -
     (tmp_path / "calls.json").write_text("[]", encoding="utf-8")
     with pytest.raises(nt.UserError, match=r"calls\.json: is damaged"):
         call(max_flops=0.6)
+    run.close()
+
+
+def test_a_call_that_has_not_trained_binds_nobody(tmp_path: Path) -> None:
+    """Such as one whose loss became NaN at the learning rate that it was given."""
+    run = nt.Run(tmp_path)
+    with pytest.raises(NotFiniteError):
+        fitted(lr=1e30, name="one", run=run)
+    fitted(lr=0.001, name="one", run=run)
+    run.close()
+
+
+def test_numbers_of_numpy_and_names_as_timm_takes_them(tmp_path: Path) -> None:
+    run = nt.Run(tmp_path)
+    how = {"name": "one", "run": run, "optimizer": "AdamW"}
+    fitted(seed=np.int64(1), lr=np.float32(0.5), **how)
+    fitted(seed=1, lr=0.5, **how)
     run.close()
 
 
@@ -185,7 +210,7 @@ def _another_process() -> Iterator[None]:
 @pytest.mark.usefixtures("_another_process")
 def test_a_whole_call_keeps_to_its_precision() -> None:
     """accelerate holds a process to one; what the stages ask for between them is that one."""
-    how = {"teacher_epochs": 1, "student_epochs": 1, "finetune_epochs": 1, "device": "cpu"}
+    how = {"teacher_epochs": 0, "student_epochs": 1, "finetune_epochs": 1, "device": "cpu"}
     for levers in (("blocks",), ("channels",)):
         tailored(**how, precision="bf16", max_flops=0.6, levers=levers)
     assert accelerator_for("cpu").mixed_precision == "bf16"

@@ -209,9 +209,10 @@ def test_a_run_is_no_target(run, tmp_path):
     """Not even with --overwrite: what was trained beside it goes by its weights."""
     other = copy(run, tmp_path / "other")
     before = contents(tmp_path)
-    with refused("holds a run, whose files stay as they are; choose another"):
-        export.main(["--run", str(run), "--to", str(other), "--format", "safetensors",
-                     "--overwrite"])  # fmt: skip
+    argv = ["--run", str(run), "--to", str(other), "--format", "safetensors"]
+    for flags in ([], ["--overwrite"]):
+        with refused("holds a run, whose files stay as they are; choose another"):
+            export.main([*argv, *flags])
     assert contents(tmp_path) == before
 
 

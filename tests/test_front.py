@@ -102,7 +102,7 @@ def test_below_the_leanest_the_range_is_told() -> None:
     with pytest.raises(UserError, match=r"^--pick params=0\.01: .* from 0\.050 to 0\.900; give"):
         pick(FRONT, Share("params", 0.01))
     upwards = Front([FRONT.points[0]._replace(flops=0.1344)], FRONT.seconds)
-    with pytest.raises(UserError, match=r"from 0\.135 to"):
+    with pytest.raises(UserError, match=r"from 0\.135 to 0\.135; give"):
         pick(upwards, Share("flops", 0.1))
     assert pick(upwards, Share("flops", 0.135)) == upwards.points[0]
 

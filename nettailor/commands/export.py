@@ -143,13 +143,13 @@ def _check_target(to: Path, overwrite: bool) -> None:
     """Raise UserError where files could not, or must not, be written."""
     if to.exists() and not to.is_dir():
         raise UserError(f"--to {to}: is a file; give a folder")
+    if is_run(to / CONFIG_FILE):
+        raise UserError(f"--to {to}: holds a run, whose files stay as they are; choose another")
     if to.is_dir() and any(to.iterdir()) and not overwrite:
         raise UserError(
             f"--to {to}: holds files already; give --overwrite to replace those that are written "
             "anew, or another folder"
         )
-    if is_run(to / CONFIG_FILE):
-        raise UserError(f"--to {to}: holds a run, whose files stay as they are; choose another")
     folder = next(parent for parent in (to.absolute(), *to.absolute().parents) if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"--to {to}: nothing can be written in {folder}; choose another folder")

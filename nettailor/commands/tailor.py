@@ -222,9 +222,11 @@ def execute(config: RunConfig, flags: CommandFlags) -> None:
     teacher = result["teacher"]
     if share is None:
         file = folder.path / CANDIDATES_FILE
+        rows = read_json(file)
         try:
-            screen.console.print(candidates_table(read_json(file), teacher))
-        except (KeyError, TypeError, IndexError) as error:
+            table = candidates_table(rows if isinstance(rows, list) else [rows], teacher)
+            screen.console.print(table)
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: is damaged; restore it, or give --overwrite") from error
     title = f"{session.task.name}, tailored ({config.prune.finetune} mode) beside its teacher"
     screen.console.print(side_by_side({"teacher": teacher, "tailored": result}, title))

@@ -1,6 +1,7 @@
 """What the training loop takes its batches from."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol
 
@@ -81,10 +82,27 @@ class LoaderEpochs:
 def seed_loader(loader: DataLoader[Any], seed: int) -> None:
     """Seed what a loader draws from: torch's generator, and those of its own."""
     torch.manual_seed(seed)
+    for one in _own(loader):
+        one.manual_seed(seed)
+
+
+@contextmanager
+def own_kept(loader: DataLoader[Any]) -> Iterator[None]:
+    """A loader's own generators are put back afterwards."""
+    before = [(one, one.get_state()) for one in _own(loader)]
+    try:
+        yield
+    finally:
+        for one, state in before:
+            one.set_state(state)
+
+
+def _own(loader: DataLoader[Any]) -> list[torch.Generator]:
+    """The generators that a loader was given; a list of batches has none."""
     sampler, batches = (getattr(loader, name, None) for name in ("sampler", "batch_sampler"))
-    for owner in (loader, sampler, getattr(batches, "sampler", None)):
-        if isinstance(own := getattr(owner, "generator", None), torch.Generator):
-            own.manual_seed(seed)
+    owners = (loader, sampler, getattr(batches, "sampler", None))
+    found = (getattr(owner, "generator", None) for owner in owners)
+    return [one for one in found if isinstance(one, torch.Generator)]
 
 
 def checked(loader: DataLoader[Any]) -> Iterator[Batch]:
