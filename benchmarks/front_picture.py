@@ -63,6 +63,8 @@ def draw(sets: Mapping[str, Sequence[Rows]], file: Path) -> None:
             )  # fmt: skip
             for kind, look in LOOKS.items():
                 these = frame[frame["kind"] == kind]
+                if these.empty:
+                    continue
                 share = these["accuracy"] / 100
                 error = 100 * (share * (1 - share) / images) ** 0.5
                 axes.errorbar(
